@@ -1,0 +1,169 @@
+"""Frozen dataclasses that JAX sees as trees, with the unit of every leaf beside its declaration.
+
+`@pytree` makes a keyword-only frozen dataclass and registers it with JAX. Nothing is validated here: JAX
+rebuilds trees with tracers, `None` and `object()` in place of numbers, so a checking constructor would break
+`jit`, `vmap` and `tree.map`. Validation happens once, at the edge, where a config becomes a tree.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["Scalar", "canonical", "field", "leaf_fields", "pytree", "replace", "replace_at", "rows"]
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Scalar: TypeAlias = jax.Array | float
+else:
+    Scalar: TypeAlias = Any
+
+_STATIC_TYPES = (str, int, bool, tuple)
+
+
+def field(
+    unit: str = "", doc: str = "", *, default: Any = dataclasses.MISSING, static: bool = False
+) -> Any:
+    """Declare one field: its SI unit ("1" for a ratio or a count), what it means, and its default.
+
+    A default that is itself a tree is given as a zero-argument factory (a class or a function).
+    """
+    metadata = {"unit": unit, "doc": doc, "static": static}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, eq_default=False, field_specifiers=(field,)
+)
+def pytree(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen, keyword-only dataclass and a JAX tree node."""
+    made = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    fields = dataclasses.fields(made)  # type: ignore[arg-type]
+    jax.tree_util.register_dataclass(
+        made,
+        data_fields=[f.name for f in fields if not f.metadata.get("static")],
+        meta_fields=[f.name for f in fields if f.metadata.get("static")],
+    )
+    return made
+
+
+def leaf_fields(cls: type) -> Iterator[dataclasses.Field]:
+    """Yield the fields of a tree class that JAX traces, in order."""
+    return (f for f in dataclasses.fields(cls) if not f.metadata.get("static"))
+
+
+def replace(tree: T, **changes: Any) -> T:
+    """Copy `tree` with the named fields changed."""
+    return dataclasses.replace(tree, **changes)  # type: ignore[type-var]
+
+
+def replace_at(tree: T, path: str, value: Any) -> T:
+    """Copy `tree` with the leaf or branch at a dotted `path` changed: `replace_at(s, "chip.tdp", 500.0)`.
+
+    Raises:
+        AttributeError: a part of the path names no field; the message lists those that exist.
+    """
+    head, _, rest = path.partition(".")
+    names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else []
+    if head not in names:
+        raise AttributeError(
+            f"{type(tree).__name__} has no field {head!r}; it has {', '.join(names) or 'none'}"
+        )
+    return replace(tree, **{head: replace_at(getattr(tree, head), rest, value) if rest else value})
+
+
+def canonical(tree: T, dtype: Any = None) -> T:
+    """Turn every leaf into a floating JAX array of one dtype, so that equal structures share one compilation.
+
+    Python ints, floats and NumPy scalars in leaves would each cost a separate trace. With `dtype=None` the
+    result type of the floating array leaves is taken, or JAX's default where there is none.
+
+    Raises:
+        TypeError: a static field holds something mutable, which would let a stale compilation be reused.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    _check_static(tree)
+    if dtype is None:
+        floating = [x.dtype for x in leaves if _is_floating_array(x)]
+        dtype = jnp.result_type(*floating) if floating else jnp.result_type(float)
+    return jax.tree.unflatten(structure, [jnp.asarray(x, dtype) for x in leaves])
+
+
+def _is_floating_array(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating) and not _is_weak(x)
+
+
+def _is_weak(x: Any) -> bool:
+    return bool(getattr(x, "weak_type", False))
+
+
+def _check_static(tree: Any) -> None:
+    if not dataclasses.is_dataclass(tree):
+        if isinstance(tree, tuple | list):
+            for item in tree:
+                _check_static(item)
+        return
+    for f in dataclasses.fields(tree):
+        value = getattr(tree, f.name)
+        if not f.metadata.get("static"):
+            _check_static(value)
+        elif not _is_static_value(value):
+            raise TypeError(
+                f"{type(tree).__name__}.{f.name} is static and must be a string, an int, a bool or a tuple "
+                f"of those, not {type(value).__name__}"
+            )
+
+
+def _is_static_value(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_static_value(v) for v in value)
+    return value is None or isinstance(value, _STATIC_TYPES)
+
+
+def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
+    """List `(dotted path, unit, value)` of every leaf and every property that declares a unit.
+
+    A vector over named rows (a tree with a static `names`) is listed one row a name.
+    """
+    out: list[tuple[str, str, Any]] = []
+    names: tuple[str, ...] | None = getattr(tree, "names", None)
+    for f in dataclasses.fields(tree):
+        if f.metadata.get("static"):
+            continue
+        value = getattr(tree, f.name)
+        path = f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(value):
+            out += rows(value, path + ".")
+        elif names is not None and getattr(value, "ndim", 0) >= 1:
+            out += [(f"{prefix}{n}.{f.name}", f.metadata["unit"], value[i]) for i, n in enumerate(names)]
+        else:
+            out.append((path, f.metadata["unit"], value))
+    for name, unit in _unit_properties(type(tree)):
+        value = getattr(tree, name)
+        if names is not None and getattr(value, "ndim", 0) >= 1:
+            out += [(f"{prefix}{n}.{name}", unit, value[i]) for i, n in enumerate(names)]
+        else:
+            out.append((f"{prefix}{name}", unit, value))
+    return out
+
+
+def derived(unit: str) -> Callable[[Callable[[Any], Any]], property]:
+    """Declare a property computed from the leaves, with its unit, so that `rows` lists it too."""
+
+    def wrap(function: Callable[[Any], Any]) -> property:
+        function.__unit__ = unit  # type: ignore[attr-defined]
+        return property(function)
+
+    return wrap
+
+
+def _unit_properties(cls: type) -> Iterator[tuple[str, str]]:
+    for name, member in vars(cls).items():
+        unit = getattr(getattr(member, "fget", None), "__unit__", None)
+        if unit is not None:
+            yield name, unit

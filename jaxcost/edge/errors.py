@@ -1,0 +1,42 @@
+"""The one error a user's input can cause, told in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "nearest"]
+
+
+def nearest(given: str, valid: Iterable[str]) -> str | None:
+    """Return the valid name most like the one given, if any is close."""
+    names = list(valid)
+    lowered = {n.lower(): n for n in names}
+    close = difflib.get_close_matches(str(given).lower(), list(lowered), n=1, cutoff=0.5)
+    return lowered[close[0]] if close else None
+
+
+class InputError(ValueError):
+    """Bad input: where it stands, what was given, what was expected, and the nearest right thing.
+
+    Its text is always one line:  `FILE: dotted.path: got GIVEN; expected EXPECTED; did you mean NEAREST?`
+    """
+
+    def __init__(
+        self,
+        expected: str,
+        *,
+        file: object = None,
+        path: str = "",
+        given: object = None,
+        suggestion: str | None = None,
+    ) -> None:
+        """Compose the line from its parts; parts that are absent are left out."""
+        self.file, self.path, self.given, self.expected, self.suggestion = file, path, given, expected, suggestion
+        parts = [str(p) for p in (file, path) if p not in (None, "")]
+        text = f"expected {expected}"
+        if given is not None:
+            shown = given if isinstance(given, str) else repr(given)
+            shown = " ".join(str(shown).split())
+            text = f"got {shown[:80]!r}; {text}" if isinstance(given, str) else f"got {shown[:80]}; {text}"
+        if suggestion:
+            text += f"; did you mean {suggestion!r}?"
+        super().__init__(" ".join(": ".join([*parts, text]).split()))

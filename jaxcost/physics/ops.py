@@ -1,0 +1,276 @@
+"""The op table: what one step of a model computes and moves, a row a kind of operator.
+
+Symbols: B sequences in the step, q new tokens of each, c tokens already in its context, m = B q tokens;
+d width of the residual stream; t the tensor-parallel degree; b(x) = bits(x) / 8 bytes an element. A row holds
+what one chip does in one layer, `count` the layers; an absent operator has count 0. A matmul of m tokens with a
+K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcost.core import smooth
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.shards import Shards
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = ["Group", "Op", "OpTable", "attention_pairs", "distinct_experts", "step_table", "window_pairs"]
+
+
+@pytree
+class Group:
+    """Sequences of one shape within a step."""
+
+    sequences: Scalar = field("1", "sequences B")
+    new: Scalar = field("token", "new tokens q of each sequence")
+    context: Scalar = field("token", "tokens c of each sequence already in the cache")
+    logits: Scalar = field("token", "tokens of each sequence that need logits")
+    absorbed: Scalar = field("1", "1 where latent attention is absorbed")
+    encoder_positions: Scalar = field("1", "positions each sequence passes through the encoder")
+    drafts: Scalar = field("1", "passes of the draft model before the step")
+
+
+@pytree
+class Op:
+    """One row: the work of one operator in one layer on one chip."""
+
+    count: Scalar = field("1", "times the operator runs in a step", default=1.0)
+    matmul_flops: Scalar = field("FLOP", "matmul work", default=0.0)
+    vector_flops: Scalar = field("FLOP", "element-wise work", default=0.0)
+    exponentials: Scalar = field("1", "exponentials", default=0.0)
+    weight_bytes: Scalar = field("B", "weights read", default=0.0)
+    expert_bytes: Scalar = field("B", "routed experts' weights read", default=0.0)
+    kv_bytes: Scalar = field("B", "cached keys, values, latents and states read and written", default=0.0)
+    activation_bytes: Scalar = field("B", "activations read and written", default=0.0)
+    math_bits: Scalar = field("bit", "width of the wider matmul operand", default=16.0)
+
+
+@pytree
+class OpTable:
+    """The rows of a step, stacked: every column has the shape [rows] (+ any batch shape behind it)."""
+
+    rows: Op = field(doc="columns over the rows")
+    names: tuple[str, ...] = field(doc="name of each row", static=True)
+
+
+def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scalar) -> jax.Array:
+    """Expected number of different experts that a batch of tokens touches.
+
+    Uniform routing (skew s = 0), E experts of which each token picks k:  E (1 - (1 - k/E)^m).
+
+    With uneven popularity, an expert's rate of being picked is taken Gamma-distributed with squared coefficient
+    of variation s, whose average is a negative binomial, scaled so that one token touches exactly k:
+
+        E (1 - (1 + m ((1 - k/E)^-s - 1))^(-1/s))
+
+    which tends to the uniform formula as s -> 0, falls with s for m > 1, and is k at m = 1 for every s.
+    Below one token (a share of a step) it goes to 0 with m.
+    """
+    share = smooth.safe_div(top_k, experts, 1.0)
+    all_used = share >= 1
+    log_missed = jnp.log1p(-jnp.where(all_used, 0.5, share))  # log of the chance that one token passes it by
+    uniform = tokens * log_missed
+    even = skew <= 0
+    s = jnp.where(even, 1, skew)
+    uneven = -jnp.log1p(tokens * jnp.expm1(-s * log_missed)) / s
+    touched = -experts * jnp.expm1(jnp.where(even, uniform, uneven))
+    return jnp.where(all_used, experts * jnp.clip(tokens, 0, 1), touched)
+
+
+def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:
+    """Query-key pairs of one head over the whole context: B q (c + (q + 1) / 2), or B q (c + q) unmasked."""
+    q, c = group.new, group.context
+    return group.sequences * q * (c + jnp.where(bidirectional > 0, q, (q + 1) / 2))
+
+
+def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Array:
+    """Query-key pairs of one head within a window of W tokens.
+
+    sum over i = 1..q of min(c + i, W) = n c + n (n + 1) / 2 + (q - n) W,  n = min(max(W - c, 0), q);
+    without a mask every query sees min(c + q, W).
+    """
+    q, c = group.new, group.context
+    n = jnp.clip(window - c, 0, q)
+    causal = n * c + n * (n + 1) / 2 + (q - n) * window
+    both = q * jnp.minimum(c + q, window)
+    return group.sequences * jnp.where(bidirectional > 0, both, causal)
+
+
+def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ...]) -> OpTable:
+    """Build the op table of one step that runs every group of sequences together (mixed, chunked steps too)."""
+    d = model.hidden
+    weight, expert, kv, act = (
+        bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
+    )
+    dense = 1 - plan.weight_sparsity
+    dense_bits = jnp.maximum(plan.weight_bits, plan.activation_bits)
+    expert_bits = jnp.maximum(plan.expert_bits, plan.activation_bits)
+    cache_bits = jnp.maximum(plan.kv_bits, plan.activation_bits)
+    bidirectional = model.diffusion_block
+
+    def total(part):  # noqa: ANN001, ANN202
+        return sum(part(g) for g in groups)
+
+    sequences = total(lambda g: g.sequences)
+    m = total(lambda g: g.sequences * g.new)
+    logits = total(lambda g: g.sequences * g.logits)
+    keys = total(lambda g: g.sequences * (g.context + g.new))
+
+    def matmul(count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more) -> Op:  # noqa: ANN003
+        return Op(
+            count=count,
+            matmul_flops=2 * tokens * parameters * dense,
+            weight_bytes=parameters * weight * dense,
+            activation_bytes=tokens * (inputs + outputs) * act,
+            math_bits=dense_bits,
+            **more,
+        )
+
+    # --- softmax attention ---
+    attention = model.attention
+    query_width, kv_width = shards.heads * attention.head_dim, 2 * shards.kv_heads * attention.head_dim
+    attention_layers = attention.full_layers + attention.window_layers
+    own_kv = 1 - smooth.safe_div(attention.shared_layers, attention_layers)
+
+    def attend(count: Scalar, pairs: Scalar, read: Scalar) -> Op:
+        return Op(
+            count=count,
+            matmul_flops=4 * query_width * pairs / plan.cp,
+            vector_flops=4 * shards.heads * pairs / plan.cp,
+            exponentials=shards.heads * pairs / plan.cp,
+            kv_bytes=read * kv_width * kv / plan.cp,
+            activation_bytes=2 * m * query_width * act,
+            math_bits=cache_bits,
+        )
+
+    full_pairs = total(lambda g: attention_pairs(g, bidirectional))
+    near_pairs = total(lambda g: window_pairs(g, attention.window, bidirectional))
+    near_keys = total(
+        lambda g: g.sequences * jnp.minimum(g.context + g.new, attention.window + g.new - 1)
+    )
+    qkv_width = query_width * attention.query_outputs + kv_width * own_kv
+
+    # --- latent attention: absorbed (queries meet the latents) or expanded (latents become keys and values) ---
+    latent = model.latent
+    up = shards.latent_up
+    expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
+    up_tokens = total(
+        lambda g: g.sequences
+        * (g.absorbed * g.new + (1 - g.absorbed) * (g.context + g.new))
+    )
+    expanded_keys = total(lambda g: g.sequences * (1 - g.absorbed) * (g.context + g.new))
+    pair_flops = total(
+        lambda g: 2
+        * shards.latent_heads
+        * attention_pairs(g, bidirectional)
+        * (
+            g.absorbed * (2 * latent.kv_rank + latent.rope_dim)
+            + (1 - g.absorbed) * (latent.nope_dim + latent.rope_dim + latent.value_dim)
+        )
+    )
+    latent_width = latent.kv_rank + latent.rope_dim
+    latent_value_width = shards.latent_heads * latent.value_dim
+
+    # --- recurrence ---
+    recurrence = model.recurrence
+    inner = recurrence.inner_dim * shards.state_share
+    state = recurrence.state * shards.state_share
+    state_bytes = state * recurrence.state_bits / 8 + recurrence.convolution_state * shards.state_share * act
+
+    # --- channel mixers ---
+    feed_forward, experts = model.feed_forward, model.experts
+    kept = 1 - plan.activation_sparsity
+    # Different tokens skip different neurons: m of them together touch 1 - a^m.
+    skips = plan.activation_sparsity > 0
+    skipped = jnp.exp(m * jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5)))
+    touched = jnp.where(skips, 1 - skipped, 1)
+    group_tokens = m * shards.joined_replicas
+    routed_tokens = group_tokens * experts.top_k / plan.ep
+    distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) / plan.ep
+
+    def mix(count: Scalar, width: Scalar, matrices: Scalar) -> Op:
+        parameters = matrices * d * width
+        return Op(
+            count=count,
+            matmul_flops=2 * m * parameters * dense * kept,
+            vector_flops=2 * m * width * kept,
+            exponentials=m * width * kept * model.activation_exponentials,
+            weight_bytes=parameters * weight * dense * touched,
+            activation_bytes=m * (2 * d + matrices * width * kept) * act,
+            math_bits=dense_bits,
+        )
+
+    encoder_tokens = total(lambda g: g.sequences * g.encoder_positions)
+    drafts = total(lambda g: g.drafts)
+    drafting = smooth.safe_div(total(lambda g: g.sequences * g.drafts), drafts)
+
+    table = {
+        "embedding": Op(weight_bytes=m * d * weight, activation_bytes=m * d * act),
+        "attention_qkv": matmul(
+            attention_layers, m, d * qkv_width, d, qkv_width, kv_bytes=m * kv_width * own_kv * kv / plan.cp
+        ),
+        "attention_full": attend(attention.full_layers, full_pairs, keys),
+        "attention_window": attend(attention.window_layers, near_pairs, near_keys),
+        "attention_out": matmul(attention_layers, m, query_width * d, query_width, d),
+        "latent_qkv": Op(
+            count=latent.layers,
+            matmul_flops=2 * (m * shards.latent_down + up_tokens * up) * dense,
+            weight_bytes=(shards.latent_down + up) * weight * dense,
+            kv_bytes=m * latent_width * kv / plan.cp,
+            activation_bytes=(m * (2 * d + shards.latent_query_width) + 2 * expanded_keys * expanded_width) * act,
+            math_bits=dense_bits,
+        ),
+        "latent_attention": Op(
+            count=latent.layers,
+            matmul_flops=pair_flops / plan.cp,
+            vector_flops=4 * shards.latent_heads * full_pairs / plan.cp,
+            exponentials=shards.latent_heads * full_pairs / plan.cp,
+            kv_bytes=keys * latent_width * kv / plan.cp,
+            activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
+            math_bits=cache_bits,
+        ),
+        "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
+        "recurrence_projections": matmul(
+            recurrence.layers, m, recurrence.parameters * shards.state_share, 2 * d, 3 * inner
+        ),
+        "recurrence_state": Op(
+            count=recurrence.layers,
+            matmul_flops=m * state * recurrence.matmul_flops,
+            vector_flops=m * state * recurrence.vector_flops,
+            exponentials=m * state * recurrence.exponentials,
+            kv_bytes=2 * sequences * state_bytes,
+            activation_bytes=3 * m * inner * act,
+            math_bits=dense_bits,
+        ),
+        "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
+        "router": matmul(
+            experts.layers, m, d * experts.experts, d, experts.experts, exponentials=m * experts.experts
+        ),
+        "routed_experts": Op(
+            count=experts.layers,
+            matmul_flops=2 * routed_tokens * shards.expert_parameters * dense * kept,
+            vector_flops=2 * routed_tokens * shards.expert_width * kept,
+            exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
+            expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
+            activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
+            math_bits=expert_bits,
+        ),
+        "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
+        "norms": Op(count=model.norms, vector_flops=6 * m * d, activation_bytes=4 * m * d * act),
+        "output_head": matmul(1.0, logits, d * shards.vocabulary, d, shards.vocabulary),
+        "sampling": Op(
+            vector_flops=4 * logits * shards.vocabulary,
+            exponentials=logits * shards.vocabulary,
+            activation_bytes=logits * shards.vocabulary * act,
+        ),
+        "encoder": matmul(jnp.clip(encoder_tokens, 0, 1), encoder_tokens, shards.encoder, 2 * d, 2 * d),
+        "draft": matmul(drafts, drafting, shards.draft, 2 * d, 2 * d),
+    }
+    return OpTable(rows=_stack(list(table.values())), names=tuple(table))
+
+
+def _stack(rows: list[Op]) -> Op:
+    shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in jax.tree.leaves(rows)))
+    dtype = jnp.result_type(*jax.tree.leaves(rows))
+    return jax.tree.map(lambda *xs: jnp.stack([jnp.broadcast_to(x, shape).astype(dtype) for x in xs]), *rows)

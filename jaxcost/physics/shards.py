@@ -1,0 +1,136 @@
+"""The share of a model that one chip of a plan holds, and how many parameters a model has.
+
+Symbols: d width of the residual stream, t the tensor-parallel degree. A width that t does not divide is padded:
+the chip with the most of it sets the time, so a share is ceil(width / t). Key-value heads fewer than t are
+replicated, which is the same ceiling.
+"""
+
+import jax.numpy as jnp
+
+from jaxcost.core import smooth
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = ["Shards", "active_parameters", "shard", "stored_parameters", "total_parameters"]
+
+
+@pytree
+class Shards:
+    """Widths and parameters of one layer on one chip."""
+
+    heads: Scalar = field("1", "query heads")
+    kv_heads: Scalar = field("1", "key-value heads")
+    latent_heads: Scalar = field("1", "query heads of latent attention")
+    latent_query_width: Scalar = field("1", "outputs of the latent query projection")
+    latent_down: Scalar = field("1", "parameters of the query projection and the latent's compression")
+    latent_up: Scalar = field("1", "parameters of the latent's expansion to keys and values")
+    state_share: Scalar = field("1", "share of a recurrent layer")
+    feed_forward_width: Scalar = field("1", "intermediate width of a dense feed-forward layer")
+    expert_width: Scalar = field("1", "intermediate width of a routed expert")
+    expert_parameters: Scalar = field("1", "parameters of (the held part of) one routed expert")
+    experts_held: Scalar = field("1", "routed experts held, whole or in part")
+    shared_width: Scalar = field("1", "intermediate width of the shared experts")
+    vocabulary: Scalar = field("1", "rows of the output head")
+    encoder: Scalar = field("1", "parameters of the encoder")
+    draft: Scalar = field("1", "parameters of the draft model")
+    joined_replicas: Scalar = field("1", "replicas whose tokens meet at one set of experts")
+    stage_share: Scalar = field("1", "share of the layers in the largest pipeline stage")
+
+
+def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
+    """Cut the model for one chip of the plan.
+
+    Experts: e = `ep` ranks. While e <= t they lie inside a tensor-parallel group and each expert is cut t / e
+    ways; beyond that e / t replicas pool their tokens over one set of whole experts.
+    """
+    t, d = plan.tp, model.hidden
+
+    def cut(width: Scalar, degree: Scalar = t) -> Scalar:
+        return smooth.ceil_div(width, degree, tau)
+
+    latent, experts = model.latent, model.experts
+    latent_heads = cut(latent.heads)
+    query_width = latent_heads * (latent.nope_dim + latent.rope_dim)
+    compressed = latent.query_rank > 0
+    query_down = jnp.where(compressed, d * latent.query_rank, 0) + d * (latent.kv_rank + latent.rope_dim)
+    query_up = jnp.where(compressed, latent.query_rank, d) * query_width
+    expert_width = cut(experts.width, jnp.maximum(t / plan.ep, 1))
+    layers = _layers(model)
+    own_draft = jnp.where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
+    return Shards(
+        heads=cut(model.attention.heads),
+        kv_heads=cut(model.attention.kv_heads),
+        latent_heads=latent_heads,
+        latent_query_width=query_width,
+        latent_down=query_down + query_up,
+        latent_up=latent.kv_rank * latent_heads * (latent.nope_dim + latent.value_dim),
+        state_share=cut(model.recurrence.heads) / model.recurrence.heads,
+        feed_forward_width=cut(model.feed_forward.width),
+        expert_width=expert_width,
+        expert_parameters=experts.matrices * d * expert_width,
+        experts_held=cut(experts.experts, plan.ep),
+        shared_width=cut(experts.shared_width),
+        vocabulary=cut(model.vocabulary),
+        encoder=model.encoder_parameters / t,
+        draft=jnp.where(plan.draft_length > 0, own_draft, 0) / t,
+        joined_replicas=jnp.maximum(plan.ep / t, 1),
+        stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
+    )
+
+
+def _layers(model: Model) -> Scalar:
+    a = model.attention
+    mixers = a.full_layers + a.window_layers + model.latent.layers + model.recurrence.layers
+    return jnp.maximum(mixers, model.feed_forward.layers + model.experts.layers)
+
+
+@pytree
+class StoredParameters:
+    """Parameters by tensor class."""
+
+    mixers: Scalar = field("1", "attention and recurrence")
+    feed_forward: Scalar = field("1", "dense feed-forward layers, routers and shared experts")
+    experts: Scalar = field("1", "routed experts")
+    tables: Scalar = field("1", "embedding, position and output tables")
+    other: Scalar = field("1", "norms, biases, encoder and draft model")
+
+    @property
+    def total(self) -> Scalar:
+        """All of them."""
+        return self.mixers + self.feed_forward + self.experts + self.tables + self.other
+
+
+def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
+    """Count the parameters one chip would hold of the whole depth of the model (before pipeline stages)."""
+    d, a, x = model.hidden, model.attention, model.experts
+    query_width, kv_width = shards.heads * a.head_dim, 2 * shards.kv_heads * a.head_dim
+    layers = a.full_layers + a.window_layers
+    attention = (
+        layers * d * query_width * (a.query_outputs + 1) + (layers - a.shared_layers) * d * kv_width
+    )
+    latent_out = shards.latent_heads * model.latent.value_dim * d
+    latent = model.latent.layers * (shards.latent_down + shards.latent_up + latent_out)
+    recurrence = model.recurrence.layers * model.recurrence.parameters * shards.state_share
+    dense = model.feed_forward.layers * model.feed_forward.matrices * d * shards.feed_forward_width
+    beside = x.layers * (d * x.experts * (x.experts > 1) + x.matrices * d * shards.shared_width)
+    return StoredParameters(
+        mixers=attention + latent + recurrence,
+        feed_forward=dense + beside,
+        experts=x.layers * shards.experts_held * shards.expert_parameters,
+        tables=shards.vocabulary * d * (2 - model.tied) + model.table_parameters,
+        other=model.small_parameters + shards.encoder + shards.draft,
+    )
+
+
+def total_parameters(model: Model) -> Scalar:
+    """Count every parameter of the model, the built-in draft module apart."""
+    return stored_parameters(model, shard(model, Plan(), 0.0)).total
+
+
+def active_parameters(model: Model) -> Scalar:
+    """Count the parameters one token uses: all but the routed experts it is not sent to, and the encoder."""
+    x = model.experts
+    stored = stored_parameters(model, shard(model, Plan(), 0.0))
+    used = smooth.safe_div(x.top_k, x.experts, 1.0)
+    return stored.total - stored.experts * (1 - used) - model.encoder_parameters

@@ -1,0 +1,26 @@
+"""Chips, how they are joined, and what stands around them."""
+
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.fabric import Fabric
+
+__all__ = ["Host", "System"]
+
+
+@pytree
+class Host:
+    """The share of servers, network and building that one chip brings with it."""
+
+    price: Scalar = field("USD", "server and network per chip", default=0.0)
+    power: Scalar = field("W", "processors, fans and network cards per chip", default=0.0)
+    carbon: Scalar = field("kg", "CO2e of making the server and network share", default=0.0)
+
+
+@pytree
+class System:
+    """A number of equal chips and the fabric between them."""
+
+    chip: Chip = field(doc="the accelerator", default=Chip)
+    fabric: Fabric = field(doc="the links", default=Fabric)
+    host: Host = field(doc="what surrounds each chip", default=Host)
+    chips: Scalar = field("1", "accelerators in the system", default=1.0)
