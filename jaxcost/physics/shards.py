@@ -12,7 +12,7 @@ from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Shards", "active_parameters", "shard", "stored_parameters", "total_parameters"]
+__all__ = ["Shards", "StoredParameters", "active_parameters", "shard", "stored_parameters", "total_parameters"]
 
 
 @pytree

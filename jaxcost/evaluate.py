@@ -1,0 +1,231 @@
+"""Compose all of the physics: one pure function from a design to its Report."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcost.core import smooth
+from jaxcost.core.pytree import Scalar, canonical, replace
+from jaxcost.physics.capacity import memory_use
+from jaxcost.physics.carbon import carbon_per_token
+from jaxcost.physics.collectives import Message, all_reduce, all_to_all, point_to_point
+from jaxcost.physics.energy import Energy, step_energy
+from jaxcost.physics.ops import Group, step_table
+from jaxcost.physics.roofline import OpTimes, op_times
+from jaxcost.physics.shards import Shards, shard
+from jaxcost.physics.tco import cost_per_token, metered_energy
+from jaxcost.report import Margins, Report, Schedule
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.prices import Knobs, Prices
+from jaxcost.spec.system import System
+from jaxcost.spec.traffic import Traffic
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    *,
+    prices: Prices | None = None,
+    knobs: Knobs | None = None,
+) -> Report:
+    """Evaluate a model on a system under a traffic and a plan.
+
+    Pure and traceable: `jax.jit`, `jax.vmap` and `jax.grad` apply to it as to any function, and every leaf of
+    every argument is traced. Leaves may be Python or JAX numbers. Infeasible designs return finite numbers
+    with negative margins.
+
+    Args:
+        system: chips, links and hosts.
+        model: the language model.
+        traffic: prompt and output lengths and the requests in flight.
+        plan: degrees of sharding, precisions, schedule.
+        prices: costs of energy, building and carbon; the defaults of `Prices` when absent.
+        knobs: numerical softness; exact when absent.
+    """
+    prices = Prices() if prices is None else prices
+    knobs = Knobs() if knobs is None else knobs
+    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)))
+
+
+@jax.jit
+def _evaluate(
+    system: System, model: Model, traffic: Traffic, plan: Plan, prices: Prices, knobs: Knobs
+) -> Report:
+    tau = knobs.tau
+    shards = shard(model, plan, tau)
+    prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, tau)
+    chip, fabric = system.chip, system.fabric
+
+    def run(groups: tuple[Group, ...]) -> tuple[OpTimes, Energy]:
+        table = step_table(model, plan, shards, groups)
+        messages = _messages(model, plan, shards, groups, system, tau)
+        return op_times(table, messages, chip, tau), step_energy(table, messages, chip, fabric)
+
+    prefill, prefill_energy = run((prefill_group, mixed_group))
+    decode, decode_energy = run((decode_group,))
+    report = Report(
+        prefill=prefill,
+        decode=decode,
+        schedule=schedule,
+        memory=memory_use(
+            model,
+            plan,
+            shards,
+            sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
+            context=_context(traffic) + traffic.output,
+            step_tokens=jnp.maximum(_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)),
+        ),
+        energy=_energy_per_token(prefill_energy, decode_energy, schedule),
+        usd=None,
+        carbon=None,
+        margins=None,
+    )
+    chip_seconds = schedule.chips / report.tokens_per_second
+    energy = replace(
+        report.energy, idle=chip_seconds * chip.idle_power, host=chip_seconds * system.host.power
+    )
+    metered = metered_energy(system, prices, energy=energy.total, chip_seconds=chip_seconds)
+    power = chip.idle_power + jnp.maximum(
+        smooth.safe_div(prefill_energy.dynamic, prefill.total),
+        smooth.safe_div(decode_energy.dynamic, decode.total),
+    )
+    return replace(
+        report,
+        energy=energy,
+        usd=cost_per_token(system, prices, chip_seconds=chip_seconds, metered=metered),
+        carbon=carbon_per_token(system, prices, chip_seconds=chip_seconds, metered=metered),
+        margins=Margins(
+            memory=1 - report.memory.used / chip.memory.capacity,
+            chips=1 - schedule.chips / system.chips,
+            power=1 - power / chip.tdp,
+            ttft=1 - smooth.safe_div(report.ttft, traffic.ttft_target),
+            tpot=1 - smooth.safe_div(report.tpot, traffic.tpot_target),
+        ),
+    )
+
+
+def _context(traffic: Traffic) -> Scalar:
+    return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
+
+
+def _tokens(group: Group) -> Scalar:
+    return group.sequences * group.new
+
+
+def _steps(
+    model: Model, traffic: Traffic, plan: Plan, tau: Scalar
+) -> tuple[Group, Group, Group, Schedule]:
+    """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
+
+    A decode step yields 1 token; with a draft of g tokens accepted with probability p each it yields
+    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k.
+    Decode is evaluated at the mean context: what is there when it begins plus half of what it adds.
+    """
+    sequences = smooth.ceil_div(traffic.batch, plan.dp * plan.pp, tau)
+    context = _context(traffic)
+    cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
+    computed = context - cached
+    diffusing = model.diffusion_block > 0
+    certain = plan.acceptance >= 1
+    p = jnp.where(certain, 0.5, jnp.maximum(plan.acceptance, 1e-6))
+    accepted = jnp.where(
+        certain, plan.draft_length + 1, -jnp.expm1((plan.draft_length + 1) * jnp.log(p)) / (1 - p)
+    )
+    first = jnp.where(diffusing, model.diffusion_block, 1)
+    tokens_per_step = jnp.where(diffusing, model.diffusion_block / model.diffusion_steps, accepted)
+    new = jnp.where(diffusing, model.diffusion_block, 1 + plan.draft_length)
+    decode_steps = jnp.maximum(traffic.output - first, 0) / tokens_per_step
+
+    chunked = plan.chunk > 0
+    chunk = jnp.where(chunked, jnp.minimum(plan.chunk, computed), computed)
+    chunks = jnp.where(chunked, smooth.ceil_div(computed, jnp.where(chunked, chunk, 1), tau), 1)
+    positions = traffic.encoder_tokens * model.encoder_ratio
+    prefill = Group(
+        sequences=jnp.where(chunked, 1, sequences),
+        new=chunk,
+        context=cached + (computed - chunk) / 2,
+        logits=1.0,
+        absorbed=plan.absorb_prefill,
+        encoder_positions=positions * chunk / computed,
+        drafts=0.0,
+    )
+    decode = Group(
+        sequences=sequences,
+        new=new,
+        context=context + jnp.maximum(traffic.output - first - 1, 0) / 2,
+        logits=new,
+        absorbed=plan.absorb_decode,
+        encoder_positions=0.0,
+        drafts=plan.draft_length,
+    )
+    riding = jnp.where(chunked, 1, 0)
+    mixed = replace(decode, sequences=riding * sequences, drafts=riding * plan.draft_length)
+    per_step = riding * sequences * chunks / jnp.maximum(decode_steps, 1)
+    pipeline = (2 * plan.pp - 1) / plan.pp
+    schedule = Schedule(
+        requests=traffic.batch,
+        output=traffic.output,
+        tokens_per_step=tokens_per_step,
+        decode_steps=jnp.where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
+        prefill_runs=jnp.where(chunked, chunks, pipeline),
+        block_runs=jnp.where(diffusing, model.diffusion_steps, 0),
+        mixed_share=per_step,
+        pure_share=jnp.maximum(1 - per_step, 0),
+        separate_prefill=jnp.where(chunked, 0, pipeline),
+        chips=plan.tp * plan.pp * plan.cp * plan.dp,
+    )
+    return prefill, decode, mixed, schedule
+
+
+def _messages(
+    model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ...], system: System, tau: Scalar
+) -> dict[str, tuple[Scalar, Message]]:
+    """List the messages of one step as {name: (count, message)}.
+
+    Tensor parallel: an all-reduce of the residual stream after every mixer and every channel mixer. Expert
+    parallel beyond a tensor group: dispatch and combine. Context parallel: partial attention outputs are
+    combined. Pipeline: the residual stream goes to the next stage.
+    """
+    fabric, share = system.fabric, system.chip.efficiency.link
+    a, x = model.attention, model.experts
+    attention_layers = a.full_layers + a.window_layers + model.latent.layers
+    mixers = attention_layers + model.recurrence.layers
+    stream = sum(_tokens(g) for g in groups) * model.hidden * plan.activation_bits / 8
+    outputs = (
+        sum(_tokens(g) for g in groups)
+        * jnp.maximum(shards.heads * a.head_dim, shards.latent_heads * model.latent.value_dim)
+        * plan.activation_bits
+        / 8
+    )
+    return {
+        "tensor_all_reduce": (
+            (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
+            all_reduce(stream, plan.tp, fabric, share, tau),
+        ),
+        "expert_all_to_all": (
+            2 * x.layers * (shards.joined_replicas > 1),
+            all_to_all(stream * x.top_k / plan.tp, plan.ep, fabric, share),
+        ),
+        "context_all_reduce": (
+            attention_layers * (plan.cp > 1),
+            all_reduce(outputs, plan.cp, fabric, share, tau),
+        ),
+        "pipeline_send": (
+            plan.pp - 1,
+            point_to_point(stream, plan.tp * plan.cp * plan.pp, fabric, share),
+        ),
+    }
+
+
+def _energy_per_token(prefill: Energy, decode: Energy, s: Schedule) -> Energy:
+    """Spread the steps' energy over the tokens of one batch; every run of a step keeps all chips busy once."""
+    prefill_runs = jnp.where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
+    decode_runs = s.decode_steps * s.pure_share + s.block_runs
+    tokens = s.requests * s.output
+    return jax.tree.map(
+        lambda a, b: (prefill_runs * a + decode_runs * b) * s.chips / tokens, prefill, decode
+    )

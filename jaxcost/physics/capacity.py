@@ -1,0 +1,81 @@
+"""What one chip must hold: weights, experts, caches, states and working buffers."""
+
+import jax.numpy as jnp
+
+from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.shards import Shards, shard, stored_parameters
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = ["MemoryUse", "kv_bytes_per_token", "memory_use"]
+
+
+@pytree
+class MemoryUse:
+    """Bytes on the fullest chip, by kind."""
+
+    weights: Scalar = field("B", "all weights but the routed experts")
+    experts: Scalar = field("B", "routed experts")
+    kv: Scalar = field("B", "cached keys, values and latents")
+    state: Scalar = field("B", "recurrent states")
+    activations: Scalar = field("B", "working buffers of the widest step")
+
+    @derived("B")
+    def used(self) -> Scalar:
+        """All of it."""
+        return self.weights + self.experts + self.kv + self.state + self.activations
+
+
+def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
+    """Bytes that the cache of one sequence of `tokens` tokens takes on one chip, over the whole depth.
+
+    (full layers x tokens + window layers x min(tokens, W)) x 2 kv_heads head_dim b(kv)  for softmax attention,
+    less the layers that reuse another's cache, and  layers x tokens x (kv_rank + rope_dim) b(kv)  for latents.
+    """
+    a, latent = model.attention, model.latent
+    layers = a.full_layers + a.window_layers
+    own = 1 - jnp.where(layers > 0, a.shared_layers / jnp.where(layers > 0, layers, 1), 0)
+    held = a.full_layers * tokens + a.window_layers * jnp.minimum(tokens, a.window)
+    softmax = own * held * 2 * shards.kv_heads * a.head_dim
+    latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
+    return (softmax + latents) * plan.kv_bits / 8 / plan.cp
+
+
+def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:
+    """Bytes of cache that one more token adds, all chips together, while it is within every window."""
+    plan = Plan() if plan is None else plan
+    whole = shard(model, Plan(), 0.0)
+    return cached_bytes(model, Plan(kv_bits=plan.kv_bits), whole, 1.0)
+
+
+def memory_use(
+    model: Model, plan: Plan, shards: Shards, *, sequences: Scalar, context: Scalar, step_tokens: Scalar
+) -> MemoryUse:
+    """Add up the fullest chip: its stage's weights, the caches of `sequences` at full `context`, its buffers.
+
+    The buffers hold, for every token of the widest step, the residual stream twice and the widest
+    intermediate of any layer.
+    """
+    stored = stored_parameters(model, shards)
+    stage, kept = shards.stage_share, 1 - plan.weight_sparsity
+    layers = stored.mixers + stored.feed_forward
+    # The first stage also holds the embedding, the last the output head: the fuller of the two counts.
+    dense = layers * stage + stored.tables / jnp.minimum(plan.pp, 2) + stored.other * stage
+    a, recurrence = model.attention, model.recurrence
+    widest = jnp.maximum(
+        shards.heads * a.head_dim * a.query_outputs + 2 * shards.kv_heads * a.head_dim,
+        jnp.maximum(
+            model.feed_forward.matrices * shards.feed_forward_width * (model.feed_forward.layers > 0),
+            model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),
+        ),
+    )
+    state = recurrence.layers * shards.state_share * (
+        recurrence.state * recurrence.state_bits + recurrence.convolution_state * plan.activation_bits
+    )
+    return MemoryUse(
+        weights=dense * kept * plan.weight_bits / 8,
+        experts=stored.experts * stage * kept * plan.expert_bits / 8,
+        kv=sequences * stage * cached_bytes(model, plan, shards, context),
+        state=sequences * stage * state / 8,
+        activations=step_tokens * (2 * model.hidden + widest) * plan.activation_bits / 8,
+    )

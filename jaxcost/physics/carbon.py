@@ -1,0 +1,38 @@
+"""Grams of CO2e per million output tokens: running the hardware, and its share of having made it.
+
+Making a chip: die area x kg/m^2 of good die + memory bytes x kg/B (after ACT: Gupta et al., ISCA 2022), spread
+over lifetime x utilisation as its price is.
+"""
+
+from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.spec.prices import Prices
+from jaxcost.spec.system import System
+
+__all__ = ["Carbon", "carbon_per_token"]
+
+
+@pytree
+class Carbon:
+    """Grams of CO2e per million output tokens."""
+
+    operation: Scalar = field("g/Mtok", "energy, at the grid's intensity")
+    dies: Scalar = field("g/Mtok", "making the logic dies")
+    memory: Scalar = field("g/Mtok", "making the memory")
+    hosts: Scalar = field("g/Mtok", "making servers and network")
+
+    @derived("g/Mtok")
+    def total(self) -> Scalar:
+        """All of it."""
+        return self.operation + self.dies + self.memory + self.hosts
+
+
+def carbon_per_token(system: System, prices: Prices, *, chip_seconds: Scalar, metered: Scalar) -> Carbon:
+    """Account `chip_seconds` of service and `metered` joules, both per output token."""
+    chip = system.chip
+    share = 1e9 * chip_seconds / (prices.utilization * prices.lifetime)
+    return Carbon(
+        operation=1e9 * metered * prices.grid_carbon,
+        dies=share * (chip.die_area * chip.carbon_per_area),
+        memory=share * (chip.memory.capacity * chip.memory.carbon_per_byte),
+        hosts=share * system.host.carbon,
+    )

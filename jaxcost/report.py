@@ -1,0 +1,117 @@
+"""What one evaluation returns: breakdowns, and totals that are properties over them."""
+
+import jax.numpy as jnp
+
+from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.capacity import MemoryUse
+from jaxcost.physics.carbon import Carbon
+from jaxcost.physics.energy import Energy
+from jaxcost.physics.roofline import OpTimes
+from jaxcost.physics.tco import Cost
+
+__all__ = ["Margins", "Report", "Schedule"]
+
+
+@pytree
+class Schedule:
+    """How the two steps, prefill and decode, make up the service of one batch.
+
+    Without chunking a batch is prefilled in one step and then decoded; with it, every prefill step is a mixed
+    one that carries `chunk` prompt tokens of one sequence along with the decoding of all.
+    """
+
+    requests: Scalar = field("1", "requests in the batch")
+    output: Scalar = field("token", "tokens generated per request")
+    tokens_per_step: Scalar = field("token", "tokens a sequence gains per decode step")
+    decode_steps: Scalar = field("1", "decode steps of one request, fractions included")
+    prefill_runs: Scalar = field("1", "prefill steps before a request's first token")
+    block_runs: Scalar = field("1", "decode steps before the first token: those of one diffusion block")
+    mixed_share: Scalar = field("1", "mixed steps per decode step, 0 without chunking")
+    pure_share: Scalar = field("1", "decode steps without prefill per decode step")
+    separate_prefill: Scalar = field("1", "prefill steps that are not part of decoding")
+    chips: Scalar = field("1", "chips that the plan uses")
+
+
+@pytree
+class Margins:
+    """1 - used / available for every constraint: at least 0 where it holds. A target of 0 leaves a margin of 1."""
+
+    memory: Scalar = field("1", "bytes on the fullest chip against its capacity")
+    chips: Scalar = field("1", "chips that the plan uses against those there are")
+    power: Scalar = field("1", "average power of a chip in its hungrier step against its TDP")
+    ttft: Scalar = field("1", "time to first token against its target")
+    tpot: Scalar = field("1", "time per output token against its target")
+
+    @property
+    def worst(self) -> Scalar:
+        """The smallest of them."""
+        return jnp.min(jnp.stack([self.memory, self.chips, self.power, self.ttft, self.tpot]), axis=0)
+
+
+@pytree
+class Report:
+    """Everything one evaluation knows. Energy, cost and carbon are per output token."""
+
+    prefill: OpTimes = field(doc="the prefill (or mixed) step, operator by operator")
+    decode: OpTimes = field(doc="the decode step, operator by operator")
+    schedule: Schedule = field(doc="how the steps make up the service")
+    memory: MemoryUse = field(doc="bytes on the fullest chip")
+    energy: Energy = field(doc="joules per output token, all chips")
+    usd: Cost = field(doc="dollars per million output tokens")
+    carbon: Carbon = field(doc="grams of CO2e per million output tokens")
+    margins: Margins = field(doc="slack of every constraint")
+
+    @derived("s")
+    def ttft(self) -> Scalar:
+        """Time to first token: prefill, and for a diffusion model the passes over its first block."""
+        s = self.schedule
+        return s.prefill_runs * self.prefill.total + s.block_runs * self.decode.total
+
+    @derived("s")
+    def tpot(self) -> Scalar:
+        """Time per output token of one request, after the first."""
+        s = self.schedule
+        step = s.mixed_share * self.prefill.total + s.pure_share * self.decode.total
+        return step / s.tokens_per_step
+
+    @derived("s")
+    def latency(self) -> Scalar:
+        """Time from a request's arrival to its last token, without queueing."""
+        return self.ttft + self.schedule.decode_steps * self.schedule.tokens_per_step * self.tpot
+
+    @derived("s")
+    def batch_seconds(self) -> Scalar:
+        """Time the system spends on one batch of requests."""
+        s = self.schedule
+        first = s.separate_prefill * self.prefill.total + s.block_runs * self.decode.total
+        return first + s.decode_steps * s.tokens_per_step * self.tpot
+
+    @derived("token/s")
+    def tokens_per_second(self) -> Scalar:
+        """Output tokens per second of the whole system, the time of prefill included."""
+        return self.schedule.requests * self.schedule.output / self.batch_seconds
+
+    @derived("token/s")
+    def decode_tokens_per_second(self) -> Scalar:
+        """Output tokens per second while decoding: requests / TPOT."""
+        return self.schedule.requests / self.tpot
+
+    @derived("J/token")
+    def joules_per_token(self) -> Scalar:
+        """Energy of an output token, prefill included, at the servers' plugs."""
+        return self.energy.total
+
+    @derived("W")
+    def average_power(self) -> Scalar:
+        """Average power of the chips and hosts in use."""
+        return self.energy.total * self.tokens_per_second
+
+    @derived("USD/Mtok")
+    def usd_per_mtok(self) -> Scalar:
+        """Total cost of ownership of a million output tokens."""
+        return self.usd.total
+
+    @derived("g/Mtok")
+    def gco2e_per_mtok(self) -> Scalar:
+        """CO2e of a million output tokens, operation and manufacture."""
+        return self.carbon.total
