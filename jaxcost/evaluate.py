@@ -9,7 +9,7 @@ from jaxcost.physics.capacity import memory_use
 from jaxcost.physics.carbon import carbon_per_token
 from jaxcost.physics.collectives import Message, all_reduce, all_to_all, point_to_point
 from jaxcost.physics.energy import Energy, step_energy
-from jaxcost.physics.ops import Group, step_table
+from jaxcost.physics.ops import Group, add, step_table
 from jaxcost.physics.roofline import OpTimes, op_times
 from jaxcost.physics.shards import Shards, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
@@ -194,9 +194,10 @@ def _messages(
     a, x = model.attention, model.experts
     attention_layers = a.full_layers + a.window_layers + model.latent.layers
     mixers = attention_layers + model.recurrence.layers
-    stream = sum(_tokens(g) for g in groups) * model.hidden * plan.activation_bits / 8
+    tokens = add(*(_tokens(g) for g in groups))
+    stream = tokens * model.hidden * plan.activation_bits / 8
     outputs = (
-        sum(_tokens(g) for g in groups)
+        tokens
         * jnp.maximum(shards.heads * a.head_dim, shards.latent_heads * model.latent.value_dim)
         * plan.activation_bits
         / 8

@@ -6,13 +6,14 @@ rebuilds trees with tracers, `None` and `object()` in place of numbers, so a che
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Scalar", "canonical", "field", "leaf_fields", "pytree", "replace", "replace_at", "rows"]
+__all__ = ["Scalar", "canonical", "derived", "field", "leaf_fields", "pytree", "replace", "replace_at", "rows"]
 
 T = TypeVar("T")
 
@@ -126,44 +127,35 @@ def _is_static_value(value: Any) -> bool:
 
 
 def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
-    """List `(dotted path, unit, value)` of every leaf and every property that declares a unit.
+    """List `(dotted path, unit, value)` of every leaf and of every total declared with `derived`.
 
-    A vector over named rows (a tree with a static `names`) is listed one row a name.
+    A tuple of trees beside a static `names` is listed under those names.
     """
     out: list[tuple[str, str, Any]] = []
-    names: tuple[str, ...] | None = getattr(tree, "names", None)
-    for f in dataclasses.fields(tree):
-        if f.metadata.get("static"):
-            continue
+    for f in leaf_fields(type(tree)):
         value = getattr(tree, f.name)
         path = f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
             out += rows(value, path + ".")
-        elif names is not None and getattr(value, "ndim", 0) >= 1:
-            out += [(f"{prefix}{n}.{f.name}", f.metadata["unit"], value[i]) for i, n in enumerate(names)]
+        elif isinstance(value, tuple):
+            for name, item in zip(tree.names, value, strict=True):
+                out += rows(item, f"{prefix}{name}.")
         else:
             out.append((path, f.metadata["unit"], value))
-    for name, unit in _unit_properties(type(tree)):
-        value = getattr(tree, name)
-        if names is not None and getattr(value, "ndim", 0) >= 1:
-            out += [(f"{prefix}{n}.{name}", unit, value[i]) for i, n in enumerate(names)]
-        else:
-            out.append((f"{prefix}{name}", unit, value))
+    for name, member in vars(type(tree)).items():
+        if isinstance(member, derived):
+            out.append((f"{prefix}{name}", member.unit, getattr(tree, name)))
     return out
 
 
-def derived(unit: str) -> Callable[[Callable[[Any], Any]], property]:
-    """Declare a property computed from the leaves, with its unit, so that `rows` lists it too."""
+class derived(functools.cached_property):  # noqa: N801, used as a decorator
+    """A total over the leaves of a tree, computed once an instance, with its unit: `@derived("s")`."""
 
-    def wrap(function: Callable[[Any], Any]) -> property:
-        function.__unit__ = unit  # type: ignore[attr-defined]
-        return property(function)
+    def __init__(self, unit: str) -> None:
+        """Note the unit; the function follows by decoration."""
+        self.unit = unit
 
-    return wrap
-
-
-def _unit_properties(cls: type) -> Iterator[tuple[str, str]]:
-    for name, member in vars(cls).items():
-        unit = getattr(getattr(member, "fget", None), "__unit__", None)
-        if unit is not None:
-            yield name, unit
+    def __call__(self, function: Callable[[Any], Any]) -> "derived":
+        """Take the function that computes the total."""
+        super().__init__(function)
+        return self

@@ -11,6 +11,8 @@ from jaxcost.core.pytree import Scalar
 
 __all__ = ["ceil_div", "ceil_log2", "maximum", "minimum", "positive", "safe_div", "select_steps"]
 
+_TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
+
 
 def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) -> jax.Array:
     """Divide, giving `otherwise` with zero gradient where the denominator is 0."""
@@ -18,25 +20,38 @@ def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) ->
     return jnp.where(zero, otherwise, numerator / jnp.where(zero, 1, denominator))
 
 
+@jax.custom_jvp
 def maximum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     """Combine two durations that overlap: their maximum at tau = 0, their sum at tau = 1.
 
-    With hi >= lo the two in order:
-
-        m = (a + b + sqrt((a - b)^2 + 4 tau^2 a b)) / 2
-          = hi + 2 tau^2 hi lo / (sqrt((hi - lo)^2 + 4 tau^2 hi lo) + hi - lo)
+        m = (a + b + r) / 2,   r = sqrt((a - b)^2 + 4 tau^2 a b)
+          = hi + 2 tau^2 a b / (r + hi - lo)
 
     The second form is the one evaluated: it has no cancellation and is exactly `hi` at tau = 0. Where lo is
     much the shorter, tau^2 of it shows: tau^2 is the share of the hidden leg that is not hidden. At a tie with
     tau = 0 the gradient is shared half and half, as in `jnp.maximum`.
     """
-    hi, lo = jnp.maximum(a, b), jnp.minimum(a, b)
-    gap = hi - lo
-    overlap = tau * tau * hi * lo
-    radicand = gap * gap + 4 * overlap
-    touching = radicand <= 0  # a tie at tau = 0: the correction is 0 and so must its gradient be
-    root = jnp.sqrt(jnp.where(touching, 1, radicand))
-    return hi + jnp.where(touching, 0, 2 * overlap / (root + gap))
+    return _maximum(a, b, tau)[0]
+
+
+def _maximum(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
+    gap = jnp.abs(a - b)
+    overlap = 2 * (tau * tau) * (a * b)
+    root = jnp.sqrt(gap * gap + 2 * overlap)
+    return jnp.maximum(a, b) + overlap / (root + gap + _TINY), root + _TINY
+
+
+@maximum.defjvp
+def _maximum_jvp(primals, tangents):  # noqa: ANN001, ANN202
+    # Written out, so that the backward pass is two products and no branch: dm/da = (1 + (a - b + 2 tau^2 b)/r)/2.
+    a, b, tau = primals
+    da, db, dtau = tangents
+    value, root = _maximum(a, b, tau)
+    lean = (a - b) / root
+    shared = 2 * (tau * tau) / root
+    slope_a = 0.5 * (1 + lean + shared * b)
+    slope_b = 0.5 * (1 - lean + shared * a)
+    return value, slope_a * da + slope_b * db + (2 * tau * a * b / root) * dtau
 
 
 def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
@@ -54,26 +69,39 @@ def positive(x: Scalar, tau: Scalar) -> jax.Array:
     return (x + jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, radicand)))) / 2
 
 
+@jax.custom_jvp
 def ceil_div(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     """Return ceil(a / b) for whole a, b > 0 at tau = 0, and a smooth staircase below it for tau > 0.
 
-    Between the whole numbers n and n + 1 the value is n + s(u / tau), with u the fractional part and
+    Between the whole numbers n and n + 1 the value is n + s(u / tau), with u the fractional part of a / b and
     s(v) = v^2 (3 - 2 v) clipped to [0, 1]: each riser is tau wide. The gradient at tau = 0 is that of a / b
     (straight through), since the true one is 0 almost everywhere.
 
     `jnp.ceil(a / b)` is off by one in f32 for many exact multiples (XLA multiplies by a rounded 1/b), so the
-    quotient is rounded first and then corrected by comparing products.
+    quotient is rounded first and the remainder taken from the product, which is exact for whole numbers.
     """
-    ratio = a / b
-    whole = jnp.round(ratio)
-    floor = whole - (whole * b > a)
-    fraction = jnp.clip(a / b - floor, 0, 1)
-    exact = floor + (floor * b < a)
+    floor, v = _stair(a, b, tau)
+    return floor + v * v * (3 - 2 * v)
+
+
+def _stair(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
+    nearest = jnp.round(a / b)
+    floor = jnp.where(nearest * b > a, nearest - 1, nearest)
+    return floor, jnp.clip((a - floor * b) / (b * tau + _TINY), 0, 1)
+
+
+@ceil_div.defjvp
+def _ceil_div_jvp(primals, tangents):  # noqa: ANN001, ANN202
+    a, b, tau = primals
+    da, db, dtau = tangents
+    floor, v = _stair(a, b, tau)
     hard = tau <= 0
-    v = jnp.clip(fraction / jnp.where(hard, 1, tau), 0, 1)
-    soft = jax.lax.stop_gradient(floor) + v * v * (3 - 2 * v)
-    through = ratio + jax.lax.stop_gradient(exact - ratio)
-    return jnp.where(hard, through, soft)
+    safe_tau = jnp.where(hard, 1, tau)
+    riser = 6 * v * (1 - v)
+    slope = jnp.where(hard, 1, riser / safe_tau)
+    value = floor + v * v * (3 - 2 * v)
+    change = slope * (da - a / b * db) / b - jnp.where(hard, 0, riser * v / safe_tau) * dtau
+    return value, change
 
 
 def ceil_log2(n: Scalar) -> jax.Array:

@@ -4,11 +4,9 @@ dynamic = FLOPs x J/FLOP (in proportion to operand bits) + exps x J + bytes x (d
           + bytes sent x J/B; idle = idle power x time.
 """
 
-import jax.numpy as jnp
-
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
-from jaxcost.physics.ops import OpTable
+from jaxcost.physics.ops import OpTable, absent, add
 from jaxcost.physics.roofline import math_class
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
@@ -42,25 +40,34 @@ def step_energy(
     table: OpTable, messages: dict[str, tuple[Scalar, Message]], chip: Chip, fabric: Fabric
 ) -> Energy:
     """Dynamic energy of one chip in one step; idle and host energy depend on the time and are added later."""
-    rows = table.rows
-    moved = rows.weight_bytes + rows.expert_bytes + rows.kv_bytes + rows.activation_bytes
-    flop_energy = chip.energy_per_flop * math_class(rows.math_bits) / 16
+    flop_energy: dict[int, Scalar] = {}
+    matmul: list[Scalar] = []
+    for row in table.rows:
+        if absent(row.matmul_flops):
+            continue
+        key = id(row.math_bits)
+        if key not in flop_energy:
+            flop_energy[key] = chip.energy_per_flop * math_class(row.math_bits) / 16
+        matmul.append(row.count * row.matmul_flops * flop_energy[key])
 
-    def over_rows(x: Scalar) -> Scalar:
-        return jnp.sum(rows.count * x, axis=0)
+    def over_rows(column: str) -> Scalar:
+        values = [(row.count, getattr(row, column)) for row in table.rows]
+        return add(*(count * x for count, x in values if not absent(x)))
 
     return Energy(
-        matmul=over_rows(rows.matmul_flops * flop_energy),
-        vector=over_rows(rows.vector_flops) * chip.energy_per_vector_flop
-        + over_rows(rows.exponentials) * chip.energy_per_exponential,
-        memory=over_rows(moved) * (chip.memory.energy_per_byte + chip.on_chip_energy_per_byte),
-        network=sum(
-            count
-            * (
-                m.scale_up_bytes * fabric.scale_up.energy_per_byte
-                + m.scale_out_bytes * fabric.scale_out.energy_per_byte
+        matmul=add(*matmul),
+        vector=over_rows("vector_flops") * chip.energy_per_vector_flop
+        + over_rows("exponentials") * chip.energy_per_exponential,
+        memory=over_rows("bytes") * (chip.memory.energy_per_byte + chip.on_chip_energy_per_byte),
+        network=add(
+            *(
+                count
+                * (
+                    m.scale_up_bytes * fabric.scale_up.energy_per_byte
+                    + m.scale_out_bytes * fabric.scale_out.energy_per_byte
+                )
+                for count, m in messages.values()
             )
-            for count, m in messages.values()
         ),
         idle=0.0,
         host=0.0,

@@ -6,6 +6,9 @@ what one chip does in one layer, `count` the layers; an absent operator has coun
 K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +18,7 @@ from jaxcost.physics.shards import Shards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Group", "Op", "OpTable", "attention_pairs", "distinct_experts", "step_table", "window_pairs"]
+__all__ = ["Group", "Op", "OpTable", "absent", "add", "attention_pairs", "distinct_experts", "step_table", "window_pairs"]
 
 
 @pytree
@@ -33,7 +36,11 @@ class Group:
 
 @pytree
 class Op:
-    """One row: the work of one operator in one layer on one chip."""
+    """One row: the work of one operator in one layer on one chip.
+
+    A column left at the Python number 0.0 is absent from that kind of operator for every model, and costs
+    nothing: see `absent`.
+    """
 
     count: Scalar = field("1", "times the operator runs in a step", default=1.0)
     matmul_flops: Scalar = field("FLOP", "matmul work", default=0.0)
@@ -46,11 +53,28 @@ class Op:
     math_bits: Scalar = field("bit", "width of the wider matmul operand", default=16.0)
 
 
+    @property
+    def bytes(self) -> Scalar:
+        """Bytes moved to and from memory."""
+        return add(self.weight_bytes, self.expert_bytes, self.kv_bytes, self.activation_bytes)
+
+
+def absent(x: Scalar) -> bool:
+    """Tell whether a column is absent by construction, which tracing must not lose track of."""
+    return isinstance(x, float) and x == 0.0
+
+
+def add(*parts: Scalar) -> Scalar:
+    """Sum what is present."""
+    present = [x for x in parts if not absent(x)]
+    return functools.reduce(operator.add, present) if present else 0.0
+
+
 @pytree
 class OpTable:
-    """The rows of a step, stacked: every column has the shape [rows] (+ any batch shape behind it)."""
+    """The rows of a step. The kinds of operator are fixed, so the table has one shape for every model."""
 
-    rows: Op = field(doc="columns over the rows")
+    rows: tuple[Op, ...] = field(doc="the operators")
     names: tuple[str, ...] = field(doc="name of each row", static=True)
 
 
@@ -110,7 +134,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
     bidirectional = model.diffusion_block
 
     def total(part):  # noqa: ANN001, ANN202
-        return sum(part(g) for g in groups)
+        return add(*(part(g) for g in groups))
 
     sequences = total(lambda g: g.sequences)
     m = total(lambda g: g.sequences * g.new)
@@ -267,10 +291,4 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
         "encoder": matmul(jnp.clip(encoder_tokens, 0, 1), encoder_tokens, shards.encoder, 2 * d, 2 * d),
         "draft": matmul(drafts, drafting, shards.draft, 2 * d, 2 * d),
     }
-    return OpTable(rows=_stack(list(table.values())), names=tuple(table))
-
-
-def _stack(rows: list[Op]) -> Op:
-    shape = jnp.broadcast_shapes(*(jnp.shape(x) for x in jax.tree.leaves(rows)))
-    dtype = jnp.result_type(*jax.tree.leaves(rows))
-    return jax.tree.map(lambda *xs: jnp.stack([jnp.broadcast_to(x, shape).astype(dtype) for x in xs]), *rows)
+    return OpTable(rows=tuple(table.values()), names=tuple(table))
