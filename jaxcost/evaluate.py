@@ -1,5 +1,8 @@
 """Compose all of the physics: one pure function from a design to its Report."""
 
+import functools
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 
@@ -7,10 +10,10 @@ from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.capacity import memory_use
 from jaxcost.physics.carbon import carbon_per_token
-from jaxcost.physics.collectives import Message, all_reduce, all_to_all, point_to_point
+from jaxcost.physics.collectives import Message, Wires, all_reduce, all_to_all, point_to_point, wires
 from jaxcost.physics.energy import Energy, step_energy
 from jaxcost.physics.ops import Group, add, step_table
-from jaxcost.physics.roofline import OpTimes, op_times
+from jaxcost.physics.roofline import OpTimes, op_times, rates
 from jaxcost.physics.shards import Shards, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
 from jaxcost.report import Margins, Report, Schedule
@@ -21,6 +24,8 @@ from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = ["evaluate"]
+
+T = TypeVar("T")
 
 
 def evaluate(
@@ -59,14 +64,23 @@ def _evaluate(
     shards = shard(model, plan, tau)
     prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, tau)
     chip, fabric = system.chip, system.fabric
+    unit, wire = rates(chip, plan), wires(fabric, chip.efficiency.link)
 
-    def run(groups: tuple[Group, ...]) -> tuple[OpTimes, Energy]:
+    # The two steps run through one body: half the program to compile, and with `checkpoint` the backward pass
+    # recomputes a step in place of storing some 400 intermediates of it, which costs less than moving them.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def run(groups: tuple[Group, Group]) -> tuple[OpTimes, Energy]:
         table = step_table(model, plan, shards, groups)
-        messages = _messages(model, plan, shards, groups, system, tau)
-        return op_times(table, messages, chip, tau), step_energy(table, messages, chip, fabric)
+        messages = _messages(model, plan, shards, groups, wire, tau)
+        return op_times(table, messages, unit, tau), step_energy(table, messages, chip, fabric, unit)
 
-    prefill, prefill_energy = run((prefill_group, mixed_group))
-    decode, decode_energy = run((decode_group,))
+    nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
+    steps = jax.tree.map(
+        lambda *x: jnp.stack([jnp.asarray(v, tau.dtype) for v in x]),
+        (prefill_group, mixed_group),
+        (decode_group, nobody),
+    )
+    (prefill, prefill_energy), (decode, decode_energy) = _unstack(jax.lax.map(run, steps))
     report = Report(
         prefill=prefill,
         decode=decode,
@@ -106,6 +120,11 @@ def _evaluate(
             tpot=1 - smooth.safe_div(report.tpot, traffic.tpot_target),
         ),
     )
+
+
+def _unstack(tree: T) -> tuple[T, T]:
+    first, second = (jax.tree.map(lambda x, i=i: x[i], tree) for i in (0, 1))
+    return first, second
 
 
 def _context(traffic: Traffic) -> Scalar:
@@ -182,7 +201,7 @@ def _steps(
 
 
 def _messages(
-    model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ...], system: System, tau: Scalar
+    model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ...], wire: Wires, tau: Scalar
 ) -> dict[str, tuple[Scalar, Message]]:
     """List the messages of one step as {name: (count, message)}.
 
@@ -190,7 +209,6 @@ def _messages(
     parallel beyond a tensor group: dispatch and combine. Context parallel: partial attention outputs are
     combined. Pipeline: the residual stream goes to the next stage.
     """
-    fabric, share = system.fabric, system.chip.efficiency.link
     a, x = model.attention, model.experts
     attention_layers = a.full_layers + a.window_layers + model.latent.layers
     mixers = attention_layers + model.recurrence.layers
@@ -205,19 +223,19 @@ def _messages(
     return {
         "tensor_all_reduce": (
             (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
-            all_reduce(stream, plan.tp, fabric, share, tau),
+            all_reduce(stream, plan.tp, wire, tau),
         ),
         "expert_all_to_all": (
             2 * x.layers * (shards.joined_replicas > 1),
-            all_to_all(stream * x.top_k / plan.tp, plan.ep, fabric, share),
+            all_to_all(stream * x.top_k / plan.tp, plan.ep, wire),
         ),
         "context_all_reduce": (
             attention_layers * (plan.cp > 1),
-            all_reduce(outputs, plan.cp, fabric, share, tau),
+            all_reduce(outputs, plan.cp, wire, tau),
         ),
         "pipeline_send": (
             plan.pp - 1,
-            point_to_point(stream, plan.tp * plan.cp * plan.pp, fabric, share),
+            point_to_point(stream, plan.tp * plan.cp * plan.pp, wire),
         ),
     }
 

@@ -15,7 +15,7 @@ FILES = {path.stem: path for path in sorted(CATALOG.glob("*.yaml"))}
 KIBI = 1024
 BYTES = 2  # bf16
 
-# Published totals that are not a count to 0.5%, each with its reason and the error we find (ours / theirs - 1).
+# Published totals that are no count to 0.5%, each with its reason and the error we find (ours / theirs - 1).
 ROUNDED = {
     "gemma-3n-e2b": ("encoders taken at rounded sizes", -0.005),
     "gemma-3n-e4b": ("encoders taken at rounded sizes", -0.005),
@@ -272,7 +272,7 @@ def test_latent_attention_of_deepseek() -> None:
 
 
 def test_draft_of_deepseek() -> None:
-    """The prediction module holds 14B (arXiv:2412.19437), of which the shared embedding and head are 1.85B."""
+    """The prediction module holds 14B (arXiv:2412.19437); its shared embedding and head are 1.85B."""
     m = model("deepseek-v3")
     shared = 2 * m.vocabulary * m.hidden
     assert m.draft_parameters + shared == pytest.approx(14e9, rel=0.05)

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from jaxcost.core.pytree import replace
+from jaxcost.core.pytree import Scalar, replace
 from jaxcost.edge.errors import InputError, nearest
 from jaxcost.edge.hf_encoders import ENCODERS
 from jaxcost.edge.hf_families import ALIASES, DEFAULTS, FAMILIES
@@ -30,6 +30,14 @@ _ACTIVATION_EXPONENTIALS = {
     "gelu_pytorch_tanh": 1,
     "relu": 0,
     "relu2": 0,
+}
+
+# Flags of which released checkpoints use one value; the other would change the weights.
+_ONLY_VARIANTS = {
+    "attn_output_gate": True,
+    "do_layer_norm_before": True,
+    "mamba_proj_bias": False,
+    "qk_layernorm": False,
 }
 
 # LLaDA's sampler (arXiv:2502.09992): blocks of 32 tokens, one denoising pass a token. Not part of its config.
@@ -55,7 +63,7 @@ def read_hf_config(config: Mapping, *, file: str) -> Model:
     family, inner, prefix = _text_part(config, file)
     defaults = {**DEFAULTS[""], **DEFAULTS.get(family, {})}
     f = Fields(inner, FAMILIES[family], defaults, file=file, prefix=prefix)
-    _refuse_unsupported(f, family)
+    _refuse_unsupported(f)
     model = _language_model(f, family)
     encoder, ratio = _encoder(config, family, f)
     model = replace(model, draft_parameters=_draft(f, model), encoder_parameters=encoder, encoder_ratio=ratio)
@@ -90,7 +98,7 @@ def _family(config: Mapping, file: str, prefix: str) -> str:
         known = {**{name: name for name in FAMILIES}, **ALIASES}
         if isinstance(given, str) and given in known:
             return known[given]
-        return _unknown(given, sorted(known), file, prefix + "model_type")
+        raise _unknown(given, sorted(known), file, prefix + "model_type")
     by_class = {c: name for name, row in FAMILIES.items() for c in row.architectures}
     classes = config.get("architectures")
     if classes is None:
@@ -104,26 +112,23 @@ def _family(config: Mapping, file: str, prefix: str) -> str:
     if isinstance(classes, list | tuple) and len(classes) == 1 and isinstance(classes[0], str):
         if classes[0] in by_class:
             return by_class[classes[0]]
-        return _unknown(classes[0], sorted(by_class), file, prefix + "architectures")
+        raise _unknown(classes[0], sorted(by_class), file, prefix + "architectures")
     raise InputError("a list of one class name", file=file, path=prefix + "architectures", given=classes)
 
 
-def _unknown(given: Any, known: list[str], file: str, path: str) -> str:
+def _unknown(given: Any, known: list[str], file: str, path: str) -> InputError:
     near = nearest(given, known) if isinstance(given, str) else None
-    raise InputError("one of " + ", ".join(known), file=file, path=path, given=given, suggestion=near)
+    return InputError("one of " + ", ".join(known), file=file, path=path, given=given, suggestion=near)
 
 
-def _refuse_unsupported(f: Fields, family: str) -> None:
+def _refuse_unsupported(f: Fields) -> None:
     """Refuse variants whose weights the tree of a `Model` cannot hold."""
     if f.given("word_embed_proj_dim") not in (None, f.given("hidden_size")):
         raise f.error("word_embed_proj_dim", "the hidden size or nothing", f.given("word_embed_proj_dim"))
-    for field, wanted in (
-        ("do_layer_norm_before", True),
-        ("mamba_proj_bias", False),
-        ("qk_layernorm", False),
-    ):
+    for field, wanted in _ONLY_VARIANTS.items():
         if f.given(field) is not None and f.flag(field) is not wanted:
-            raise f.error(field, f"{wanted}, the only variant modelled", f.given(field))
+            expected = f"{str(wanted).lower()}, the only variant modelled"
+            raise f.error(field, expected, f.given(field))
     if f.given("moe_latent_size") is not None:
         raise f.error(
             "moe_latent_size",
@@ -193,7 +198,7 @@ def _attention(f: Fields, mixers: list[str]) -> Attention:
     )
 
 
-def _attention_vectors(f: Fields, a: Attention) -> float:
+def _attention_vectors(f: Fields, a: Attention) -> Scalar:
     """Count the biases, query and key scales and sinks of one attention layer."""
     if a.full_layers + a.window_layers == 0:
         return 0
@@ -215,7 +220,7 @@ def _latent(f: Fields, layers: int) -> LatentAttention:
     return LatentAttention(
         layers=layers,
         heads=f.size("num_attention_heads"),
-        query_rank=f.optional_size("q_lora_rank") or 0,
+        query_rank=f.stated_size("q_lora_rank") or 0,
         kv_rank=f.size("kv_lora_rank"),
         nope_dim=f.size("qk_nope_head_dim"),
         rope_dim=f.size("qk_rope_head_dim"),
@@ -223,7 +228,7 @@ def _latent(f: Fields, layers: int) -> LatentAttention:
     )
 
 
-def _latent_vectors(f: Fields, latent: LatentAttention) -> float:
+def _latent_vectors(f: Fields, latent: LatentAttention) -> Scalar:
     """Count the norms of the two compressions and, where there are any, the biases."""
     down = latent.query_rank + latent.kv_rank + latent.rope_dim
     biases = (down + f.size("hidden_size")) * f.flag("attention_bias") if latent.layers else 0
@@ -274,7 +279,7 @@ def _experts(f: Fields, layers: int) -> Experts:
     )
 
 
-def _expert_vectors(f: Fields, x: Experts) -> float:
+def _expert_vectors(f: Fields, x: Experts) -> Scalar:
     """Count the router's biases, the experts' biases and the shared expert's gate of one layer."""
     if x.layers == 0:
         return 0
@@ -287,7 +292,7 @@ def _expert_vectors(f: Fields, x: Experts) -> float:
     )
 
 
-def _bias(f: Fields, width: float) -> float:
+def _bias(f: Fields, width: Scalar) -> Scalar:
     return width * (1 + f.row.gated) + f.size("hidden_size")
 
 
@@ -301,8 +306,8 @@ def _position_table(f: Fields) -> int:
 def _gemma3n_extras(f: Fields, layers: int) -> tuple[int, int]:
     """Count what Gemma 3n has beside a Gemma 3 block; return (small, table) parameters.
 
-    LAuReL, AltUp and the gates of the per-layer embeddings are small matrices. They are kept with the vectors,
-    so their bytes are read every pass but their arithmetic, 2 to 4% of a block's, is left out.
+    LAuReL, AltUp and the gates of the per-layer embeddings are small matrices, kept with the vectors: their
+    bytes are read every pass, their arithmetic, 2 to 4% of a block's, is left out.
     """
     d, p = f.size("hidden_size"), f.size("hidden_size_per_layer_input")
     rank, n = f.size("laurel_rank"), f.size("altup_num_inputs")
@@ -314,7 +319,7 @@ def _gemma3n_extras(f: Fields, layers: int) -> tuple[int, int]:
     return layers * (laurel + per_layer_input + altup) + model, table
 
 
-def _draft(f: Fields, model: Model) -> float:
+def _draft(f: Fields, model: Model) -> Scalar:
     """Count one multi-token-prediction block: a block like the last, the 2d x d projection and five norms."""
     if f.size("num_nextn_predict_layers", least=0) == 0:
         return 0

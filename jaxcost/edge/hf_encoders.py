@@ -51,7 +51,11 @@ def _llama4(config: Mapping, f: Fields) -> tuple[float, float]:
     v, hidden = _fields(config, "vision_config", f), f.size("hidden_size")
     width, patch = v.size("hidden_size"), v.size("patch_size")
     shuffle = v.given("pixel_shuffle_ratio")
-    if isinstance(shuffle, bool) or not isinstance(shuffle, int | float) or not _LEAST_SHUFFLE <= shuffle <= 1:
+    if (
+        isinstance(shuffle, bool)
+        or not isinstance(shuffle, int | float)
+        or not _LEAST_SHUFFLE <= shuffle <= 1
+    ):
         raise v.error("pixel_shuffle_ratio", f"a number from {_LEAST_SHUFFLE} to 1", shuffle)
     stem = v.size("num_channels") * patch * patch * width + width + (_patches(v) + 1) * width + 4 * width
     blocks = v.size("num_hidden_layers") * _block(width, v.size("intermediate_size"))

@@ -12,8 +12,9 @@ from jaxcost.edge.hf_fields import Family
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 
 # Fallbacks of Hugging Face's configuration classes (transformers 4.57, `configuration_<model_type>.py`): what
-# a config means that leaves the field out. A size is here only where released checkpoints do leave it out;
-# any other size must be given, because a class's default size is that of one checkpoint.
+# a config means that leaves the field out. A size is here only where released checkpoints do leave it out, or
+# where it is a head's width that the class does not derive. Any other size must be given, because a class's
+# default size is that of one checkpoint.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "": {
         "attention_bias": False,
@@ -21,8 +22,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
         "hidden_act": "silu",
         "moe_layer_freq": 1,
-        "first_k_dense_replace": 0,
-        "n_shared_experts": 0,
         "decoder_sparse_step": 1,
         "mlp_only_layers": (),
         "num_nextn_predict_layers": 0,
@@ -34,9 +33,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "new_decoder_architecture": False,
         "multi_query": True,
         "parallel_attn": True,
-        "alibi": False,
     },
-    "gemma2": {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"},
+    "gemma2": {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256},
     # Gemma 3 4B's config.json names neither its heads nor its vocabulary.
     "gemma3_text": {
         "tie_word_embeddings": True,
@@ -50,6 +48,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gemma3n_text": {
         "tie_word_embeddings": True,
         "hidden_act": "gelu_pytorch_tanh",
+        "head_dim": 256,
         "num_kv_shared_layers": 15,
         "sliding_window_pattern": 5,
     },
@@ -57,13 +56,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "gpt2": {"tie_word_embeddings": True, "hidden_act": "gelu_new"},
     "gpt_bigcode": {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "multi_query": True},
     "gpt_neox": {"attention_bias": True, "hidden_act": "gelu"},
-    "gpt_oss": {"attention_bias": True},
+    "gpt_oss": {"attention_bias": True, "head_dim": 64},
     "jamba": {"mamba_conv_bias": True, "mamba_proj_bias": False},
-    "llada": {"include_bias": False, "include_qkv_bias": False},
-    "llama4_text": {"no_rope_layer_interval": 4, "interleave_moe_layer_step": 1},
+    "llada": {"include_bias": False, "include_qkv_bias": False, "tie_word_embeddings": True},
+    "llama4_text": {"head_dim": 128, "no_rope_layer_interval": 4, "interleave_moe_layer_step": 1},
     "mamba2": {"use_bias": False, "use_conv_bias": True},
-    "minimax_m2": {"use_qk_norm": True, "qk_norm_type": "per_layer", "use_routing_bias": True},
-    "nemotron_h": {"hidden_act": "relu2", "use_bias": False, "use_conv_bias": True},
+    "minimax": {"shared_intermediate_size": 0},
+    "minimax_m2": {
+        "shared_intermediate_size": 0,
+        "use_qk_norm": True,
+        "qk_norm_type": "per_layer",
+        "use_routing_bias": True,
+    },
+    "nemotron_h": {"head_dim": 128, "hidden_act": "relu2", "use_bias": False, "use_conv_bias": True},
     "opt": {
         "tie_word_embeddings": True,
         "hidden_act": "relu",
@@ -74,9 +79,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "phi": {"hidden_act": "gelu_new", "qk_layernorm": False},
     "qwen2": {"use_sliding_window": False},
     "qwen2_moe": {"use_sliding_window": False, "qkv_bias": True},
-    "qwen3": {"use_sliding_window": False},
+    "qwen3": {"use_sliding_window": False, "head_dim": 128},
     "qwen3_moe": {"use_sliding_window": False},
-    "qwen3_next": {"full_attention_interval": 4},
+    "qwen3_next": {"full_attention_interval": 4, "head_dim": 256},
 }
 
 
@@ -131,13 +136,16 @@ _DELTA_HYBRID: dict[str, Any] = {
 FAMILIES: dict[str, Family] = {
     "llama": Family(
         architectures=("LlamaForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
         channels=plan.all_layers("dense"),
         mlp_bias="mlp_bias",
         **_ATTENTION_BIAS,
     ),
     "mistral": Family(
-        architectures=("MistralForCausalLM",), mixers=plan.windowed_layers, channels=plan.all_layers("dense")
+        architectures=("MistralForCausalLM",),
+        mixers=plan.stated_window_layers,
+        channels=plan.all_layers("dense"),
     ),
     "mixtral": Family(
         architectures=("MixtralForCausalLM",),
@@ -216,10 +224,14 @@ FAMILIES: dict[str, Family] = {
         **_GEMMA,
     ),
     "phi3": Family(
-        architectures=("Phi3ForCausalLM",), mixers=plan.windowed_layers, channels=plan.all_layers("dense")
+        architectures=("Phi3ForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        mixers=plan.windowed_layers,
+        channels=plan.all_layers("dense"),
     ),
     "phi": Family(
         architectures=("PhiForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
         channels=plan.all_layers("dense"),
         norms_per_block=1,
@@ -243,6 +255,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "opt": Family(
         architectures=("OPTForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
         names={"intermediate_size": ("ffn_dim",), "hidden_act": ("activation_function",)},
         mixers=plan.full_layers,
         channels=plan.all_layers("dense"),
@@ -252,10 +265,11 @@ FAMILIES: dict[str, Family] = {
         position_rows=("max_position_embeddings", 2),
         **_LAYER_NORM,
     ),
-    "gpt2": Family(architectures=("GPT2LMHeadModel",), **_GPT2),
+    "gpt2": Family(architectures=("GPT2LMHeadModel",), kv_heads=plan.as_many_kv_heads, **_GPT2),
     "gpt_bigcode": Family(architectures=("GPTBigCodeForCausalLM",), kv_heads=plan.bigcode_kv_heads, **_GPT2),
     "gpt_neox": Family(
         architectures=("GPTNeoXForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
         channels=plan.all_layers("dense"),
         mlp_bias=True,
@@ -302,6 +316,7 @@ FAMILIES: dict[str, Family] = {
         architectures=("MiniMaxForCausalLM", "MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
         names=_MIXTRAL_NAMES,
         mixers=plan.minimax_mixers,
+        shared_width=plan.minimax_shared,
         channels=plan.all_layers("experts"),
         recurrence="lightning",
     ),
@@ -309,6 +324,7 @@ FAMILIES: dict[str, Family] = {
         architectures=("MiniMaxM2ForCausalLM",),
         names={**_MIXTRAL_NAMES, "num_nextn_predict_layers": ("num_mtp_modules",)},
         mixers=plan.minimax_m2_mixers,
+        shared_width=plan.minimax_shared,
         channels=plan.all_layers("experts"),
         qk_norm="width",
         qk_norm_field="use_qk_norm",
@@ -328,6 +344,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "llada": Family(
         architectures=("LLaDAModelLM",),
+        kv_heads=plan.as_many_kv_heads,
         names={
             "hidden_size": ("d_model",),
             "intermediate_size": ("mlp_hidden_size",),
@@ -347,6 +364,7 @@ FAMILIES: dict[str, Family] = {
     # No release: the fields of Llama with PaLM's parallel block of one norm without bias (arXiv:2204.02311).
     "palm": Family(
         architectures=("PaLMForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
         channels=plan.all_layers("dense"),
         norms_per_block=1,

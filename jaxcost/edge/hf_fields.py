@@ -7,11 +7,42 @@ from typing import Any
 
 from jaxcost.edge.errors import InputError, nearest
 
-__all__ = ["Family", "Fields"]
+__all__ = ["KNOWN", "Family", "Fields"]
 
 _LARGEST = 2**40  # no size of a model is larger, and every one below is exact as a float
 _MOST_LAYERS = 10_000
 _TYPO = 0.93  # an absent field beside one spelt this alike is a slip of the pen
+
+_READ = """
+    _sliding_window_pattern activation activation_function activation_type altup_num_inputs
+    architectures attention_bias attention_chunk_size attention_head_dim attn_layer_offset
+    attn_layer_period attn_output_gate attn_type_list audio_config bias conv_kernel d_model
+    decoder_sparse_step depth do_layer_norm_before embedding_size enable_bias expand expert_layer_offset
+    expert_layer_period experts_per_token ffn_dim ffn_hidden_size first_k_dense_replace
+    full_attention_interval head_dim hidden_act hidden_activation hidden_size
+    hidden_size_per_layer_input hybrid_override_pattern image_size in_channels include_bias
+    include_qkv_bias interleave_moe_layer_step intermediate_size intermediate_size_mlp kv_lora_rank
+    laurel_rank layer_types layers_block_type linear_conv_kernel_dim linear_key_head_dim
+    linear_num_key_heads linear_num_value_heads linear_value_head_dim mamba_conv_bias mamba_d_conv
+    mamba_d_state mamba_dt_rank mamba_expand mamba_head_dim mamba_num_heads mamba_proj_bias
+    max_position_embeddings max_window_layers mlp_bias mlp_hidden_act mlp_hidden_size mlp_only_layers
+    mm_tokens_per_image model_type moe_intermediate_size moe_latent_size moe_layer_freq moe_layers
+    moe_shared_expert_intermediate_size mtp_num_hidden_layers multi_query n_embd n_groups n_head n_heads
+    n_inner n_kv_heads n_layer n_layers n_positions n_routed_experts n_shared_experts
+    new_decoder_architecture no_rope_layer_interval no_rope_layers num_attention_heads num_channels
+    num_experts num_experts_per_tok num_heads num_hidden_layers num_key_value_heads num_kv_heads
+    num_kv_shared_layers num_local_experts num_mtp_modules num_nextn_predict_layers
+    num_position_embeddings out_hidden_size parallel_attn patch_size pixel_shuffle_ratio
+    projector_input_dim projector_output_dim q_lora_rank qk_layernorm qk_nope_head_dim qk_norm_type
+    qk_rope_head_dim qkv_bias shared_expert_intermediate_size shared_intermediate_size sliding_window
+    sliding_window_pattern spatial_merge_size ssm_state_size state_size temporal_patch_size text_config
+    tie_word_embeddings use_bias use_conv_bias use_qk_norm use_routing_bias use_sliding_window
+    v_head_dim vision_config vision_output_dim vocab_size vocab_size_per_layer_input weight_tying
+    word_embed_proj_dim
+    """
+
+# Every field that some family reads: none of them is a misspelling of another.
+KNOWN = frozenset(_READ.split())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +71,7 @@ class Family:
         sinks: one learned attention sink a head.
         position_rows: the field that counts learned positions, and the rows beyond it.
         shared_width: the width of all shared experts together.
-        kv_heads: the rule for key-value heads, where they are not simply given or as many as query heads.
+        kv_heads: the rule for key-value heads, where they are not simply given.
     """
 
     architectures: tuple[str, ...]
@@ -89,8 +120,7 @@ class Fields:
         if value is not None:
             return value
         if name not in self.config:
-            others = [k for k in self.config if isinstance(k, str)]
-            close = difflib.get_close_matches(name, others, n=1, cutoff=_TYPO)
+            close = difflib.get_close_matches(name, self._strangers(), n=1, cutoff=_TYPO)
             if close:
                 raise InputError(
                     f"a field this family has, such as {name!r}",
@@ -101,6 +131,9 @@ class Fields:
                 )
         return self._defaults.get(field)
 
+    def _strangers(self) -> list[str]:
+        return [k for k in self.config if isinstance(k, str) and k not in KNOWN]
+
     def error(
         self, field: str, expected: str, given: Any = None, suggestion: str | None = None
     ) -> InputError:
@@ -110,9 +143,8 @@ class Fields:
 
     def missing(self, field: str, expected: str) -> InputError:
         """Make the error of a field that is absent or null."""
-        names = [k for k in self.config if isinstance(k, str)]
         state = "null" if self.name(field) in self.config else "missing"
-        near = None if state == "null" else nearest(self.name(field), names)
+        near = None if state == "null" else nearest(self.name(field), self._strangers())
         return self.error(field, f"{expected}, but the field is {state}", suggestion=near)
 
     def size(self, field: str, *, least: int = 1, most: int = _LARGEST) -> int:
@@ -128,6 +160,12 @@ class Fields:
     def optional_size(self, field: str, *, least: int = 1) -> int | None:
         """Read a whole number, or None where the config leaves it out or nulls it."""
         return None if self.given(field) is None else self.size(field, least=least)
+
+    def stated_size(self, field: str, *, least: int = 1) -> int | None:
+        """Read a whole number or null that must be there: the class's default is that of one checkpoint."""
+        if self.given(field) is None and self.name(field) not in self.config:
+            raise self.missing(field, f"a whole number from {least}, or null")
+        return self.optional_size(field, least=least)
 
     def flag(self, field: bool | str) -> bool:
         """Read a boolean; a trait that is already a boolean is returned as it is."""
@@ -198,9 +236,10 @@ class Fields:
         return hidden // heads
 
     def kv_heads(self) -> int:
-        """Read the key-value heads by the family's rule."""
+        """Read the key-value heads by the family's rule; they must be given where it has none."""
         if self.row.kv_heads is not None:
             return self.row.kv_heads(self)
+        self.size("num_key_value_heads")
         return self.divisor_of_heads("num_key_value_heads")
 
     def divisor_of_heads(self, field: str) -> int:

@@ -7,6 +7,7 @@ from jaxcost.edge.hf_fields import Fields
 __all__ = [
     "all_layers",
     "alternating_layers",
+    "as_many_kv_heads",
     "bigcode_kv_heads",
     "counted_shared",
     "deepseek_channels",
@@ -21,12 +22,14 @@ __all__ = [
     "llama4_mixers",
     "minimax_m2_mixers",
     "minimax_mixers",
+    "minimax_shared",
     "nemotron_channels",
     "nemotron_mixers",
     "nemotron_shared",
     "one_shared",
     "patterned_layers",
     "qwen_channels",
+    "stated_window_layers",
     "upper_windowed_layers",
     "windowed_layers",
 ]
@@ -65,6 +68,12 @@ def _windowed(f: Fields, layers: int) -> Callable[[int], bool]:
     return lambda i: window is not None
 
 
+def _stated_window(f: Fields, layers: int) -> Callable[[int], bool]:
+    """Mistral: null for none; left out it would be the window of one checkpoint."""
+    window = f.stated_size("sliding_window")
+    return lambda i: window is not None
+
+
 def _upper_windowed(f: Fields, layers: int) -> Callable[[int], bool]:
     """Qwen: with `use_sliding_window` the layers from `max_window_layers` on have a window."""
     if not f.flag("use_sliding_window"):
@@ -91,7 +100,7 @@ def _linear_interval(f: Fields, layers: int) -> Callable[[int], bool]:
 def llama4_mixers(f: Fields) -> list[str]:
     """Layers with rotary positions attend in chunks; those without attend to all."""
     layers = f.layers()
-    if f.optional_size("attention_chunk_size") is None:
+    if f.stated_size("attention_chunk_size") is None:
         return ["full"] * layers
     if f.given("layer_types") is None and f.given("no_rope_layers"):
         return f.entries("no_rope_layers", {0: "full", 1: "window"}, length=layers)
@@ -204,7 +213,7 @@ def falcon_norms(f: Fields) -> int:
 
 def counted_shared(f: Fields) -> int:
     """A count of experts as wide as the routed ones."""
-    return f.size("n_shared_experts", least=0) * f.size("moe_intermediate_size")
+    return (f.stated_size("n_shared_experts", least=0) or 0) * f.size("moe_intermediate_size")
 
 
 def given_shared(f: Fields) -> int:
@@ -217,10 +226,20 @@ def one_shared(f: Fields) -> int:
     return f.size("moe_intermediate_size")
 
 
+def minimax_shared(f: Fields) -> int:
+    """The width itself, 0 in every release."""
+    return f.size("shared_intermediate_size", least=0)
+
+
 def nemotron_shared(f: Fields) -> int:
     """A count of experts of their own width."""
-    count = f.size("n_shared_experts", least=0)
+    count = f.stated_size("n_shared_experts", least=0) or 0
     return count * f.size("moe_shared_expert_intermediate_size") if count else 0
+
+
+def as_many_kv_heads(f: Fields) -> int:
+    """As many as query heads where they are left out."""
+    return f.divisor_of_heads("num_key_value_heads")
 
 
 def falcon_kv_heads(f: Fields) -> int:
@@ -237,6 +256,7 @@ def bigcode_kv_heads(f: Fields) -> int:
 
 full_layers = _by_rule(_never, "window")
 windowed_layers = _by_rule(_windowed, "window")
+stated_window_layers = _by_rule(_stated_window, "window")
 upper_windowed_layers = _by_rule(_upper_windowed, "window")
 alternating_layers = _by_rule(_alternate, "window")
 patterned_layers = _by_rule(_pattern, "window")

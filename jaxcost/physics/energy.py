@@ -6,8 +6,8 @@ dynamic = FLOPs x J/FLOP (in proportion to operand bits) + exps x J + bytes x (d
 
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
-from jaxcost.physics.ops import OpTable, absent, add
-from jaxcost.physics.roofline import math_class
+from jaxcost.physics.ops import OpTable, add, times
+from jaxcost.physics.roofline import Rates
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
 
@@ -37,38 +37,25 @@ class Energy:
 
 
 def step_energy(
-    table: OpTable, messages: dict[str, tuple[Scalar, Message]], chip: Chip, fabric: Fabric
+    table: OpTable, messages: dict[str, tuple[Scalar, Message]], chip: Chip, fabric: Fabric, unit: Rates
 ) -> Energy:
     """Dynamic energy of one chip in one step; idle and host energy depend on the time and are added later."""
-    flop_energy: dict[int, Scalar] = {}
-    matmul: list[Scalar] = []
-    for row in table.rows:
-        if absent(row.matmul_flops):
-            continue
-        key = id(row.math_bits)
-        if key not in flop_energy:
-            flop_energy[key] = chip.energy_per_flop * math_class(row.math_bits) / 16
-        matmul.append(row.count * row.matmul_flops * flop_energy[key])
 
     def over_rows(column: str) -> Scalar:
-        values = [(row.count, getattr(row, column)) for row in table.rows]
-        return add(*(count * x for count, x in values if not absent(x)))
+        return add(*(times(getattr(row, column), row.count) for row in table.rows))
 
+    sent = [
+        count * (m.scale_up_bytes * fabric.scale_up.energy_per_byte + m.scale_out_bytes * fabric.scale_out.energy_per_byte)
+        for count, m in messages.values()
+    ]
     return Energy(
-        matmul=add(*matmul),
+        matmul=add(
+            *(times(row.matmul_flops, row.count * unit.joules_per_flop[row.operands]) for row in table.rows)
+        ),
         vector=over_rows("vector_flops") * chip.energy_per_vector_flop
         + over_rows("exponentials") * chip.energy_per_exponential,
         memory=over_rows("bytes") * (chip.memory.energy_per_byte + chip.on_chip_energy_per_byte),
-        network=add(
-            *(
-                count
-                * (
-                    m.scale_up_bytes * fabric.scale_up.energy_per_byte
-                    + m.scale_out_bytes * fabric.scale_out.energy_per_byte
-                )
-                for count, m in messages.values()
-            )
-        ),
+        network=add(*sent),
         idle=0.0,
         host=0.0,
     )

@@ -18,7 +18,7 @@ from jaxcost.physics.shards import Shards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Group", "Op", "OpTable", "absent", "add", "attention_pairs", "distinct_experts", "step_table", "window_pairs"]
+__all__ = ["Group", "Op", "OpTable", "absent", "add", "attention_pairs", "distinct_experts", "step_table", "times", "window_pairs"]
 
 
 @pytree
@@ -50,7 +50,9 @@ class Op:
     expert_bytes: Scalar = field("B", "routed experts' weights read", default=0.0)
     kv_bytes: Scalar = field("B", "cached keys, values, latents and states read and written", default=0.0)
     activation_bytes: Scalar = field("B", "activations read and written", default=0.0)
-    math_bits: Scalar = field("bit", "width of the wider matmul operand", default=16.0)
+    operands: str = field(
+        doc="whose precision sets the matmul rate: weights, experts or cache", static=True, default="weights"
+    )
 
 
     @property
@@ -68,6 +70,11 @@ def add(*parts: Scalar) -> Scalar:
     """Sum what is present."""
     present = [x for x in parts if not absent(x)]
     return functools.reduce(operator.add, present) if present else 0.0
+
+
+def times(amount: Scalar, factor: Scalar) -> Scalar:
+    """Multiply, keeping what is absent absent."""
+    return 0.0 if absent(amount) else amount * factor
 
 
 @pytree
@@ -128,9 +135,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
         bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
     )
     dense = 1 - plan.weight_sparsity
-    dense_bits = jnp.maximum(plan.weight_bits, plan.activation_bits)
-    expert_bits = jnp.maximum(plan.expert_bits, plan.activation_bits)
-    cache_bits = jnp.maximum(plan.kv_bits, plan.activation_bits)
+    per_context_rank, per_expert_rank = 1 / plan.cp, 1 / plan.ep
     bidirectional = model.diffusion_block
 
     def total(part):  # noqa: ANN001, ANN202
@@ -147,7 +152,6 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             matmul_flops=2 * tokens * parameters * dense,
             weight_bytes=parameters * weight * dense,
             activation_bytes=tokens * (inputs + outputs) * act,
-            math_bits=dense_bits,
             **more,
         )
 
@@ -160,12 +164,12 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
     def attend(count: Scalar, pairs: Scalar, read: Scalar) -> Op:
         return Op(
             count=count,
-            matmul_flops=4 * query_width * pairs / plan.cp,
-            vector_flops=4 * shards.heads * pairs / plan.cp,
-            exponentials=shards.heads * pairs / plan.cp,
-            kv_bytes=read * kv_width * kv / plan.cp,
+            matmul_flops=4 * query_width * pairs * per_context_rank,
+            vector_flops=4 * shards.heads * pairs * per_context_rank,
+            exponentials=shards.heads * pairs * per_context_rank,
+            kv_bytes=read * kv_width * kv * per_context_rank,
             activation_bytes=2 * m * query_width * act,
-            math_bits=cache_bits,
+            operands="cache",
         )
 
     full_pairs = total(lambda g: attention_pairs(g, bidirectional))
@@ -210,8 +214,8 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
     skipped = jnp.exp(m * jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5)))
     touched = jnp.where(skips, 1 - skipped, 1)
     group_tokens = m * shards.joined_replicas
-    routed_tokens = group_tokens * experts.top_k / plan.ep
-    distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) / plan.ep
+    routed_tokens = group_tokens * experts.top_k * per_expert_rank
+    distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) * per_expert_rank
 
     def mix(count: Scalar, width: Scalar, matrices: Scalar) -> Op:
         parameters = matrices * d * width
@@ -222,7 +226,6 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             exponentials=m * width * kept * model.activation_exponentials,
             weight_bytes=parameters * weight * dense * touched,
             activation_bytes=m * (2 * d + matrices * width * kept) * act,
-            math_bits=dense_bits,
         )
 
     encoder_tokens = total(lambda g: g.sequences * g.encoder_positions)
@@ -232,7 +235,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
     table = {
         "embedding": Op(weight_bytes=m * d * weight, activation_bytes=m * d * act),
         "attention_qkv": matmul(
-            attention_layers, m, d * qkv_width, d, qkv_width, kv_bytes=m * kv_width * own_kv * kv / plan.cp
+            attention_layers, m, d * qkv_width, d, qkv_width, kv_bytes=m * kv_width * own_kv * kv * per_context_rank
         ),
         "attention_full": attend(attention.full_layers, full_pairs, keys),
         "attention_window": attend(attention.window_layers, near_pairs, near_keys),
@@ -241,18 +244,17 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             count=latent.layers,
             matmul_flops=2 * (m * shards.latent_down + up_tokens * up) * dense,
             weight_bytes=(shards.latent_down + up) * weight * dense,
-            kv_bytes=m * latent_width * kv / plan.cp,
+            kv_bytes=m * latent_width * kv * per_context_rank,
             activation_bytes=(m * (2 * d + shards.latent_query_width) + 2 * expanded_keys * expanded_width) * act,
-            math_bits=dense_bits,
         ),
         "latent_attention": Op(
             count=latent.layers,
-            matmul_flops=pair_flops / plan.cp,
-            vector_flops=4 * shards.latent_heads * full_pairs / plan.cp,
-            exponentials=shards.latent_heads * full_pairs / plan.cp,
-            kv_bytes=keys * latent_width * kv / plan.cp,
+            matmul_flops=pair_flops * per_context_rank,
+            vector_flops=4 * shards.latent_heads * full_pairs * per_context_rank,
+            exponentials=shards.latent_heads * full_pairs * per_context_rank,
+            kv_bytes=keys * latent_width * kv * per_context_rank,
             activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
-            math_bits=cache_bits,
+            operands="cache",
         ),
         "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
         "recurrence_projections": matmul(
@@ -265,7 +267,6 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             exponentials=m * state * recurrence.exponentials,
             kv_bytes=2 * sequences * state_bytes,
             activation_bytes=3 * m * inner * act,
-            math_bits=dense_bits,
         ),
         "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
         "router": matmul(
@@ -278,7 +279,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
             expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
-            math_bits=expert_bits,
+            operands="experts",
         ),
         "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
         "norms": Op(count=model.norms, vector_flops=6 * m * d, activation_bytes=4 * m * d * act),

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
-from jaxcost.physics.ops import Op, OpTable, absent, add
+from jaxcost.physics.ops import Op, OpTable, absent, add, times
 from jaxcost.spec.chip import Chip
+from jaxcost.spec.plan import Plan
 
-__all__ = ["LEGS", "OpTime", "OpTimes", "math_class", "math_rate", "op_times"]
+__all__ = ["LEGS", "OpTime", "OpTimes", "Rates", "math_class", "math_rate", "op_times", "rates"]
 
 LEGS = ("matmul", "vector", "exponential", "memory", "network")
 _BIT_BOUNDS = (5.0, 7.0, 10.0, 20.0)
@@ -67,35 +68,54 @@ def math_rate(chip: Chip, bits: Scalar) -> jax.Array:
     return smooth.select_steps(bits, _BIT_BOUNDS, (c.flops_4, c.flops_6, c.flops_8, c.flops_16, c.flops_32))
 
 
-def op_times(table: OpTable, messages: dict[str, tuple[Scalar, Message]], chip: Chip, tau: Scalar) -> OpTimes:
-    """Time every row of the table, and behind them the messages, given as {name: (count, message)}."""
+@pytree
+class Rates:
+    """Seconds and joules a unit of work costs on a chip, at the precisions of a plan."""
+
+    seconds_per_flop: dict[str, Scalar] = field(doc="matmul, by operand class")
+    joules_per_flop: dict[str, Scalar] = field(doc="matmul, by operand class")
+    seconds_per_vector_flop: Scalar = field("s/FLOP", "element-wise")
+    seconds_per_exponential: Scalar = field("s", "exponentials")
+    seconds_per_byte: Scalar = field("s/B", "memory")
+    operator_overhead: Scalar = field("s", "launching one operator")
+
+
+def rates(chip: Chip, plan: Plan) -> Rates:
+    """Work out the unit costs once, for all rows of all steps.
+
+    A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of activations).
+    """
     share = chip.efficiency
-    per_byte = 1 / (chip.memory.bandwidth * share.memory)
-    per_vector_flop = 1 / (chip.compute.vector_flops * share.vector)
-    per_exponential = 1 / (chip.compute.exponentials * share.vector)
-    seconds_per_flop: dict[int, Scalar] = {}  # by identity of the bits: few distinct ones serve all rows
+    operands = {"weights": plan.weight_bits, "experts": plan.expert_bits, "cache": plan.kv_bits}
+    bits = {name: jnp.maximum(b, plan.activation_bits) for name, b in operands.items()}
+    return Rates(
+        seconds_per_flop={name: 1 / (math_rate(chip, b) * share.matmul) for name, b in bits.items()},
+        joules_per_flop={name: chip.energy_per_flop * math_class(b) / 16 for name, b in bits.items()},
+        seconds_per_vector_flop=1 / (chip.compute.vector_flops * share.vector),
+        seconds_per_exponential=1 / (chip.compute.exponentials * share.vector),
+        seconds_per_byte=1 / (chip.memory.bandwidth * share.memory),
+        operator_overhead=share.operator_overhead,
+    )
+
+
+def op_times(table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: Rates, tau: Scalar) -> OpTimes:
+    """Time every row of the table, and behind them the messages, given as {name: (count, message)}."""
 
     def time(row: Op) -> OpTime:
-        key = id(row.math_bits)
-        if key not in seconds_per_flop:
-            seconds_per_flop[key] = 1 / (math_rate(chip, row.math_bits) * share.matmul)
         legs = {
-            "matmul": _leg(row.matmul_flops, seconds_per_flop[key]),
-            "memory": _leg(row.bytes, per_byte),
-            "vector": _leg(row.vector_flops, per_vector_flop),
-            "exponential": _leg(row.exponentials, per_exponential),
+            "matmul": times(row.matmul_flops, unit.seconds_per_flop[row.operands]),
+            "memory": times(row.bytes, unit.seconds_per_byte),
+            "vector": times(row.vector_flops, unit.seconds_per_vector_flop),
+            "exponential": times(row.exponentials, unit.seconds_per_exponential),
         }
         busy = functools.reduce(
             lambda a, b: smooth.maximum(a, b, tau), [x for x in legs.values() if not absent(x)]
         )
         return OpTime(
-            **{name: _leg(value, row.count) for name, value in legs.items()},
-            seconds=(busy + share.operator_overhead) * row.count,
+            **{name: times(value, row.count) for name, value in legs.items()},
+            seconds=(busy + unit.operator_overhead) * row.count,
         )
 
-    sent = [OpTime(network=count * m.seconds, seconds=count * m.seconds) for count, m in messages.values()]
-    return OpTimes(rows=(*map(time, table.rows), *sent), names=(*table.names, *messages))
-
-
-def _leg(amount: Scalar, cost: Scalar) -> Scalar:
-    return 0.0 if absent(amount) else amount * cost
+    sent = [count * m.seconds for count, m in messages.values()]
+    rows = (*map(time, table.rows), *(OpTime(network=s, seconds=s) for s in sent))
+    return OpTimes(rows=rows, names=(*table.names, *messages))
