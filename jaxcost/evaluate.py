@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.fence import fence, opaque_one
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.capacity import memory_use
 from jaxcost.physics.carbon import carbon_per_token
@@ -64,15 +65,19 @@ def _evaluate(
     shards = shard(model, plan, tau)
     prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, tau)
     chip, fabric = system.chip, system.fabric
+    one = opaque_one(chip.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
+    shards, prefill_group, decode_group, mixed_group, schedule = fence(
+        (shards, prefill_group, decode_group, mixed_group, schedule), one
+    )
     unit, wire = rates(chip, plan), wires(fabric, chip.efficiency.link)
 
     # The two steps run through one body: half the program to compile, and with `checkpoint` the backward pass
     # recomputes a step in place of storing some 400 intermediates of it, which costs less than moving them.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def run(groups: tuple[Group, Group]) -> tuple[OpTimes, Energy]:
-        table = step_table(model, plan, shards, groups)
-        messages = _messages(model, plan, shards, groups, wire, tau)
-        return op_times(table, messages, unit, tau), step_energy(table, messages, chip, fabric, unit)
+        work = step_table(model, plan, shards, groups), _messages(model, plan, shards, groups, wire, tau)
+        (table, messages), cost = fence((work, unit), one)
+        return op_times(table, messages, cost, tau), step_energy(table, messages, chip, fabric, cost)
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
     steps = jax.tree.map(
@@ -80,7 +85,7 @@ def _evaluate(
         (prefill_group, mixed_group),
         (decode_group, nobody),
     )
-    (prefill, prefill_energy), (decode, decode_energy) = _unstack(jax.lax.map(run, steps))
+    (prefill, prefill_energy), (decode, decode_energy) = fence(_unstack(jax.lax.map(run, steps)), one)
     report = Report(
         prefill=prefill,
         decode=decode,

@@ -1,0 +1,8 @@
+"""Run the command line: `python -m jaxcost`."""
+
+import sys
+
+from jaxcost.edge.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Numbers with units as people write them: 7.49 ms, 80.0 GB, 3.35 TB/s, 1.71 USD/Mtok."""
+
+import math
+
+__all__ = ["engineering", "number"]
+
+_PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
+_PREFIXED = ("s", "B", "FLOP", "W", "J", "g", "bit", "Hz", "token")
+_NEVER_ABOVE_ONE = ("s",)  # 158 Ms is no way to tell five years
+_NEVER_BELOW_ONE = ("B", "FLOP", "bit", "token")
+_SCIENTIFIC_BELOW, _SCIENTIFIC_ABOVE = 1e-3, 1e7
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a bare number to `digits` significant digits: 0.00312, 1.71, 12,300, 2.22e-8.
+
+    A whole number below ten million that needs more digits keeps them: 128,256.
+    """
+    value = float(value)
+    if not math.isfinite(value) or value == 0:
+        return "0" if value == 0 else str(value)
+    size = abs(value)
+    whole = value == round(value) and size < _SCIENTIFIC_ABOVE
+    if whole and size >= 10**digits:
+        return f"{value:,.0f}"
+    rounded = _round(value, digits)
+    size = abs(rounded)
+    if size < _SCIENTIFIC_BELOW or size >= _SCIENTIFIC_ABOVE:
+        mantissa, exponent = f"{rounded:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
+    return f"{rounded:,.{decimals}f}"
+
+
+def engineering(value: float, unit: str, digits: int = 3) -> str:
+    """Write a value in SI units with a decimal prefix: `engineering(0.00749, "s")` is "7.49 ms".
+
+    Prefixes go to the first unit of a compound one ("TB/s"). Units that take none, such as USD, counts and
+    shares, are written as `number` does. Kilograms are prefixed as grams, square metres shown as mm^2.
+    """
+    value = float(value)
+    if unit == "m^2":
+        return f"{number(value * 1e6, digits)} mm^2"
+    if unit == "kg" or unit.startswith("kg/"):
+        return engineering(value * 1000, unit[1:], digits)
+    if unit in ("", "1"):
+        return number(value, digits)
+    base = unit.split("/")[0]
+    if base not in _PREFIXED or not math.isfinite(value) or value == 0:
+        return f"{number(value, digits)} {unit}"
+    rounded = _round(value, digits)
+    exponent = 3 * math.floor(_magnitude(rounded) / 3)
+    exponent = min(max(exponent, min(_PREFIXES)), max(_PREFIXES))
+    if base in _NEVER_ABOVE_ONE:
+        exponent = min(exponent, 0)
+    if base in _NEVER_BELOW_ONE:
+        exponent = max(exponent, 0)
+    scaled = rounded / 10.0**exponent
+    if exponent == 0 or not 1 <= abs(scaled) < 1000:
+        return f"{number(scaled, digits)} {_PREFIXES[exponent]}{unit}"
+    decimals = max(digits - 1 - _magnitude(scaled), 0)
+    return f"{scaled:.{decimals}f} {_PREFIXES[exponent]}{unit}"
+
+
+def _round(value: float, digits: int) -> float:
+    return float(f"{value:.{digits - 1}e}")
+
+
+def _magnitude(value: float) -> int:
+    """Return the power of ten of the leading digit, exactly (log10 of 1000 may fall short of 3)."""
+    return int(f"{value:e}".split("e")[1])

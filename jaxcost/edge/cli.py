@@ -1,0 +1,107 @@
+"""The command line: one file a command, read only when its command is called.
+
+A command's module, `jaxcost/edge/<command>_command.py`, has `add_<command>_arguments(parser)` and
+`<command>_command(args) -> int`. Bad input ends in exit status 2 and one line on stderr.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jaxcost.edge.errors import InputError, nearest
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "evaluate": "one model on one system: time, memory, energy, cost, carbon, operator by operator",
+    "compare": "one model on several systems, side by side",
+    "sweep": "many designs from a space file",
+    "sensitivity": "how much a result moves with each number of the hardware",
+    "list": "what the catalogue holds, with the source of every number",
+}
+
+_DESCRIPTION = "Latency, capacity, energy, cost and carbon of LLM inference on a given hardware."
+
+
+class _UsageError(Exception):
+    """A command line that does not parse."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise _UsageError(self._improve(message))
+
+    def _improve(self, message: str) -> str:
+        message = " ".join(message.split()).removeprefix("argument ")
+        unknown = re.match(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            given = unknown[1].split("=")[0]
+            options = [o for o in self._option_string_actions if o.startswith("--")]
+            near = nearest(given, options) if given.startswith("-") else None
+            kind = "option" if given.startswith("-") else "argument"
+            return f"unknown {kind} {given!r}" + (f"; did you mean {near!r}?" if near else "; see --help")
+        missing = re.match(r"the following arguments are required: (.*)", message)
+        return f"{missing[1]} is missing; see --help" if missing else message
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status: 0, or 2 for bad input."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    name = given[0] if given else ""
+    try:
+        return _run(given)
+    except (InputError, _UsageError) as error:
+        program = f"jaxcost {name}" if name in COMMANDS else "jaxcost"
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:  # argparse ends --help so
+        return int(stop.code or 0)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("jaxcost: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(given: list[str]) -> int:
+    parser = _overview()
+    if not given:
+        raise _UsageError(f"a command is missing; there are {', '.join(COMMANDS)}; see --help")
+    name = given[0]
+    if name in ("-h", "--help"):
+        print(parser.format_help(), end="")
+        return 0
+    if name not in COMMANDS:
+        near = nearest(name, COMMANDS)
+        hint = f"; did you mean {near!r}?" if near else f"; there are {', '.join(COMMANDS)}"
+        raise _UsageError(f"unknown command {name!r}{hint}")
+    module = importlib.import_module(f"jaxcost.edge.{name}_command")
+    command = _Parser(prog=f"jaxcost {name}", description=_sentence(COMMANDS[name]), allow_abbrev=False)
+    getattr(module, f"add_{name}_arguments")(command)
+    status = getattr(module, f"{name}_command")(command.parse_args(given[1:]))
+    sys.stdout.flush()
+    return status
+
+
+def _overview() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
+    return argparse.ArgumentParser(
+        prog="jaxcost",
+        usage="jaxcost COMMAND [options]",
+        description=_DESCRIPTION,
+        epilog=f"commands:\n{listing}\n\nEvery command explains itself with --help.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
