@@ -13,7 +13,8 @@ from jaxcost.physics.capacity import memory_use
 from jaxcost.physics.carbon import carbon_per_token
 from jaxcost.physics.collectives import Message, Wires, all_reduce, all_to_all, point_to_point, wires
 from jaxcost.physics.energy import Energy, step_energy
-from jaxcost.physics.ops import Group, add, step_table
+from jaxcost.physics.load import Group, Load, step_load
+from jaxcost.physics.ops import step_table
 from jaxcost.physics.roofline import OpTimes, op_times, rates
 from jaxcost.physics.shards import Shards, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
@@ -75,7 +76,8 @@ def _evaluate(
     # recomputes a step in place of storing some 400 intermediates of it, which costs less than moving them.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def run(groups: tuple[Group, Group]) -> tuple[OpTimes, Energy]:
-        work = step_table(model, plan, shards, groups), _messages(model, plan, shards, groups, wire, tau)
+        load = fence(step_load(model, groups), one)
+        work = step_table(model, plan, shards, load), _messages(model, plan, shards, load, wire, tau)
         (table, messages), cost = fence((work, unit), one)
         return op_times(table, messages, cost, tau), step_energy(table, messages, chip, fabric, cost)
 
@@ -206,7 +208,7 @@ def _steps(
 
 
 def _messages(
-    model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ...], wire: Wires, tau: Scalar
+    model: Model, plan: Plan, shards: Shards, load: Load, wire: Wires, tau: Scalar
 ) -> dict[str, tuple[Scalar, Message]]:
     """List the messages of one step as {name: (count, message)}.
 
@@ -217,10 +219,9 @@ def _messages(
     a, x = model.attention, model.experts
     attention_layers = a.full_layers + a.window_layers + model.latent.layers
     mixers = attention_layers + model.recurrence.layers
-    tokens = add(*(_tokens(g) for g in groups))
-    stream = tokens * model.hidden * plan.activation_bits / 8
+    stream = load.tokens * model.hidden * plan.activation_bits / 8
     outputs = (
-        tokens
+        load.tokens
         * jnp.maximum(shards.heads * a.head_dim, shards.latent_heads * model.latent.value_dim)
         * plan.activation_bits
         / 8

@@ -14,24 +14,12 @@ import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.load import Load
 from jaxcost.physics.shards import Shards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Group", "Op", "OpTable", "absent", "add", "attention_pairs", "distinct_experts", "step_table", "times", "window_pairs"]
-
-
-@pytree
-class Group:
-    """Sequences of one shape within a step."""
-
-    sequences: Scalar = field("1", "sequences B")
-    new: Scalar = field("token", "new tokens q of each sequence")
-    context: Scalar = field("token", "tokens c of each sequence already in the cache")
-    logits: Scalar = field("token", "tokens of each sequence that need logits")
-    absorbed: Scalar = field("1", "1 where latent attention is absorbed")
-    encoder_positions: Scalar = field("1", "positions each sequence passes through the encoder")
-    drafts: Scalar = field("1", "passes of the draft model before the step")
+__all__ = ["Op", "OpTable", "absent", "add", "distinct_experts", "step_table", "times"]
 
 
 @pytree
@@ -109,42 +97,14 @@ def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scala
     return jnp.where(all_used, experts * jnp.clip(tokens, 0, 1), touched)
 
 
-def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:
-    """Query-key pairs of one head over the whole context: B q (c + (q + 1) / 2), or B q (c + q) unmasked."""
-    q, c = group.new, group.context
-    return group.sequences * q * (c + jnp.where(bidirectional > 0, q, (q + 1) / 2))
-
-
-def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Array:
-    """Query-key pairs of one head within a window of W tokens.
-
-    sum over i = 1..q of min(c + i, W) = n c + n (n + 1) / 2 + (q - n) W,  n = min(max(W - c, 0), q);
-    without a mask every query sees min(c + q, W).
-    """
-    q, c = group.new, group.context
-    n = jnp.clip(window - c, 0, q)
-    causal = n * c + n * (n + 1) / 2 + (q - n) * window
-    both = q * jnp.minimum(c + q, window)
-    return group.sequences * jnp.where(bidirectional > 0, both, causal)
-
-
-def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ...]) -> OpTable:
-    """Build the op table of one step that runs every group of sequences together (mixed, chunked steps too)."""
-    d = model.hidden
+def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
+    """Build the op table of one step that runs all sequences of a load together (mixed, chunked steps too)."""
+    d, m = model.hidden, load.tokens
     weight, expert, kv, act = (
         bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
     )
     dense = 1 - plan.weight_sparsity
     per_context_rank, per_expert_rank = 1 / plan.cp, 1 / plan.ep
-    bidirectional = model.diffusion_block
-
-    def total(part):  # noqa: ANN001, ANN202
-        return add(*(part(g) for g in groups))
-
-    sequences = total(lambda g: g.sequences)
-    m = total(lambda g: g.sequences * g.new)
-    logits = total(lambda g: g.sequences * g.logits)
-    keys = total(lambda g: g.sequences * (g.context + g.new))
 
     def matmul(count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more) -> Op:  # noqa: ANN003
         return Op(
@@ -172,30 +132,15 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             operands="cache",
         )
 
-    full_pairs = total(lambda g: attention_pairs(g, bidirectional))
-    near_pairs = total(lambda g: window_pairs(g, attention.window, bidirectional))
-    near_keys = total(
-        lambda g: g.sequences * jnp.minimum(g.context + g.new, attention.window + g.new - 1)
-    )
     qkv_width = query_width * attention.query_outputs + kv_width * own_kv
 
     # --- latent attention: absorbed (queries meet the latents) or expanded (latents become keys and values) ---
     latent = model.latent
     up = shards.latent_up
     expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
-    up_tokens = total(
-        lambda g: g.sequences
-        * (g.absorbed * g.new + (1 - g.absorbed) * (g.context + g.new))
-    )
-    expanded_keys = total(lambda g: g.sequences * (1 - g.absorbed) * (g.context + g.new))
-    pair_flops = total(
-        lambda g: 2
-        * shards.latent_heads
-        * attention_pairs(g, bidirectional)
-        * (
-            g.absorbed * (2 * latent.kv_rank + latent.rope_dim)
-            + (1 - g.absorbed) * (latent.nope_dim + latent.rope_dim + latent.value_dim)
-        )
+    pair_flops = (2 * shards.latent_heads) * (
+        load.absorbed_pairs * (2 * latent.kv_rank + latent.rope_dim)
+        + (load.pairs - load.absorbed_pairs) * (latent.nope_dim + latent.rope_dim + latent.value_dim)
     )
     latent_width = latent.kv_rank + latent.rope_dim
     latent_value_width = shards.latent_heads * latent.value_dim
@@ -228,31 +173,27 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             activation_bytes=m * (2 * d + matrices * width * kept) * act,
         )
 
-    encoder_tokens = total(lambda g: g.sequences * g.encoder_positions)
-    drafts = total(lambda g: g.drafts)
-    drafting = smooth.safe_div(total(lambda g: g.sequences * g.drafts), drafts)
-
     table = {
         "embedding": Op(weight_bytes=m * d * weight, activation_bytes=m * d * act),
         "attention_qkv": matmul(
             attention_layers, m, d * qkv_width, d, qkv_width, kv_bytes=m * kv_width * own_kv * kv * per_context_rank
         ),
-        "attention_full": attend(attention.full_layers, full_pairs, keys),
-        "attention_window": attend(attention.window_layers, near_pairs, near_keys),
+        "attention_full": attend(attention.full_layers, load.pairs, load.keys),
+        "attention_window": attend(attention.window_layers, load.window_pairs, load.window_keys),
         "attention_out": matmul(attention_layers, m, query_width * d, query_width, d),
         "latent_qkv": Op(
             count=latent.layers,
-            matmul_flops=2 * (m * shards.latent_down + up_tokens * up) * dense,
+            matmul_flops=2 * (m * shards.latent_down + (load.absorbed_tokens + load.expanded_keys) * up) * dense,
             weight_bytes=(shards.latent_down + up) * weight * dense,
             kv_bytes=m * latent_width * kv * per_context_rank,
-            activation_bytes=(m * (2 * d + shards.latent_query_width) + 2 * expanded_keys * expanded_width) * act,
+            activation_bytes=(m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width) * act,
         ),
         "latent_attention": Op(
             count=latent.layers,
             matmul_flops=pair_flops * per_context_rank,
-            vector_flops=4 * shards.latent_heads * full_pairs * per_context_rank,
-            exponentials=shards.latent_heads * full_pairs * per_context_rank,
-            kv_bytes=keys * latent_width * kv * per_context_rank,
+            vector_flops=4 * shards.latent_heads * load.pairs * per_context_rank,
+            exponentials=shards.latent_heads * load.pairs * per_context_rank,
+            kv_bytes=load.keys * latent_width * kv * per_context_rank,
             activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
             operands="cache",
         ),
@@ -265,7 +206,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
             matmul_flops=m * state * recurrence.matmul_flops,
             vector_flops=m * state * recurrence.vector_flops,
             exponentials=m * state * recurrence.exponentials,
-            kv_bytes=2 * sequences * state_bytes,
+            kv_bytes=2 * load.sequences * state_bytes,
             activation_bytes=3 * m * inner * act,
         ),
         "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
@@ -283,13 +224,13 @@ def step_table(model: Model, plan: Plan, shards: Shards, groups: tuple[Group, ..
         ),
         "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
         "norms": Op(count=model.norms, vector_flops=6 * m * d, activation_bytes=4 * m * d * act),
-        "output_head": matmul(1.0, logits, d * shards.vocabulary, d, shards.vocabulary),
+        "output_head": matmul(1.0, load.logits, d * shards.vocabulary, d, shards.vocabulary),
         "sampling": Op(
-            vector_flops=4 * logits * shards.vocabulary,
-            exponentials=logits * shards.vocabulary,
-            activation_bytes=logits * shards.vocabulary * act,
+            vector_flops=4 * load.logits * shards.vocabulary,
+            exponentials=load.logits * shards.vocabulary,
+            activation_bytes=load.logits * shards.vocabulary * act,
         ),
-        "encoder": matmul(jnp.clip(encoder_tokens, 0, 1), encoder_tokens, shards.encoder, 2 * d, 2 * d),
-        "draft": matmul(drafts, drafting, shards.draft, 2 * d, 2 * d),
+        "encoder": matmul(jnp.clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d),
+        "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
     }
     return OpTable(rows=tuple(table.values()), names=tuple(table))

@@ -1,0 +1,103 @@
+"""`jaxcost evaluate`: one model on one system."""
+
+import argparse
+import json
+import sys
+
+from rich.table import Table
+from rich.text import Text
+
+from jaxcost.edge import tables
+from jaxcost.edge.request import (
+    Request,
+    Values,
+    add_request_arguments,
+    measure,
+    picture_path,
+    read_request,
+    read_system,
+)
+from jaxcost.spec.system import System
+
+__all__ = ["add_evaluate_arguments", "described", "evaluate_command", "request_line", "untargeted"]
+
+_TITLES = {"prefill": "Prefill step", "decode": "Decode step"}
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_request_arguments(parser)
+    parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf")
+
+
+def evaluate_command(args: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    request = read_request(args)
+    system, efficiency = read_system(args.system, args.efficiency, request)
+    values = measure(system, request)
+    if args.plot:
+        from jaxcost.edge.plots import draw_roofline  # noqa: PLC0415, matplotlib is slow to import
+
+        draw_roofline(args.plot, f"{request.name} on {args.system}", system, request, values)
+    if args.json:
+        document = described(args.system, efficiency, request, values)
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    else:
+        _print(args.system, efficiency, request, system, values)
+    return 0
+
+
+def described(system: str, efficiency: str, request: Request, values: Values) -> dict:
+    """Put one evaluation into plain mappings: the question, every number with its unit, the operators."""
+    over = tables.exceeded(values)
+    return {
+        "model": request.name,
+        "system": system,
+        "efficiency": efficiency,
+        "plan": _leaves(request.plan),
+        "traffic": _leaves(request.traffic),
+        "feasible": not over,
+        "exceeded": over,
+        "results": {path: {"value": value, "unit": unit} for path, (unit, value) in values.items()},
+        "operators": {phase: tables.operators(values, phase) for phase in _TITLES},
+    }
+
+
+def _leaves(tree: object) -> dict[str, float]:
+    return {name: float(value) for name, value in vars(tree).items()}
+
+
+def request_line(request: Request) -> str:
+    """Say the plan and the traffic in one line or two."""
+    plan, traffic = request.plan, request.traffic
+    degrees = [f"{d} {getattr(plan, d):g}" for d in ("tp", "pp", "ep", "dp", "cp") if getattr(plan, d) != 1]
+    bits = f"weights {plan.weight_bits:.4g}"
+    if request.model.experts.layers > 0:
+        bits += f", experts {plan.expert_bits:.4g}"
+    bits += f", KV {plan.kv_bits:.4g}, activations {plan.activation_bits:.4g} bits"
+    requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
+    return f"{requests}; {', '.join(degrees) or 'one chip'}; {bits}"
+
+
+def untargeted(request: Request) -> list[str]:
+    """Name the targets that were not set."""
+    return [name for name in ("ttft", "tpot") if getattr(request.traffic, f"{name}_target") == 0]
+
+
+def _print(name: str, efficiency: str, request: Request, system: System, values: Values) -> None:
+    side_by_side = Table.grid(padding=(0, 3))
+    side_by_side.add_row(
+        tables.headline_table(values),
+        tables.memory_table(values, float(system.chip.memory.capacity)),
+        tables.margins_table(values, untargeted(request)),
+    )
+    heading = Text(f"{request.name} on {name}", "bold")
+    chips = f"{values['schedule.chips'][1]:g} of {float(system.chips):g} chips"
+    parts = [heading, Text(f"{chips}; {request_line(request)}"), Text(f"Efficiency: {efficiency}"), Text(""), side_by_side]
+    titles = {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
+    for phase, title in titles.items():
+        total = tables.engineering(values[f"{phase}.total"][1], "s")
+        parts.append(tables.operator_table(tables.operators(values, phase), f"{title}: {total}"))
+    tables.write(*parts)

@@ -1,0 +1,94 @@
+"""What the sequences of a step add up to: tokens, keys and query-key pairs.
+
+Symbols: B sequences of a group, q new tokens of each, c tokens already in its cache, W the window.
+"""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.spec.model import Model
+
+__all__ = ["Group", "Load", "attention_pairs", "step_load", "window_pairs"]
+
+
+@pytree
+class Group:
+    """Sequences of one shape within a step."""
+
+    sequences: Scalar = field("1", "sequences B")
+    new: Scalar = field("token", "new tokens q of each sequence")
+    context: Scalar = field("token", "tokens c of each sequence already in the cache")
+    logits: Scalar = field("token", "tokens of each sequence that need logits")
+    absorbed: Scalar = field("1", "1 where latent attention is absorbed")
+    encoder_positions: Scalar = field("1", "positions each sequence passes through the encoder")
+    drafts: Scalar = field("1", "passes of the draft model before the step")
+
+
+@pytree
+class Load:
+    """The sums over all groups of a step."""
+
+    sequences: Scalar = field("1", "sequences, sum of B")
+    tokens: Scalar = field("token", "new tokens m, sum of B q")
+    logits: Scalar = field("token", "tokens that need logits")
+    keys: Scalar = field("token", "keys in sight of some query, sum of B (c + q)")
+    pairs: Scalar = field("1", "query-key pairs of one head")
+    window_keys: Scalar = field("token", "keys in sight within the window")
+    window_pairs: Scalar = field("1", "query-key pairs of one head within the window")
+    absorbed_pairs: Scalar = field("1", "pairs whose latent attention is absorbed")
+    expanded_keys: Scalar = field("token", "keys expanded from latents")
+    absorbed_tokens: Scalar = field("token", "new tokens whose latent attention is absorbed")
+    encoder_positions: Scalar = field("1", "positions through the encoder")
+    draft_passes: Scalar = field("1", "passes of the draft model")
+    draft_tokens: Scalar = field("token", "tokens in each of them")
+
+
+def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:
+    """Query-key pairs of one head over the whole context: B q (c + (q + 1) / 2), or B q (c + q) unmasked."""
+    q, c = group.new, group.context
+    return group.sequences * q * (c + jnp.where(bidirectional > 0, q, (q + 1) / 2))
+
+
+def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Array:
+    """Query-key pairs of one head within a window of W tokens.
+
+    sum over i = 1..q of min(c + i, W) = n c + n (n + 1) / 2 + (q - n) W,  n = min(max(W - c, 0), q);
+    without a mask every query sees min(c + q, W).
+    """
+    q, c = group.new, group.context
+    n = jnp.clip(window - c, 0, q)
+    causal = n * c + n * (n + 1) / 2 + (q - n) * window
+    both = q * jnp.minimum(c + q, window)
+    return group.sequences * jnp.where(bidirectional > 0, both, causal)
+
+
+def step_load(model: Model, groups: tuple[Group, ...]) -> Load:
+    """Add up the groups of one step."""
+    bidirectional, window = model.diffusion_block, model.attention.window
+    parts = []
+    for g in groups:
+        pairs = attention_pairs(g, bidirectional)
+        keys = g.sequences * (g.context + g.new)
+        tokens = g.sequences * g.new
+        parts.append(
+            Load(
+                sequences=g.sequences,
+                tokens=tokens,
+                logits=g.sequences * g.logits,
+                keys=keys,
+                pairs=pairs,
+                window_keys=g.sequences * jnp.minimum(g.context + g.new, window + g.new - 1),
+                window_pairs=window_pairs(g, window, bidirectional),
+                absorbed_pairs=g.absorbed * pairs,
+                expanded_keys=(1 - g.absorbed) * keys,
+                absorbed_tokens=g.absorbed * tokens,
+                encoder_positions=g.sequences * g.encoder_positions,
+                draft_passes=g.drafts,
+                draft_tokens=g.sequences * jnp.where(g.drafts > 0, 1, 0),
+            )
+        )
+    return jax.tree.map(lambda *x: functools.reduce(operator.add, x), *parts)
