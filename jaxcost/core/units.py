@@ -4,10 +4,12 @@ import math
 
 __all__ = ["engineering", "number"]
 
-_PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
-_PREFIXED = ("s", "B", "FLOP", "W", "J", "g", "bit", "Hz", "token")
+_NAMES = ("a", "f", "p", "n", "µ", "m", "", "k", "M", "G", "T", "P", "E")
+_PREFIXES = {3 * power: name for power, name in enumerate(_NAMES, start=-6)}
+_PREFIXED = ("s", "B", "FLOP", "W", "J", "g", "Hz")
 _NEVER_ABOVE_ONE = ("s",)  # 158 Ms is no way to tell five years
-_NEVER_BELOW_ONE = ("B", "FLOP", "bit", "token")
+_NEVER_BELOW_ONE = ("B", "FLOP")
+_COUNTS = ("", "1", "bit", "token")
 _SCIENTIFIC_BELOW, _SCIENTIFIC_ABOVE = 1e-3, 1e7
 
 
@@ -43,6 +45,8 @@ def engineering(value: float, unit: str, digits: int = 3) -> str:
         return f"{number(value * 1e6, digits)} mm^2"
     if unit == "kg" or unit.startswith("kg/"):
         return engineering(value * 1000, unit[1:], digits)
+    if unit in _COUNTS and value == round(value) and abs(value) < _SCIENTIFIC_ABOVE:
+        return f"{value:,.0f} {unit if unit != '1' else ''}".strip()
     if unit in ("", "1"):
         return number(value, digits)
     base = unit.split("/")[0]

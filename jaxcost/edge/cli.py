@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
             kind = "option" if given.startswith("-") else "argument"
             return f"unknown {kind} {given!r}" + (f"; did you mean {near!r}?" if near else "; see --help")
         missing = re.match(r"the following arguments are required: (.*)", message)
-        return f"{missing[1]} is missing; see --help" if missing else message
+        return f"missing {missing[1]}; see --help" if missing else message
 
 
 def main(argv: Sequence[str] | None = None) -> int:

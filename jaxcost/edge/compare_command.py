@@ -8,7 +8,7 @@ from rich.text import Text
 
 from jaxcost.edge import tables
 from jaxcost.edge.errors import InputError
-from jaxcost.edge.evaluate_command import described, request_line
+from jaxcost.edge.evaluate_command import described, request_line, untargeted
 from jaxcost.edge.request import (
     Values,
     add_request_arguments,
@@ -57,7 +57,7 @@ def compare_command(args: argparse.Namespace) -> int:
         Text(request_line(request)),
         *shown,
         Text(""),
-        tables.comparison_table("", names, list(results.values())),
+        tables.comparison_table(names, list(results.values()), untargeted(request)),
         Text("* the best of a row among the systems that are feasible"),
     )
     return 0

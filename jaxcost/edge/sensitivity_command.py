@@ -20,6 +20,7 @@ __all__ = ["add_sensitivity_arguments", "sensitivity_command"]
 
 _SHOWN = 20
 _BAR = 24
+_LEAST = 5e-5  # what is less shows as 0
 
 
 def add_sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +83,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
 
 
 def _table(found: list[tuple[str, float]], leaves: dict[str, tuple[str, float]]) -> tables.Table:
-    shown = [(path, value) for path, value in found[:_SHOWN] if value != 0]
+    shown = [(path, value) for path, value in found[:_SHOWN] if abs(value) >= _LEAST]
     most = max((abs(value) for _, value in shown), default=1.0)
     lines = []
     for path, value in shown:

@@ -33,22 +33,17 @@ __all__ = [
 # Path in the report, name for people, whether more is better.
 HEADLINE = (
     ("ttft", "Time to first token", False),
-    ("tpot", "Time per output token", False),
+    ("tpot", "Time per token", False),
     ("tokens_per_second", "Output tokens", True),
     ("joules_per_token", "Energy", False),
     ("usd_per_mtok", "Cost", False),
     ("gco2e_per_mtok", "CO2e", False),
     ("average_power", "Average power", False),
 )
-CONSTRAINTS = {
-    "memory": "memory",
-    "chips": "chips",
-    "power": "power",
-    "ttft": "time to first token",
-    "tpot": "time per output token",
-}
+CONSTRAINTS = {"memory": "memory", "chips": "chips", "power": "power", "ttft": "TTFT", "tpot": "TPOT"}
 LEGS = ("matmul", "vector", "exponential", "memory", "network")
 
+_SHORT = {"exponential": "exp"}
 _MEMORY = {
     "weights": "weights",
     "experts": "routed experts",
@@ -77,10 +72,16 @@ def write(*parts: RenderableType) -> None:
 
 def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], left: int = 1) -> Table:
     """Make a table of which the first `left` columns are words and the others numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_header=any(columns),
+    )
     for index, name in enumerate(columns):
-        words = index < left
-        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+        table.add_column(name, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
@@ -105,7 +106,7 @@ def memory_table(values: Values, capacity: float) -> Table:
         (Text("used", style), Text(engineering(used, "B"), style), Text(_percent(used / capacity), style))
     )
     rows.append(("capacity", engineering(capacity, "B"), ""))
-    return plain_table("Memory of the fullest chip", ("", "", ""), rows)
+    return plain_table("Memory a chip", ("", "", ""), rows)
 
 
 def exceeded(values: Values) -> list[str]:
@@ -150,20 +151,22 @@ def operators(values: Values, phase: str) -> list[Operator]:
 def operator_table(rows: Sequence[Operator], title: str) -> Table:
     """Show the time of every operator present, what binds it, and its legs; the longest leg is bold."""
     legs = [leg for leg in LEGS if any(row[leg] > 0 for row in rows)]
-    table = plain_table(title, ("Operator", "Bound by", "Time", "Share", *legs), (), left=2)
+    headings = [_SHORT.get(leg, leg) for leg in legs]
+    table = plain_table(title, ("Operator", "Bound by", "Time", "Share", *headings), (), left=2)
+    for column in table.columns:
+        column.no_wrap = True
     for row in rows:
         cells = [Text(_seconds(row[leg]), "bold" if leg == row["binding"] else "dim") for leg in legs]
         table.add_row(
-            row["name"], row["binding"], _seconds(row["seconds"]), f"{row['share']:.1%}", *cells
+            row["name"], _SHORT.get(row["binding"], row["binding"]), _seconds(row["seconds"]), f"{row['share']:.1%}", *cells
         )
     return table
 
 
-def comparison_table(title: str, systems: Sequence[str], columns: Sequence[Values]) -> Table:
+def comparison_table(systems: Sequence[str], columns: Sequence[Values], without_target: Iterable[str]) -> Table:
     """Show systems side by side: the best of a row among those that fit is marked with a star."""
-    table = plain_table(title, ("", *systems), ())
-    for column in table.columns[1:]:
-        column.no_wrap = False
+    free = set(without_target)
+    table = plain_table("", ("", *systems), ())
     fits = [not exceeded(values) for values in columns]
     for path, name, more in HEADLINE:
         shown = [values[path][1] for values in columns]
@@ -176,6 +179,8 @@ def comparison_table(title: str, systems: Sequence[str], columns: Sequence[Value
     used = [f"{values['memory.used'][1] / 1e9:,.1f} GB" for values in columns]
     table.add_row("Memory used a chip", *used)
     for key, name in CONSTRAINTS.items():
+        if key in free:
+            continue
         margins = [values[f"margins.{key}"][1] for values in columns]
         table.add_row(f"Margin, {name}", *(_margin(m) for m in margins))
     verdicts = [_verdict(values) for values in columns]
