@@ -87,7 +87,7 @@ def untargeted(request: Request) -> list[str]:
 
 
 def _print(name: str, efficiency: str, request: Request, system: System, values: Values) -> None:
-    side_by_side = Table.grid(padding=(0, 3))
+    side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
         tables.headline_table(values),
         tables.memory_table(values, float(system.chip.memory.capacity)),

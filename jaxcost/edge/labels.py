@@ -32,13 +32,14 @@ def place_labels(
         lines: (x, y) in data units of what else is not to be written over.
     """
     scale = figure.dpi / 72
-    obstacles = [_around(c["place"], c["radius"]) for c in clusters]
+    markers = [_around(c["place"], c["radius"]) for c in clusters]
+    roofs: list[Box] = []
     # The texts already there (names of roofs, the legend), and the roofs as chains of small boxes.
     texts = [t.get_window_extent().padded(2 * scale) for t in (*axes.texts, axes.get_legend())]
     written: list[Box] = [(t.x0, t.y0, t.x1, t.y1) for t in texts]
     for line in lines:
         dots = axes.transData.transform(np.column_stack(line))
-        obstacles += [_around(dot, 2 * scale) for dot in dots]
+        roofs += [_around(dot, 2 * scale) for dot in dots]
     frame = axes.get_window_extent()
     leaders: list[tuple[tuple, tuple]] = []
     for cluster in sorted(clusters, key=lambda c: -len(c["lines"])):
@@ -59,21 +60,20 @@ def place_labels(
         size = (extent.width + 4 * scale, extent.height + 2 * scale)
         box = min(
             _candidates(cluster, size, scale),
-            key=lambda b: _cost(b, cluster["place"], obstacles, written, leaders, frame),
+            key=lambda b: _cost(b, cluster["place"], (markers, roofs, written), leaders, frame),
         )
-        centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         text.remove()
-        _write(axes, cluster, box, centre)
+        _write(axes, cluster, box)
         written.append(box)
         leaders.append((tuple(cluster["place"]), _nearest(box, cluster["place"])))
 
 
-def _write(axes: Axes, cluster: dict[str, Any], box: Box, centre: tuple[float, float]) -> None:
+def _write(axes: Axes, cluster: dict[str, Any], box: Box) -> None:
     """Write in data units, so that the label stays put whatever the resolution."""
     back = axes.transData.inverted().transform
     edge = _nearest(box, cluster["place"])
     axes.text(
-        *back(centre),
+        *back(_middle(box)),
         "\n".join(cluster["lines"]),
         fontsize=_FONT,
         color=cluster["colour"],
@@ -100,20 +100,29 @@ def _candidates(cluster: dict[str, Any], size: tuple[float, float], scale: float
 
 def _cost(
     box: Box,
-    place: tuple[float, float],
-    obstacles: Sequence[Box],
-    written: Sequence[Box],
+    place: Sequence[float],
+    there: tuple[Sequence[Box], Sequence[Box], Sequence[Box]],
     leaders: Sequence[tuple[tuple, tuple]],
     frame: Any,
 ) -> float:
-    """Weigh what a label would hide, then what its leader would cross, then how far off it is."""
+    """Weigh what a label would hide, then what its leader would cross, then how far off it is.
+
+    `there` holds the boxes of markers, of roofs and of texts, in pixels.
+    """
+    markers, roofs, written = there
     end = _nearest(box, place)
     outside = max(frame.x0 - box[0], box[2] - frame.x1, frame.y0 - box[1], box[3] - frame.y1, 0)
-    hidden = sum(_overlap(box, other) for other in written) * 20 + sum(_overlap(box, o) for o in obstacles)
+    hidden = sum(_overlap(box, other) for other in (*markers, *roofs))
+    hidden += 20 * sum(_overlap(box, other) for other in written)
     crossed = sum(_cross(place, end, *other) for other in leaders)
-    crossed += sum(_through(place, end, other) for other in written)
+    crossed += sum(_through(place, end, m) for m in markers if math.dist(_middle(m), place) > 1)
     struck = sum(_through(*other, box) for other in leaders)
-    return 1e3 * outside + 10 * hidden + 400 * crossed + 2000 * struck + math.dist(place, end)
+    struck += sum(_through(place, end, other) for other in written)
+    return 1e3 * outside + 10 * hidden + 200 * crossed + 2000 * struck + math.dist(place, end)
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    return ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
 
 
 def _around(place: Sequence[float], radius: float) -> Box:
@@ -141,6 +150,7 @@ def _cross(a: Sequence[float], b: Sequence[float], c: Sequence[float], d: Sequen
 
 
 def _through(a: Sequence[float], b: Sequence[float], box: Box) -> bool:
-    """Tell whether the segment ab crosses a box's diagonals."""
-    corners = ((box[0], box[1]), (box[2], box[3])), ((box[0], box[3]), (box[2], box[1]))
-    return any(_cross(a, b, *diagonal) for diagonal in corners)
+    """Tell whether the segment ab crosses an edge of a box."""
+    left, bottom, right, top = box
+    corners = ((left, bottom), (right, bottom), (right, top), (left, top))
+    return any(_cross(a, b, corners[i - 1], corners[i]) for i in range(4))

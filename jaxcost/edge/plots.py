@@ -22,9 +22,8 @@ from jaxcost.edge.errors import InputError
 from jaxcost.edge.labels import place_labels
 from jaxcost.edge.request import Request, Values
 from jaxcost.edge.tables import HEADLINE, exceeded, operators
-from jaxcost.physics.ops import Group, step_table
 from jaxcost.physics.roofline import math_class, math_rate
-from jaxcost.physics.shards import shard
+from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 
 __all__ = ["Point", "draw_comparison", "draw_roofline", "roofline_points"]
@@ -38,6 +37,7 @@ _STYLE = {
 }
 _PHASES = {"prefill": ("#D55E00", "s"), "decode": ("#0072B2", "o")}
 _FEASIBLE, _INFEASIBLE = "#0072B2", "#BBBBBB"
+_CACHE_OPERATORS = ("attention_full", "attention_window", "latent_attention")
 _LEAST_AREA, _MOST_AREA = 22, 420  # points^2 of a marker at shares of 0 and 1
 
 
@@ -62,12 +62,11 @@ def roofline_points(system: System, request: Request, values: Values) -> tuple[l
         The points, and the names of operators without arithmetic or without traffic, which have no intensity.
     """
     chip, share = system.chip, system.chip.efficiency
-    bits = _operand_bits(request)
     bandwidth = float(chip.memory.bandwidth) * float(share.memory)
     points, left_out = [], []
     for phase in _PHASES:
         for row in operators(values, phase):
-            width = bits.get(row["name"], 0.0) if row["matmul"] > 0 else 0.0
+            width = _operand_bits(row["name"], request.plan) if row["matmul"] > 0 else 0.0
             if width:
                 flops = row["matmul"] * float(math_rate(chip, width)) * float(share.matmul)
             else:
@@ -82,11 +81,10 @@ def roofline_points(system: System, request: Request, values: Values) -> tuple[l
     return points, list(dict.fromkeys(left_out))
 
 
-def _operand_bits(request: Request) -> dict[str, float]:
-    """Return the width of every operator's matmul operands, which no group of sequences changes."""
-    one = Group(sequences=1, new=1, context=1, logits=1, absorbed=1, encoder_positions=1, drafts=1)
-    table = step_table(request.model, request.plan, shard(request.model, request.plan, 0.0), (one,))
-    return {name: float(row.math_bits) for name, row in zip(table.names, table.rows, strict=True)}
+def _operand_bits(name: str, plan: Plan) -> float:
+    """Return the width of an operator's wider matmul operand."""
+    stored = {"routed_experts": plan.expert_bits, **dict.fromkeys(_CACHE_OPERATORS, plan.kv_bits)}
+    return float(max(stored.get(name, plan.weight_bits), plan.activation_bits))
 
 
 def draw_roofline(path: Path, title: str, system: System, request: Request, values: Values) -> None:
@@ -111,6 +109,8 @@ def draw_roofline(path: Path, title: str, system: System, request: Request, valu
                 label=f"{phase} step, {total}",
             )
         _finish_axes(figure, axes, title, request, left_out)
+        bandwidth = float(system.chip.memory.bandwidth) * float(system.chip.efficiency.memory)
+        _name_slope(axes, lines[0], f"memory: {engineering(bandwidth, 'B/s')}")
         place_labels(figure, axes, _clusters(figure, axes, points), lines)
         _save(figure, path)
 
@@ -143,13 +143,29 @@ def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tup
         axes.annotate(
             f"{name}: {engineering(rate, 'FLOP/s')}, ridge {engineering(knee, 'FLOP/B')}",
             (high, rate),
-            xytext=(-2, 4),
+            xytext=(-2, 13 if dash == "-" else 4),
             textcoords="offset points",
             ha="right",
             va="bottom",
             fontsize=9,
         )
     return lines
+
+
+def _name_slope(axes: Axes, line: tuple[np.ndarray, np.ndarray], name: str) -> None:
+    """Write along the memory roof, turned as the roof is on the page; the layout must stand."""
+    dots = axes.transData.transform(np.column_stack(line))
+    (x0, y0), (x1, y1) = dots[0], dots[-1]
+    axes.annotate(
+        name,
+        (line[0][len(dots) // 3], line[1][len(dots) // 3]),
+        xytext=(-5, 6),
+        textcoords="offset points",
+        rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)),
+        rotation_mode="anchor",
+        va="bottom",
+        fontsize=9,
+    )
 
 
 def _finish_axes(figure: Figure, axes: Axes, title: str, request: Request, left_out: Sequence[str]) -> None:
@@ -219,8 +235,8 @@ def draw_comparison(path: Path, title: str, results: dict[str, Values]) -> None:
             metric, name, more = headline
             _bars(axes, f"{name} ({'more' if more else 'less'} is better)", metric, results)
         head, _, detail = title.partition(": ")
-        figure.suptitle(f"{head}\n", x=0.01, ha="left", fontweight="bold", fontsize=12)
-        figure.text(0.01, 1 - 0.42 / height, detail, fontsize=9, va="top")
+        figure.suptitle(f"{head}\n\n", x=0.01, ha="left", fontweight="bold", fontsize=12)
+        figure.text(0.01, 1 - 0.36 / height, detail, fontsize=9, va="top")
         if any(exceeded(values) for values in results.values()):
             grid.flat[-1].text(0, 0.5, "Grey and hatched: exceeds a limit", fontsize=9, va="center")
         _save(figure, path)
@@ -239,9 +255,9 @@ def _bars(axes: Axes, title: str, metric: str, results: dict[str, Values]) -> No
     axes.margins(x=0.25)
     axes.set_xlim(left=0)
     axes.set_title(title, loc="left", fontsize=10)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: engineering(x, unit)))
-    axes.xaxis.set_major_locator(plt.MaxNLocator(4))
-    axes.tick_params(axis="x", labelsize=8, colors="#555555")
+    axes.set_xticks([])  # every bar carries its value and unit
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -11,6 +11,7 @@ from jaxcost.edge import catalog
 from jaxcost.edge.check import check_plan
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.formats import FORMATS, read_bits
+from jaxcost.edge.quantity import parse_quantity
 from jaxcost.evaluate import evaluate
 from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.model import Model
@@ -58,8 +59,10 @@ _TRAFFIC = {
     "prefix-hit": "share of the prompt that is cached already",
     "retrieved": "retrieved tokens, cached: read and not computed",
     "encoder-tokens": "tokens an encoder prefixes to the prompt",
-    "ttft-target": "longest acceptable time to first token in seconds, 0 for none",
-    "tpot-target": "longest acceptable time per output token in seconds, 0 for none",
+}
+_TARGETS = {
+    "ttft-target": "longest acceptable time to first token, such as 0.5 or 500ms, 0 for none",
+    "tpot-target": "longest acceptable time per output token, such as 0.02 or 20ms, 0 for none",
 }
 _PICTURES = (".svg", ".png", ".pdf")
 
@@ -86,6 +89,13 @@ def read_number(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    try:
+        return float(text) if text.replace(".", "", 1).isdecimal() else parse_quantity(text, "s")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _bits(text: str) -> float:
     try:
         return read_bits(text)
@@ -98,6 +108,8 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="catalogue name, or a Hugging Face config.json")
     group = parser.add_argument_group("traffic")
     _add_numbers(group, _TRAFFIC, Traffic())
+    for flag, text in _TARGETS.items():
+        group.add_argument(f"--{flag}", type=_seconds, default=0.0, metavar="TIME", help=text)
     group = parser.add_argument_group("plan")
     _add_numbers(group, _PLAN, Plan())
     group = parser.add_argument_group("bits of an element", f"A number in (0, 32], or one of {', '.join(FORMATS)}.")
@@ -125,7 +137,7 @@ def read_request(args: argparse.Namespace) -> Request:
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
     plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}
-    traffic_fields = {flag.replace("-", "_") for flag in _TRAFFIC}
+    traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
     return Request(
         name=args.model,
         model=model,

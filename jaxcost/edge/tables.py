@@ -32,8 +32,8 @@ __all__ = [
 
 # Path in the report, name for people, whether more is better.
 HEADLINE = (
-    ("ttft", "Time to first token", False),
-    ("tpot", "Time per token", False),
+    ("ttft", "First token (TTFT)", False),
+    ("tpot", "Each token (TPOT)", False),
     ("tokens_per_second", "Output tokens", True),
     ("joules_per_token", "Energy", False),
     ("usd_per_mtok", "Cost", False),
@@ -46,10 +46,10 @@ LEGS = ("matmul", "vector", "exponential", "memory", "network")
 _SHORT = {"exponential": "exp"}
 _MEMORY = {
     "weights": "weights",
-    "experts": "routed experts",
+    "experts": "experts",
     "kv": "KV cache",
-    "state": "recurrent state",
-    "activations": "working buffers",
+    "state": "state",
+    "activations": "buffers",
 }
 _NARROWEST, _WIDEST, _UNKNOWN_WIDTH = 80, 120, 100
 
@@ -87,10 +87,16 @@ def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Rend
     return table
 
 
+def _unwrapped(table: Table) -> Table:
+    for column in table.columns:
+        column.no_wrap = True
+    return table
+
+
 def headline_table(values: Values) -> Table:
     """Show the totals of a report."""
     rows = [(name, engineering(values[path][1], values[path][0])) for path, name, _ in HEADLINE]
-    return plain_table("Results", ("", ""), rows)
+    return _unwrapped(plain_table("Results", ("", ""), rows))
 
 
 def memory_table(values: Values, capacity: float) -> Table:
@@ -106,7 +112,7 @@ def memory_table(values: Values, capacity: float) -> Table:
         (Text("used", style), Text(engineering(used, "B"), style), Text(_percent(used / capacity), style))
     )
     rows.append(("capacity", engineering(capacity, "B"), ""))
-    return plain_table("Memory a chip", ("", "", ""), rows)
+    return _unwrapped(plain_table("Memory of the fullest chip", ("", "", ""), rows))
 
 
 def exceeded(values: Values) -> list[str]:
@@ -126,7 +132,7 @@ def margins_table(values: Values, without_target: Iterable[str]) -> Table:
             rows.append((Text(name, "red"), Text(_percent(margin, sign=True), "red bold"), Text("EXCEEDED", "red bold")))
         else:
             rows.append((name, _percent(margin, sign=True), "holds"))
-    return plain_table("Margins", ("", "", ""), rows)
+    return _unwrapped(plain_table("Margins", ("", "", ""), rows))
 
 
 def operators(values: Values, phase: str) -> list[Operator]:
@@ -152,9 +158,7 @@ def operator_table(rows: Sequence[Operator], title: str) -> Table:
     """Show the time of every operator present, what binds it, and its legs; the longest leg is bold."""
     legs = [leg for leg in LEGS if any(row[leg] > 0 for row in rows)]
     headings = [_SHORT.get(leg, leg) for leg in legs]
-    table = plain_table(title, ("Operator", "Bound by", "Time", "Share", *headings), (), left=2)
-    for column in table.columns:
-        column.no_wrap = True
+    table = _unwrapped(plain_table(title, ("Operator", "Bound by", "Time", "Share", *headings), (), left=2))
     for row in rows:
         cells = [Text(_seconds(row[leg]), "bold" if leg == row["binding"] else "dim") for leg in legs]
         table.add_row(

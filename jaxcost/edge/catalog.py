@@ -1,0 +1,344 @@
+"""Named parts: from the files of configs/, or a user's own, to the trees that are evaluated."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jaxcost.core.pytree import canonical
+from jaxcost.edge import schema
+from jaxcost.edge.config import read_json, read_yaml
+from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.schema import Entry, check, unit_of
+from jaxcost.spec.chip import Chip, Compute, Efficiency
+from jaxcost.spec.fabric import Fabric, Link
+from jaxcost.spec.memory import Memory
+from jaxcost.spec.model import Model
+from jaxcost.spec.prices import Prices
+from jaxcost.spec.system import Host, System
+
+__all__ = [
+    "KINDS",
+    "configs_root",
+    "load_chip",
+    "load_efficiency",
+    "load_memory",
+    "load_model",
+    "load_prices",
+    "load_system",
+    "names",
+    "provenance",
+    "quantities",
+    "title",
+]
+
+KINDS: dict[str, type[BaseModel] | None] = {
+    "models": None,
+    "chips": schema.ChipFile,
+    "memories": schema.MemoryFile,
+    "fabrics": schema.FabricFile,
+    "systems": schema.SystemFile,
+    "hosts": schema.HostFile,
+    "silicon": schema.SiliconFile,
+    "efficiency": schema.EfficiencyFile,
+    "prices": schema.PricesFile,
+    "grids": schema.GridFile,
+    "spaces": None,
+}
+_PRECISIONS = ("flops_16", "flops_8", "flops_6", "flops_4")  # each falls back on the one before it
+
+
+def configs_root() -> Path:
+    """Return the folder of the catalogue: beside the package in a checkout, inside it once installed."""
+    package = Path(__file__).parents[1]
+    checkout = package.parent / "configs"
+    return checkout if (checkout / "chips").is_dir() else package / "configs"
+
+
+def names(kind: str) -> list[str]:
+    """List the names of one kind, such as "chips", in order."""
+    if kind not in KINDS:
+        raise InputError("one of " + ", ".join(KINDS), given=kind, suggestion=nearest(kind, KINDS))
+    return sorted(p.stem for p in (configs_root() / kind).glob("*.yaml"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(path: Path, modified: int) -> dict[str, Any]:
+    return read_yaml(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return read_yaml(path)
+
+
+def _find(kind: str, name: str) -> Path:
+    """Return the file of a catalogue name or of a path a user gave."""
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"a name among {kind}, or a path", given=name)
+    if _looks_like_path(name):
+        return Path(name).expanduser()
+    path = configs_root() / kind / f"{name}.yaml"
+    if not path.exists():
+        known = names(kind)
+        known += [alias for other in known for alias in _aliases(kind, other)]
+        raise InputError(
+            f"a name listed by `jaxcost list {kind}`, or a path", given=name, suggestion=nearest(name, known)
+        )
+    return path
+
+
+def _looks_like_path(name: str) -> bool:
+    return "/" in name or "\\" in name or bool(re.search(r"\.(ya?ml|json|safetensors|bin|gguf|txt)$", name))
+
+
+def _aliases(kind: str, name: str) -> list[str]:
+    return _read(configs_root() / kind / f"{name}.yaml").get("aliases", []) if kind == "chips" else []
+
+
+def _load(kind: str, name: str) -> tuple[Any, Path]:
+    path = _find(kind, name)
+    file_type = KINDS[kind]
+    assert file_type is not None
+    return check(file_type, _read(path), file=_shown(path)), path  # type: ignore[type-var]
+
+
+def _shown(path: Path) -> str:
+    """Name a file as the user knows it: catalogue files from configs/ on."""
+    try:
+        return str(path.relative_to(configs_root().parent))
+    except ValueError:
+        return str(path)
+
+
+def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float]:
+    """Read every entry of a section in SI units; absent ones are left out."""
+    out = {}
+    for field in type(part).model_fields:
+        entry, unit = getattr(part, field), unit_of(type(part), field)
+        if isinstance(entry, Entry) and unit is not None:
+            shown, path = _shown(file), f"{prefix}{field}"
+            out[field] = parse_quantity(entry.value, unit, file=shown, path=f"{path}.value")
+            for bound in ("low", "high"):
+                given = getattr(entry, bound)
+                if given is not None:
+                    edge = parse_quantity(given, unit, file=shown, path=f"{path}.{bound}")
+                    if (edge > out[field]) if bound == "low" else (edge < out[field]):
+                        raise InputError(
+                            "low <= value <= high", file=shown, path=f"{path}.{bound}", given=str(given)
+                        )
+    return out
+
+
+def _positive(values: dict[str, float], required: tuple[str, ...], file: Path, prefix: str) -> dict[str, float]:
+    for field in required:
+        if values.get(field, 1.0) <= 0:
+            raise InputError("more than zero", file=_shown(file), path=f"{prefix}{field}", given=values[field])
+    return values
+
+
+def load_memory(name: str) -> Memory:
+    """Load one stack, channel or module of a memory type."""
+    part, path = _load("memories", name)
+    q = quantities(part, path)
+    return canonical(
+        Memory(
+            capacity=q["capacity"],
+            bandwidth=q["bandwidth"],
+            energy_per_byte=q["energy"],
+            carbon_per_byte=q["carbon"],
+        )
+    )
+
+
+def load_efficiency(name: str = "ideal") -> Efficiency:
+    """Load achieved shares of the peaks: "ideal", "typical", or a YAML path."""
+    part, path = _load("efficiency", name)
+    q = _positive(quantities(part, path), ("matmul", "vector", "memory", "link"), path, "")
+    for field in ("matmul", "vector", "memory", "link"):
+        if q[field] > 1:
+            raise InputError("a share of at most 1", file=_shown(path), path=field, given=q[field])
+    return canonical(Efficiency(**q))
+
+
+def load_prices(name: str = "default") -> Prices:
+    """Load the economics of a datacenter; its `grid` is a name among grids."""
+    part, path = _load("prices", name)
+    grid, grid_path = _load("grids", part.grid)
+    q = _positive(quantities(part, path), ("lifetime", "datacenter_lifetime", "utilization", "pue"), path, "")
+    return canonical(Prices(**q, grid_carbon=quantities(grid, grid_path)["carbon"]))
+
+
+def _chip_name(name: str) -> str:
+    """Resolve an alias."""
+    if _looks_like_path(name) or (configs_root() / "chips" / f"{name}.yaml").exists():
+        return name
+    return next((other for other in names("chips") if name in _aliases("chips", other)), name)
+
+
+def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
+    part, path = _load("chips", _chip_name(name))
+    compute = _positive(
+        quantities(part.compute, path, "compute."),
+        ("flops_16", "vector_flops", "exponentials"),
+        path,
+        "compute.",
+    )
+    for wider, narrower in zip(_PRECISIONS[:-1], _PRECISIONS[1:], strict=True):
+        compute.setdefault(narrower, compute[wider])
+    compute.setdefault("flops_32", compute["vector_flops"])
+    memory = _positive(quantities(part.memory, path, "memory."), ("capacity", "bandwidth"), path, "memory.")
+    kind = load_memory(part.memory.type)
+    energy = quantities(part.energy, path, "energy.")
+    silicon, silicon_path = _load("silicon", part.silicon)
+    process = quantities(silicon, silicon_path)
+    top = _positive(quantities(part, path), ("tdp",), path, "")
+    chip = Chip(
+        compute=Compute(**compute),
+        memory=Memory(
+            capacity=memory["capacity"],
+            bandwidth=memory["bandwidth"],
+            energy_per_byte=kind.energy_per_byte,
+            carbon_per_byte=kind.carbon_per_byte,
+        ),
+        efficiency=load_efficiency(efficiency),
+        tdp=top["tdp"],
+        idle_power=top["idle_power"],
+        energy_per_flop=energy["per_flop"],
+        energy_per_vector_flop=energy["per_vector_flop"],
+        energy_per_exponential=energy["per_exponential"],
+        on_chip_energy_per_byte=energy["on_chip_per_byte"],
+        price=top["price"],
+        die_area=top["die_area"],
+        carbon_per_area=process["carbon_per_area"] / process["good_share"],
+    )
+    return chip, part, path
+
+
+def load_chip(name: str, *, efficiency: str = "ideal") -> Chip:
+    """Load one accelerator by name, alias or YAML path."""
+    return canonical(_chip(name, efficiency)[0])
+
+
+def _link(section: Any, path: Path, where: str) -> Link:
+    if section is None:
+        return Link()
+    fabric, fabric_path = _load("fabrics", section.fabric)
+    q = quantities(fabric, fabric_path)
+    bandwidth = quantities(section, path, where)["bandwidth"]
+    return Link(bandwidth=bandwidth, latency=q["latency"], energy_per_byte=q["energy"])
+
+
+def load_system(name: str, *, efficiency: str = "ideal") -> System:
+    """Load a system: a catalogue name, a YAML path, or `<chip>-x<N>` for any whole N (a chip alone is N = 1).
+
+    Raises:
+        InputError: no such name, or a broken file.
+    """
+    in_catalogue = not _looks_like_path(str(name)) and (configs_root() / "systems" / f"{name}.yaml").exists()
+    if in_catalogue or _looks_like_path(str(name)):
+        part, path = _load("systems", name)
+        if part.chips < 1:
+            raise InputError("at least 1", file=_shown(path), path="chips", given=part.chips)
+        chip, chip_part, chip_path = _chip(part.chip, part.efficiency or efficiency)
+        chips = part.chips
+    else:
+        base, chips = _split(name)
+        chip, chip_part, chip_path = _chip(base, efficiency)
+        part, path = chip_part, chip_path
+
+    def pick(field: str) -> tuple[Any, Path]:
+        own = getattr(part, field)
+        return (own, path) if own is not None else (getattr(chip_part, field), chip_path)
+
+    domain, domain_path = pick("domain")
+    size = parse_quantity(domain.value, "1", file=_shown(domain_path), path="domain.value")
+    host, host_path = _load("hosts", pick("host")[0])
+    return canonical(
+        System(
+            chip=chip,
+            fabric=Fabric(
+                domain=max(size, 1.0),
+                scale_up=_link(*pick("scale_up"), "scale_up."),
+                scale_out=_link(*pick("scale_out"), "scale_out."),
+            ),
+            host=Host(**quantities(host, host_path)),
+            chips=chips,
+        )
+    )
+
+
+def _split(name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.+)-x(\d+)", name)
+    known = names("chips")
+    known += [alias for other in known for alias in _aliases("chips", other)]
+    base, chips = (match[1], int(match[2])) if match else (name, 1)
+    if base not in known:
+        close = nearest(base, known)
+        suffix = f"-x{chips}" if match else ""
+        options = [nearest(name, names("systems")), f"{close}{suffix}" if close else None]
+        raise InputError(
+            "a system of `jaxcost list systems`, `<chip>-x<N>`, or a YAML path",
+            given=name,
+            suggestion=nearest(name, [o for o in options if o]),
+        )
+    if not 1 <= chips <= 1_000_000:
+        raise InputError("between 1 and 1,000,000 chips after -x", given=name)
+    return base, chips
+
+
+def load_model(name: str) -> Model:
+    """Load a model: a catalogue name, or a path to a Hugging Face config.json or the folder that holds it.
+
+    Raises:
+        InputError: no such name, or a config that cannot be read, naming the field.
+    """
+    from jaxcost.edge.hf import read_hf_config  # noqa: PLC0415
+
+    if isinstance(name, str) and name.strip() and (_looks_like_path(name) or Path(name).is_dir()):
+        path = Path(name).expanduser()
+        path = path / "config.json" if path.is_dir() else path
+        data = read_yaml(path) if path.suffix in {".yaml", ".yml"} else read_json(path)
+        config = data["config"] if isinstance(data.get("config"), dict) else data
+        return canonical(read_hf_config(config, file=_shown(path)))
+    path = _find("models", name)
+    return canonical(read_hf_config(_read(path)["config"], file=_shown(path)))
+
+
+def title(kind: str, name: str) -> str:
+    """Return the full name of a part."""
+    return str(_read(_find(kind, _chip_name(name) if kind == "chips" else name)).get("title", name))
+
+
+def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str, Any, Any]]:
+    """List (path, value, unit, source, date, kind, low, high) of every number of a part."""
+    if kind in {"models", "spaces"}:
+        data = _read(_find(kind, name))
+        meta = tuple(str(data.get(key, "")) for key in ("source", "date", "kind"))
+        return [(f"config.{k}", v, "1", *meta, None, None) for k, v in data.get("config", {}).items()]
+    part, _ = _load(kind, _chip_name(name) if kind == "chips" else name)
+    return list(_entries(part, ""))
+
+
+def _entries(part: BaseModel, prefix: str) -> Any:
+    for field in type(part).model_fields:
+        value = getattr(part, field)
+        if isinstance(value, Entry):
+            unit = unit_of(type(part), field) or ""
+            yield (
+                f"{prefix}{field}",
+                value.value,
+                unit,
+                value.source,
+                str(value.date),
+                value.kind,
+                value.low,
+                value.high,
+            )
+        elif isinstance(value, BaseModel):
+            yield from _entries(value, f"{prefix}{field}.")

@@ -1,0 +1,248 @@
+"""The files of configs/: what stands in them, checked once, strictly.
+
+Every number is an entry {value, source, date, kind}, with low and high where it is an estimate. The unit a field
+must have is written beside the field.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from jaxcost.edge.errors import InputError, nearest
+
+__all__ = [
+    "ChipFile",
+    "EfficiencyFile",
+    "Entry",
+    "FabricFile",
+    "GridFile",
+    "MemoryFile",
+    "PricesFile",
+    "SiliconFile",
+    "SystemFile",
+    "check",
+    "unit_of",
+]
+
+M = TypeVar("M", bound="Strict")
+
+
+class Strict(BaseModel):
+    """A mapping whose keys are all known."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Entry(Strict):
+    """One number with where it comes from."""
+
+    value: str | int | float
+    source: str
+    date: str | int
+    kind: Literal["datasheet", "paper", "measured", "estimate"]
+    low: str | int | float | None = None
+    high: str | int | float | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "Entry":
+        if self.kind == "estimate" and (self.low is None or self.high is None):
+            raise ValueError("low and high beside the value of an estimate")
+        return self
+
+
+class Titled(Strict):
+    """A file of the catalogue."""
+
+    title: str
+    note: str = ""
+
+
+class ComputeSection(Strict):
+    """Peak dense rates."""
+
+    flops_32: Annotated[Entry | None, "FLOP/s"] = None
+    flops_16: Annotated[Entry, "FLOP/s"]
+    flops_8: Annotated[Entry | None, "FLOP/s"] = None
+    flops_6: Annotated[Entry | None, "FLOP/s"] = None
+    flops_4: Annotated[Entry | None, "FLOP/s"] = None
+    vector_flops: Annotated[Entry, "FLOP/s"]
+    exponentials: Annotated[Entry, "1/s"]
+
+
+class MemorySection(Strict):
+    """The main memory; its energy and carbon are those of the named type."""
+
+    type: str
+    stacks: Annotated[Entry | None, "1"] = None
+    capacity: Annotated[Entry, "B"]
+    bandwidth: Annotated[Entry, "B/s"]
+
+
+class EnergySection(Strict):
+    """Energy of work."""
+
+    per_flop: Annotated[Entry, "J/FLOP"]
+    per_vector_flop: Annotated[Entry, "J/FLOP"]
+    per_exponential: Annotated[Entry, "J"]
+    on_chip_per_byte: Annotated[Entry, "J/B"]
+
+
+class LinkSection(Strict):
+    """One level of links: its bandwidth here, latency and energy from the named fabric."""
+
+    fabric: str
+    bandwidth: Annotated[Entry, "B/s"]
+
+
+class ChipFile(Titled):
+    """configs/chips: one accelerator."""
+
+    year: int
+    aliases: list[str] = []
+    compute: ComputeSection
+    memory: MemorySection
+    tdp: Annotated[Entry, "W"]
+    idle_power: Annotated[Entry, "W"]
+    energy: EnergySection
+    die_area: Annotated[Entry, "m^2"]
+    silicon: str
+    price: Annotated[Entry, "USD"]
+    domain: Annotated[Entry, "1"]
+    scale_up: LinkSection | None = None
+    scale_out: LinkSection | None = None
+    host: str
+
+
+class MemoryFile(Titled):
+    """configs/memories: one stack, channel, module or device."""
+
+    capacity: Annotated[Entry, "B"]
+    bandwidth: Annotated[Entry, "B/s"]
+    write_bandwidth: Annotated[Entry | None, "B/s"] = None
+    latency: Annotated[Entry | None, "s"] = None
+    energy: Annotated[Entry, "J/B"]
+    power: Annotated[Entry | None, "W"] = None
+    idle_power: Annotated[Entry | None, "W"] = None
+    granularity: Annotated[Entry | None, "B"] = None
+    price: Annotated[Entry | None, "USD/B"] = None
+    carbon: Annotated[Entry, "kg/B"]
+
+
+class FabricFile(Titled):
+    """configs/fabrics: one kind of link."""
+
+    bandwidth: Annotated[Entry | None, "B/s"] = None
+    latency: Annotated[Entry, "s"]
+    energy: Annotated[Entry, "J/B"]
+
+
+class SiliconFile(Titled):
+    """configs/silicon: one logic process."""
+
+    carbon_per_area: Annotated[Entry, "kg/m^2"]
+    good_share: Annotated[Entry, "1"]
+    wafer_price: Annotated[Entry, "USD"]
+    defect_density: Annotated[Entry, "1/m^2"]
+
+
+class HostFile(Titled):
+    """configs/hosts: the share of server and network that a chip brings with it."""
+
+    price: Annotated[Entry, "USD"]
+    power: Annotated[Entry, "W"]
+    carbon: Annotated[Entry, "kg"]
+
+
+class EfficiencyFile(Titled):
+    """configs/efficiency: achieved shares of the peaks."""
+
+    matmul: Annotated[Entry, "1"]
+    vector: Annotated[Entry, "1"]
+    memory: Annotated[Entry, "1"]
+    link: Annotated[Entry, "1"]
+    operator_overhead: Annotated[Entry, "s"]
+
+
+class PricesFile(Titled):
+    """configs/prices: a datacenter and its grid."""
+
+    electricity: Annotated[Entry, "USD/J"]
+    pue: Annotated[Entry, "1"]
+    lifetime: Annotated[Entry, "s"]
+    datacenter: Annotated[Entry, "USD/W"]
+    datacenter_lifetime: Annotated[Entry, "s"]
+    maintenance: Annotated[Entry, "1/s"]
+    utilization: Annotated[Entry, "1"]
+    grid: str
+
+
+class GridFile(Titled):
+    """configs/grids: one region's electricity."""
+
+    carbon: Annotated[Entry, "kg/J"]
+
+
+class SystemFile(Titled):
+    """configs/systems: a number of chips, with what differs from their defaults."""
+
+    chip: str
+    chips: int
+    host: str | None = None
+    efficiency: str | None = None
+    domain: Annotated[Entry | None, "1"] = None
+    scale_up: LinkSection | None = None
+    scale_out: LinkSection | None = None
+
+
+def unit_of(model: type[BaseModel], field: str) -> str | None:
+    """Return the unit that a field of a file must have, None where it is no number."""
+    metadata = model.model_fields[field].metadata
+    return metadata[0] if metadata and isinstance(metadata[0], str) else None
+
+
+def check(model: type[M], data: dict[str, Any], *, file: object) -> M:
+    """Check a mapping against its file type.
+
+    Raises:
+        InputError: of the first thing wrong, with its dotted path.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        # An unknown key first: it is usually why another one is missing.
+        found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise _explain(model, found[0], file) from None
+
+
+def _explain(model: type[BaseModel], problem: Any, file: object) -> InputError:
+    location = [str(part) for part in problem["loc"] if part not in ("str", "int", "float")]
+    path, kind, given = ".".join(location), problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        names = list(_section(model, location[:-1]).model_fields)
+        return InputError(
+            "one of " + ", ".join(names), file=file, path=path, suggestion=nearest(location[-1], names)
+        )
+    if kind == "missing":
+        return InputError("this field, which is missing", file=file, path=path)
+    if kind in {"model_type", "model_attributes_type"}:
+        wanted = "a mapping"
+        if _section(model, location) is Entry:
+            wanted = "an entry with value, source, date and kind"
+        return InputError(wanted, file=file, path=path, given=given)
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return InputError(message, file=file, path=path, given=None if isinstance(given, dict) else given)
+
+
+def _section(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
+    for part in location:
+        if part not in model.model_fields:
+            return model
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
+        options += [inner for option in options for inner in get_args(option)]
+        found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not found:
+            return model
+        model = found[0]
+    return model
