@@ -1,12 +1,63 @@
 """jaxcost: latency, capacity, energy, cost and carbon of LLM inference, as one differentiable JAX function."""
 
 from jaxcost.core.pytree import canonical, replace, replace_at, rows
+from jaxcost.edge.catalog import load_chip, load_efficiency, load_memory, load_model, load_prices, load_system
+from jaxcost.edge.catalog import names as list_names
+from jaxcost.edge.errors import InputError
+from jaxcost.edge.space_file import load_space
 from jaxcost.evaluate import evaluate
+from jaxcost.explore.sensitivity import elasticities
+from jaxcost.explore.space import Axis, Design, Space, design_at, stack
+from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.physics.capacity import kv_bytes_per_token
+from jaxcost.physics.shards import parameter_count
 from jaxcost.report import Report
-from jaxcost.spec.chip import Chip
+from jaxcost.spec.chip import Chip, Compute, Efficiency
+from jaxcost.spec.fabric import Fabric, Link
+from jaxcost.spec.memory import Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
-from jaxcost.spec.system import System
+from jaxcost.spec.system import Host, System
 from jaxcost.spec.traffic import Traffic
+
+__all__ = [
+    "Axis",
+    "Chip",
+    "Compute",
+    "Design",
+    "Efficiency",
+    "Fabric",
+    "Host",
+    "InputError",
+    "Knobs",
+    "Link",
+    "Memory",
+    "Model",
+    "Plan",
+    "Prices",
+    "Report",
+    "Space",
+    "Sweep",
+    "System",
+    "Traffic",
+    "canonical",
+    "design_at",
+    "elasticities",
+    "evaluate",
+    "kv_bytes_per_token",
+    "list_names",
+    "load_chip",
+    "load_efficiency",
+    "load_memory",
+    "load_model",
+    "load_prices",
+    "load_space",
+    "load_system",
+    "parameter_count",
+    "replace",
+    "replace_at",
+    "rows",
+    "stack",
+    "sweep",
+]

@@ -1,5 +1,7 @@
 """Number formats by name, and the bits that one stored element takes, block scales included."""
 
+import math
+
 from jaxcost.edge.errors import InputError, nearest
 
 __all__ = ["FORMATS", "MOST_BITS", "read_bits"]
@@ -23,20 +25,20 @@ FORMATS: dict[str, float] = {
 }
 
 
-def read_bits(text: str, path: str = "") -> float:
+def read_bits(given: object, path: str = "") -> float:
     """Return the bits an element takes, from a format's name or a number in (0, 32].
 
     Raises:
         InputError: neither a known name nor such a number.
     """
-    name = text.strip().lower()
+    name = str(given).strip().lower()
     if name in FORMATS:
         return FORMATS[name]
     try:
-        bits = float(name)
+        bits = math.nan if isinstance(given, bool) else float(name)
     except ValueError:
         expected = "bits in (0, 32] or a format among " + ", ".join(FORMATS)
-        raise InputError(expected, path=path, given=text, suggestion=nearest(name, FORMATS)) from None
+        raise InputError(expected, path=path, given=given, suggestion=nearest(name, FORMATS)) from None
     if not 0 < bits <= MOST_BITS:
-        raise InputError("bits in (0, 32]", path=path, given=text)
+        raise InputError("bits in (0, 32]", path=path, given=given)
     return bits

@@ -1,5 +1,6 @@
 """Labels of points in a picture, moved apart, each with a line to its point."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,19 @@ _ANGLES = tuple(2 * math.pi * i / 24 for i in range(24))
 _REACHES = (10, 20, 34, 52, 74, 100, 130, 165, 205)  # points between a marker's rim and its label
 _FONT = 8.5
 
+_ROUNDS = 4
+
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class _There:
+    """What is drawn already, in pixels."""
+
+    markers: Sequence[Box]
+    roofs: Sequence[Box]
+    texts: Sequence[Box]
+    frame: Any
 
 
 def place_labels(
@@ -25,6 +38,8 @@ def place_labels(
 ) -> None:
     """Write every cluster's lines where they hide neither markers, roofs, other labels nor other leaders.
 
+    Each label in turn takes the cheapest of its places, given the others', for a few rounds.
+
     Args:
         figure: the picture, drawn once so that its layout stands.
         axes: where to write.
@@ -32,40 +47,35 @@ def place_labels(
         lines: (x, y) in data units of what else is not to be written over.
     """
     scale = figure.dpi / 72
-    markers = [_around(c["place"], c["radius"]) for c in clusters]
-    roofs: list[Box] = []
     # The texts already there (names of roofs, the legend), and the roofs as chains of small boxes.
     texts = [t.get_window_extent().padded(2 * scale) for t in (*axes.texts, axes.get_legend())]
-    written: list[Box] = [(t.x0, t.y0, t.x1, t.y1) for t in texts]
-    for line in lines:
-        dots = axes.transData.transform(np.column_stack(line))
-        roofs += [_around(dot, 2 * scale) for dot in dots]
-    frame = axes.get_window_extent()
-    leaders: list[tuple[tuple, tuple]] = []
-    for cluster in sorted(clusters, key=lambda c: -len(c["lines"])):
-        text = axes.annotate(
-            "\n".join(cluster["lines"]),
-            cluster["place"],
-            xycoords="figure pixels",
-            xytext=cluster["place"],
-            textcoords="figure pixels",
-            fontsize=_FONT,
-            color=cluster["colour"],
-            ha="center",
-            va="center",
-            linespacing=1.15,
-            zorder=5,
-        )
-        extent = text.get_window_extent()
-        size = (extent.width + 4 * scale, extent.height + 2 * scale)
-        box = min(
-            _candidates(cluster, size, scale),
-            key=lambda b: _cost(b, cluster["place"], (markers, roofs, written), leaders, frame),
-        )
-        text.remove()
-        _write(axes, cluster, box)
-        written.append(box)
-        leaders.append((tuple(cluster["place"]), _nearest(box, cluster["place"])))
+    there = _There(
+        markers=[_around(c["place"], c["radius"]) for c in clusters],
+        roofs=[_around(dot, 2 * scale) for line in lines for dot in axes.transData.transform(np.column_stack(line))],
+        texts=[(t.x0, t.y0, t.x1, t.y1) for t in texts],
+        frame=axes.get_window_extent(),
+    )
+    order = sorted(range(len(clusters)), key=lambda i: -len(clusters[i]["lines"]))
+    places = []
+    for cluster in clusters:
+        boxes = _candidates(cluster, _size(axes, cluster, scale), scale)
+        places.append([(box, _alone(box, cluster["place"], there)) for box in boxes])
+    chosen: dict[int, Box] = {}
+    for _ in range(_ROUNDS):
+        for i in order:
+            others = [(chosen[j], clusters[j]["place"]) for j in chosen if j != i]
+            chosen[i] = min(
+                places[i], key=lambda p, i=i, others=others: p[1] + _among(p[0], clusters[i]["place"], others)
+            )[0]
+    for i, box in chosen.items():
+        _write(axes, clusters[i], box)
+
+
+def _size(axes: Axes, cluster: dict[str, Any], scale: float) -> tuple[float, float]:
+    text = axes.text(0.5, 0.5, "\n".join(cluster["lines"]), transform=axes.transAxes, fontsize=_FONT, linespacing=1.15)
+    extent = text.get_window_extent()
+    text.remove()
+    return extent.width + 4 * scale, extent.height + 2 * scale
 
 
 def _write(axes: Axes, cluster: dict[str, Any], box: Box) -> None:
@@ -98,27 +108,26 @@ def _candidates(cluster: dict[str, Any], size: tuple[float, float], scale: float
     return boxes
 
 
-def _cost(
-    box: Box,
-    place: Sequence[float],
-    there: tuple[Sequence[Box], Sequence[Box], Sequence[Box]],
-    leaders: Sequence[tuple[tuple, tuple]],
-    frame: Any,
-) -> float:
-    """Weigh what a label would hide, then what its leader would cross, then how far off it is.
-
-    `there` holds the boxes of markers, of roofs and of texts, in pixels.
-    """
-    markers, roofs, written = there
-    end = _nearest(box, place)
+def _alone(box: Box, place: Sequence[float], there: _There) -> float:
+    """Weigh what a label would hide, then what its leader would cross, then how far off it is."""
+    end, frame = _nearest(box, place), there.frame
     outside = max(frame.x0 - box[0], box[2] - frame.x1, frame.y0 - box[1], box[3] - frame.y1, 0)
-    hidden = sum(_overlap(box, other) for other in (*markers, *roofs))
-    hidden += 20 * sum(_overlap(box, other) for other in written)
-    crossed = sum(_cross(place, end, *other) for other in leaders)
-    crossed += sum(_through(place, end, m) for m in markers if math.dist(_middle(m), place) > 1)
-    struck = sum(_through(*other, box) for other in leaders)
-    struck += sum(_through(place, end, other) for other in written)
-    return 1e3 * outside + 10 * hidden + 200 * crossed + 2000 * struck + math.dist(place, end)
+    hidden = sum(_overlap(box, other) for other in (*there.markers, *there.roofs))
+    hidden += 20 * sum(_overlap(box, other) for other in there.texts)
+    crossed = sum(_through(place, end, m) for m in there.markers if math.dist(_middle(m), place) > 1)
+    along = sum(_through(place, end, r) for r in there.roofs)
+    struck = sum(_through(place, end, other) for other in there.texts)
+    return 1e3 * outside + 10 * hidden + 120 * crossed + 12 * along + 2000 * struck + 1.5 * math.dist(place, end)
+
+
+def _among(box: Box, place: Sequence[float], others: Sequence[tuple[Box, Sequence[float]]]) -> float:
+    """Weigh a label against the other labels and their leaders."""
+    end, cost = _nearest(box, place), 0.0
+    for other, other_place in others:
+        other_end = _nearest(other, other_place)
+        cost += 200 * _overlap(box, other) + 300 * _cross(place, end, other_place, other_end)
+        cost += 2000 * (_through(place, end, other) + _through(other_place, other_end, box))
+    return cost
 
 
 def _middle(box: Box) -> tuple[float, float]:

@@ -112,8 +112,8 @@ def _model_figures(name: str) -> dict[str, Any]:
     model = catalog.load_model(name)
     total, active = float(total_parameters(model)), float(active_parameters(model))
     return {
-        "Parameters": _figure(total, "1", f"{total / 1e9:.3g} B"),
-        "Active": _figure(active, "1", f"{active / 1e9:.3g} B"),
+        "Parameters (billions)": _figure(total, "1", f"{total / 1e9:.4g}"),
+        "Active (billions)": _figure(active, "1", f"{active / 1e9:.4g}"),
         "Cache of a token, 16-bit": _figure(kv_bytes_per_token(model), "B"),
     }
 
@@ -203,9 +203,12 @@ def _part_table(document: dict[str, Any]) -> list[Any]:
         mark = f"[{sources.index(entry['source']) + 1}]" if entry["source"] else ""
         rows.append((entry["path"], entry["text"], span, entry["kind"], entry["date"], Text(mark)))
     columns = ("Number", "Value", "Low to high", "Kind", "Date", "Source")
+    table = tables.plain_table("", columns, rows)
+    for column in table.columns[3:]:
+        column.justify = "left"
     return [
         Text(f"{document['title']} ({document['kind']} {document['name']})", "bold"),
         Text(""),
-        tables.plain_table("", columns, rows),
+        table,
         *(Text(f"[{i}] {source}") for i, source in enumerate(sources, start=1)),
     ]

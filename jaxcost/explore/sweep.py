@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxcost.core.pytree import field, pytree
 from jaxcost.evaluate import evaluate
-from jaxcost.explore.space import Design, Space, design_at
+from jaxcost.explore.space import Design, Space, design_at, digits
 from jaxcost.report import Report
 
 __all__ = ["METRICS", "Sweep", "design_metrics", "sweep"]
@@ -62,6 +62,13 @@ class Sweep:
         score = self.column(metric) * (-1 if largest else 1)
         allowed = np.flatnonzero(self.feasible)
         return allowed[np.argsort(score[allowed], kind="stable")[:count]]
+
+    def best_by_pair(self, metric: str, count: int, *, largest: bool = False) -> np.ndarray:
+        """Index of the best feasible design of each system with each model, best pair first."""
+        ranked = self.best(metric, self.space.size, largest=largest)
+        system, model, *_ = digits(ranked, self.space.shape)
+        _, first = np.unique(system * len(self.space.models) + model, return_index=True)
+        return ranked[np.sort(first)][:count]
 
 
 def design_metrics(design: Design, metrics: tuple[str, ...]) -> jax.Array:

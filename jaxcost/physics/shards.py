@@ -12,7 +12,7 @@ from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Shards", "StoredParameters", "active_parameters", "shard", "stored_parameters", "total_parameters"]
+__all__ = ["Shards", "StoredParameters", "active_parameters", "parameter_count", "shard", "stored_parameters", "total_parameters"]
 
 
 @pytree
@@ -134,3 +134,8 @@ def active_parameters(model: Model) -> Scalar:
     stored = stored_parameters(model, shard(model, Plan(), 0.0))
     used = smooth.safe_div(x.top_k, x.experts, 1.0)
     return stored.total - stored.experts * (1 - used) - model.encoder_parameters
+
+
+def parameter_count(model: Model) -> tuple[Scalar, Scalar]:
+    """Return (total, active) parameters of a model."""
+    return total_parameters(model), active_parameters(model)
