@@ -47,7 +47,7 @@ def test_evaluate_prints_tables(capsys):
     status, out, err = run(capsys, "evaluate", *DESIGN)
     assert (status, err) == (0, "")
     expected = engineering(float(report().tpot), "s")
-    for text in ("TTFT", "TPOT", expected, "KV cache", "Margins", "Prefill step", "Decode step", "feed_forward"):
+    for text in ("TTFT", "TPOT", expected, "KV cache", "Margins", "Prefill step", "Decode step", "norms"):
         assert text in out
     assert "ideal roofline: peaks reached" in out
     assert "USD/Mtok" in out
@@ -72,8 +72,19 @@ def test_evaluate_json_equals_the_library(capsys):
 
 def test_evaluate_flags_reach_the_plan(capsys):
     """Degrees, formats and traffic of a mixture of experts arrive where they belong."""
-    flags = ["--ep", "16", "--dp", "2", "--batch", "64", "--weight-bits", "fp8-block", "--expert-bits", "mxfp4"]
-    flags += ["--kv-bits", "8", "--skew", "0.5", "--draft-length", "1", "--acceptance", "0.8"]
+    flags = ["--ep", "16", "--dp", "2", "--batch", "64", "--weight-bits", "fp8-block"]
+    flags += [
+        "--expert-bits",
+        "mxfp4",
+        "--kv-bits",
+        "8",
+        "--skew",
+        "0.5",
+        "--draft-length",
+        "1",
+        "--acceptance",
+        "0.8",
+    ]
     flags += ["--prefix-hit", "0.25", "--chunk", "256", "--ttft-target", "500ms", "--efficiency", "ideal"]
     status, out, _ = run(capsys, "evaluate", *MIXTURE, *flags, "--json")
     assert status == 0
@@ -209,7 +220,7 @@ BAD = [
     (["evaluate", *MODEL, "--system", "h100-sxm-x0"], "got 'h100-sxm-x0'"),
     (["evaluate", *MODEL, "--system", "/no/such.yaml"], "/no/such.yaml"),
     (["evaluate", "--model", "/no/config.json", "--system", "h100-sxm-x8"], "/no/config.json"),
-    (["evaluate", *DESIGN, "--tp", "3"], "plan.tp: got 3; expected a divisor of the 64 query heads; did you mean '4'"),
+    (["evaluate", *DESIGN, "--tp", "3"], "got 3; expected a divisor of the 64 query heads; did you mean '4'"),
     (["evaluate", *DESIGN, "--tp", "2.5"], "plan.tp: got 2.5; expected a whole number"),
     (["evaluate", *DESIGN, "--tp", "0"], "plan.tp"),
     (["evaluate", *DESIGN, "--tp", "16"], "at most the 8 chips"),
@@ -257,7 +268,10 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "said"), BAD, ids=[" ".join(argv[:1] + argv[-2:]) or "nothing" for argv, _ in BAD])
+BAD_NAMES = [" ".join(argv[:1] + argv[-2:]) or "nothing" for argv, _ in BAD]
+
+
+@pytest.mark.parametrize(("argv", "said"), BAD, ids=BAD_NAMES)
 def test_bad_command_lines(capsys, argv, said):
     """Exit status 2, one line on stderr that names the thing, nothing on stdout."""
     status, out, err = run(capsys, *argv)
@@ -287,7 +301,8 @@ def test_as_a_program():
 
     good = program("evaluate", *DESIGN, "--json")
     assert good.returncode == 0, good.stderr
-    assert json.loads(good.stdout)["results"]["tpot"]["value"] == pytest.approx(float(report().tpot), rel=1e-6)
+    results = json.loads(good.stdout)["results"]
+    assert results["tpot"]["value"] == pytest.approx(float(report().tpot), rel=1e-6)
     bad = program("evaluate", *DESIGN, "--tp", "7")
     assert (bad.returncode, bad.stdout) == (2, "")
     assert len(bad.stderr.splitlines()) == 1

@@ -96,11 +96,8 @@ def canonical(tree: T, dtype: Any = None) -> T:
 
 
 def _is_floating_array(x: Any) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating) and not _is_weak(x)
-
-
-def _is_weak(x: Any) -> bool:
-    return bool(getattr(x, "weak_type", False))
+    # Only JAX's own arrays decide: a stray NumPy float64 must not ask for what JAX may have switched off.
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) and not x.aval.weak_type
 
 
 def _check_static(tree: Any) -> None:

@@ -96,7 +96,9 @@ def _check_experts(model: Model, plan: Plan) -> None:
     experts, room = int(model.experts.experts), int(plan.tp) * int(plan.dp)
     if experts % degree:
         near = _nearest_number(degree, _divisors(experts))
-        raise InputError(f"a divisor of the {experts} experts", path="plan.ep", given=degree, suggestion=str(near))
+        raise InputError(
+            f"a divisor of the {experts} experts", path="plan.ep", given=degree, suggestion=str(near)
+        )
     if degree > room:
         near = _nearest_number(room, [d for d in _divisors(experts) if d <= room])
         expected = f"at most tp x dp = {room}, the chips that experts are spread over"

@@ -40,7 +40,7 @@ def compare_command(args: argparse.Namespace) -> int:
     systems = {name: _read(name, args.efficiency, request) for name in names}
     results: dict[str, Values] = {name: measure(system, request) for name, (system, _) in systems.items()}
     if args.plot:
-        from jaxcost.edge.plots import draw_comparison  # noqa: PLC0415, matplotlib is slow to import
+        from jaxcost.edge.plots import draw_comparison
 
         draw_comparison(args.plot, f"{request.name}: {request_line(request)}", results)
     if args.json:
@@ -63,7 +63,7 @@ def compare_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str, efficiency: str | None, request):  # noqa: ANN001, ANN202
+def _read(name: str, efficiency: str | None, request):
     try:
         return read_system(name, efficiency, request)
     except InputError as error:

@@ -29,7 +29,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
     parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf")
+    parser.add_argument(
+        "--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf"
+    )
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     system, efficiency = read_system(args.system, args.efficiency, request)
     values = measure(system, request)
     if args.plot:
-        from jaxcost.edge.plots import draw_roofline  # noqa: PLC0415, matplotlib is slow to import
+        from jaxcost.edge.plots import draw_roofline
 
         draw_roofline(args.plot, f"{request.name} on {args.system}", system, request, values)
     if args.json:
@@ -95,8 +97,16 @@ def _print(name: str, efficiency: str, request: Request, system: System, values:
     )
     heading = Text(f"{request.name} on {name}", "bold")
     chips = f"{values['schedule.chips'][1]:g} of {float(system.chips):g} chips"
-    parts = [heading, Text(f"{chips}; {request_line(request)}"), Text(f"Efficiency: {efficiency}"), Text(""), side_by_side]
-    titles = {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
+    parts = [
+        heading,
+        Text(f"{chips}; {request_line(request)}"),
+        Text(f"Efficiency: {efficiency}"),
+        Text(""),
+        side_by_side,
+    ]
+    titles = (
+        {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
+    )
     for phase, title in titles.items():
         total = tables.engineering(values[f"{phase}.total"][1], "s")
         parts.append(tables.operator_table(tables.operators(values, phase), f"{title}: {total}"))

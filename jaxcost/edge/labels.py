@@ -25,7 +25,7 @@ class _There:
     """What is drawn already, in pixels."""
 
     markers: Sequence[Box]
-    roofs: Sequence[Box]
+    roofs: Sequence[np.ndarray]  # two ends each
     texts: Sequence[Box]
     frame: Any
 
@@ -44,14 +44,13 @@ def place_labels(
         figure: the picture, drawn once so that its layout stands.
         axes: where to write.
         clusters: mappings of place (pixels), radius (pixels), lines (of text) and colour.
-        lines: (x, y) in data units of what else is not to be written over.
+        lines: (x, y) in data units, straight on the page, of what else is not to be written over.
     """
     scale = figure.dpi / 72
-    # The texts already there (names of roofs, the legend), and the roofs as chains of small boxes.
     texts = [t.get_window_extent().padded(2 * scale) for t in (*axes.texts, axes.get_legend())]
     there = _There(
         markers=[_around(c["place"], c["radius"]) for c in clusters],
-        roofs=[_around(dot, 2 * scale) for line in lines for dot in axes.transData.transform(np.column_stack(line))],
+        roofs=[axes.transData.transform(np.column_stack(line))[[0, -1]] for line in lines],
         texts=[(t.x0, t.y0, t.x1, t.y1) for t in texts],
         frame=axes.get_window_extent(),
     )
@@ -72,7 +71,9 @@ def place_labels(
 
 
 def _size(axes: Axes, cluster: dict[str, Any], scale: float) -> tuple[float, float]:
-    text = axes.text(0.5, 0.5, "\n".join(cluster["lines"]), transform=axes.transAxes, fontsize=_FONT, linespacing=1.15)
+    text = axes.text(
+        0.5, 0.5, "\n".join(cluster["lines"]), transform=axes.transAxes, fontsize=_FONT, linespacing=1.15
+    )
     extent = text.get_window_extent()
     text.remove()
     return extent.width + 4 * scale, extent.height + 2 * scale
@@ -112,12 +113,14 @@ def _alone(box: Box, place: Sequence[float], there: _There) -> float:
     """Weigh what a label would hide, then what its leader would cross, then how far off it is."""
     end, frame = _nearest(box, place), there.frame
     outside = max(frame.x0 - box[0], box[2] - frame.x1, frame.y0 - box[1], box[3] - frame.y1, 0)
-    hidden = sum(_overlap(box, other) for other in (*there.markers, *there.roofs))
+    hidden = sum(_overlap(box, other) for other in there.markers)
     hidden += 20 * sum(_overlap(box, other) for other in there.texts)
     crossed = sum(_through(place, end, m) for m in there.markers if math.dist(_middle(m), place) > 1)
-    along = sum(_through(place, end, r) for r in there.roofs)
+    over = sum(_through(*ends, box) for ends in there.roofs)
+    over += 0.1 * sum(_cross(place, end, *ends) for ends in there.roofs)
     struck = sum(_through(place, end, other) for other in there.texts)
-    return 1e3 * outside + 10 * hidden + 120 * crossed + 12 * along + 2000 * struck + 1.5 * math.dist(place, end)
+    away = math.dist(place, end)
+    return 1e3 * outside + 10 * hidden + 150 * crossed + 800 * over + 2000 * struck + 2 * away
 
 
 def _among(box: Box, place: Sequence[float], others: Sequence[tuple[Box, Sequence[float]]]) -> float:

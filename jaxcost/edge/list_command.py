@@ -59,7 +59,9 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     kinds = ", ".join(catalog.KINDS)
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {kinds}")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="one of that kind: every number with its source")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="one of that kind: every number with its source"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -106,8 +108,8 @@ def _figure(value: Any, unit: str, text: str = "") -> dict[str, Any]:
 
 
 def _model_figures(name: str) -> dict[str, Any]:
-    from jaxcost.physics.capacity import kv_bytes_per_token  # noqa: PLC0415, JAX is slow to import
-    from jaxcost.physics.shards import active_parameters, total_parameters  # noqa: PLC0415
+    from jaxcost.physics.capacity import kv_bytes_per_token
+    from jaxcost.physics.shards import active_parameters, total_parameters
 
     model = catalog.load_model(name)
     total, active = float(total_parameters(model)), float(active_parameters(model))
@@ -159,7 +161,7 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, list | tuple):
         shown = ", ".join(str(v) for v in value[:4])
-        return shown if len(value) <= 4 else f"{shown}, ... ({len(value)})"  # noqa: PLR2004, what fits a line
+        return shown if len(value) <= 4 else f"{shown}, ... ({len(value)})"  # what fits a line
     return str(value)
 
 
@@ -185,7 +187,11 @@ def _system_part(name: str) -> dict[str, Any]:
     in_catalogue = name in catalog.names("systems")
     if in_catalogue or name.endswith((".yaml", ".yml")):
         path = catalog.configs_root() / "systems" / f"{name}.yaml" if in_catalogue else name
-        own, title, chip = _entries("systems", name), catalog.title("systems", name), str(read_yaml(path)["chip"])
+        own, title, chip = (
+            _entries("systems", name),
+            catalog.title("systems", name),
+            str(read_yaml(path)["chip"]),
+        )
     elif chip not in catalog.names("chips"):
         base, _, count = name.rpartition("-x")
         chip = base if count.isdecimal() and base else name

@@ -128,7 +128,7 @@ def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tup
     low = min([p.intensity for p in points] + [ridge / 30]) / 2.5
     high = max([p.intensity for p in points] + [ridge * 10]) * 2.5
     floor = min([p.rate for p in points] + [low * bandwidth]) / 2
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, most * 4))
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, most * 8))
     slope = np.geomspace(low, ridge, 60)
     lines = [(slope, slope * bandwidth)]
     axes.plot(*lines[0], color="black", linewidth=1.6, zorder=2)
@@ -174,13 +174,15 @@ def _finish_axes(figure: Figure, axes: Axes, title: str, request: Request, left_
     axes.xaxis.set_major_locator(LogLocator(10, numticks=12))
     axes.yaxis.set_major_locator(LogLocator(10, numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: engineering(y, "FLOP/s").replace(".00", "").replace(".0", "")))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: engineering(y, "FLOP/s", digits=1)))
     axes.grid(which="major", color="#DDDDDD", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
     traffic = request.traffic
     requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
     axes.set_title(f"{title}\n", loc="left", fontweight="bold", fontsize=12)
-    axes.text(0, 1.015, f"{requests}. Area of a marker: share of its step.", transform=axes.transAxes, fontsize=9)
+    axes.text(
+        0, 1.015, f"{requests}. Area of a marker: share of its step.", transform=axes.transAxes, fontsize=9
+    )
     note = f"Not shown, without arithmetic or memory traffic: {', '.join(left_out)}." if left_out else ""
     figure.supxlabel(note, fontsize=8, color="#555555", x=0.01, ha="left")
     legend = axes.legend(loc="upper left", frameon=False)
@@ -201,7 +203,9 @@ def _clusters(figure: Figure, axes: Axes, points: Sequence[Point]) -> list[dict[
         place = axes.transData.transform((point.intensity, point.rate))
         radius = math.sqrt(_area(point.share) / math.pi) * figure.dpi / 72
         for cluster in clusters:
-            if cluster["phase"] == point.phase and math.dist(cluster["place"], place) < max(near, cluster["radius"]):
+            if cluster["phase"] == point.phase and math.dist(cluster["place"], place) < max(
+                near, cluster["radius"]
+            ):
                 cluster["lines"].append(_label(point))
                 break
         else:
@@ -218,7 +222,7 @@ def _clusters(figure: Figure, axes: Axes, points: Sequence[Point]) -> list[dict[
 
 
 def _label(point: Point) -> str:
-    return f"{point.name} {point.share:.0%}" if point.share >= 0.005 else f"{point.name} <1%"  # noqa: PLR2004
+    return f"{point.name} {point.share:.0%}" if point.share >= 0.005 else f"{point.name} <1%"
 
 
 def draw_comparison(path: Path, title: str, results: dict[str, Values]) -> None:

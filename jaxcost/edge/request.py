@@ -112,11 +112,15 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{flag}", type=_seconds, default=0.0, metavar="TIME", help=text)
     group = parser.add_argument_group("plan")
     _add_numbers(group, _PLAN, Plan())
-    group = parser.add_argument_group("bits of an element", f"A number in (0, 32], or one of {', '.join(FORMATS)}.")
+    group = parser.add_argument_group(
+        "bits of an element", f"A number in (0, 32], or one of {', '.join(FORMATS)}."
+    )
     for flag, text in _BITS.items():
         group.add_argument(f"--{flag}", type=_bits, default=16.0, metavar="BITS", help=f"{text} (default 16)")
     group = parser.add_argument_group("surroundings")
-    group.add_argument("--skew", type=read_number, metavar="N", help="unevenness of expert popularity, 0 for none")
+    group.add_argument(
+        "--skew", type=read_number, metavar="N", help="unevenness of expert popularity, 0 for none"
+    )
     group.add_argument(
         "--efficiency", metavar="NAME", help="ideal, typical or a file: achieved shares of the peaks"
     )
@@ -180,7 +184,9 @@ def measure(system: System, request: Request) -> Values:
     values = {path: (unit, float(value)) for path, unit, value in rows(report)}
     overflown = [path for path, (_, value) in values.items() if not math.isfinite(value)]
     if overflown:
-        raise InputError("sizes and rates for which every result is finite", path=overflown[0], given="overflow")
+        raise InputError(
+            "sizes and rates for which every result is finite", path=overflown[0], given="overflow"
+        )
     return values
 
 
@@ -188,7 +194,9 @@ def picture_path(text: str) -> Path:
     """Read the name of a picture to write."""
     path = Path(text)
     if path.suffix.lower() not in _PICTURES:
-        raise argparse.ArgumentTypeError(f"got {text[:60]!r}; expected a name ending in {', '.join(_PICTURES)}")
+        raise argparse.ArgumentTypeError(
+            f"got {text[:60]!r}; expected a name ending in {', '.join(_PICTURES)}"
+        )
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"got {text[:60]!r}; expected a name in a folder that exists")
     return path

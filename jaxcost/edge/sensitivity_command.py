@@ -29,7 +29,11 @@ def add_sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
     parser.add_argument("--metric", default="tpot", help=f"one of {', '.join(metric_names())} (default tpot)")
     parser.add_argument(
-        "--tau", type=read_number, default=0.05, metavar="N", help="softness of the limits, 0 to 1 (default 0.05)"
+        "--tau",
+        type=read_number,
+        default=0.05,
+        metavar="N",
+        help="softness of the limits, 0 to 1 (default 0.05)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, all leaves, instead of a table")
 
@@ -54,7 +58,9 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         knobs=Knobs(tau=args.tau),
     )
     if not all(math.isfinite(value) for _, value in found):
-        raise InputError(f"a request whose {args.metric} is positive and finite", path="--metric", given=args.metric)
+        raise InputError(
+            f"a request whose {args.metric} is positive and finite", path="--metric", given=args.metric
+        )
     leaves = {path: (unit, float(value)) for path, unit, value in rows(system)}
     if args.json:
         listed = [
@@ -77,7 +83,9 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         _table(found, leaves),
-        Text(f"Change of {args.metric} in percent where the number grows by one percent, at tau = {args.tau:g}."),
+        Text(
+            f"Change of {args.metric} in percent where the number grows by one percent, at tau = {args.tau:g}."
+        ),
     )
     return 0
 

@@ -51,15 +51,15 @@ _MEMORY = {
     "state": "state",
     "activations": "buffers",
 }
-_NARROWEST, _WIDEST, _UNKNOWN_WIDTH = 80, 120, 100
+_NARROWEST, _WIDEST = 100, 120  # narrower, numbers would be cut
 
 Values = dict[str, tuple[str, float]]
 Operator = dict[str, Any]
 
 
 def write(*parts: RenderableType) -> None:
-    """Print all parts at once, as wide as the terminal and no wider than is pleasant."""
-    width = shutil.get_terminal_size((_UNKNOWN_WIDTH, 24)).columns
+    """Print all parts at once, as wide as the terminal within reason."""
+    width = shutil.get_terminal_size((_NARROWEST, 24)).columns
     width = min(max(width, _NARROWEST), _WIDEST)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(file=io.StringIO(), width=width, force_terminal=in_colour, highlight=False)
@@ -70,7 +70,9 @@ def write(*parts: RenderableType) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], left: int = 1) -> Table:
+def plain_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], left: int = 1
+) -> Table:
     """Make a table of which the first `left` columns are words and the others numbers."""
     table = Table(
         title=title or None,
@@ -129,7 +131,13 @@ def margins_table(values: Values, without_target: Iterable[str]) -> Table:
         if key in free:
             rows.append((name, "", "no target"))
         elif margin < 0:
-            rows.append((Text(name, "red"), Text(_percent(margin, sign=True), "red bold"), Text("EXCEEDED", "red bold")))
+            rows.append(
+                (
+                    Text(name, "red"),
+                    Text(_percent(margin, sign=True), "red bold"),
+                    Text("EXCEEDED", "red bold"),
+                )
+            )
         else:
             rows.append((name, _percent(margin, sign=True), "holds"))
     return _unwrapped(plain_table("Margins", ("", "", ""), rows))
@@ -162,12 +170,18 @@ def operator_table(rows: Sequence[Operator], title: str) -> Table:
     for row in rows:
         cells = [Text(_seconds(row[leg]), "bold" if leg == row["binding"] else "dim") for leg in legs]
         table.add_row(
-            row["name"], _SHORT.get(row["binding"], row["binding"]), _seconds(row["seconds"]), f"{row['share']:.1%}", *cells
+            row["name"],
+            _SHORT.get(row["binding"], row["binding"]),
+            _seconds(row["seconds"]),
+            f"{row['share']:.1%}",
+            *cells,
         )
     return table
 
 
-def comparison_table(systems: Sequence[str], columns: Sequence[Values], without_target: Iterable[str]) -> Table:
+def comparison_table(
+    systems: Sequence[str], columns: Sequence[Values], without_target: Iterable[str]
+) -> Table:
     """Show systems side by side: the best of a row among those that fit is marked with a star."""
     free = set(without_target)
     table = plain_table("", ("", *systems), ())
@@ -216,6 +230,6 @@ def _seconds(value: float) -> str:
 
 
 def _percent(share: float, *, sign: bool = False) -> str:
-    if abs(share) >= 100:  # noqa: PLR2004, beyond ten thousand percent digits no longer help
+    if abs(share) >= 100:  # beyond ten thousand percent further digits no longer help
         return f"{'+' if sign and share > 0 else ''}{number(100 * share)}%"
     return f"{100 * share:{'+' if sign else ''}.1f}%"
