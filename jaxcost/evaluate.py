@@ -18,7 +18,7 @@ from jaxcost.physics.ops import step_table
 from jaxcost.physics.roofline import OpTimes, op_times, rates
 from jaxcost.physics.shards import Shards, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
-from jaxcost.report import Margins, Report, Schedule
+from jaxcost.report import Margins, Report, Schedule, Timing
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -83,48 +83,45 @@ def _evaluate(
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
     steps = jax.tree.map(
-        lambda *x: jnp.stack([jnp.asarray(v, tau.dtype) for v in x]),
+        lambda *x: jnp.stack([jnp.asarray(v, jnp.result_type(tau)) for v in x]),
         (prefill_group, mixed_group),
         (decode_group, nobody),
     )
     (prefill, prefill_energy), (decode, decode_energy) = fence(_unstack(jax.lax.map(run, steps)), one)
-    report = Report(
-        prefill=prefill,
-        decode=decode,
-        schedule=schedule,
-        memory=memory_use(
-            model,
-            plan,
-            shards,
-            sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
-            context=_context(traffic) + traffic.output,
-            step_tokens=jnp.maximum(_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)),
-        ),
-        energy=_energy_per_token(prefill_energy, decode_energy, schedule),
-        usd=None,
-        carbon=None,
-        margins=None,
-    )
-    chip_seconds = schedule.chips / report.tokens_per_second
+    timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
+    chip_seconds = schedule.chips / timing.tokens_per_second
     energy = replace(
-        report.energy, idle=chip_seconds * chip.idle_power, host=chip_seconds * system.host.power
+        _energy_per_token(prefill_energy, decode_energy, schedule),
+        idle=chip_seconds * chip.idle_power,
+        host=chip_seconds * system.host.power,
     )
     metered = metered_energy(system, prices, energy=energy.total, chip_seconds=chip_seconds)
+    memory = memory_use(
+        model,
+        plan,
+        shards,
+        sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
+        context=_context(traffic) + traffic.output,
+        step_tokens=jnp.maximum(_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)),
+    )
     power = chip.idle_power + jnp.maximum(
         smooth.safe_div(prefill_energy.dynamic, prefill.total),
         smooth.safe_div(decode_energy.dynamic, decode.total),
     )
-    return replace(
-        report,
+    return Report(
+        prefill=prefill,
+        decode=decode,
+        schedule=schedule,
+        memory=memory,
         energy=energy,
         usd=cost_per_token(system, prices, chip_seconds=chip_seconds, metered=metered),
         carbon=carbon_per_token(system, prices, chip_seconds=chip_seconds, metered=metered),
         margins=Margins(
-            memory=1 - report.memory.used / chip.memory.capacity,
+            memory=1 - memory.used / chip.memory.capacity,
             chips=1 - schedule.chips / system.chips,
             power=1 - power / chip.tdp,
-            ttft=1 - smooth.safe_div(report.ttft, traffic.ttft_target),
-            tpot=1 - smooth.safe_div(report.tpot, traffic.tpot_target),
+            ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
+            tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
         ),
     )
 
@@ -142,9 +139,7 @@ def _tokens(group: Group) -> Scalar:
     return group.sequences * group.new
 
 
-def _steps(
-    model: Model, traffic: Traffic, plan: Plan, tau: Scalar
-) -> tuple[Group, Group, Group, Schedule]:
+def _steps(model: Model, traffic: Traffic, plan: Plan, tau: Scalar) -> tuple[Group, Group, Group, Schedule]:
     """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
 
     A decode step yields 1 token; with a draft of g tokens accepted with probability p each it yields
@@ -251,6 +246,4 @@ def _energy_per_token(prefill: Energy, decode: Energy, s: Schedule) -> Energy:
     prefill_runs = jnp.where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
     decode_runs = s.decode_steps * s.pure_share + s.block_runs
     tokens = s.requests * s.output
-    return jax.tree.map(
-        lambda a, b: (prefill_runs * a + decode_runs * b) * s.chips / tokens, prefill, decode
-    )
+    return jax.tree.map(lambda a, b: (prefill_runs * a + decode_runs * b) * s.chips / tokens, prefill, decode)

@@ -9,7 +9,7 @@ from jaxcost.physics.energy import Energy
 from jaxcost.physics.roofline import OpTimes
 from jaxcost.physics.tco import Cost
 
-__all__ = ["Margins", "Report", "Schedule"]
+__all__ = ["Margins", "Report", "Schedule", "Timing"]
 
 
 @pytree
@@ -49,17 +49,12 @@ class Margins:
 
 
 @pytree
-class Report:
-    """Everything one evaluation knows. Energy, cost and carbon are per output token."""
+class Timing:
+    """When tokens come, from the two steps and the schedule."""
 
     prefill: OpTimes = field(doc="the prefill (or mixed) step, operator by operator")
     decode: OpTimes = field(doc="the decode step, operator by operator")
     schedule: Schedule = field(doc="how the steps make up the service")
-    memory: MemoryUse = field(doc="bytes on the fullest chip")
-    energy: Energy = field(doc="joules per output token, all chips")
-    usd: Cost = field(doc="dollars per million output tokens")
-    carbon: Carbon = field(doc="grams of CO2e per million output tokens")
-    margins: Margins = field(doc="slack of every constraint")
 
     @derived("s")
     def ttft(self) -> Scalar:
@@ -95,6 +90,17 @@ class Report:
     def decode_tokens_per_second(self) -> Scalar:
         """Output tokens per second while decoding: requests / TPOT."""
         return self.schedule.requests / self.tpot
+
+
+@pytree
+class Report(Timing):
+    """Everything one evaluation knows. Energy, cost and carbon are per output token."""
+
+    memory: MemoryUse = field(doc="bytes on the fullest chip")
+    energy: Energy = field(doc="joules per output token, all chips")
+    usd: Cost = field(doc="dollars per million output tokens")
+    carbon: Carbon = field(doc="grams of CO2e per million output tokens")
+    margins: Margins = field(doc="slack of every constraint")
 
     @derived("J/token")
     def joules_per_token(self) -> Scalar:

@@ -101,7 +101,7 @@ def test_negative_margins_are_said_in_a_word(capsys):
     assert status == 0
     assert out.count("EXCEEDED") >= 2
     status, out, _ = run(capsys, "evaluate", *MODEL, "--system", "h100-sxm-x8", "--json")
-    assert json.loads(out)["exceeded"] == ["memory"]
+    assert "memory" in json.loads(out)["exceeded"]
 
 
 def test_typical_efficiency_is_named(capsys):

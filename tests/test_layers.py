@@ -7,7 +7,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxcost"
 LAYERS = ("core", "spec", "physics", "evaluate", "explore", "edge")
-FORBIDDEN_BELOW_EDGE = {"pydantic", "ruamel", "pint", "matplotlib", "rich", "argparse", "pyarrow", "pandas", "json", "os"}
+FORBIDDEN_BELOW_EDGE = {
+    "pydantic",
+    "ruamel",
+    "pint",
+    "matplotlib",
+    "rich",
+    "argparse",
+    "pyarrow",
+    "pandas",
+    "json",
+    "os",
+}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in {"evaluate", "report"})
 
 
@@ -34,7 +45,9 @@ def test_imports_only_go_down(path):
             assert layer_of(module) <= own, f"{path.name} imports {module} from a layer above"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if "edge" not in p.parts], ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if "edge" not in p.parts], ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_only_the_edge_reads_writes_or_prints(path):
     for module in imports(path):
         assert module.split(".")[0] not in FORBIDDEN_BELOW_EDGE, f"{path.name} imports {module}"

@@ -63,7 +63,7 @@ def test_canonical_makes_one_dtype_and_one_compilation():
 
 
 def test_mutable_static_fields_are_refused():
-    with pytest.raises(TypeError, match="Part.name is static"):
+    with pytest.raises(TypeError, match=r"Part\.name is static"):
         canonical(Part(name=["a"]))
 
 

@@ -45,7 +45,9 @@ def test_equals_a_loop(space, result):
         d = jc.design_at(space, np.int32(index))
         report = jc.evaluate(d.system, d.model, d.traffic, d.plan, prices=d.prices)
         np.testing.assert_allclose(result.column("tpot")[index], report.tpot, rtol=2e-6)
-        np.testing.assert_allclose(result.column("margins.memory")[index], report.margins.memory, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            result.column("margins.memory")[index], report.margins.memory, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_chunk_and_devices_do_not_matter(space, result):

@@ -1,0 +1,1 @@
+"""Foundation: trees, smooth operators, units of text. No domain words."""

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Scalar", "canonical", "derived", "field", "leaf_fields", "pytree", "replace", "replace_at", "rows"]
+__all__ = [
+    "Scalar",
+    "canonical",
+    "derived",
+    "field",
+    "leaf_fields",
+    "pytree",
+    "replace",
+    "replace_at",
+    "rows",
+]
 
 T = TypeVar("T")
 
@@ -25,9 +35,7 @@ else:
 _STATIC_TYPES = (str, int, bool, tuple)
 
 
-def field(
-    unit: str = "", doc: str = "", *, default: Any = dataclasses.MISSING, static: bool = False
-) -> Any:
+def field(unit: str = "", doc: str = "", *, default: Any = dataclasses.MISSING, static: bool = False) -> Any:
     """Declare one field: its SI unit ("1" for a ratio or a count), what it means, and its default.
 
     A default that is itself a tree is given as a zero-argument factory (a class or a function).
@@ -38,9 +46,7 @@ def field(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclass_transform(
-    frozen_default=True, kw_only_default=True, eq_default=False, field_specifiers=(field,)
-)
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False, field_specifiers=(field,))
 def pytree(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass and a JAX tree node."""
     made = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
@@ -139,13 +145,22 @@ def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
                 out += rows(item, f"{prefix}{name}.")
         else:
             out.append((path, f.metadata["unit"], value))
-    for name, member in vars(type(tree)).items():
-        if isinstance(member, derived):
-            out.append((f"{prefix}{name}", member.unit, getattr(tree, name)))
+    for name, total in totals(type(tree)).items():
+        out.append((f"{prefix}{name}", total.unit, getattr(tree, name)))
     return out
 
 
-class derived(functools.cached_property):  # noqa: N801, used as a decorator
+def totals(cls: type) -> dict[str, "derived"]:
+    """Map the names of a tree class's `derived` totals to them, inherited ones first."""
+    return {
+        name: member
+        for base in reversed(cls.__mro__)
+        for name, member in vars(base).items()
+        if isinstance(member, derived)
+    }
+
+
+class derived(functools.cached_property):
     """A total over the leaves of a tree, computed once an instance, with its unit: `@derived("s")`."""
 
     def __init__(self, unit: str) -> None:

@@ -42,7 +42,7 @@ def _maximum(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
 
 
 @maximum.defjvp
-def _maximum_jvp(primals, tangents):  # noqa: ANN001, ANN202
+def _maximum_jvp(primals, tangents):
     # Written out, so that the backward pass is two products and no branch: dm/da = (1 + (a - b + 2 tau^2 b)/r)/2.
     a, b, tau = primals
     da, db, dtau = tangents
@@ -91,7 +91,7 @@ def _stair(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
 
 
 @ceil_div.defjvp
-def _ceil_div_jvp(primals, tangents):  # noqa: ANN001, ANN202
+def _ceil_div_jvp(primals, tangents):
     a, b, tau = primals
     da, db, dtau = tangents
     floor, v = _stair(a, b, tau)

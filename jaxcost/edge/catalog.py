@@ -1,6 +1,7 @@
 """Named parts: from the files of configs/, or a user's own, to the trees that are evaluated."""
 
 import functools
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _parsed(path: Path, modified: int) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         return _parsed(path, path.stat().st_mtime_ns)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # read_yaml tells what is wrong with the path
         return read_yaml(path)
 
 
@@ -135,10 +136,14 @@ def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float
     return out
 
 
-def _positive(values: dict[str, float], required: tuple[str, ...], file: Path, prefix: str) -> dict[str, float]:
+def _positive(
+    values: dict[str, float], required: tuple[str, ...], file: Path, prefix: str
+) -> dict[str, float]:
     for field in required:
         if values.get(field, 1.0) <= 0:
-            raise InputError("more than zero", file=_shown(file), path=f"{prefix}{field}", given=values[field])
+            raise InputError(
+                "more than zero", file=_shown(file), path=f"{prefix}{field}", given=values[field]
+            )
     return values
 
 
@@ -189,7 +194,7 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         path,
         "compute.",
     )
-    for wider, narrower in zip(_PRECISIONS[:-1], _PRECISIONS[1:], strict=True):
+    for wider, narrower in itertools.pairwise(_PRECISIONS):
         compute.setdefault(narrower, compute[wider])
     compute.setdefault("flops_32", compute["vector_flops"])
     memory = _positive(quantities(part.memory, path, "memory."), ("capacity", "bandwidth"), path, "memory.")
@@ -298,7 +303,7 @@ def load_model(name: str) -> Model:
     Raises:
         InputError: no such name, or a config that cannot be read, naming the field.
     """
-    from jaxcost.edge.hf import read_hf_config  # noqa: PLC0415
+    from jaxcost.edge.hf import read_hf_config
 
     if isinstance(name, str) and name.strip() and (_looks_like_path(name) or Path(name).is_dir()):
         path = Path(name).expanduser()
@@ -319,8 +324,9 @@ def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str,
     """List (path, value, unit, source, date, kind, low, high) of every number of a part."""
     if kind in {"models", "spaces"}:
         data = _read(_find(kind, name))
-        meta = tuple(str(data.get(key, "")) for key in ("source", "date", "kind"))
-        return [(f"config.{k}", v, "1", *meta, None, None) for k, v in data.get("config", {}).items()]
+        source, date, basis = (str(data.get(key, "")) for key in ("source", "date", "kind"))
+        config = data.get("config", {})
+        return [(f"config.{k}", v, "1", source, date, basis, None, None) for k, v in config.items()]
     part, _ = _load(kind, _chip_name(name) if kind == "chips" else name)
     return list(_entries(part, ""))
 

@@ -17,8 +17,8 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, not text, empty, broken, holds a key twice, or is no mapping.
     """
-    from ruamel.yaml import YAML  # noqa: PLC0415
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError  # noqa: PLC0415
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     text = _read_text(Path(path), "a YAML file")
     try:
@@ -41,9 +41,15 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """
     text = _read_text(Path(path), "a Hugging Face config.json")
     try:
-        data = json.loads(text, parse_constant=lambda name: _refuse(name, path), object_pairs_hook=_once(path))
+        data = json.loads(
+            text, parse_constant=lambda name: _refuse(name, path), object_pairs_hook=_once(path)
+        )
     except json.JSONDecodeError as error:
         raise InputError(f"valid JSON ({error.msg})", file=path, path=f"line {error.lineno}") from None
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError("valid JSON (a number has too many digits)", file=path) from None
     except RecursionError:
         raise InputError("valid JSON (nested too deeply)", file=path) from None
     return _mapping(data, path)
@@ -66,9 +72,13 @@ def _once(path: object) -> Any:
 
 
 def _read_text(path: Path, wanted: str) -> str:
-    if path.is_dir():
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except OSError as error:  # a name too long
+        raise InputError(f"{wanted} that can be read ({error.strerror})", file=str(path)[:200]) from None
+    if folder:
         raise InputError(f"{wanted}, not a folder", file=path)
-    if not path.exists():
+    if not there:
         raise InputError(f"{wanted} that exists", file=path)
     if path.suffix in {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".npz"}:
         raise InputError(f"{wanted}; this holds weights, its config stands beside it", file=path)

@@ -30,7 +30,13 @@ class InputError(ValueError):
         suggestion: str | None = None,
     ) -> None:
         """Compose the line from its parts; parts that are absent are left out."""
-        self.file, self.path, self.given, self.expected, self.suggestion = file, path, given, expected, suggestion
+        self.file, self.path, self.given, self.expected, self.suggestion = (
+            file,
+            path,
+            given,
+            expected,
+            suggestion,
+        )
         parts = [str(p) for p in (file, path) if p not in (None, "")]
         text = f"expected {expected}"
         if given is not None:

@@ -102,7 +102,7 @@ def _print(name: str, efficiency: str, request: Request, system: System, values:
         Text(f"{chips}; {request_line(request)}"),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
-        side_by_side,
+        tables.unwrapped(side_by_side),
     ]
     titles = (
         {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES

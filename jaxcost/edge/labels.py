@@ -116,8 +116,8 @@ def _alone(box: Box, place: Sequence[float], there: _There) -> float:
     hidden = sum(_overlap(box, other) for other in there.markers)
     hidden += 20 * sum(_overlap(box, other) for other in there.texts)
     crossed = sum(_through(place, end, m) for m in there.markers if math.dist(_middle(m), place) > 1)
-    over = sum(_through(*ends, box) for ends in there.roofs)
-    over += 0.1 * sum(_cross(place, end, *ends) for ends in there.roofs)
+    over = sum(_through(ends[0], ends[1], box) for ends in there.roofs)
+    over += 0.1 * sum(_cross(place, end, ends[0], ends[1]) for ends in there.roofs)
     struck = sum(_through(place, end, other) for other in there.texts)
     away = math.dist(place, end)
     return 1e3 * outside + 10 * hidden + 150 * crossed + 800 * over + 2000 * struck + 2 * away

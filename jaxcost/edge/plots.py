@@ -1,4 +1,4 @@
-"""Pictures: the roofline of one evaluation, and bars of several. Colours are Okabe and Ito's, safe for all eyes."""
+"""Pictures: the roofline of one evaluation, bars of several, in colours safe for all eyes (Okabe and Ito)."""
 
 import dataclasses
 import itertools
@@ -88,7 +88,7 @@ def _operand_bits(name: str, plan: Plan) -> float:
 
 
 def draw_roofline(path: Path, title: str, system: System, request: Request, values: Values) -> None:
-    """Draw both phases under the roofs of memory and of every engine in use, and save by the name's suffix."""
+    """Draw both phases under the roofs of memory and of the engines in use, and save it."""
     points, left_out = roofline_points(system, request, values)
     with mpl.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(10, 6.4), layout="constrained")
@@ -110,7 +110,7 @@ def draw_roofline(path: Path, title: str, system: System, request: Request, valu
             )
         _finish_axes(figure, axes, title, request, left_out)
         bandwidth = float(system.chip.memory.bandwidth) * float(system.chip.efficiency.memory)
-        _name_slope(axes, lines[0], f"memory: {engineering(bandwidth, 'B/s')}")
+        _name_slope(axes, lines[0], f"memory: {engineering(bandwidth, 'B/s')}", points)
         place_labels(figure, axes, _clusters(figure, axes, points), lines)
         _save(figure, path)
 
@@ -128,7 +128,7 @@ def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tup
     low = min([p.intensity for p in points] + [ridge / 30]) / 2.5
     high = max([p.intensity for p in points] + [ridge * 10]) * 2.5
     floor = min([p.rate for p in points] + [low * bandwidth]) / 2
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, most * 8))
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(floor, most * 6))
     slope = np.geomspace(low, ridge, 60)
     lines = [(slope, slope * bandwidth)]
     axes.plot(*lines[0], color="black", linewidth=1.6, zorder=2)
@@ -141,28 +141,32 @@ def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tup
         lines.append((flat, np.full_like(flat, rate)))
         axes.plot(*lines[-1], color="black", linewidth=1.6 if dash == "-" else 1.2, linestyle=dash, zorder=2)
         axes.annotate(
-            f"{name}: {engineering(rate, 'FLOP/s')}, ridge {engineering(knee, 'FLOP/B')}",
+            f"{name}, {engineering(rate, 'FLOP/s')}\nridge {engineering(knee, 'FLOP/B')}",
             (high, rate),
-            xytext=(-2, 13 if dash == "-" else 4),
+            xytext=(5, 0),
             textcoords="offset points",
-            ha="right",
-            va="bottom",
+            va="center",
             fontsize=9,
+            annotation_clip=False,
         )
     return lines
 
 
-def _name_slope(axes: Axes, line: tuple[np.ndarray, np.ndarray], name: str) -> None:
-    """Write along the memory roof, turned as the roof is on the page; the layout must stand."""
+def _name_slope(axes: Axes, line: tuple[np.ndarray, np.ndarray], name: str, points: Sequence[Point]) -> None:
+    """Write along the memory roof where points are far, turned as the roof is on the page."""
     dots = axes.transData.transform(np.column_stack(line))
     (x0, y0), (x1, y1) = dots[0], dots[-1]
+    taken = np.log([p.intensity for p in points])
+    inner = range(len(dots) // 6, len(dots) * 5 // 6)
+    middle = max(inner, key=lambda i: np.min(np.abs(np.log(line[0][i]) - taken), initial=np.inf))
     axes.annotate(
         name,
-        (line[0][len(dots) // 3], line[1][len(dots) // 3]),
+        (line[0][middle], line[1][middle]),
         xytext=(-5, 6),
         textcoords="offset points",
         rotation=math.degrees(math.atan2(y1 - y0, x1 - x0)),
         rotation_mode="anchor",
+        ha="center",
         va="bottom",
         fontsize=9,
     )

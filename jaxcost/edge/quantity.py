@@ -47,7 +47,8 @@ token = [token]
 ratio = []
 percent = 0.01 * ratio
 """
-_FORM = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
+_FORM = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
+_POWER = re.compile(r"(?<=[A-Za-z)])\s*(?:\^|\*\*)\s*\(?-?\d\)?(?![\d^*])|(?<![A-Za-z0-9])1(?![A-Za-z0-9])")
 _EXAMPLES = {
     "B/s": "3.35 TB/s",
     "B": "80 GB",
@@ -73,7 +74,7 @@ _EXAMPLES = {
 
 @functools.cache
 def _registry() -> Any:
-    import pint  # noqa: PLC0415, imported where needed: it costs 0.1 s
+    import pint
 
     registry = pint.UnitRegistry(None, cache_folder=None)
     for line in _UNITS.strip().splitlines():
@@ -108,7 +109,10 @@ def parse_quantity(given: object, unit: str, *, file: object = None, path: str =
             raise fail()
         number, text = float(form[1]), form[2]
     else:
-        number, text = float(given), ""
+        try:
+            number, text = float(given), ""
+        except OverflowError:
+            raise fail(", finite and not negative") from None
     if not text and unit != "1":
         raise fail(" with its unit")
     value = number * _factor(text, unit, fail) if text else number
@@ -120,12 +124,14 @@ def parse_quantity(given: object, unit: str, *, file: object = None, path: str =
 def _factor(text: str, unit: str, fail: Any) -> float:
     if len(text) > 40 or not re.fullmatch(r"[A-Za-z0-9%/*^ ()\-]+", text):
         raise fail()
+    if re.search(r"\d|\^|\*\*", _POWER.sub("", text)):  # a tower of powers would take Pint forever
+        raise fail()
     if re.search(r"(?<![A-Za-z])[kKMGTPmgtp]i?b(?![A-Za-z])", text):
         raise fail(" (a lone b could be a bit or a byte: write bit or B)")
     if re.search(r"(?<![A-Za-z])[kmgtp]B(?![A-Za-z])", text) and not re.search(r"(?<![A-Za-z])kB", text):
         raise fail(" (prefixes above kilo are capitals: GB, TB)")
     registry = _registry()
-    import pint  # noqa: PLC0415
+    import pint
 
     try:
         found = registry.parse_units(text.replace("%", "percent"))

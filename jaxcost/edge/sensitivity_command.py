@@ -84,7 +84,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         Text(""),
         _table(found, leaves),
         Text(
-            f"Change of {args.metric} in percent where the number grows by one percent, at tau = {args.tau:g}."
+            f"Percent by which {args.metric} moves when the number grows by one percent; tau = {args.tau:g}."
         ),
     )
     return 0

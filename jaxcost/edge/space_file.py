@@ -38,13 +38,17 @@ def read_space(name: str) -> tuple[Space, str, str]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else configs_root() / "spaces" / f"{name}.yaml"
     if not name.endswith((".yaml", ".yml")) and not path.exists():
         raise InputError(
-            "a space among configs/spaces, or a YAML path", given=name, suggestion=nearest(name, names("spaces"))
+            "a space among configs/spaces, or a YAML path",
+            given=name,
+            suggestion=nearest(name, names("spaces")),
         )
     data = read_yaml(path)
     shown = path.name
     for key in data:
         if key not in _KEYS:
-            raise InputError("one of " + ", ".join(_KEYS), file=shown, path=key, suggestion=nearest(key, _KEYS))
+            raise InputError(
+                "one of " + ", ".join(_KEYS), file=shown, path=key, suggestion=nearest(key, _KEYS)
+            )
     systems, models = _names(data, "systems", shown), _names(data, "models", shown)
     efficiency = str(data.get("efficiency", "ideal"))
     base = Design(
@@ -152,11 +156,16 @@ def _range(given: dict[str, Any], unit: str, where: str, file: str) -> list[floa
     parts = given.get(kind)
     if kind not in {"log", "linear"} or len(given) != 1 or not isinstance(parts, list) or len(parts) != 3:
         raise InputError(
-            "{log: [low, high, count]} or {linear: [low, high, count]}", file=file, path=where, given=repr(given)
+            "{log: [low, high, count]} or {linear: [low, high, count]}",
+            file=file,
+            path=where,
+            given=repr(given),
         )
     low, high = (_number(v, unit, where, file) for v in parts[:2])
     count = parts[2]
     if not isinstance(count, int) or count < 2 or high <= low or (kind == "log" and low <= 0):
-        raise InputError("0 < low < high and a whole count of at least 2", file=file, path=where, given=repr(parts))
+        raise InputError(
+            "0 < low < high and a whole count of at least 2", file=file, path=where, given=repr(parts)
+        )
     steps = np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
     return [float(x) for x in steps]

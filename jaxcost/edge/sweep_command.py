@@ -17,7 +17,7 @@ from jaxcost.edge.space_file import leaf_units, read_space
 from jaxcost.edge.tables import plain_table, write
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Design, design_at, digits
-from jaxcost.explore.sweep import METRICS, Sweep, sweep
+from jaxcost.explore.sweep import Sweep, sweep
 
 __all__ = ["add_sweep_arguments", "sweep_command"]
 
@@ -84,7 +84,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     else:
         _print_tables(result, best, objective, slopes, seconds, title)
     if args.plot is not None:
-        from jaxcost.edge.sweep_plot import draw_sweep  # noqa: PLC0415, matplotlib only where needed
+        from jaxcost.edge.sweep_plot import draw_sweep
 
         draw_sweep(args.plot, title, result, best)
     if args.save is not None:
@@ -102,7 +102,9 @@ def _use_all_cores() -> None:
 
 def _progress(total: int) -> Any:
     def show(done: int) -> None:
-        print(f"\r{done:,} of {total:,} designs", end="" if done < total else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{done:,} of {total:,} designs", end="" if done < total else "\n", file=sys.stderr, flush=True
+        )
 
     return show
 
@@ -141,7 +143,12 @@ def _axis_text(result: Sweep, path: str, value: float) -> str:
 
 
 def _print_tables(
-    result: Sweep, best: np.ndarray, objective: str, slopes: list[tuple[str, float]], seconds: float, title: str
+    result: Sweep,
+    best: np.ndarray,
+    objective: str,
+    slopes: list[tuple[str, float]],
+    seconds: float,
+    title: str,
 ) -> None:
     place = coordinates(result, best)
     size = result.space.size
@@ -154,7 +161,10 @@ def _print_tables(
             str(rank + 1),
             str(place["model"][rank]),
             str(place["system"][rank]),
-            *(engineering(float(result.column(name)[i]), _UNITS[name]).removesuffix(cut) for name, _, cut in _SHOWN),
+            *(
+                engineering(float(result.column(name)[i]), _UNITS[name]).removesuffix(cut)
+                for name, _, cut in _SHOWN
+            ),
         ]
         for rank, i in enumerate(best)
     ]
@@ -186,7 +196,7 @@ def _short(path: str) -> str:
 def _print_json(
     result: Sweep, best: np.ndarray, objective: str, slopes: list[tuple[str, float]], seconds: float
 ) -> None:
-    import json  # noqa: PLC0415
+    import json
 
     place = coordinates(result, best)
     designs = [
@@ -218,8 +228,8 @@ def _plain(value: Any) -> Any:
 
 def save(path: Path, result: Sweep) -> None:
     """Write every design with its coordinates and metrics to Parquet, units in the schema's metadata."""
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     place = coordinates(result, np.arange(result.space.size))
     leaves = leaf_units(result.space.base)

@@ -49,7 +49,9 @@ def draw_sweep(path: Path, title: str, result: Sweep, best: np.ndarray) -> None:
         for direction in (axes.xaxis, axes.yaxis):
             direction.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             direction.set_minor_formatter(NullFormatter())
-    handles = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    handles = {str(line.get_label()): line for axes in figure.axes for line in axes.lines}
     figure.legend(handles.values(), handles.keys(), frameon=False, fontsize=9, loc="outside right upper")
-    figure.suptitle(f"{title}\nlowest cost of any design at least this fast, {space.size:,} designs", fontsize=11)
+    figure.suptitle(
+        f"{title}\nlowest cost of any design at least this fast, {space.size:,} designs", fontsize=11
+    )
     figure.savefig(path, dpi=160)

@@ -27,6 +27,7 @@ __all__ = [
     "operator_table",
     "operators",
     "plain_table",
+    "unwrapped",
     "write",
 ]
 
@@ -51,7 +52,7 @@ _MEMORY = {
     "state": "state",
     "activations": "buffers",
 }
-_NARROWEST, _WIDEST = 100, 120  # narrower, numbers would be cut
+_NARROWEST, _WIDEST = 100, 140
 
 Values = dict[str, tuple[str, float]]
 Operator = dict[str, Any]
@@ -62,9 +63,10 @@ def write(*parts: RenderableType) -> None:
     width = shutil.get_terminal_size((_NARROWEST, 24)).columns
     width = min(max(width, _NARROWEST), _WIDEST)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    console = Console(file=io.StringIO(), width=width, force_terminal=in_colour, highlight=False)
+    console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=in_colour, highlight=False)
     for part in parts:
-        console.print(part)
+        rigid = isinstance(part, Table) and all(column.no_wrap for column in part.columns)
+        console.print(part, width=max(width, _WIDEST) if rigid else width)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line.rstrip() for line in text.splitlines()]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -80,6 +82,7 @@ def plain_table(
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
         show_header=any(columns),
     )
     for index, name in enumerate(columns):
@@ -89,7 +92,8 @@ def plain_table(
     return table
 
 
-def _unwrapped(table: Table) -> Table:
+def unwrapped(table: Table) -> Table:
+    """Keep every cell on one line and whole, even beyond the terminal's edge."""
     for column in table.columns:
         column.no_wrap = True
     return table
@@ -98,7 +102,7 @@ def _unwrapped(table: Table) -> Table:
 def headline_table(values: Values) -> Table:
     """Show the totals of a report."""
     rows = [(name, engineering(values[path][1], values[path][0])) for path, name, _ in HEADLINE]
-    return _unwrapped(plain_table("Results", ("", ""), rows))
+    return unwrapped(plain_table("Results", ("", ""), rows))
 
 
 def memory_table(values: Values, capacity: float) -> Table:
@@ -114,7 +118,7 @@ def memory_table(values: Values, capacity: float) -> Table:
         (Text("used", style), Text(engineering(used, "B"), style), Text(_percent(used / capacity), style))
     )
     rows.append(("capacity", engineering(capacity, "B"), ""))
-    return _unwrapped(plain_table("Memory of the fullest chip", ("", "", ""), rows))
+    return unwrapped(plain_table("Memory of the fullest chip", ("", "", ""), rows))
 
 
 def exceeded(values: Values) -> list[str]:
@@ -140,7 +144,7 @@ def margins_table(values: Values, without_target: Iterable[str]) -> Table:
             )
         else:
             rows.append((name, _percent(margin, sign=True), "holds"))
-    return _unwrapped(plain_table("Margins", ("", "", ""), rows))
+    return unwrapped(plain_table("Margins", ("", "", ""), rows))
 
 
 def operators(values: Values, phase: str) -> list[Operator]:
@@ -166,7 +170,7 @@ def operator_table(rows: Sequence[Operator], title: str) -> Table:
     """Show the time of every operator present, what binds it, and its legs; the longest leg is bold."""
     legs = [leg for leg in LEGS if any(row[leg] > 0 for row in rows)]
     headings = [_SHORT.get(leg, leg) for leg in legs]
-    table = _unwrapped(plain_table(title, ("Operator", "Bound by", "Time", "Share", *headings), (), left=2))
+    table = unwrapped(plain_table(title, ("Operator", "Bound by", "Time", "Share", *headings), (), left=2))
     for row in rows:
         cells = [Text(_seconds(row[leg]), "bold" if leg == row["binding"] else "dim") for leg in legs]
         table.add_row(

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxcost.core.pytree import Scalar, canonical
+from jaxcost.core.pytree import Scalar, canonical, totals
 from jaxcost.evaluate import evaluate
 from jaxcost.report import Report
 from jaxcost.spec.model import Model
@@ -19,7 +19,7 @@ _DEFAULT_TAU = 0.05
 
 def metric_names() -> tuple[str, ...]:
     """Return the names of the Report's totals, which are what `elasticities` takes."""
-    return tuple(name for name, member in vars(Report).items() if hasattr(member, "unit"))
+    return tuple(totals(Report))
 
 
 def elasticities(

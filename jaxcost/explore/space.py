@@ -4,7 +4,7 @@ Symbols: axis k has n_k values; a design's index is its mixed-radix number, the 
 """
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def design_at(space: Space, index: Scalar) -> Design:
     return design
 
 
-def _leaf(tree: object, path: str) -> Scalar:
+def _leaf(tree: Any, path: str) -> Any:
     for name in path.split("."):
         tree = getattr(tree, name)
-    return tree  # type: ignore[return-value]
+    return tree

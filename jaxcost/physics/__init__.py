@@ -1,0 +1,1 @@
+"""Verbs: one family of equations a file."""

@@ -69,8 +69,10 @@ def memory_use(
             model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),
         ),
     )
-    state = recurrence.layers * shards.state_share * (
-        recurrence.state * recurrence.state_bits + recurrence.convolution_state * plan.activation_bits
+    state = (
+        recurrence.layers
+        * shards.state_share
+        * (recurrence.state * recurrence.state_bits + recurrence.convolution_state * plan.activation_bits)
     )
     return MemoryUse(
         weights=dense * kept * plan.weight_bits / 8,

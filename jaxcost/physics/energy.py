@@ -45,7 +45,11 @@ def step_energy(
         return add(*(times(getattr(row, column), row.count) for row in table.rows))
 
     sent = [
-        count * (m.scale_up_bytes * fabric.scale_up.energy_per_byte + m.scale_out_bytes * fabric.scale_out.energy_per_byte)
+        count
+        * (
+            m.scale_up_bytes * fabric.scale_up.energy_per_byte
+            + m.scale_out_bytes * fabric.scale_out.energy_per_byte
+        )
         for count, m in messages.values()
     ]
     return Energy(

@@ -6,9 +6,6 @@ what one chip does in one layer, `count` the layers; an absent operator has coun
 K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
 """
 
-import functools
-import operator
-
 import jax
 import jax.numpy as jnp
 
@@ -42,7 +39,6 @@ class Op:
         doc="whose precision sets the matmul rate: weights, experts or cache", static=True, default="weights"
     )
 
-
     @property
     def bytes(self) -> Scalar:
         """Bytes moved to and from memory."""
@@ -57,7 +53,10 @@ def absent(x: Scalar) -> bool:
 def add(*parts: Scalar) -> Scalar:
     """Sum what is present."""
     present = [x for x in parts if not absent(x)]
-    return functools.reduce(operator.add, present) if present else 0.0
+    total = present[0] if present else 0.0
+    for x in present[1:]:
+        total = total + x
+    return total
 
 
 def times(amount: Scalar, factor: Scalar) -> Scalar:
@@ -106,7 +105,9 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
     dense = 1 - plan.weight_sparsity
     per_context_rank, per_expert_rank = 1 / plan.cp, 1 / plan.ep
 
-    def matmul(count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more) -> Op:  # noqa: ANN003
+    def matmul(
+        count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more
+    ) -> Op:
         return Op(
             count=count,
             matmul_flops=2 * tokens * parameters * dense,
@@ -176,17 +177,27 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
     table = {
         "embedding": Op(weight_bytes=m * d * weight, activation_bytes=m * d * act),
         "attention_qkv": matmul(
-            attention_layers, m, d * qkv_width, d, qkv_width, kv_bytes=m * kv_width * own_kv * kv * per_context_rank
+            attention_layers,
+            m,
+            d * qkv_width,
+            d,
+            qkv_width,
+            kv_bytes=m * kv_width * own_kv * kv * per_context_rank,
         ),
         "attention_full": attend(attention.full_layers, load.pairs, load.keys),
         "attention_window": attend(attention.window_layers, load.window_pairs, load.window_keys),
         "attention_out": matmul(attention_layers, m, query_width * d, query_width, d),
         "latent_qkv": Op(
             count=latent.layers,
-            matmul_flops=2 * (m * shards.latent_down + (load.absorbed_tokens + load.expanded_keys) * up) * dense,
+            matmul_flops=2
+            * (m * shards.latent_down + (load.absorbed_tokens + load.expanded_keys) * up)
+            * dense,
             weight_bytes=(shards.latent_down + up) * weight * dense,
             kv_bytes=m * latent_width * kv * per_context_rank,
-            activation_bytes=(m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width) * act,
+            activation_bytes=(
+                m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width
+            )
+            * act,
         ),
         "latent_attention": Op(
             count=latent.layers,
@@ -230,7 +241,9 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=load.logits * shards.vocabulary,
             activation_bytes=load.logits * shards.vocabulary * act,
         ),
-        "encoder": matmul(jnp.clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d),
+        "encoder": matmul(
+            jnp.clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
+        ),
         "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
     }
     return OpTable(rows=tuple(table.values()), names=tuple(table))

@@ -9,8 +9,6 @@ Its time is their maximum (smooth above tau = 0) plus the overhead of launching 
 and Patterson 2009 (doi 10.1145/1498765.1498785), with one leg an engine.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -98,7 +96,9 @@ def rates(chip: Chip, plan: Plan) -> Rates:
     )
 
 
-def op_times(table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: Rates, tau: Scalar) -> OpTimes:
+def op_times(
+    table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: Rates, tau: Scalar
+) -> OpTimes:
     """Time every row of the table, and behind them the messages, given as {name: (count, message)}."""
 
     def time(row: Op) -> OpTime:
@@ -108,9 +108,9 @@ def op_times(table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: 
             "vector": times(row.vector_flops, unit.seconds_per_vector_flop),
             "exponential": times(row.exponentials, unit.seconds_per_exponential),
         }
-        busy = functools.reduce(
-            lambda a, b: smooth.maximum(a, b, tau), [x for x in legs.values() if not absent(x)]
-        )
+        busy, *others = [x for x in legs.values() if not absent(x)]
+        for leg in others:
+            busy = smooth.maximum(busy, leg, tau)
         return OpTime(
             **{name: times(value, row.count) for name, value in legs.items()},
             seconds=(busy + unit.operator_overhead) * row.count,

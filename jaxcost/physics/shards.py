@@ -12,7 +12,15 @@ from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Shards", "StoredParameters", "active_parameters", "parameter_count", "shard", "stored_parameters", "total_parameters"]
+__all__ = [
+    "Shards",
+    "StoredParameters",
+    "active_parameters",
+    "parameter_count",
+    "shard",
+    "stored_parameters",
+    "total_parameters",
+]
 
 
 @pytree
@@ -106,9 +114,7 @@ def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     d, a, x = model.hidden, model.attention, model.experts
     query_width, kv_width = shards.heads * a.head_dim, 2 * shards.kv_heads * a.head_dim
     layers = a.full_layers + a.window_layers
-    attention = (
-        layers * d * query_width * (a.query_outputs + 1) + (layers - a.shared_layers) * d * kv_width
-    )
+    attention = layers * d * query_width * (a.query_outputs + 1) + (layers - a.shared_layers) * d * kv_width
     latent_out = shards.latent_heads * model.latent.value_dim * d
     latent = model.latent.layers * (shards.latent_down + shards.latent_up + latent_out)
     recurrence = model.recurrence.layers * model.recurrence.parameters * shards.state_share

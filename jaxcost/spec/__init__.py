@@ -1,0 +1,1 @@
+"""Nouns: what a system, a model, a traffic and a plan are, as data."""

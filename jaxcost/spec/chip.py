@@ -39,7 +39,9 @@ class Chip:
     efficiency: Efficiency = field(doc="achieved shares of the peaks", default=Efficiency)
     tdp: Scalar = field("W", "power the package may draw", default=0.0)
     idle_power: Scalar = field("W", "power drawn with no work", default=0.0)
-    energy_per_flop: Scalar = field("J/FLOP", "energy of a 16-bit matmul FLOP; in proportion to the bits", default=0.0)
+    energy_per_flop: Scalar = field(
+        "J/FLOP", "energy of a 16-bit matmul FLOP; in proportion to the bits", default=0.0
+    )
     energy_per_vector_flop: Scalar = field("J/FLOP", "energy of an element-wise FLOP", default=0.0)
     energy_per_exponential: Scalar = field("J", "energy of one exponential", default=0.0)
     on_chip_energy_per_byte: Scalar = field(

@@ -9,7 +9,9 @@ __all__ = ["Fabric", "Link"]
 class Link:
     """One level of the fabric as one chip sees it."""
 
-    bandwidth: Scalar = field("B/s", "bytes a second in each direction, all links of a chip together", default=0.0)
+    bandwidth: Scalar = field(
+        "B/s", "bytes a second in each direction, all links of a chip together", default=0.0
+    )
     latency: Scalar = field("s", "time of an empty message, software included", default=0.0)
     energy_per_byte: Scalar = field("J/B", "energy of a byte sent", default=0.0)
 

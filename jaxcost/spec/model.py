@@ -51,7 +51,9 @@ class Recurrence:
     inner_dim: Scalar = field("1", "width of the recurrent branch", default=0.0)
     state: Scalar = field("1", "elements of the state, per layer and sequence", default=0.0)
     state_bits: Scalar = field("bit", "bits of one state element", default=32.0)
-    convolution_state: Scalar = field("1", "elements of the convolution's tail, per layer and sequence", default=0.0)
+    convolution_state: Scalar = field(
+        "1", "elements of the convolution's tail, per layer and sequence", default=0.0
+    )
     matmul_flops: Scalar = field("FLOP", "matmul work per state element and token", default=0.0)
     vector_flops: Scalar = field("FLOP", "element-wise work per state element and token", default=0.0)
     exponentials: Scalar = field("1", "exponentials per state element and token", default=0.0)
@@ -76,7 +78,9 @@ class Experts:
     width: Scalar = field("1", "intermediate width of one routed expert", default=0.0)
     shared_width: Scalar = field("1", "intermediate width of all shared experts together", default=0.0)
     matrices: Scalar = field("1", "weight matrices: 3 with a gate, 2 without", default=3.0)
-    skew: Scalar = field("1", "squared coefficient of variation of expert popularity, 0 for uniform", default=0.0)
+    skew: Scalar = field(
+        "1", "squared coefficient of variation of expert popularity, 0 for uniform", default=0.0
+    )
 
 
 @pytree
@@ -101,6 +105,8 @@ class Model:
     )
     encoder_parameters: Scalar = field("1", "weights of a vision or audio encoder", default=0.0)
     encoder_ratio: Scalar = field("1", "encoder positions per token it gives the language model", default=1.0)
-    draft_parameters: Scalar = field("1", "weights of the built-in multi-token-prediction module", default=0.0)
+    draft_parameters: Scalar = field(
+        "1", "weights of the built-in multi-token-prediction module", default=0.0
+    )
     diffusion_block: Scalar = field("token", "tokens denoised together, 0 for autoregressive", default=0.0)
     diffusion_steps: Scalar = field("1", "denoising passes over one block", default=1.0)

@@ -13,8 +13,12 @@ class Prices:
     pue: Scalar = field("1", "facility power over IT power", default=1.2)
     lifetime: Scalar = field("s", "time over which hardware is written off", default=5 * 365.25 * 86400.0)
     datacenter: Scalar = field("USD/W", "construction cost of critical power", default=11.7)
-    datacenter_lifetime: Scalar = field("s", "time over which the building is written off", default=15 * 365.25 * 86400.0)
-    maintenance: Scalar = field("1/s", "yearly share of hardware cost spent on upkeep", default=0.05 / (365.25 * 86400.0))
+    datacenter_lifetime: Scalar = field(
+        "s", "time over which the building is written off", default=15 * 365.25 * 86400.0
+    )
+    maintenance: Scalar = field(
+        "1/s", "yearly share of hardware cost spent on upkeep", default=0.05 / (365.25 * 86400.0)
+    )
     utilization: Scalar = field("1", "share of its life the system serves traffic", default=0.6)
     grid_carbon: Scalar = field("kg/J", "CO2e of electric energy", default=0.481 / 3.6e6)
 

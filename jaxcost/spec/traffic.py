@@ -15,7 +15,9 @@ class Traffic:
     prompt: Scalar = field("token", "prompt tokens of a request, computed unless cached", default=1024.0)
     output: Scalar = field("token", "tokens generated per request", default=256.0)
     batch: Scalar = field("1", "requests in flight over the whole system", default=1.0)
-    prefix_hit: Scalar = field("1", "share of the prompt whose keys and values are cached already", default=0.0)
+    prefix_hit: Scalar = field(
+        "1", "share of the prompt whose keys and values are cached already", default=0.0
+    )
     retrieved: Scalar = field("token", "retrieved context, cached: read and not computed", default=0.0)
     encoder_tokens: Scalar = field("token", "tokens an encoder prefixes to the prompt", default=0.0)
     ttft_target: Scalar = field("s", "longest acceptable time to first token, 0 for none", default=0.0)
