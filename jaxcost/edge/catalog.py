@@ -2,13 +2,14 @@
 
 import functools
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from jaxcost.core.pytree import canonical
+from jaxcost.core.pytree import canonical, replace
 from jaxcost.edge import schema
 from jaxcost.edge.config import read_json, read_yaml
 from jaxcost.edge.errors import InputError, nearest
@@ -49,6 +50,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "grids": schema.GridFile,
     "spaces": None,
 }
+_LONGEST_NAME = 200  # longer ones a file system may refuse
 _PRECISIONS = ("flops_16", "flops_8", "flops_6", "flops_4")  # each falls back on the one before it
 
 
@@ -61,7 +63,7 @@ def configs_root() -> Path:
 
 def names(kind: str) -> list[str]:
     """List the names of one kind, such as "chips", in order."""
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise InputError("one of " + ", ".join(KINDS), given=kind, suggestion=nearest(kind, KINDS))
     return sorted(p.stem for p in (configs_root() / kind).glob("*.yaml"))
 
@@ -83,15 +85,22 @@ def _find(kind: str, name: str) -> Path:
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a name among {kind}, or a path", given=name)
     if _looks_like_path(name):
-        return Path(name).expanduser()
+        return _expanded(name)
     path = configs_root() / kind / f"{name}.yaml"
-    if not path.exists():
+    if len(name) > _LONGEST_NAME or not path.exists():
         known = names(kind)
         known += [alias for other in known for alias in _aliases(kind, other)]
         raise InputError(
             f"a name listed by `jaxcost list {kind}`, or a path", given=name, suggestion=nearest(name, known)
         )
     return path
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise InputError("a path whose home folder exists", given=name) from None
 
 
 def _looks_like_path(name: str) -> bool:
@@ -134,6 +143,18 @@ def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float
                             "low <= value <= high", file=shown, path=f"{path}.{bound}", given=str(given)
                         )
     return out
+
+
+def _within(file: Path, path: str, load: Any, *arguments: Any) -> Any:
+    """Load what a field of a file names; where the name is unknown, say in which field it stands."""
+    try:
+        return load(*arguments)
+    except InputError as error:
+        if error.file is not None or not path:
+            raise
+        raise InputError(
+            error.expected, file=_shown(file), path=path, given=error.given, suggestion=error.suggestion
+        ) from None
 
 
 def _positive(
@@ -181,6 +202,8 @@ def load_prices(name: str = "default") -> Prices:
 
 def _chip_name(name: str) -> str:
     """Resolve an alias."""
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        return name  # _find refuses it
     if _looks_like_path(name) or (configs_root() / "chips" / f"{name}.yaml").exists():
         return name
     return next((other for other in names("chips") if name in _aliases("chips", other)), name)
@@ -198,10 +221,10 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         compute.setdefault(narrower, compute[wider])
     compute.setdefault("flops_32", compute["vector_flops"])
     memory = _positive(quantities(part.memory, path, "memory."), ("capacity", "bandwidth"), path, "memory.")
-    kind = load_memory(part.memory.type)
+    kind = _within(path, "memory.type", load_memory, part.memory.type)
     energy = quantities(part.energy, path, "energy.")
-    silicon, silicon_path = _load("silicon", part.silicon)
-    process = quantities(silicon, silicon_path)
+    silicon, silicon_path = _within(path, "silicon", _load, "silicon", part.silicon)
+    process = _positive(quantities(silicon, silicon_path), ("good_share",), silicon_path, "")
     top = _positive(quantities(part, path), ("tdp",), path, "")
     chip = Chip(
         compute=Compute(**compute),
@@ -233,7 +256,7 @@ def load_chip(name: str, *, efficiency: str = "ideal") -> Chip:
 def _link(section: Any, path: Path, where: str) -> Link:
     if section is None:
         return Link()
-    fabric, fabric_path = _load("fabrics", section.fabric)
+    fabric, fabric_path = _within(path, f"{where}fabric", _load, "fabrics", section.fabric)
     q = quantities(fabric, fabric_path)
     bandwidth = quantities(section, path, where)["bandwidth"]
     return Link(bandwidth=bandwidth, latency=q["latency"], energy_per_byte=q["energy"])
@@ -245,12 +268,17 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
     Raises:
         InputError: no such name, or a broken file.
     """
+    if not isinstance(name, str) or (len(name) > _LONGEST_NAME and not _looks_like_path(name)):
+        raise InputError("a system of `jaxcost list systems`, `<chip>-x<N>`, or a YAML path", given=name)
     in_catalogue = not _looks_like_path(str(name)) and (configs_root() / "systems" / f"{name}.yaml").exists()
     if in_catalogue or _looks_like_path(str(name)):
         part, path = _load("systems", name)
-        if part.chips < 1:
-            raise InputError("at least 1", file=_shown(path), path="chips", given=part.chips)
-        chip, chip_part, chip_path = _chip(part.chip, part.efficiency or efficiency)
+        if not 1 <= part.chips <= 1_000_000:
+            raise InputError("between 1 and 1,000,000", file=_shown(path), path="chips", given=part.chips)
+        chip, chip_part, chip_path = _within(path, "chip", _chip, part.chip, "ideal")
+        wanted = part.efficiency or efficiency
+        where = "efficiency" if part.efficiency else ""
+        chip = replace(chip, efficiency=_within(path, where, load_efficiency, wanted))
         chips = part.chips
     else:
         base, chips = _split(name)
@@ -263,7 +291,8 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
 
     domain, domain_path = pick("domain")
     size = parse_quantity(domain.value, "1", file=_shown(domain_path), path="domain.value")
-    host, host_path = _load("hosts", pick("host")[0])
+    host_name, host_user = pick("host")
+    host, host_path = _within(host_user, "host", _load, "hosts", host_name)
     return canonical(
         System(
             chip=chip,
@@ -305,9 +334,11 @@ def load_model(name: str) -> Model:
     """
     from jaxcost.edge.hf import read_hf_config
 
-    if isinstance(name, str) and name.strip() and (_looks_like_path(name) or Path(name).is_dir()):
-        path = Path(name).expanduser()
-        path = path / "config.json" if path.is_dir() else path
+    if isinstance(name, str) and name.strip() and (
+        _looks_like_path(name) or (len(name) <= _LONGEST_NAME and Path(name).is_dir())
+    ):
+        path = _expanded(name)
+        path = path / "config.json" if os.path.isdir(path) else path
         data = read_yaml(path) if path.suffix in {".yaml", ".yml"} else read_json(path)
         config = data["config"] if isinstance(data.get("config"), dict) else data
         return canonical(read_hf_config(config, file=_shown(path)))

@@ -5,7 +5,6 @@ the arithmetic, over a registry of just the units that belong here: what is not 
 """
 
 import functools
-import math
 import re
 from typing import Any
 
@@ -49,6 +48,7 @@ percent = 0.01 * ratio
 """
 _FORM = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
 _POWER = re.compile(r"(?<=[A-Za-z)])\s*(?:\^|\*\*)\s*\(?-?\d\)?(?![\d^*])|(?<![A-Za-z0-9])1(?![A-Za-z0-9])")
+_LARGEST = 3e38  # of float32
 _EXAMPLES = {
     "B/s": "3.35 TB/s",
     "B": "80 GB",
@@ -116,7 +116,7 @@ def parse_quantity(given: object, unit: str, *, file: object = None, path: str =
     if not text and unit != "1":
         raise fail(" with its unit")
     value = number * _factor(text, unit, fail) if text else number
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value <= _LARGEST:  # nan too
         raise fail(", finite and not negative")
     return value
 

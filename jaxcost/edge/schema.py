@@ -216,7 +216,9 @@ def check(model: type[M], data: dict[str, Any], *, file: object) -> M:
 
 
 def _explain(model: type[BaseModel], problem: Any, file: object) -> InputError:
-    location = [str(part) for part in problem["loc"] if part not in ("str", "int", "float")]
+    location = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":  # the branches of a union are no keys
+        location = [part for part in location if part not in ("str", "int", "float")]
     path, kind, given = ".".join(location), problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         names = list(_section(model, location[:-1]).model_fields)

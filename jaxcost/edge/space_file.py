@@ -21,6 +21,7 @@ from jaxcost.spec.traffic import Traffic
 __all__ = ["leaf_units", "load_space", "read_space"]
 
 _KEYS = ("title", "models", "systems", "efficiency", "prices", "traffic", "plan", "axes", "objective")
+_MOST_VALUES = 1_000_000
 _LIMIT = 2**31 - 2**21
 
 
@@ -36,7 +37,7 @@ def read_space(name: str) -> tuple[Space, str, str]:
         InputError: an unknown name, key, path or part, or no whole grid of values.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else configs_root() / "spaces" / f"{name}.yaml"
-    if not name.endswith((".yaml", ".yml")) and not path.exists():
+    if not name.endswith((".yaml", ".yml")) and (len(name) > 200 or not path.exists()):
         raise InputError(
             "a space among configs/spaces, or a YAML path",
             given=name,
@@ -121,7 +122,12 @@ def _number(value: Any, unit: str, path: str, file: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return parse_quantity(value, "1", file=file, path=path)
     if unit == "bit":
-        return read_bits(str(value), path)
+        try:
+            return read_bits(str(value), path)
+        except InputError as error:
+            raise InputError(
+                error.expected, file=file, path=path, given=error.given, suggestion=error.suggestion
+            ) from None
     return parse_quantity(value, unit, file=file, path=path)
 
 
@@ -163,9 +169,9 @@ def _range(given: dict[str, Any], unit: str, where: str, file: str) -> list[floa
         )
     low, high = (_number(v, unit, where, file) for v in parts[:2])
     count = parts[2]
-    if not isinstance(count, int) or count < 2 or high <= low or (kind == "log" and low <= 0):
+    if not isinstance(count, int) or not 2 <= count <= _MOST_VALUES or high <= low or (kind == "log" and low <= 0):
         raise InputError(
-            "0 < low < high and a whole count of at least 2", file=file, path=where, given=repr(parts)
+            "0 < low < high and a whole count from 2 to 1,000,000", file=file, path=where, given=repr(parts)
         )
     steps = np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
     return [float(x) for x in steps]

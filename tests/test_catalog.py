@@ -1,0 +1,133 @@
+"""The catalogue: every part loads, says where each number is from, and holds the values it should."""
+
+import math
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcost.edge import catalog
+from jaxcost.edge.config import read_yaml
+from jaxcost.spec.prices import Prices
+
+TYPED = [kind for kind, file_type in catalog.KINDS.items() if file_type is not None]
+FILES = [(kind, name) for kind in TYPED for name in catalog.names(kind)]
+
+
+def test_size():
+    assert len(catalog.names("chips")) >= 40
+    assert len(catalog.names("models")) >= 45
+
+
+@pytest.mark.parametrize("kind", list(catalog.KINDS))
+def test_names_are_sorted(kind):
+    names = catalog.names(kind)
+    assert names and names == sorted(names)
+
+
+@pytest.mark.parametrize("name", catalog.names("chips"))
+def test_chip_leaves(name):
+    chip = catalog.load_chip(name)
+    values = [float(x) for x in jax.tree.leaves(chip)]
+    assert all(math.isfinite(v) and v >= 0 for v in values)
+    positive = [chip.compute, chip.memory.capacity, chip.memory.bandwidth, chip.tdp, chip.die_area]
+    positive += [chip.energy_per_flop, chip.energy_per_vector_flop, chip.energy_per_exponential]
+    positive += [chip.on_chip_energy_per_byte, chip.carbon_per_area, chip.memory.energy_per_byte, chip.price]
+    assert all(float(x) > 0 for x in jax.tree.leaves(positive))
+    assert float(chip.idle_power) <= float(chip.tdp)
+
+
+@pytest.mark.parametrize("name", catalog.names("memories"))
+def test_memories_load(name):
+    values = [float(x) for x in jax.tree.leaves(catalog.load_memory(name))]
+    assert all(math.isfinite(v) and v >= 0 for v in values)
+
+
+@pytest.mark.parametrize("name", catalog.names("models"))
+def test_models_load(name):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(catalog.load_model(name)))
+
+
+@pytest.mark.parametrize(("kind", "name"), FILES)
+def test_provenance_and_bounds(kind, name):
+    path = catalog.configs_root() / kind / f"{name}.yaml"
+    part, _ = catalog._load(kind, name)
+    # Sections as well: catalog.quantities checks low <= value <= high.
+    for section, prefix in [(part, ""), *((getattr(part, f), f"{f}.") for f in type(part).model_fields)]:
+        if hasattr(section, "model_fields_set"):
+            catalog.quantities(section, path, prefix)
+    entries = catalog.provenance(kind, name)
+    assert entries or kind == "systems"
+    for where, value, unit, source, date, how, low, high in entries:
+        assert where and unit and source.strip() and date.strip(), where
+        assert isinstance(value, str | int | float) and how in {"datasheet", "paper", "measured", "estimate"}
+        assert how != "estimate" or (low is not None and high is not None), where
+
+
+@pytest.mark.parametrize("name", catalog.names("models"))
+def test_models_have_a_source(name):
+    entries = catalog.provenance("models", name)
+    assert entries and all(source and date and kind for _, _, _, source, date, kind, _, _ in entries)
+
+
+@pytest.mark.parametrize(
+    "name", [*catalog.names("systems"), "h100-sxm", "h100-sxm-x8", "h100-x3", "tpu-v5e-x256"]
+)
+def test_systems_load(name):
+    start = time.perf_counter()
+    system = catalog.load_system(name)
+    assert time.perf_counter() - start < 0.5
+    assert float(system.chips) >= 1 and float(system.fabric.domain) >= 1
+    assert all(math.isfinite(float(x)) for x in jax.tree.leaves(system))
+
+
+def test_system_of_n_chips():
+    one, many, alias = (catalog.load_system(n) for n in ("h100-sxm", "h100-sxm-x24", "h100-x24"))
+    assert (float(one.chips), float(many.chips)) == (1, 24)
+    assert [float(x) for x in jax.tree.leaves(many)] == [float(x) for x in jax.tree.leaves(alias)]
+    assert float(catalog.load_system("dgx-h100").chips) == 8
+
+
+def test_spot_values():
+    h100 = catalog.load_chip("h100-sxm")
+    assert float(h100.memory.bandwidth) == pytest.approx(3.35e12, rel=1e-6)
+    assert float(h100.memory.capacity) == pytest.approx(80e9, rel=1e-6)
+    assert float(h100.compute.flops_16) == pytest.approx(989e12, rel=1e-6)
+    assert float(catalog.load_memory("hbf").capacity) == pytest.approx(512e9, rel=1e-6)
+    system = catalog.load_system("h100-sxm-x8")
+    assert float(system.fabric.scale_up.latency) == pytest.approx(2.8e-6, rel=1e-6)
+    assert catalog.title("chips", "h100") == "NVIDIA H100 SXM"
+
+
+def test_efficiency():
+    assert set(catalog.names("efficiency")) >= {"ideal", "typical"}
+    ideal, typical = catalog.load_efficiency("ideal"), catalog.load_efficiency("typical")
+    assert [float(x) for x in jax.tree.leaves(ideal)] == [1, 1, 1, 1, 0]
+    assert 0 < float(typical.matmul) < 1 and float(typical.operator_overhead) > 0
+    assert float(catalog.load_system("h100-sxm", efficiency="typical").chip.efficiency.matmul) < 1
+
+
+def test_prices_are_the_defaults():
+    loaded = [float(x) for x in jax.tree.leaves(catalog.load_prices())]
+    np.testing.assert_allclose(loaded, jax.tree.leaves(Prices()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e12", 1e12),
+        ("1.0e12", 1e12),
+        ("NO", "NO"),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("12:30", "12:30"),
+        ("010", 10),
+        ("true", True),
+    ],
+)
+def test_yaml_is_1_2(tmp_path, text, value):
+    path = tmp_path / "a.yaml"
+    path.write_text(f"key: {text}\n")
+    got = read_yaml(path)["key"]
+    assert got == value and type(got) is type(value)
