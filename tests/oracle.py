@@ -11,7 +11,9 @@ def ceil(a, b):
 
 
 def window_sum(q, c, w):
-    if q != int(q) or c != int(c) or q > 5000:  # a mean context may end in a half: then the sum is interpolated
+    if (
+        q != int(q) or c != int(c) or q > 5000
+    ):  # a mean context may end in a half: then the sum is interpolated
         n = min(max(w - c, 0), q)
         return n * c + n * (n + 1) / 2 + (q - n) * w
     return math.fsum(min(c + i, w) for i in range(1, int(q) + 1))
@@ -27,7 +29,12 @@ def distinct(experts, k, tokens, skew):
 
 
 def rate(compute, bits):
-    for bound, value in ((5, compute.flops_4), (7, compute.flops_6), (10, compute.flops_8), (20, compute.flops_16)):
+    for bound, value in (
+        (5, compute.flops_4),
+        (7, compute.flops_6),
+        (10, compute.flops_8),
+        (20, compute.flops_16),
+    ):
         if bits < bound:
             return value
     return compute.flops_32
@@ -104,7 +111,14 @@ class Cut:
 
 def step(system, model, plan, cut, groups):
     """groups: dicts with B, q, c, logits, absorbed, encoder, drafts. Returns (seconds by op, energy by part)."""
-    chip, d, a, la, r, x = system.chip, model.hidden, model.attention, model.latent, model.recurrence, model.experts
+    chip, d, a, la, r, x = (
+        system.chip,
+        model.hidden,
+        model.attention,
+        model.latent,
+        model.recurrence,
+        model.experts,
+    )
     wb, eb, kb, ab = plan.weight_bits / 8, plan.expert_bits / 8, plan.kv_bits / 8, plan.activation_bits / 8
     dense, kept = 1 - plan.weight_sparsity, 1 - plan.activation_sparsity
     m = sum(g["B"] * g["q"] for g in groups)
@@ -167,7 +181,8 @@ def step(system, model, plan, cut, groups):
         2 * cut.lheads * per_pair / plan.cp,
         4 * cut.lheads * pairs["full"] / plan.cp,
         cut.lheads * pairs["full"] / plan.cp,
-        keys["full"] * (la.kv_rank + la.rope_dim) * kb / plan.cp + m * (cut.lq + cut.lheads * la.value_dim) * ab,
+        keys["full"] * (la.kv_rank + la.rope_dim) * kb / plan.cp
+        + m * (cut.lq + cut.lheads * la.value_dim) * ab,
         plan.kv_bits,
     )
     linear("latent_out", la.layers, m, cut.lheads * la.value_dim * d, cut.lheads * la.value_dim, d)
@@ -215,7 +230,14 @@ def step(system, model, plan, cut, groups):
     op("sampling", 1, vector=4 * logits * cut.vocab, exps=logits * cut.vocab, moved=logits * cut.vocab * ab)
     encoder = sum(g["B"] * g["encoder"] for g in groups)
     linear("encoder", min(encoder, 1.0), encoder, cut.encoder, 2 * d, 2 * d)
-    linear("draft", sum(g["drafts"] for g in groups), sum(g["B"] for g in groups if g["drafts"]), cut.draft, 2 * d, 2 * d)
+    linear(
+        "draft",
+        sum(g["drafts"] for g in groups),
+        sum(g["B"] for g in groups if g["drafts"]),
+        cut.draft,
+        2 * d,
+        2 * d,
+    )
 
     share = chip.efficiency
     seconds, energy = {}, {"matmul": 0.0, "vector": 0.0, "memory": 0.0, "network": 0.0}
@@ -228,7 +250,9 @@ def step(system, model, plan, cut, groups):
         )
         seconds[name] = count * (max(legs) + share.operator_overhead)
         energy["matmul"] += count * flops * chip.energy_per_flop * width(bits) / 16
-        energy["vector"] += count * (vector * chip.energy_per_vector_flop + exps * chip.energy_per_exponential)
+        energy["vector"] += count * (
+            vector * chip.energy_per_vector_flop + exps * chip.energy_per_exponential
+        )
         energy["memory"] += count * moved * (chip.memory.energy_per_byte + chip.on_chip_energy_per_byte)
 
     stream = m * d * ab
@@ -247,7 +271,10 @@ def step(system, model, plan, cut, groups):
             2 * x.layers if cut.joined > 1 else 0.0,
             all_to_all(stream * x.top_k / plan.tp, plan.ep, system.fabric, share.link),
         ),
-        "context_all_reduce": (mixers if plan.cp > 1 else 0.0, all_reduce(partial, plan.cp, system.fabric, share.link)),
+        "context_all_reduce": (
+            mixers if plan.cp > 1 else 0.0,
+            all_reduce(partial, plan.cp, system.fabric, share.link),
+        ),
         "pipeline_send": (plan.pp - 1, (hop, *sent)),
     }
     for name, (count, (took, up, far)) in messages.items():
@@ -284,7 +311,12 @@ def evaluate(system, model, traffic, plan, prices):
     if plan.chunk > 0:
         chunk = min(plan.chunk, computed)
         chunks = ceil(computed, chunk)
-        prefill |= {"B": 1.0, "q": chunk, "c": cached + (computed - chunk) / 2, "encoder": positions * chunk / computed}
+        prefill |= {
+            "B": 1.0,
+            "q": chunk,
+            "c": cached + (computed - chunk) / 2,
+            "encoder": positions * chunk / computed,
+        }
         groups = [prefill, decode]
     else:
         prefill |= {"B": B, "q": computed, "c": cached, "encoder": positions}
@@ -308,7 +340,8 @@ def evaluate(system, model, traffic, plan, prices):
     tokens = traffic.batch * traffic.output
     per_second = tokens / total
     energy = {
-        k: (runs * first_energy[k] + (steps * pure + warm) * next_energy[k]) * chips / tokens for k in first_energy
+        k: (runs * first_energy[k] + (steps * pure + warm) * next_energy[k]) * chips / tokens
+        for k in first_energy
     }
     chip_seconds = chips / per_second
     energy["idle"] = chip_seconds * chip.idle_power

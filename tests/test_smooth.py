@@ -26,7 +26,9 @@ def test_maximum_is_exact_at_zero_and_a_sum_at_one():
     np.testing.assert_allclose(smooth.maximum(a, b, 1.0), a + b, rtol=1e-6)
     np.testing.assert_allclose(smooth.minimum(a, b, 0.0), np.minimum(a, b), rtol=1e-6)
     np.testing.assert_allclose(smooth.minimum(a, b, 1.0), a * b / (a + b), rtol=1e-6)
-    np.testing.assert_allclose(smooth.maximum(1e3 * a, 1e3 * b, 0.3), 1e3 * smooth.maximum(a, b, 0.3), rtol=1e-5)
+    np.testing.assert_allclose(
+        smooth.maximum(1e3 * a, 1e3 * b, 0.3), 1e3 * smooth.maximum(a, b, 0.3), rtol=1e-5
+    )
     assert np.all(smooth.maximum(a, b, 0.2) >= np.maximum(a, b))
 
 

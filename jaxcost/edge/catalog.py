@@ -334,8 +334,10 @@ def load_model(name: str) -> Model:
     """
     from jaxcost.edge.hf import read_hf_config
 
-    if isinstance(name, str) and name.strip() and (
-        _looks_like_path(name) or (len(name) <= _LONGEST_NAME and Path(name).is_dir())
+    if (
+        isinstance(name, str)
+        and name.strip()
+        and (_looks_like_path(name) or (len(name) <= _LONGEST_NAME and Path(name).is_dir()))
     ):
         path = _expanded(name)
         path = path / "config.json" if os.path.isdir(path) else path

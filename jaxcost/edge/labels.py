@@ -47,7 +47,9 @@ def place_labels(
         lines: (x, y) in data units, straight on the page, of what else is not to be written over.
     """
     scale = figure.dpi / 72
-    texts = [t.get_window_extent().padded(2 * scale) for t in (*axes.texts, axes.get_legend())]
+    texts = [
+        t.get_window_extent().padded(2 * scale) for t in (*axes.texts, axes.get_legend()) if t is not None
+    ]
     there = _There(
         markers=[_around(c["place"], c["radius"]) for c in clusters],
         roofs=[axes.transData.transform(np.column_stack(line))[[0, -1]] for line in lines],
@@ -83,8 +85,10 @@ def _write(axes: Axes, cluster: dict[str, Any], box: Box) -> None:
     """Write in data units, so that the label stays put whatever the resolution."""
     back = axes.transData.inverted().transform
     edge = _nearest(box, cluster["place"])
+    x, y = back(_middle(box))
     axes.text(
-        *back(_middle(box)),
+        x,
+        y,
         "\n".join(cluster["lines"]),
         fontsize=_FONT,
         color=cluster["colour"],

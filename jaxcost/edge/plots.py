@@ -28,7 +28,7 @@ from jaxcost.spec.system import System
 
 __all__ = ["Point", "draw_comparison", "draw_roofline", "roofline_points"]
 
-_STYLE = {
+_STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -169,7 +169,12 @@ def _range(given: dict[str, Any], unit: str, where: str, file: str) -> list[floa
         )
     low, high = (_number(v, unit, where, file) for v in parts[:2])
     count = parts[2]
-    if not isinstance(count, int) or not 2 <= count <= _MOST_VALUES or high <= low or (kind == "log" and low <= 0):
+    if (
+        not isinstance(count, int)
+        or not 2 <= count <= _MOST_VALUES
+        or high <= low
+        or (kind == "log" and low <= 0)
+    ):
         raise InputError(
             "0 < low < high and a whole count from 2 to 1,000,000", file=file, path=where, given=repr(parts)
         )
