@@ -17,7 +17,7 @@ from jaxcost.edge.space_file import load_space
 CONFIGS = catalog.configs_root()
 H100 = read_yaml(CONFIGS / "chips" / "h100-sxm.yaml")
 LINK = H100["scale_up"]["bandwidth"]
-GONE = object()
+GONE = "<gone>"
 FUZZ = settings(
     derandomize=True,
     max_examples=100,

@@ -35,10 +35,15 @@ def fence(tree: T, one: jax.Array) -> T:
 
 @jax.custom_jvp
 def _fence(values: list[jax.Array], one: jax.Array) -> list[jax.Array]:
-    return values
+    return [_as_varied(x, one) for x in values]
+
+
+def _as_varied(x: jax.Array, one: jax.Array) -> jax.Array:
+    # Within shard_map a value must be declared to vary where its gradient does; XLA drops the choice again.
+    return jnp.where(one > 0, x, x)
 
 
 @_fence.defjvp
 def _fence_jvp(primals: Any, tangents: Any) -> Any:
     (values, one), (changes, _) = primals, tangents
-    return values, [change / one for change in changes]
+    return _fence(values, one), [change / one for change in changes]
