@@ -76,7 +76,8 @@ _EXAMPLES = {
 def _registry() -> Any:
     import pint
 
-    registry = pint.UnitRegistry(None, cache_folder=None)
+    make: Any = pint.UnitRegistry  # versions differ in whether they declare that a first argument may be None
+    registry = make(None, cache_folder=None)
     for line in _UNITS.strip().splitlines():
         registry.define(line)
     registry.define("kilogram = 1000 * gram")
