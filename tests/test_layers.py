@@ -1,6 +1,7 @@
 """The house's rules: imports only go down, only the edge reads or prints, files stay small."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,10 @@ def test_only_the_edge_reads_writes_or_prints(path):
 def test_files_hold_one_idea(path):
     assert len(path.read_text().splitlines()) <= 450
     assert ast.get_docstring(ast.parse(path.read_text())) or path.name == "__init__.py"
+
+
+def test_every_package_is_installed():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    folders = {p.parent.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("*.py")}
+    found = {".".join(f.parts) for f in folders}
+    assert set(project["tool"]["setuptools"]["packages"]) == found | {"jaxcost.configs"}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["ceil_div", "ceil_log2", "maximum", "minimum", "positive", "safe_div", "select_steps"]
+__all__ = ["ceil_div", "ceil_log2", "maximum", "minimum", "safe_div", "select_steps"]
 
 _TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
 
@@ -60,13 +60,6 @@ def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     min(a, b) = a b / max(a, b) with the smooth `maximum`; both must be positive, or both zero.
     """
     return safe_div(jnp.minimum(a, b) * jnp.maximum(a, b), maximum(a, b, tau))
-
-
-def positive(x: Scalar, tau: Scalar) -> jax.Array:
-    """Return max(x, 0), rounded near 0 over a width of about tau for tau > 0: (x + sqrt(x^2 + tau^2)) / 2."""
-    radicand = x * x + tau * tau
-    flat = radicand <= 0
-    return (x + jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, radicand)))) / 2
 
 
 @jax.custom_jvp

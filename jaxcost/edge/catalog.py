@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from jaxcost.core.pytree import canonical, replace
 from jaxcost.edge import schema
 from jaxcost.edge.config import read_json, read_yaml
-from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.errors import InputError, nearest, within
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.edge.schema import Entry, check, unit_of
 from jaxcost.spec.chip import Chip, Compute, Efficiency
@@ -145,18 +145,6 @@ def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float
     return out
 
 
-def _within(file: Path, path: str, load: Any, *arguments: Any) -> Any:
-    """Load what a field of a file names; where the name is unknown, say in which field it stands."""
-    try:
-        return load(*arguments)
-    except InputError as error:
-        if error.file is not None or not path:
-            raise
-        raise InputError(
-            error.expected, file=_shown(file), path=path, given=error.given, suggestion=error.suggestion
-        ) from None
-
-
 def _positive(
     values: dict[str, float], required: tuple[str, ...], file: Path, prefix: str
 ) -> dict[str, float]:
@@ -221,9 +209,9 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         compute.setdefault(narrower, compute[wider])
     compute.setdefault("flops_32", compute["vector_flops"])
     memory = _positive(quantities(part.memory, path, "memory."), ("capacity", "bandwidth"), path, "memory.")
-    kind = _within(path, "memory.type", load_memory, part.memory.type)
+    kind = within(_shown(path), "memory.type", load_memory, part.memory.type)
     energy = quantities(part.energy, path, "energy.")
-    silicon, silicon_path = _within(path, "silicon", _load, "silicon", part.silicon)
+    silicon, silicon_path = within(_shown(path), "silicon", _load, "silicon", part.silicon)
     process = _positive(quantities(silicon, silicon_path), ("good_share",), silicon_path, "")
     top = _positive(quantities(part, path), ("tdp",), path, "")
     chip = Chip(
@@ -256,7 +244,7 @@ def load_chip(name: str, *, efficiency: str = "ideal") -> Chip:
 def _link(section: Any, path: Path, where: str) -> Link:
     if section is None:
         return Link()
-    fabric, fabric_path = _within(path, f"{where}fabric", _load, "fabrics", section.fabric)
+    fabric, fabric_path = within(_shown(path), f"{where}fabric", _load, "fabrics", section.fabric)
     q = quantities(fabric, fabric_path)
     bandwidth = quantities(section, path, where)["bandwidth"]
     return Link(bandwidth=bandwidth, latency=q["latency"], energy_per_byte=q["energy"])
@@ -275,10 +263,10 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
         part, path = _load("systems", name)
         if not 1 <= part.chips <= 1_000_000:
             raise InputError("between 1 and 1,000,000", file=_shown(path), path="chips", given=part.chips)
-        chip, chip_part, chip_path = _within(path, "chip", _chip, part.chip, "ideal")
+        chip, chip_part, chip_path = within(_shown(path), "chip", _chip, part.chip, "ideal")
         wanted = part.efficiency or efficiency
         where = "efficiency" if part.efficiency else ""
-        chip = replace(chip, efficiency=_within(path, where, load_efficiency, wanted))
+        chip = replace(chip, efficiency=within(_shown(path), where, load_efficiency, wanted))
         chips = part.chips
     else:
         base, chips = _split(name)
@@ -292,7 +280,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
     domain, domain_path = pick("domain")
     size = parse_quantity(domain.value, "1", file=_shown(domain_path), path="domain.value")
     host_name, host_user = pick("host")
-    host, host_path = _within(host_user, "host", _load, "hosts", host_name)
+    host, host_path = within(_shown(host_user), "host", _load, "hosts", host_name)
     return canonical(
         System(
             chip=chip,

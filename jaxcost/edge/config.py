@@ -1,8 +1,9 @@
 """Read YAML and JSON files into plain dictionaries, with every way they can be broken told in one line."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxcost.edge.errors import InputError
 
@@ -42,7 +43,10 @@ def read_json(path: Path | str) -> dict[str, Any]:
     text = _read_text(Path(path), "a Hugging Face config.json")
     try:
         data = json.loads(
-            text, parse_constant=lambda name: _refuse(name, path), object_pairs_hook=_once(path)
+            text,
+            parse_constant=lambda name: _refuse(name, path),
+            parse_float=lambda digits: _finite(digits, path),
+            object_pairs_hook=_once(path),
         )
     except json.JSONDecodeError as error:
         raise InputError(f"valid JSON ({error.msg})", file=path, path=f"line {error.lineno}") from None
@@ -55,8 +59,12 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return _mapping(data, path)
 
 
-def _refuse(name: str, path: object) -> None:
+def _refuse(name: str, path: object) -> NoReturn:
     raise InputError("finite numbers", file=path, given=name)
+
+
+def _finite(digits: str, path: object) -> float:
+    return float(digits) if math.isfinite(float(digits)) else _refuse(digits, path)
 
 
 def _once(path: object) -> Any:

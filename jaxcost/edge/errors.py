@@ -1,9 +1,13 @@
 """The one error a user's input can cause, told in one line."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-__all__ = ["InputError", "nearest"]
+__all__ = ["InputError", "nearest", "within"]
+
+
+T = TypeVar("T")
 
 
 def nearest(given: str, valid: Iterable[str]) -> str | None:
@@ -46,3 +50,15 @@ class InputError(ValueError):
         if suggestion:
             text += f"; did you mean {suggestion!r}?"
         super().__init__(" ".join(": ".join([*parts, text]).split()))
+
+
+def within(file: object, path: str, load: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Load what a field of a file names; where the name is unknown, say in which field of which file it stands."""
+    try:
+        return load(*arguments, **options)
+    except InputError as error:
+        if error.file is not None or not path:
+            raise
+        raise InputError(
+            error.expected, file=file, path=path, given=error.given, suggestion=error.suggestion
+        ) from None

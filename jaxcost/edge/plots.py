@@ -22,6 +22,7 @@ from jaxcost.edge.errors import InputError
 from jaxcost.edge.labels import place_labels
 from jaxcost.edge.request import Request, Values
 from jaxcost.edge.tables import HEADLINE, exceeded, operators
+from jaxcost.physics.ops import OPERANDS
 from jaxcost.physics.roofline import math_class, math_rate
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
@@ -37,7 +38,6 @@ _STYLE: Any = {
 }
 _PHASES = {"prefill": ("#D55E00", "s"), "decode": ("#0072B2", "o")}
 _FEASIBLE, _INFEASIBLE = "#0072B2", "#BBBBBB"
-_CACHE_OPERATORS = ("attention_full", "attention_window", "latent_attention")
 _LEAST_AREA, _MOST_AREA = 22, 420  # points^2 of a marker at shares of 0 and 1
 
 
@@ -83,8 +83,8 @@ def roofline_points(system: System, request: Request, values: Values) -> tuple[l
 
 def _operand_bits(name: str, plan: Plan) -> float:
     """Return the width of an operator's wider matmul operand."""
-    stored = {"routed_experts": plan.expert_bits, **dict.fromkeys(_CACHE_OPERATORS, plan.kv_bits)}
-    return float(max(stored.get(name, plan.weight_bits), plan.activation_bits))
+    stored = {"weights": plan.weight_bits, "experts": plan.expert_bits, "cache": plan.kv_bits}
+    return float(max(stored[OPERANDS.get(name, "weights")], plan.activation_bits))
 
 
 def draw_roofline(path: Path, title: str, system: System, request: Request, values: Values) -> None:

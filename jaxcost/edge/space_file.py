@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.pytree import canonical, leaf_fields, replace
-from jaxcost.edge.catalog import configs_root, load_model, load_prices, load_system, names
+from jaxcost.edge.catalog import configs_root, load_efficiency, load_model, load_prices, load_system, names
 from jaxcost.edge.config import read_yaml
-from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.errors import InputError, nearest, within
 from jaxcost.edge.formats import read_bits
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.explore.space import Axis, Design, Space, stack
@@ -52,12 +52,13 @@ def read_space(name: str) -> tuple[Space, str, str]:
             )
     systems, models = _names(data, "systems", shown), _names(data, "models", shown)
     efficiency = str(data.get("efficiency", "ideal"))
+    within(shown, "efficiency", load_efficiency, efficiency)
     base = Design(
-        system=stack([load_system(s, efficiency=efficiency) for s in systems]),
-        model=stack([load_model(m) for m in models]),
+        system=stack([within(shown, "systems", load_system, s, efficiency=efficiency) for s in systems]),
+        model=stack([within(shown, "models", load_model, m) for m in models]),
         traffic=_settings(Traffic(), data.get("traffic", {}), "traffic", shown),
         plan=_settings(Plan(), data.get("plan", {}), "plan", shown),
-        prices=load_prices(str(data.get("prices", "default"))),
+        prices=within(shown, "prices", load_prices, str(data.get("prices", "default"))),
     )
     axes = data.get("axes", {})
     if not isinstance(axes, dict):
@@ -119,15 +120,10 @@ def _settings(tree: Any, given: Any, where: str, file: str) -> Any:
 
 
 def _number(value: Any, unit: str, path: str, file: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if unit != "bit" and isinstance(value, int | float) and not isinstance(value, bool):
         return parse_quantity(value, "1", file=file, path=path)
     if unit == "bit":
-        try:
-            return read_bits(str(value), path)
-        except InputError as error:
-            raise InputError(
-                error.expected, file=file, path=path, given=error.given, suggestion=error.suggestion
-            ) from None
+        return within(file, path, read_bits, value)
     return parse_quantity(value, unit, file=file, path=path)
 
 
@@ -141,7 +137,7 @@ def _axis(path: str, given: Any, base: Design, file: str) -> Axis:
             path=where,
             suggestion=nearest(path, units),
         )
-    relative = isinstance(given, dict) and "scale" in given
+    relative = isinstance(given, dict) and set(given) == {"scale"}
     values = given["scale"] if relative else given
     unit = "1" if relative else units[path]
     if isinstance(values, dict):

@@ -10,13 +10,22 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.load import Load
 from jaxcost.physics.shards import Shards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Op", "OpTable", "absent", "add", "distinct_experts", "step_table", "times"]
+__all__ = ["OPERANDS", "Op", "OpTable", "absent", "add", "distinct_experts", "step_table", "times"]
+
+
+# Whose precision sets the matmul rate beside that of activations, where it is not the weights'.
+OPERANDS = {
+    "attention_full": "cache",
+    "attention_window": "cache",
+    "latent_attention": "cache",
+    "routed_experts": "experts",
+}
 
 
 @pytree
@@ -130,7 +139,6 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=shards.heads * pairs * per_context_rank,
             kv_bytes=read * kv_width * kv * per_context_rank,
             activation_bytes=2 * m * query_width * act,
-            operands="cache",
         )
 
     qkv_width = query_width * attention.query_outputs + kv_width * own_kv
@@ -206,7 +214,6 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=shards.latent_heads * load.pairs * per_context_rank,
             kv_bytes=load.keys * latent_width * kv * per_context_rank,
             activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
-            operands="cache",
         ),
         "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
         "recurrence_projections": matmul(
@@ -231,7 +238,6 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
             expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
-            operands="experts",
         ),
         "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
         "norms": Op(count=model.norms, vector_flops=6 * m * d, activation_bytes=4 * m * d * act),
@@ -246,4 +252,5 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
         ),
         "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
     }
-    return OpTable(rows=tuple(table.values()), names=tuple(table))
+    rows = tuple(replace(op, operands=OPERANDS.get(name, "weights")) for name, op in table.items())
+    return OpTable(rows=rows, names=tuple(table))
