@@ -223,7 +223,7 @@ def test_sweep_prints_saves_and_draws(capsys, tmp_path, small_space):
     status, out, err = run(capsys, "sweep", small_space, "--plot", str(picture), "--save", str(saved))
     assert (status, err) == (0, "")
     assert "A small space" in out and "96 designs" in out
-    assert "The best design of each model on each system, by tpot" in out and "x4" in out
+    assert "The best design of each model on each system, by tpot" in out and "x1" in out
     assert picture.stat().st_size > 10_000
     table = pq.read_table(saved)
     assert table.num_rows == 96

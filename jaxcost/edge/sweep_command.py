@@ -153,7 +153,7 @@ def _print_tables(
     place = coordinates(result, best)
     size = result.space.size
     summary = (
-        f"{size:,} designs in {seconds:.1f} s, compilation included ({size / seconds / 1e6:.2f} million/s); "
+        f"{size:,} designs in {seconds:.1f} s, compilation included ({size / seconds:,.0f} a second); "
         f"{result.feasible.mean():.1%} hold every constraint"
     )
     figures = [
@@ -172,7 +172,7 @@ def _print_tables(
         [str(rank + 1), *(_axis_text(result, a.path, float(place[a.path][rank])) for a in result.space.axes)]
         for rank in range(len(best))
     ]
-    moves = [[path, f"{value:+.3f}"] for path, value in slopes[:10] if value]
+    moves = [[path, f"{value:+.3f}"] for path, value in slopes[:10] if abs(value) >= 5e-4]
     write(
         title,
         summary,
