@@ -38,6 +38,13 @@ def test_chip_leaves(name):
     assert float(chip.idle_power) <= float(chip.tdp)
 
 
+@pytest.mark.parametrize("name", catalog.names("chips"))
+def test_memory_streams_at_its_peak_within_the_tdp(name):
+    chip = catalog.load_chip(name)
+    a_byte = float(chip.memory.energy_per_byte + chip.on_chip_energy_per_byte)
+    assert float(chip.idle_power) + float(chip.memory.bandwidth) * a_byte < float(chip.tdp)
+
+
 @pytest.mark.parametrize("name", catalog.names("memories"))
 def test_memories_load(name):
     values = [float(x) for x in jax.tree.leaves(catalog.load_memory(name))]

@@ -219,7 +219,7 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         memory=Memory(
             capacity=memory["capacity"],
             bandwidth=memory["bandwidth"],
-            energy_per_byte=kind.energy_per_byte,
+            energy_per_byte=memory.get("energy", kind.energy_per_byte),
             carbon_per_byte=kind.carbon_per_byte,
         ),
         efficiency=load_efficiency(efficiency),

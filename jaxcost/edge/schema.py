@@ -71,12 +71,13 @@ class ComputeSection(Strict):
 
 
 class MemorySection(Strict):
-    """The main memory; its energy and carbon are those of the named type."""
+    """The main memory; its carbon is that of the named type, and so is its energy unless given."""
 
     type: str
     stacks: Annotated[Entry | None, "1"] = None
     capacity: Annotated[Entry, "B"]
     bandwidth: Annotated[Entry, "B/s"]
+    energy: Annotated[Entry | None, "J/B"] = None
 
 
 class EnergySection(Strict):
