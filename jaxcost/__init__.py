@@ -5,7 +5,7 @@ from jaxcost.edge.catalog import load_chip, load_efficiency, load_memory, load_m
 from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
-from jaxcost.evaluate import evaluate
+from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
 from jaxcost.explore.sweep import Sweep, sweep
@@ -24,6 +24,7 @@ from jaxcost.spec.traffic import Traffic
 __all__ = [
     "Axis",
     "Chip",
+    "Choice",
     "Compute",
     "Design",
     "Efficiency",
@@ -41,6 +42,7 @@ __all__ = [
     "Sweep",
     "System",
     "Traffic",
+    "best_plan",
     "canonical",
     "design_at",
     "elasticities",

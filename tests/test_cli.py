@@ -95,6 +95,23 @@ def test_evaluate_flags_reach_the_plan(capsys):
     assert document["traffic"]["ttft_target"] == 0.5
 
 
+def test_plan_auto(capsys):
+    """The table names the choice; the JSON's plan, evaluated as given, has the same figures."""
+    argv = ["--model", "deepseek-v3", "--system", "h200-sxm-x16", "--batch", "64", "--weight-bits", "fp8"]
+    argv += ["--expert-bits", "fp8"]
+    status, out, err = run(capsys, "evaluate", *argv, "--plan", "auto")
+    assert (status, err) == (0, "")
+    assert "valid plans hold every constraint; runner-up by tpot" in out
+    status, out, _ = run(capsys, "evaluate", *argv, "--plan", "auto", "--objective", "usd_per_mtok", "--json")
+    told = json.loads(out)
+    chosen = [part for d in ("tp", "pp", "cp", "dp", "ep") for part in (f"--{d}", f"{told['plan'][d]:g}")]
+    status, out, _ = run(capsys, "evaluate", *argv, *chosen, "--json")
+    assert json.loads(out)["results"] == told["results"]
+    status, out, _ = run(capsys, "compare", *MODEL, "--systems", "h100-sxm-x8,b200-x4", "--plan", "auto")
+    assert status == 0
+    assert "Plan, h100-sxm-x8: tp" in out and "Plan, b200-x4: tp" in out
+
+
 def test_negative_margins_are_said_in_a_word(capsys):
     """A model that does not fit is evaluated, and the table says so."""
     status, out, _ = run(capsys, "evaluate", *MODEL, "--system", "h100-sxm-x8", "--tpot-target", "0.001")
@@ -314,6 +331,18 @@ BAD = [
     (["evaluate", *DESIGN, "--prices", "defualt"], "did you mean 'default'"),
     (["evaluate", *DESIGN, "--plot", "roofline.gif"], ".svg, .png, .pdf"),
     (["evaluate", *DESIGN, "--plot", "/no/such/folder/a.svg"], "folder that exists"),
+    (["evaluate", *DESIGN, "--plan", "auto"], "--tp: got '8'; expected no degrees beside --plan auto"),
+    (["evaluate", *DESIGN, "--plan", "aut"], "--plan: got 'aut'; expected auto"),
+    (["evaluate", *DESIGN, "--objective", "tpt"], "did you mean 'tpot'"),
+    (["evaluate", *MODEL, "--system", "h100-sxm-x8", "--plan", "auto", "--batch", "0"], "traffic.batch"),
+    (
+        ["evaluate", "--model", "mamba-2-2.7b", "--system", "h100-sxm-x7", "--plan", "auto", "--batch", "1"],
+        "--plan: got 'auto'; expected a system whose chips",
+    ),
+    (
+        ["evaluate", "--model", "mamba-2-2.7b", "--system", "h100-sxm-x2", "--cp", "2"],
+        "this model has no attention",
+    ),
     (["compare", *MODEL], "missing --systems"),
     (["compare", *MODEL, "--systems", ""], "--systems"),
     (["compare", *MODEL, "--systems", "h100-sxm-x8,,b200-x8"], "none of them empty"),

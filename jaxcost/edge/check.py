@@ -10,7 +10,7 @@ from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["check_plan"]
+__all__ = ["check_plan", "check_traffic"]
 
 _DEGREES = ("tp", "pp", "ep", "dp", "cp")
 _BITS = ("weight_bits", "expert_bits", "kv_bits", "activation_bits")
@@ -36,10 +36,15 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     _whole(plan, "plan", "draft_length", least=0, most=_MOST_TOKENS)
     _whole(plan, "plan", "chunk", least=0, most=_MOST_TOKENS)
     _between(plan, "plan", "draft_parameters", 0, math.inf, open_high=True)
-    _check_traffic(traffic, model)
+    check_traffic(traffic, model)
     _between(model.experts, "model.experts", "skew", 0, math.inf, open_high=True)
     _check_tensor_parallel(model, plan)
     _check_pipeline(model, plan)
+    if (
+        plan.cp != 1
+        and model.attention.full_layers + model.attention.window_layers + model.latent.layers == 0
+    ):
+        raise InputError("1: this model has no attention", path="plan.cp", given=int(plan.cp))
     _check_experts(model, plan)
     _check_chips(system, plan)
     groups = int(plan.dp) * int(plan.pp)
@@ -48,7 +53,8 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
         raise InputError(expected, path="traffic.batch", given=_shown(traffic.batch))
 
 
-def _check_traffic(traffic: Traffic, model: Model) -> None:
+def check_traffic(traffic: Traffic, model: Model) -> None:
+    """Refuse sizes of requests that are no sizes, as `check_plan` does."""
     for name in ("batch", "prompt", "output"):
         _whole(traffic, "traffic", name, least=1, most=_MOST_TOKENS)
     for name in ("retrieved", "encoder_tokens"):

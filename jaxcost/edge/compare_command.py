@@ -12,6 +12,7 @@ from jaxcost.edge.evaluate_command import described, request_line, untargeted
 from jaxcost.edge.request import (
     Values,
     add_request_arguments,
+    degrees,
     measure,
     picture_path,
     read_request,
@@ -38,16 +39,18 @@ def compare_command(args: argparse.Namespace) -> int:
     names = _names(args.systems)
     request = read_request(args)
     systems = {name: _read(name, args.efficiency, request) for name in names}
-    results: dict[str, Values] = {name: measure(system, request) for name, (system, _) in systems.items()}
+    results: dict[str, Values] = {
+        name: measure(system, request) for name, (system, request, _) in systems.items()
+    }
     if args.plot:
         from jaxcost.edge.plots import draw_comparison
 
         draw_comparison(args.plot, f"{request.name}: {request_line(request)}", results)
     if args.json:
-        documents = [described(name, systems[name][1], request, results[name]) for name in names]
+        documents = [described(name, systems[name][2], systems[name][1], results[name]) for name in names]
         sys.stdout.write(json.dumps(documents, indent=2, allow_nan=False) + "\n")
         return 0
-    efficiencies = {name: line for name, (_, line) in systems.items()}
+    efficiencies = {name: line for name, (_, _, line) in systems.items()}
     distinct = dict.fromkeys(efficiencies.values())
     shown = [Text(f"Efficiency: {line}") for line in distinct]
     if len(distinct) > 1:
@@ -55,6 +58,11 @@ def compare_command(args: argparse.Namespace) -> int:
     tables.write(
         Text(request.name, "bold"),
         Text(request_line(request)),
+        *(
+            Text(f"Plan, {name}: {degrees(found.plan)}; {found.choice}")
+            for name, (_, found, _) in systems.items()
+            if found.choice
+        ),
         *shown,
         Text(""),
         tables.comparison_table(names, list(results.values()), untargeted(request)),

@@ -12,6 +12,7 @@ from jaxcost.edge.request import (
     Request,
     Values,
     add_request_arguments,
+    degrees,
     measure,
     picture_path,
     read_request,
@@ -37,7 +38,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def evaluate_command(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     request = read_request(args)
-    system, efficiency = read_system(args.system, args.efficiency, request)
+    system, request, efficiency = read_system(args.system, args.efficiency, request)
     values = measure(system, request)
     if args.plot:
         from jaxcost.edge.plots import draw_roofline
@@ -59,6 +60,7 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
         "system": system,
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
+        **({"choice": request.choice} if request.choice else {}),
         "traffic": _leaves(request.traffic),
         "feasible": not over,
         "exceeded": over,
@@ -74,13 +76,15 @@ def _leaves(tree: object) -> dict[str, float]:
 def request_line(request: Request) -> str:
     """Say the plan and the traffic in one line or two."""
     plan, traffic = request.plan, request.traffic
-    degrees = [f"{d} {getattr(plan, d):g}" for d in ("tp", "pp", "ep", "dp", "cp") if getattr(plan, d) != 1]
     bits = f"weights {plan.weight_bits:.4g}"
     if request.model.experts.layers > 0:
         bits += f", experts {plan.expert_bits:.4g}"
     bits += f", KV {plan.kv_bits:.4g}, activations {plan.activation_bits:.4g} bits"
     requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
-    return f"{requests}; {', '.join(degrees) or 'one chip'}; {bits}"
+    # Several systems may each get a plan of their own.
+    chosen_later = request.objective and not request.choice
+    laid_out = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
+    return f"{requests}; {laid_out}; {bits}"
 
 
 def untargeted(request: Request) -> list[str]:
@@ -100,6 +104,7 @@ def _print(name: str, efficiency: str, request: Request, system: System, values:
     parts = [
         heading,
         Text(f"{chips}; {request_line(request)}"),
+        *([Text(f"Plan: {request.choice}")] if request.choice else []),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         tables.unwrapped(side_by_side),

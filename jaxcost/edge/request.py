@@ -6,13 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge import catalog
-from jaxcost.edge.check import check_plan
-from jaxcost.edge.errors import InputError
+from jaxcost.edge.check import check_plan, check_traffic
+from jaxcost.edge.errors import InputError, nearest
 from jaxcost.edge.formats import FORMATS, read_bits
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.evaluate import evaluate
+from jaxcost.explore.planner import DEGREES, OBJECTIVES, best_plan
 from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -24,6 +27,7 @@ __all__ = [
     "Request",
     "Values",
     "add_request_arguments",
+    "degrees",
     "measure",
     "picture_path",
     "read_number",
@@ -76,6 +80,8 @@ class Request:
     traffic: Traffic
     plan: Plan
     prices: Prices
+    objective: str = ""  # what the degrees are chosen by; none where they are given
+    choice: str = ""  # how they were chosen, in a line
 
 
 def read_number(text: str) -> float:
@@ -96,6 +102,22 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _auto(text: str) -> str:
+    if text != "auto":
+        raise argparse.ArgumentTypeError(
+            f"got {text[:40]!r}; expected auto, or --tp, --pp, --ep, --dp and --cp"
+        )
+    return text
+
+
+def _objective(text: str) -> str:
+    if text not in OBJECTIVES:
+        near = nearest(text, OBJECTIVES)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise argparse.ArgumentTypeError(f"got {text[:40]!r}; expected one of {', '.join(OBJECTIVES)}{hint}")
+    return text
+
+
 def _bits(text: str) -> float:
     try:
         return read_bits(text)
@@ -111,6 +133,19 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, text in _TARGETS.items():
         group.add_argument(f"--{flag}", type=_seconds, default=0.0, metavar="TIME", help=text)
     group = parser.add_argument_group("plan")
+    group.add_argument(
+        "--plan",
+        type=_auto,
+        metavar="auto",
+        help="choose tp, pp, cp, dp and ep: the best that hold every constraint",
+    )
+    group.add_argument(
+        "--objective",
+        type=_objective,
+        default="tpot",
+        metavar="NAME",
+        help=f"what --plan auto chooses by, one of {', '.join(OBJECTIVES)} (default tpot)",
+    )
     _add_numbers(group, _PLAN, Plan())
     group = parser.add_argument_group(
         "bits of an element", f"A number in (0, 32], or one of {', '.join(FORMATS)}."
@@ -140,6 +175,13 @@ def read_request(args: argparse.Namespace) -> Request:
     model = catalog.load_model(args.model)
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
+    if args.plan == "auto":
+        for degree in DEGREES:
+            if getattr(args, degree) != 1:
+                given = f"{getattr(args, degree):g}"
+                raise InputError(
+                    "no degrees beside --plan auto, which chooses them", path=f"--{degree}", given=given
+                )
     plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}
     traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
     return Request(
@@ -148,20 +190,45 @@ def read_request(args: argparse.Namespace) -> Request:
         traffic=Traffic(**{name: getattr(args, name) for name in traffic_fields}),
         plan=Plan(**{name: getattr(args, name) for name in plan_fields}),
         prices=Prices() if args.prices is None else catalog.load_prices(args.prices),
+        objective=args.objective if args.plan == "auto" else "",
     )
 
 
-def read_system(name: str, efficiency: str | None, request: Request) -> tuple[System, str]:
-    """Read a system, and refuse the request if it does not go with it.
+def read_system(name: str, efficiency: str | None, request: Request) -> tuple[System, Request, str]:
+    """Read a system, choose the plan for it where that is asked, and refuse a request that does not go with it.
 
     Returns:
-        The system, and one line that says how much of its peaks it is taken to reach.
+        The system, the request with its plan, and one line that says how much of its peaks it is taken to reach.
     """
     system = catalog.load_system(name)
     if efficiency is not None:
         system = replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(efficiency)))
+    if request.objective:
+        check_traffic(request.traffic, request.model)
+        request = _planned(system, request)
     check_plan(system, request.model, request.plan, request.traffic)
-    return system, describe_efficiency(system.chip.efficiency, efficiency)
+    return system, request, describe_efficiency(system.chip.efficiency, efficiency)
+
+
+def _planned(system: System, request: Request) -> Request:
+    objective = request.objective
+    choice = best_plan(
+        system, request.model, request.traffic, request.plan, objective=objective, prices=request.prices
+    )
+    if not choice.valid:
+        expected = "a system whose chips the model and its requests can be spread over"
+        raise InputError(expected, path="--plan", given="auto")
+    plan, other = (jax.tree.map(float, p) for p in (choice.plan, choice.runner_up))
+    found = f"{choice.feasible:.0f} of {choice.valid:.0f} valid plans hold every constraint"
+    if choice.feasible > 1:
+        found += f"; runner-up by {objective}: {degrees(other)}, {float(choice.gap):.2%} worse"
+    return dataclasses.replace(request, plan=plan, choice=found)
+
+
+def degrees(plan: Plan) -> str:
+    """Name the degrees of a plan that are not 1."""
+    named = [f"{d} {getattr(plan, d):g}" for d in ("tp", "pp", "ep", "dp", "cp") if getattr(plan, d) != 1]
+    return ", ".join(named) or "one chip"
 
 
 def describe_efficiency(efficiency: Efficiency, name: str | None) -> str:

@@ -47,7 +47,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
     if not 0 <= args.tau <= 1:
         raise InputError("a number in [0, 1]", path="--tau", given=args.tau)
     request = read_request(args)
-    system, efficiency = read_system(args.system, args.efficiency, request)
+    system, request, efficiency = read_system(args.system, args.efficiency, request)
     found = elasticities(
         args.metric,
         system,

@@ -16,6 +16,7 @@ __all__ = [
     "Shards",
     "StoredParameters",
     "active_parameters",
+    "layer_count",
     "parameter_count",
     "shard",
     "stored_parameters",
@@ -64,7 +65,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     query_down = jnp.where(compressed, d * latent.query_rank, 0) + d * (latent.kv_rank + latent.rope_dim)
     query_up = jnp.where(compressed, latent.query_rank, d) * query_width
     expert_width = cut(experts.width, jnp.maximum(t / plan.ep, 1))
-    layers = _layers(model)
+    layers = layer_count(model)
     own_draft = jnp.where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
     return Shards(
         heads=cut(model.attention.heads),
@@ -87,7 +88,8 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     )
 
 
-def _layers(model: Model) -> Scalar:
+def layer_count(model: Model) -> Scalar:
+    """Count the layers that pipeline stages divide: blocks of a mixer and what follows it."""
     a = model.attention
     mixers = a.full_layers + a.window_layers + model.latent.layers + model.recurrence.layers
     return jnp.maximum(mixers, model.feed_forward.layers + model.experts.layers)
