@@ -121,6 +121,16 @@ def test_targets_move_the_choice_and_nothing_feasible_is_least_infeasible():
     assert float(large.report.margins.worst) == pytest.approx(max(worst), rel=1e-5)
 
 
+def test_power_alone_gives_way_to_the_objective():
+    system, model = jc.load_system("h100-sxm-x8"), jc.load_model("llama-3.1-8b")
+    traffic = jc.Traffic(prompt=4096, output=128, batch=16)
+    free = jc.best_plan(system, model, traffic)
+    hungry = jc.replace_at(system, "chip.tdp", 1.0)
+    choice = jc.best_plan(hungry, model, traffic)
+    assert int(choice.feasible) == 0 and choice.report.margins.power < 0
+    assert choice.report.tpot <= free.report.tpot
+
+
 def test_no_valid_plan_is_said():
     # One request cannot be spread over replicas, and a recurrence has neither 16 x 5 heads nor a cache to cut.
     choice = jc.best_plan(jc.load_system("h100-sxm-x7"), jc.load_model("mamba-2-2.7b"), jc.Traffic(batch=1))

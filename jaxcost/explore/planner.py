@@ -50,9 +50,7 @@ class Choice:
         doc="the next best plan; the best one again where no other holds every constraint"
     )
     gap: Scalar = field("1", "by how much of the best value the runner-up is worse, 0 where there is none")
-    feasible: Scalar = field(
-        "1", "plans that hold every constraint; where 0, the plan is the least infeasible"
-    )
+    feasible: Scalar = field("1", "plans that hold every constraint; where 0, the plan breaks one")
     valid: Scalar = field("1", "plans that the model can be cut into")
 
 
@@ -124,8 +122,9 @@ def best_plan(
     """Choose the degrees of sharding that are best by one total of the Report, every margin at least 0.
 
     Under `jit`, `vmap` and `grad` as `evaluate`. Where the number of chips is traced it must be a power of two up
-    to 64. Where no plan holds every constraint the one with the largest worst margin is chosen; where none is
-    valid, `Choice.valid` is 0 and the plan is not to be used.
+    to 64. Where no plan holds every constraint, the best is taken of those that would at a lower clock (all but
+    power hold), and failing these the one with the largest worst margin; where none is valid, `Choice.valid` is 0
+    and the plan is not to be used.
 
     Args:
         system: chips, links and hosts; all its chips are used.
@@ -163,19 +162,20 @@ def _best_plan(
     largest = jnp.finfo(candidates.dtype).max
     fixed = jax.lax.stop_gradient((system, model, traffic, plan, prices, knobs))
 
-    def judge(degrees: jax.Array) -> tuple[Scalar, Scalar, Scalar]:
+    def judge(degrees: jax.Array) -> tuple[Scalar, Scalar, Scalar, Scalar]:
         s, m, t, rest, p, k = fixed
         candidate = _with_degrees(rest, degrees)
         report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
-        return is_valid(s, m, t, candidate), report.margins.worst, value
+        margins = report.margins
+        cooled = replace(margins, power=jnp.ones_like(margins.power))
+        return is_valid(s, m, t, candidate), margins.worst, cooled.worst, value
 
     # One after another: the evaluations of a batch of designs then stay in the first-level caches.
-    valid, worst, value = jax.lax.map(judge, candidates)
-    feasible = valid & (worst >= -_ROUNDING)
-    score = jnp.where(
-        jnp.any(feasible), jnp.where(feasible, value, largest), jnp.where(valid, -worst, largest)
-    )
+    valid, worst, worst_cooled, value = jax.lax.map(judge, candidates)
+    feasible, cool = valid & (worst >= -_ROUNDING), valid & (worst_cooled >= -_ROUNDING)
+    allowed = jnp.where(jnp.any(feasible), feasible, cool)
+    score = jnp.where(jnp.any(allowed), jnp.where(allowed, value, largest), jnp.where(valid, -worst, largest))
     first = jnp.argmin(score)
     others = jnp.where(jnp.arange(score.shape[0]) == first, largest, score)
     second = jnp.where(jnp.min(others) < largest, jnp.argmin(others), first)
