@@ -141,7 +141,7 @@ def best_plan(
     if objective not in OBJECTIVES:
         raise ValueError(f"no objective {objective!r} for a plan; there are {', '.join(OBJECTIVES)}")
     try:
-        candidates = candidate_plans(round(float(system.chips)))
+        candidates = candidate_plans(max(round(float(system.chips)), 1))
     except jax.errors.ConcretizationTypeError:
         candidates = candidate_plans(_TRACED_CHIPS, whole=False)
     arguments = canonical((system, model, traffic, plan or Plan(), prices or Prices(), knobs or Knobs()))
