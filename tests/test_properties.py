@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import jaxcost as jc
 from jaxcost.core.pytree import rows
+from jaxcost.edge.space_file import leaf_units
 from jaxcost.physics.ops import distinct_experts
 from jaxcost.physics.roofline import LEGS
 from tests.test_oracle import random_case
@@ -180,13 +181,9 @@ def exponents(unit):
 
 def in_units(tree, base, size):
     """The same design, measured in units of `base` that are `size` times as small."""
-    units = [size ** exponents(unit)[base] for unit in leaf_units(tree)]
+    units = [size ** exponents(unit)[base] for unit in leaf_units(tree).values()]
     leaves, structure = jax.tree.flatten(tree)
     return jax.tree.unflatten(structure, [x * u for x, u in zip(leaves, units, strict=True)])
-
-
-def leaf_units(tree):
-    return [unit for path, unit, _ in rows(tree) if not path.endswith(("binding",))]
 
 
 @few

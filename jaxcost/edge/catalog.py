@@ -86,14 +86,21 @@ def _find(kind: str, name: str) -> Path:
         raise InputError(f"a name among {kind}, or a path", given=name)
     if _looks_like_path(name):
         return _expanded(name)
+    name = _chip_name(name) if kind == "chips" else name
     path = configs_root() / kind / f"{name}.yaml"
     if len(name) > _LONGEST_NAME or not path.exists():
-        known = names(kind)
-        known += [alias for other in known for alias in _aliases(kind, other)]
         raise InputError(
-            f"a name listed by `jaxcost list {kind}`, or a path", given=name, suggestion=nearest(name, known)
+            f"a name listed by `jaxcost list {kind}`, or a path",
+            given=name,
+            suggestion=nearest(name, _known(kind)),
         )
     return path
+
+
+def _known(kind: str) -> list[str]:
+    """List the names of one kind and their aliases."""
+    own = names(kind)
+    return own + [alias for other in own for alias in _aliases(kind, other)]
 
 
 def _expanded(name: str) -> Path:
@@ -190,15 +197,13 @@ def load_prices(name: str = "default") -> Prices:
 
 def _chip_name(name: str) -> str:
     """Resolve an alias."""
-    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
-        return name  # _find refuses it
-    if _looks_like_path(name) or (configs_root() / "chips" / f"{name}.yaml").exists():
+    if len(name) > _LONGEST_NAME or (configs_root() / "chips" / f"{name}.yaml").exists():
         return name
     return next((other for other in names("chips") if name in _aliases("chips", other)), name)
 
 
 def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
-    part, path = _load("chips", _chip_name(name))
+    part, path = _load("chips", name)
     compute = _positive(
         quantities(part.compute, path, "compute."),
         ("flops_16", "vector_flops", "exponentials"),
@@ -297,8 +302,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
 
 def _split(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.+)-x(\d+)", name)
-    known = names("chips")
-    known += [alias for other in known for alias in _aliases("chips", other)]
+    known = _known("chips")
     base, chips = (match[1], int(match[2])) if match else (name, 1)
     if base not in known:
         close = nearest(base, known)
@@ -338,7 +342,7 @@ def load_model(name: str) -> Model:
 
 def title(kind: str, name: str) -> str:
     """Return the full name of a part."""
-    return str(_read(_find(kind, _chip_name(name) if kind == "chips" else name)).get("title", name))
+    return str(_read(_find(kind, name)).get("title", name))
 
 
 def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str, Any, Any]]:
@@ -348,7 +352,7 @@ def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str,
         source, date, basis = (str(data.get(key, "")) for key in ("source", "date", "kind"))
         config = data.get("config", {})
         return [(f"config.{k}", v, "1", source, date, basis, None, None) for k, v in config.items()]
-    part, _ = _load(kind, _chip_name(name) if kind == "chips" else name)
+    part, _ = _load(kind, name)
     return list(_entries(part, ""))
 
 

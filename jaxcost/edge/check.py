@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.formats import MOST_BITS
+from jaxcost.explore.planner import divisors
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
@@ -77,7 +78,7 @@ def _check_tensor_parallel(model: Model, plan: Plan) -> None:
     common = math.gcd(*heads)
     if common % degree:
         expected = f"a divisor of the {common} {kind}"
-        near = _nearest_number(degree, _divisors(common))
+        near = _nearest_number(degree, divisors(common))
         raise InputError(expected, path="plan.tp", given=degree, suggestion=str(near))
 
 
@@ -101,12 +102,12 @@ def _check_experts(model: Model, plan: Plan) -> None:
         return
     experts, room = int(model.experts.experts), int(plan.tp) * int(plan.dp)
     if experts % degree:
-        near = _nearest_number(degree, _divisors(experts))
+        near = _nearest_number(degree, divisors(experts))
         raise InputError(
             f"a divisor of the {experts} experts", path="plan.ep", given=degree, suggestion=str(near)
         )
     if degree > room:
-        near = _nearest_number(room, [d for d in _divisors(experts) if d <= room])
+        near = _nearest_number(room, [d for d in divisors(experts) if d <= room])
         expected = f"at most tp x dp = {room}, the chips that experts are spread over"
         raise InputError(expected, path="plan.ep", given=degree, suggestion=str(near))
 
@@ -155,11 +156,6 @@ def _shown(value: object) -> float | int:
     """Return the value as a person would have typed it."""
     plain = float(value)  # type: ignore[arg-type]
     return int(plain) if math.isfinite(plain) and plain == round(plain) else plain
-
-
-def _divisors(n: int) -> list[int]:
-    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
-    return sorted({*small, *(n // d for d in small)})
 
 
 def _nearest_number(given: int, valid: Iterable[int]) -> int:

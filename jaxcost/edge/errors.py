@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["InputError", "nearest", "within"]
+__all__ = ["InputError", "nearest", "not_among", "within"]
 
 
 T = TypeVar("T")
@@ -50,6 +50,14 @@ class InputError(ValueError):
         if suggestion:
             text += f"; did you mean {suggestion!r}?"
         super().__init__(" ".join(": ".join([*parts, text]).split()))
+
+
+def not_among(valid: Iterable[str], given: str, *, file: object = None, path: str = "") -> InputError:
+    """Make the error of a name that is none of those valid."""
+    names = list(valid)
+    return InputError(
+        "one of " + ", ".join(names), file=file, path=path, given=given, suggestion=nearest(given, names)
+    )
 
 
 def within(file: object, path: str, load: Callable[..., T], *arguments: Any, **options: Any) -> T:

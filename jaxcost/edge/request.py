@@ -11,9 +11,10 @@ import jax
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge import catalog
 from jaxcost.edge.check import check_plan, check_traffic
-from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.formats import FORMATS, read_bits
 from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.tables import Values
 from jaxcost.evaluate import evaluate
 from jaxcost.explore.planner import DEGREES, OBJECTIVES, best_plan
 from jaxcost.spec.chip import Efficiency
@@ -34,8 +35,6 @@ __all__ = [
     "read_request",
     "read_system",
 ]
-
-Values = dict[str, tuple[str, float]]  # dotted path in a report: (unit, value)
 
 _PLAN = {
     "tp": "tensor-parallel degree",
@@ -112,9 +111,7 @@ def _auto(text: str) -> str:
 
 def _objective(text: str) -> str:
     if text not in OBJECTIVES:
-        near = nearest(text, OBJECTIVES)
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise argparse.ArgumentTypeError(f"got {text[:40]!r}; expected one of {', '.join(OBJECTIVES)}{hint}")
+        raise argparse.ArgumentTypeError(str(not_among(OBJECTIVES, text)))
     return text
 
 

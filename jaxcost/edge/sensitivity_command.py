@@ -10,7 +10,7 @@ from rich.text import Text
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering
 from jaxcost.edge import tables
-from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.evaluate_command import request_line
 from jaxcost.edge.request import add_request_arguments, read_number, read_request, read_system
 from jaxcost.explore.sensitivity import elasticities, metric_names
@@ -41,9 +41,7 @@ def add_sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
 def sensitivity_command(args: argparse.Namespace) -> int:
     """Differentiate and print."""
     if args.metric not in metric_names():
-        near = nearest(args.metric, metric_names())
-        expected = "one of " + ", ".join(metric_names())
-        raise InputError(expected, path="--metric", given=args.metric, suggestion=near)
+        raise not_among(metric_names(), args.metric, path="--metric")
     if not 0 <= args.tau <= 1:
         raise InputError("a number in [0, 1]", path="--tau", given=args.tau)
     request = read_request(args)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxcost.core.pytree import canonical, leaf_fields, replace
 from jaxcost.edge.catalog import configs_root, load_efficiency, load_model, load_prices, load_system, names
 from jaxcost.edge.config import read_yaml
-from jaxcost.edge.errors import InputError, nearest, within
+from jaxcost.edge.errors import InputError, nearest, not_among, within
 from jaxcost.edge.formats import read_bits
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.explore.space import Axis, Design, Space, stack
@@ -73,13 +73,7 @@ def read_space(name: str) -> tuple[Space, str, str]:
         raise InputError(f"at most {_LIMIT:,} designs", file=shown, given=f"{space.size:,}")
     objective = str(data.get("objective", "usd_per_mtok"))
     if objective not in METRICS:
-        raise InputError(
-            "one of " + ", ".join(METRICS),
-            file=shown,
-            path="objective",
-            given=objective,
-            suggestion=nearest(objective, METRICS),
-        )
+        raise not_among(METRICS, objective, file=shown, path="objective")
     return space, objective, str(data.get("title", shown))
 
 

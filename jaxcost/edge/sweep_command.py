@@ -10,26 +10,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcost.core.pytree import replace
+from jaxcost.core.pytree import totals
 from jaxcost.core.units import engineering
-from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.space_file import leaf_units, read_space
 from jaxcost.edge.tables import plain_table, write
+from jaxcost.explore.planner import OBJECTIVES
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Design, design_at, digits
-from jaxcost.explore.sweep import Sweep, sweep
+from jaxcost.explore.sweep import METRICS, Sweep, sweep
+from jaxcost.report import Report
 
 __all__ = ["add_sweep_arguments", "sweep_command"]
 
-_LARGEST_BEST = {"tokens_per_second"}
-_UNITS = {
-    "ttft": "s",
-    "tpot": "s",
-    "tokens_per_second": "token/s",
-    "joules_per_token": "J/token",
-    "usd_per_mtok": "USD/Mtok",
-    "gco2e_per_mtok": "g/Mtok",
-}
+_UNITS = {name: total.unit for name in METRICS if (total := totals(Report).get(name))}
 _SHOWN = (
     ("ttft", "TTFT", ""),
     ("tpot", "TPOT", ""),
@@ -56,12 +50,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     space, objective, title = read_space(args.space)
     objective = args.objective or objective
     if objective not in _UNITS:
-        raise InputError(
-            "one of " + ", ".join(_UNITS),
-            path="--objective",
-            given=objective,
-            suggestion=nearest(objective, _UNITS),
-        )
+        raise not_among(_UNITS, objective, path="--objective")
     if args.top < 1:
         raise InputError("at least 1", path="--top", given=str(args.top))
     for option, path, endings in (
@@ -75,7 +64,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     result = sweep(space, progress=_progress(space.size) if sys.stderr.isatty() else None)
     seconds = time.perf_counter() - start
-    best = result.best_by_pair(objective, args.top, largest=objective in _LARGEST_BEST)
+    best = result.best_by_pair(objective, args.top, largest=OBJECTIVES[objective])
     if not len(best):
         raise InputError("a space with at least one design that holds every constraint", path=args.space)
     slopes = _slopes(design_at(space, jax.numpy.int32(best[0])), objective)
@@ -117,7 +106,6 @@ def _slopes(design: Design, objective: str) -> list[tuple[str, float]]:
         design.traffic,
         design.plan,
         prices=design.prices,
-        knobs=replace(design.knobs, tau=0.05),
     )
 
 

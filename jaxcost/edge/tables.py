@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcost.core.units import engineering, number
+from jaxcost.physics.roofline import LEGS
 
 __all__ = [
     "CONSTRAINTS",
     "HEADLINE",
     "LEGS",
     "Operator",
+    "Values",
     "comparison_table",
     "exceeded",
     "headline_table",
@@ -42,7 +44,6 @@ HEADLINE = (
     ("average_power", "Average power", False),
 )
 CONSTRAINTS = {"memory": "memory", "chips": "chips", "power": "power", "ttft": "TTFT", "tpot": "TPOT"}
-LEGS = ("matmul", "vector", "exponential", "memory", "network")
 
 _SHORT = {"exponential": "exp"}
 _MEMORY = {
@@ -54,7 +55,7 @@ _MEMORY = {
 }
 _NARROWEST, _WIDEST = 100, 140
 
-Values = dict[str, tuple[str, float]]
+Values = dict[str, tuple[str, float]]  # dotted path in a report: (unit, value)
 Operator = dict[str, Any]
 
 

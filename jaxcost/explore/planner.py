@@ -23,7 +23,16 @@ from jaxcost.spec.prices import Knobs, Prices
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["DEGREES", "OBJECTIVES", "Choice", "best_plan", "candidate_plans", "evaluate", "is_valid"]
+__all__ = [
+    "DEGREES",
+    "OBJECTIVES",
+    "Choice",
+    "best_plan",
+    "candidate_plans",
+    "divisors",
+    "evaluate",
+    "is_valid",
+]
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
 # Totals of a Report that a plan can be chosen by, and whether more of it is better.
@@ -67,16 +76,17 @@ def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
     counts = [chips] if whole else [2**k for k in range(chips.bit_length())]
     found = []
     for n in counts:
-        for tp in _divisors(n):
-            for pp in _divisors(n // tp):
-                for cp in _divisors(n // tp // pp):
+        for tp in divisors(n):
+            for pp in divisors(n // tp):
+                for cp in divisors(n // tp // pp):
                     dp = n // tp // pp // cp
-                    found += [(tp, pp, cp, dp, ep) for ep in _divisors(tp * dp)]
+                    found += [(tp, pp, cp, dp, ep) for ep in divisors(tp * dp)]
     plain = sorted(found, key=lambda p: (p[1], p[2], p[3], p[4], p[0]))
     return np.asarray(plain, np.float64)
 
 
-def _divisors(n: int) -> list[int]:
+def divisors(n: int) -> list[int]:
+    """List the divisors of a whole number, in order."""
     small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return sorted({*small, *(n // d for d in small)})
 

@@ -4,7 +4,8 @@ Symbols: axis k has n_k values; a design's index is its mixed-radix number, the 
 """
 
 import math
-from typing import Any, TypeVar
+import operator
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -91,12 +92,6 @@ def design_at(space: Space, index: Scalar) -> Design:
     for axis, digit in zip(space.axes, rest, strict=True):
         value = axis.values[digit]
         if axis.relative:
-            value = value * _leaf(design, axis.path)
+            value = value * operator.attrgetter(axis.path)(design)
         design = replace_at(design, axis.path, value)
     return design
-
-
-def _leaf(tree: Any, path: str) -> Any:
-    for name in path.split("."):
-        tree = getattr(tree, name)
-    return tree
