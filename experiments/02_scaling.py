@@ -28,7 +28,7 @@ SUB_MICROSECOND = 0.3e-6
 def measure(model: jc.Model, chips: jax.Array, latency: jax.Array, batch: jax.Array) -> dict[str, jax.Array]:
     system = jc.load_system(CHIP)
     system = jc.replace(system, chips=chips, fabric=jc.replace(system.fabric, domain=chips))
-    system = jc.replace_at(system, "fabric.scale_up.latency", latency)
+    system = jc.replace_at(system, "fabric.scale_up.overhead", latency)
     report = jc.evaluate(system, model, jc.replace(TRAFFIC, batch=batch), jc.Plan(tp=chips))
     messages = sum(row.network for row in report.decode.rows)
     return {

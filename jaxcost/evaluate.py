@@ -1,20 +1,21 @@
 """Compose all of the physics: one pure function from a design to its Report."""
 
-import functools
-from typing import TypeVar
-
 import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.fence import fence, opaque_one
+from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.capacity import memory_use
 from jaxcost.physics.carbon import carbon_per_token
-from jaxcost.physics.collectives import Message, Wires, all_reduce, all_to_all, point_to_point, wires
+from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
-from jaxcost.physics.load import Group, Load, step_load
+from jaxcost.physics.levels import levels
+from jaxcost.physics.load import Group, step_load
+from jaxcost.physics.messages import communication_buffers, groups, meetings, step_messages
 from jaxcost.physics.ops import step_table
+from jaxcost.physics.reliability import Reliability, availability, late_share
 from jaxcost.physics.roofline import OpTimes, op_times, rates
 from jaxcost.physics.shards import Shards, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
@@ -26,8 +27,6 @@ from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = ["evaluate"]
-
-T = TypeVar("T")
 
 
 def evaluate(
@@ -64,45 +63,58 @@ def _evaluate(
 ) -> Report:
     tau = knobs.tau
     shards = shard(model, plan, tau)
-    prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, tau)
+    prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, tau)
     chip, fabric = system.chip, system.fabric
     one = opaque_one(chip.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
     shards, prefill_group, decode_group, mixed_group, schedule = fence(
         (shards, prefill_group, decode_group, mixed_group, schedule), one
     )
-    unit, wire = rates(chip, plan), wires(fabric, chip.efficiency.link)
+    unit = rates(chip, plan)
+    on = levels(
+        fabric,
+        system.chips,
+        efficiency=chip.efficiency.link,
+        memory=chip.memory,
+    )
+    among = fence(groups(plan, shards, fabric, on), one)
+    widths = [_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)]
+    messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau), one)
 
-    # The two steps run through one body: half the program to compile, and with `checkpoint` the backward pass
-    # recomputes a step in place of storing some 400 intermediates of it, which costs less than moving them.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def run(groups: tuple[Group, Group]) -> tuple[OpTimes, Energy]:
-        load = fence(step_load(model, groups), one)
-        work = step_table(model, plan, shards, load), _messages(model, plan, shards, load, wire, tau)
-        (table, messages), cost = fence((work, unit), one)
-        return op_times(table, messages, cost, tau), step_energy(table, messages, chip, fabric, cost)
+    def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> tuple[OpTimes, Energy]:
+        *both, sent = step
+        load = fence(step_load(model, tuple(both)), one)
+        table, cost = fence((step_table(model, plan, shards, load), unit), one)
+        overlap = chip.efficiency.overlap
+        return op_times(table, sent, cost, overlap, tau), step_energy(table, sent, chip, fabric, cost)
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
-    steps = jax.tree.map(
-        lambda *x: jnp.stack([jnp.asarray(v, jnp.result_type(tau)) for v in x]),
-        (prefill_group, mixed_group),
-        (decode_group, nobody),
-    )
-    (prefill, prefill_energy), (decode, decode_energy) = fence(_unstack(jax.lax.map(run, steps)), one)
+    steps = over(run, [(prefill_group, mixed_group, messages[0]), (decode_group, nobody, messages[1])])
+    (prefill, prefill_energy), (decode, decode_energy) = fence(steps, one)
     timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
     chip_seconds = schedule.chips / timing.tokens_per_second
+    reliability = Reliability(
+        stale_tokens=late_share(meetings(model, plan, shards, among), fabric.jitter, fabric.timeout),
+        availability=availability(system),
+        spares=system.spares / system.chips,
+    )
     energy = replace(
         _energy_per_token(prefill_energy, decode_energy, schedule),
         idle=chip_seconds * chip.idle_power,
         host=chip_seconds * system.host.power,
     )
-    metered = metered_energy(system, prices, energy=energy.total, chip_seconds=chip_seconds)
+    owned_seconds = chip_seconds * reliability.chips_per_working_chip
+    metered = metered_energy(
+        system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
+    )
+    widest = jnp.maximum(*widths)
     memory = memory_use(
         model,
         plan,
         shards,
         sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
         context=_context(traffic) + traffic.output,
-        step_tokens=jnp.maximum(_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)),
+        step_tokens=widest,
+        communication=communication_buffers(model, plan, shards, widest),
     )
     power = chip.idle_power + jnp.maximum(
         smooth.safe_div(prefill_energy.dynamic, prefill.total),
@@ -114,8 +126,9 @@ def _evaluate(
         schedule=schedule,
         memory=memory,
         energy=energy,
-        usd=cost_per_token(system, prices, chip_seconds=chip_seconds, metered=metered),
-        carbon=carbon_per_token(system, prices, chip_seconds=chip_seconds, metered=metered),
+        usd=cost_per_token(system, prices, owned_seconds=owned_seconds, metered=metered),
+        carbon=carbon_per_token(system, prices, owned_seconds=owned_seconds, metered=metered),
+        reliability=reliability,
         margins=Margins(
             memory=1 - memory.used / chip.memory.capacity,
             chips=1 - schedule.chips / system.chips,
@@ -126,11 +139,6 @@ def _evaluate(
     )
 
 
-def _unstack(tree: T) -> tuple[T, T]:
-    first, second = (jax.tree.map(lambda x, i=i: x[i], tree) for i in (0, 1))
-    return first, second
-
-
 def _context(traffic: Traffic) -> Scalar:
     return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
 
@@ -139,14 +147,23 @@ def _tokens(group: Group) -> Scalar:
     return group.sequences * group.new
 
 
-def _steps(model: Model, traffic: Traffic, plan: Plan, tau: Scalar) -> tuple[Group, Group, Group, Schedule]:
+def _steps(
+    model: Model, traffic: Traffic, plan: Plan, shards: Shards, tau: Scalar
+) -> tuple[Group, Group, Group, Schedule]:
     """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
 
     A decode step yields 1 token; with a draft of g tokens accepted with probability p each it yields
     (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k.
     Decode is evaluated at the mean context: what is there when it begins plus half of what it adds.
+
+    A pipeline of p stages passes M microbatches, each stage at the pace of the largest, T / p x balance with T the
+    step through all layers: the last microbatch leaves after M + p - 1 of these, and a sequence comes by again
+    every max(M, p).
     """
-    sequences = smooth.ceil_div(traffic.batch, plan.dp * plan.pp, tau)
+    parts = jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
+    balance = shards.stage_share
+    interval = jnp.maximum(parts, plan.pp) * balance
+    sequences = smooth.ceil_div(traffic.batch, plan.dp * parts, tau)
     context = _context(traffic)
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
     computed = context - cached
@@ -186,14 +203,16 @@ def _steps(model: Model, traffic: Traffic, plan: Plan, tau: Scalar) -> tuple[Gro
     riding = jnp.where(chunked, 1, 0)
     mixed = replace(decode, sequences=riding * sequences, drafts=riding * plan.draft_length)
     per_step = riding * sequences * chunks / jnp.maximum(decode_steps, 1)
-    pipeline = (2 * plan.pp - 1) / plan.pp
+    pipeline = (parts + plan.pp - 1) * balance
     schedule = Schedule(
         requests=traffic.batch,
         output=traffic.output,
         tokens_per_step=tokens_per_step,
         decode_steps=jnp.where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
-        prefill_runs=jnp.where(chunked, chunks, pipeline),
-        block_runs=jnp.where(diffusing, model.diffusion_steps, 0),
+        prefill_runs=jnp.where(chunked, chunks * interval, pipeline),
+        block_runs=jnp.where(diffusing, model.diffusion_steps * interval, 0),
+        interval=interval,
+        passes=parts / plan.pp,
         mixed_share=per_step,
         pure_share=jnp.maximum(1 - per_step, 0),
         separate_prefill=jnp.where(chunked, 0, pipeline),
@@ -202,48 +221,9 @@ def _steps(model: Model, traffic: Traffic, plan: Plan, tau: Scalar) -> tuple[Gro
     return prefill, decode, mixed, schedule
 
 
-def _messages(
-    model: Model, plan: Plan, shards: Shards, load: Load, wire: Wires, tau: Scalar
-) -> dict[str, tuple[Scalar, Message]]:
-    """List the messages of one step as {name: (count, message)}.
-
-    Tensor parallel: an all-reduce of the residual stream after every mixer and every channel mixer. Expert
-    parallel beyond a tensor group: dispatch and combine. Context parallel: partial attention outputs are
-    combined. Pipeline: the residual stream goes to the next stage.
-    """
-    a, x = model.attention, model.experts
-    attention_layers = a.full_layers + a.window_layers + model.latent.layers
-    mixers = attention_layers + model.recurrence.layers
-    stream = load.tokens * model.hidden * plan.activation_bits / 8
-    outputs = (
-        load.tokens
-        * jnp.maximum(shards.heads * a.head_dim, shards.latent_heads * model.latent.value_dim)
-        * plan.activation_bits
-        / 8
-    )
-    return {
-        "tensor_all_reduce": (
-            (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
-            all_reduce(stream, plan.tp, wire, tau),
-        ),
-        "expert_all_to_all": (
-            2 * x.layers * (shards.joined_replicas > 1),
-            all_to_all(stream * x.top_k / plan.tp, plan.ep, wire),
-        ),
-        "context_all_reduce": (
-            attention_layers * (plan.cp > 1),
-            all_reduce(outputs, plan.cp, wire, tau),
-        ),
-        "pipeline_send": (
-            plan.pp - 1,
-            point_to_point(stream, plan.tp * plan.cp * plan.pp, wire),
-        ),
-    }
-
-
 def _energy_per_token(prefill: Energy, decode: Energy, s: Schedule) -> Energy:
-    """Spread the steps' energy over the tokens of one batch; every run of a step keeps all chips busy once."""
+    """Spread the steps' energy over the tokens of one batch; a run takes all chips, for each microbatch."""
     prefill_runs = jnp.where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
-    decode_runs = s.decode_steps * s.pure_share + s.block_runs
-    tokens = s.requests * s.output
-    return jax.tree.map(lambda a, b: (prefill_runs * a + decode_runs * b) * s.chips / tokens, prefill, decode)
+    decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
+    each = s.passes * s.chips / (s.requests * s.output)
+    return jax.tree.map(lambda a, b: (prefill_runs * a + decode_runs * b) * each, prefill, decode)

@@ -6,6 +6,7 @@ from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.capacity import MemoryUse
 from jaxcost.physics.carbon import Carbon
 from jaxcost.physics.energy import Energy
+from jaxcost.physics.reliability import Reliability
 from jaxcost.physics.roofline import OpTimes
 from jaxcost.physics.tco import Cost
 
@@ -26,6 +27,8 @@ class Schedule:
     decode_steps: Scalar = field("1", "decode steps of one request, fractions included")
     prefill_runs: Scalar = field("1", "prefill steps before a request's first token")
     block_runs: Scalar = field("1", "decode steps before the first token: those of one diffusion block")
+    interval: Scalar = field("1", "time between two steps of a sequence, in steps through the whole pipeline")
+    passes: Scalar = field("1", "microbatches per pipeline stage")
     mixed_share: Scalar = field("1", "mixed steps per decode step, 0 without chunking")
     pure_share: Scalar = field("1", "decode steps without prefill per decode step")
     separate_prefill: Scalar = field("1", "prefill steps that are not part of decoding")
@@ -67,7 +70,7 @@ class Timing:
         """Time per output token of one request, after the first."""
         s = self.schedule
         step = s.mixed_share * self.prefill.total + s.pure_share * self.decode.total
-        return step / s.tokens_per_step
+        return s.interval * step / s.tokens_per_step
 
     @derived("s")
     def latency(self) -> Scalar:
@@ -100,6 +103,7 @@ class Report(Timing):
     energy: Energy = field(doc="joules per output token, all chips")
     usd: Cost = field(doc="dollars per million output tokens")
     carbon: Carbon = field(doc="grams of CO2e per million output tokens")
+    reliability: Reliability = field(doc="late ranks, failing chips, spares")
     margins: Margins = field(doc="slack of every constraint")
 
     @derived("J/token")

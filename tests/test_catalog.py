@@ -103,14 +103,16 @@ def test_spot_values():
     assert float(h100.compute.flops_16) == pytest.approx(989e12, rel=1e-6)
     assert float(catalog.load_memory("hbf").capacity) == pytest.approx(512e9, rel=1e-6)
     system = catalog.load_system("h100-sxm-x8")
-    assert float(system.fabric.scale_up.latency) == pytest.approx(2.8e-6, rel=1e-6)
+    link, landing = system.fabric.scale_up, 2 * float(system.chip.memory.latency)
+    # Measured between two: starting, a round, landing and two hops.
+    assert float(link.launch + link.overhead + 2 * link.latency) + landing == pytest.approx(2.8e-6, rel=1e-6)
     assert catalog.title("chips", "h100") == "NVIDIA H100 SXM"
 
 
 def test_efficiency():
     assert set(catalog.names("efficiency")) >= {"ideal", "typical"}
     ideal, typical = catalog.load_efficiency("ideal"), catalog.load_efficiency("typical")
-    assert [float(x) for x in jax.tree.leaves(ideal)] == [1, 1, 1, 1, 0]
+    assert [float(x) for x in jax.tree.leaves(ideal)] == [1, 1, 1, 1, 0, 0]
     assert 0 < float(typical.matmul) < 1 and float(typical.operator_overhead) > 0
     assert float(catalog.load_system("h100-sxm", efficiency="typical").chip.efficiency.matmul) < 1
 

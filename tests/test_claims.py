@@ -16,7 +16,8 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.physics.capacity import kv_bytes_per_token
-from jaxcost.physics.collectives import all_reduce, wires
+from jaxcost.physics.collectives import RankGroup, all_reduce, communicator
+from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.ops import step_table
 from jaxcost.physics.shards import shard
@@ -49,7 +50,7 @@ def memory_only(bandwidth, capacity=ENDLESS, *, chips=1, latency=0.0):
     """Chips whose memory is their only limit, and messages that cost their latency alone."""
     return jc.System(
         chip=jc.Chip(compute=COMPUTE, memory=jc.Memory(capacity=capacity, bandwidth=bandwidth)),
-        fabric=jc.Fabric(domain=chips, scale_up=jc.Link(bandwidth=ENDLESS, latency=latency)),
+        fabric=jc.Fabric(domain=chips, scale_up=jc.Link(bandwidth=ENDLESS, overhead=latency, sram_landing=1)),
         chips=chips,
     )
 
@@ -242,12 +243,16 @@ def test_ok_compute_on_the_base_die_saves_power_and_no_time():
 
 
 def test_ok_small_all_reduces_are_latency():
-    link = jc.Link(bandwidth=450 * GB, latency=2e-6)
-    w = wires(jc.Fabric(domain=8, scale_up=link), 1.0)
-    message = lambda batch: all_reduce(8192 * 2 * batch, 8.0, w, 0.0)  # noqa: E731
-    traffic = float(message(1).scale_up_bytes) / link.bandwidth
+    link = jc.Link(bandwidth=450 * GB, overhead=2e-6)
+    fabric = jc.canonical(jc.Fabric(domain=8, scale_up=link))
+    on = levels(fabric, 8.0)
+    among = communicator(RankGroup(ranks=8.0), fabric, on)
+    message = all_reduce(8192 * 2, among, on, 0.0)
+    traffic = (
+        float(message.scale_up_bytes) / 2 / link.bandwidth
+    )  # every byte takes two hops through the switch
     near(traffic, 0.064e-6, 0.01)
-    near(link.latency / (link.latency + traffic), 0.97, 0.005)
+    near(link.overhead / (link.overhead + traffic), 0.97, 0.005)
     near(2e-6 / traffic, 31, 0.02)  # the batch where bytes weigh as much
 
 

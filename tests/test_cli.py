@@ -476,7 +476,7 @@ def test_elasticities_of_all_rates_add_up():
     model, system = catalog.load_model("llama-3.1-70b"), catalog.load_system("h100-sxm-x8")
     found = dict(elasticities("tpot", system, model, traffic, Plan(tp=8)))
     rates = [p for p in found if p.startswith("chip.compute.") or p.endswith(".bandwidth")]
-    times = [p for p in found if p.endswith((".latency", "operator_overhead"))]
+    times = [p for p in found if p.endswith((".latency", "overhead", ".launch"))]
     total = sum(found[p] for p in rates) - sum(found[p] for p in times)
     assert total == pytest.approx(-1, abs=1e-3)
     assert found["chip.memory.bandwidth"] < -0.3

@@ -51,7 +51,7 @@ def leaf(tree, path):
 # Whole numbers that step: across a stair or a threshold differences say nothing of the slope on it.
 STEPPED = (
     "bits", "plan.ep", "plan.tp", "plan.pp", "plan.dp", "plan.cp", "diffusion_block", "window", "width", "heads", "layers",
-    "vocabulary", "experts.experts", "knobs.tau", "absorb", "acceptance", "draft_length", "traffic.batch",
+    "vocabulary", "experts.experts", "package_chips", "topology", "dimensions", "radix", "taper", "in_network", "knobs.tau", "absorb", "acceptance", "draft_length", "traffic.batch",
 )  # fmt: skip
 
 

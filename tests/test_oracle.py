@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.spec.fabric import TOPOLOGIES
 from tests import oracle
 
 CASES = 600
@@ -16,8 +17,36 @@ def random_case(rng):
     model = jc.load_model(str(rng.choice(MODELS)))
     chips = int(rng.choice([1, 2, 8, 16, 64]))
     efficiency = str(rng.choice(["ideal", "typical"]))
-    system = jc.load_system(f"{rng.choice(CHIPS)}-x{chips}", efficiency=efficiency)
     pick = lambda *options: float(rng.choice(options))  # noqa: E731
+    system = jc.load_system(f"{rng.choice(CHIPS)}-x{chips}", efficiency=efficiency)
+    link = lambda link: jc.replace(  # noqa: E731
+        link,
+        topology=float(rng.integers(0, len(TOPOLOGIES))) if rng.random() < 0.7 else link.topology,
+        dimensions=pick(1, 2, 3, 4),
+        radix=pick(2, 4, 8, 32),
+        taper=pick(1, 1, 0.5),
+        in_network=pick(0, 1),
+        sram_landing=pick(0, 0, 0.5, 1),
+        background=pick(0, 0, 0.3, 0.9),
+        overhead=pick(0, 1e-6),
+    )
+    fabric = jc.replace(
+        system.fabric,
+        package=link(jc.Link(bandwidth=2e12, latency=1e-8, energy_per_byte=1e-12)),
+        scale_up=link(system.fabric.scale_up),
+        scale_out=link(system.fabric.scale_out),
+        package_chips=pick(1, 1, 1, 2, 4),
+        jitter=pick(0, 0, 1e-6),
+    )
+    system = jc.replace(
+        system,
+        fabric=fabric,
+        spares=pick(0, 0, 1, 3),
+        failure_rate=pick(0, 1e-8),
+        repair_time=pick(0, 86400),
+        switchover_time=pick(0, 60),
+    )
+    system = jc.replace_at(system, "chip.efficiency.overlap", pick(0, 0, 0.4, 1))
     traffic = jc.Traffic(
         prompt=float(rng.integers(1, 20000)),
         output=float(rng.integers(2, 3000)),
@@ -33,6 +62,8 @@ def random_case(rng):
         pp=pick(1, 1, 2, 4),
         dp=pick(1, 1, 2, 3),
         cp=pick(1, 1, 2),
+        microbatches=pick(0, 0, 1, 4),
+        sequence_parallel=pick(0, 0, 1),
         ep=pick(1, 1, 2, 8, 32),
         weight_bits=pick(16, 8, 4.25, 1.6),
         expert_bits=pick(16, 8, 6.25, 4.25),

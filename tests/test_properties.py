@@ -141,7 +141,14 @@ def test_an_operator_takes_its_longest_leg_at_least_and_all_of_them_at_most(case
             assert no_larger(max(legs), row.seconds)
             if overhead == 0:
                 assert no_larger(row.seconds, sum(legs))
-        assert float(step.total) == pytest.approx(sum(float(row.seconds) for row in step.rows), rel=1e-12)
+        assert 0 <= float(step.hidden) <= min(sum(legs) for legs in _work_and_messages(step)) * (1 + 1e-9)
+        rows = sum(float(row.seconds) for row in step.rows)
+        assert float(step.total) == pytest.approx(rows - float(step.hidden), rel=1e-12)
+
+
+def _work_and_messages(step):
+    for messages in (False, True):
+        yield [float(row.seconds) for row in step.rows if (float(row.network) > 0) == messages]
 
 
 @few

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["fence", "opaque_one"]
+__all__ = ["fence", "once", "opaque_one"]
 
 T = TypeVar("T")
 
@@ -24,10 +24,18 @@ def opaque_one(*leaves: Scalar) -> jax.Array:
     return jnp.where(sum(leaves) >= 0, 1.0, 2.0).astype(jnp.result_type(*leaves))
 
 
+def once(tree: T) -> T:
+    """Return `tree` of non-negative numbers, each computed once however many use it: divided by exactly one."""
+    one = opaque_one(*jax.tree.leaves(tree)[:1])
+    return jax.tree.map(lambda x: x / one if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
+
+
 def fence(tree: T, one: jax.Array) -> T:
     """Return `tree` unchanged, its gradients fenced; Python numbers in it are left alone."""
     leaves, structure = jax.tree.flatten(tree)
-    arrays = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array)]
+    arrays = [
+        i for i, x in enumerate(leaves) if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)
+    ]
     for i, x in zip(arrays, _fence([leaves[i] for i in arrays], one), strict=True):
         leaves[i] = x
     return jax.tree.unflatten(structure, leaves)

@@ -4,14 +4,19 @@ Symbols: `tau` is a dimensionless softness between 0 and 1. Every operator is ho
 arguments (no absolute temperature), finite, and has a finite gradient everywhere, its singular points included.
 """
 
+import functools
+import operator
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["ceil_div", "ceil_log2", "maximum", "minimum", "safe_div", "select_steps"]
+__all__ = ["ceil_div", "ceil_log2", "least", "maximum", "minimum", "safe_div", "select_steps"]
 
 _TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
+_LEAST = 1e-15  # seconds: what `least` takes for none, so that its reciprocal's square is finite
 
 
 def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) -> jax.Array:
@@ -60,6 +65,59 @@ def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     min(a, b) = a b / max(a, b) with the smooth `maximum`; both must be positive, or both zero.
     """
     return safe_div(jnp.minimum(a, b) * jnp.maximum(a, b), maximum(a, b, tau))
+
+
+def least(values: Sequence[Scalar], tau: Scalar) -> Scalar:
+    """Choose the smallest of several durations: exact at tau = 0, at most a share of about tau below it otherwise.
+
+        u_k = T_k H with H = sum of 1 / T_k;  m = u_1,  m <- min(m, u_k) - max(4 tau - |m - u_k|, 0)^2 / (16 tau);
+        the result is m / H
+
+    Only options within about 4 tau of the smallest are mixed. The last division is there for the compiler too: it
+    never computes one twice, so that what is before it is computed once however often the result is used.
+    """
+    return _least(list(values), jnp.asarray(tau))
+
+
+@jax.custom_jvp
+def _least(values: list[Scalar], tau: Scalar) -> Scalar:
+    return least_stages(values, tau)[0]
+
+
+def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Scalar], Scalar]:
+    """Return what `least` does, its slope in each of the values, and its slope in tau."""
+    positive = [jnp.maximum(value, _LEAST) for value in values]
+    total = functools.reduce(operator.add, [1 / value for value in positive])
+    width = 4 * tau
+    sharpness = 1 / (4 * width + _TINY)
+    found, leans, spreads = positive[0] * total, [], []
+    for value in positive[1:]:
+        gap = found - value * total
+        near = jnp.maximum(width - jnp.abs(gap), 0)
+        mixed = 2 * near * sharpness
+        # Slope in what was found so far; the rest of 1 is the slope in the new value.
+        leans.append(0.5 + jnp.sign(gap) * (mixed - 0.5))
+        spreads.append(4 * mixed * (mixed - 1))
+        found = jnp.minimum(found, value * total) - 0.5 * near * mixed
+    rest, slopes, in_tau = 1.0, [], 0.0
+    for lean, spread in zip(reversed(leans), reversed(spreads), strict=True):
+        in_tau = in_tau + rest * spread
+        slopes.append(rest * (1 - lean))
+        rest = rest * lean
+    slopes.append(rest)
+    slopes.reverse()
+    value = found / total
+    weighed = functools.reduce(operator.add, [w * x for w, x in zip(slopes, positive, strict=True)])
+    excess = (weighed - value) / total
+    return value, [w - excess / (x * x) for w, x in zip(slopes, positive, strict=True)], in_tau / total
+
+
+@_least.defjvp
+def _least_jvp(primals, tangents):
+    (values, tau), (changes, dtau) = primals, tangents
+    found, slopes, in_tau = least_stages(values, tau)
+    terms = [slope * change for slope, change in zip(slopes, changes, strict=True)]
+    return found, functools.reduce(operator.add, terms) + in_tau * dtau
 
 
 @jax.custom_jvp

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxcost.edge.errors import InputError, nearest, within
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.edge.schema import Entry, check, unit_of
 from jaxcost.spec.chip import Chip, Compute, Efficiency
-from jaxcost.spec.fabric import Fabric, Link
+from jaxcost.spec.fabric import Fabric, Link, topology_id
 from jaxcost.spec.memory import Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.prices import Prices
@@ -171,6 +172,7 @@ def load_memory(name: str) -> Memory:
         Memory(
             capacity=q["capacity"],
             bandwidth=q["bandwidth"],
+            latency=q.get("latency", 0.0),
             energy_per_byte=q["energy"],
             carbon_per_byte=q["carbon"],
         )
@@ -181,8 +183,8 @@ def load_efficiency(name: str = "ideal") -> Efficiency:
     """Load achieved shares of the peaks: "ideal", "typical", or a YAML path."""
     part, path = _load("efficiency", name)
     q = _positive(quantities(part, path), ("matmul", "vector", "memory", "link"), path, "")
-    for field in ("matmul", "vector", "memory", "link"):
-        if q[field] > 1:
+    for field in ("matmul", "vector", "memory", "link", "overlap"):
+        if not 0 <= q.get(field, 0) <= 1:
             raise InputError("a share of at most 1", file=_shown(path), path=field, given=q[field])
     return canonical(Efficiency(**q))
 
@@ -224,6 +226,7 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         memory=Memory(
             capacity=memory["capacity"],
             bandwidth=memory["bandwidth"],
+            latency=kind.latency,
             energy_per_byte=memory.get("energy", kind.energy_per_byte),
             carbon_per_byte=kind.carbon_per_byte,
         ),
@@ -246,13 +249,55 @@ def load_chip(name: str, *, efficiency: str = "ideal") -> Chip:
     return canonical(_chip(name, efficiency)[0])
 
 
+# What a number of a link may be: (least, most, whether the least itself may be).
+_LINK_RANGES = {
+    "bandwidth": (0.0, math.inf, False),
+    "latency": (0.0, math.inf, True),
+    "overhead": (0.0, math.inf, True),
+    "launch": (0.0, math.inf, True),
+    "energy": (0.0, math.inf, True),
+    "dimensions": (1.0, 32.0, True),
+    "radix": (2.0, 1e6, True),
+    "taper": (0.0, 1.0, False),
+    "in_network": (0.0, 1.0, True),
+    "sram_landing": (0.0, 1.0, True),
+    "background": (0.0, 0.999, True),
+}
+
+
 def _link(section: Any, path: Path, where: str) -> Link:
     if section is None:
         return Link()
     fabric, fabric_path = within(_shown(path), f"{where}fabric", _load, "fabrics", section.fabric)
-    q = quantities(fabric, fabric_path)
-    bandwidth = quantities(section, path, where)["bandwidth"]
-    return Link(bandwidth=bandwidth, latency=q["latency"], energy_per_byte=q["energy"])
+    given = quantities(fabric, fabric_path)
+    _in_range(given, _LINK_RANGES, fabric_path, "")
+    here = quantities(section, path, where)
+    _in_range(here, _LINK_RANGES, path, where)
+    given |= here
+    given["energy_per_byte"] = given.pop("energy")
+    return Link(topology=topology_id(section.topology or fabric.topology or "switch"), **given)
+
+
+def _in_range(
+    values: dict[str, float], ranges: dict[str, tuple[float, float, bool]], file: Path, prefix: str
+) -> None:
+    for field, value in values.items():
+        least, most, closed = ranges[field]
+        if not (least <= value <= most and (closed or value > least)):
+            kind = f"at least {least:g}" if closed else f"more than {least:g}"
+            bound = "" if most == math.inf else f" and at most {most:g}"
+            raise InputError(kind + bound, file=_shown(file), path=f"{prefix}{field}", given=value)
+
+
+_SYSTEM_RANGES = {
+    "jitter": (0.0, math.inf, True),
+    "timeout": (0.0, math.inf, True),
+    "spares": (0.0, 8.0, True),
+    "failure_rate": (0.0, math.inf, True),
+    "repair_time": (0.0, math.inf, True),
+    "switchover_time": (0.0, math.inf, True),
+    "background_message": (0.0, math.inf, True),
+}
 
 
 def load_system(name: str, *, efficiency: str = "ideal") -> System:
@@ -279,23 +324,40 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
         part, path = chip_part, chip_path
 
     def pick(field: str) -> tuple[Any, Path]:
-        own = getattr(part, field)
+        own = getattr(part, field, None)
         return (own, path) if own is not None else (getattr(chip_part, field), chip_path)
 
-    domain, domain_path = pick("domain")
-    size = parse_quantity(domain.value, "1", file=_shown(domain_path), path="domain.value")
+    def whole(field: str) -> float:
+        entry, where = pick(field)
+        if entry is None:
+            return 1.0
+        return max(parse_quantity(entry.value, "1", file=_shown(where), path=f"{field}.value"), 1.0)
+
+    own = quantities(part, path) if in_catalogue or _looks_like_path(str(name)) else {}
+    message = {k: v for k, v in own.items() if k == "background_message"}
+    section = getattr(part, "reliability", None)
+    rare = {} if section is None else quantities(section, path, "reliability.")
+    _in_range(message, _SYSTEM_RANGES, path, "")
+    _in_range(rare, _SYSTEM_RANGES, path, "reliability.")
+    late = {k: v for k, v in rare.items() if k in ("jitter", "timeout")}
+    failing = {k: v for k, v in rare.items() if k not in late}
     host_name, host_user = pick("host")
     host, host_path = within(_shown(host_user), "host", _load, "hosts", host_name)
     return canonical(
         System(
             chip=chip,
             fabric=Fabric(
-                domain=max(size, 1.0),
+                package_chips=whole("package_chips"),
+                domain=whole("domain"),
+                package=_link(*pick("package"), "package."),
                 scale_up=_link(*pick("scale_up"), "scale_up."),
                 scale_out=_link(*pick("scale_out"), "scale_out."),
+                **late,
+                **message,
             ),
             host=Host(**quantities(host, host_path)),
             chips=chips,
+            **failing,
         )
     )
 

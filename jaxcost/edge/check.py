@@ -29,6 +29,8 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     """
     for name in _DEGREES:
         _whole(plan, "plan", name, least=1, most=_MOST_CHIPS)
+    _whole(plan, "plan", "microbatches", least=0, most=_MOST_CHIPS)
+    _whole(plan, "plan", "sequence_parallel", least=0, most=1)
     for name in _BITS:
         _between(plan, "plan", name, 0, MOST_BITS, open_low=True)
     for name in ("weight_sparsity", "activation_sparsity"):
@@ -48,9 +50,11 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
         raise InputError("1: this model has no attention", path="plan.cp", given=int(plan.cp))
     _check_experts(model, plan)
     _check_chips(system, plan)
-    groups = int(plan.dp) * int(plan.pp)
+    groups = int(plan.dp) * int(plan.microbatches or plan.pp)
     if traffic.batch < groups:
-        expected = f"at least dp x pp = {groups} requests, one for every replica and pipeline stage"
+        parts = "dp x microbatches" if plan.microbatches else "dp x pp"
+        each = "microbatch" if plan.microbatches else "pipeline stage"
+        expected = f"at least {parts} = {groups} requests, one for every replica and {each}"
         raise InputError(expected, path="traffic.batch", given=_shown(traffic.batch))
 
 

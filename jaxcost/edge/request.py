@@ -42,6 +42,8 @@ _PLAN = {
     "ep": "expert-parallel degree",
     "dp": "data-parallel replicas",
     "cp": "context-parallel degree",
+    "microbatches": "parts of a replica's batch in its pipeline, 0 for one a stage",
+    "sequence-parallel": "1 to cut norms along the sequence: reduce-scatter and all-gather",
     "draft-length": "tokens drafted before each verification",
     "acceptance": "probability that a drafted token is accepted",
     "draft-parameters": "weights of the draft model; 0 for the model's own module",
@@ -231,8 +233,8 @@ def degrees(plan: Plan) -> str:
 def describe_efficiency(efficiency: Efficiency, name: str | None) -> str:
     """Say in one line how much of the peaks is reached."""
     values = {f.name: float(getattr(efficiency, f.name)) for f in dataclasses.fields(efficiency)}
-    overhead = values.pop("operator_overhead")
-    if overhead == 0 and all(v == 1 for v in values.values()):
+    overhead, overlap = values.pop("operator_overhead"), values.pop("overlap")
+    if overhead == 0 and overlap == 0 and all(v == 1 for v in values.values()):
         return "ideal roofline: peaks reached"
     shares = ", ".join(f"{key} {value:.0%}" for key, value in values.items())
     return f"{name or 'of the system'}: {shares} of the peaks, {overhead * 1e6:.3g} µs an operator"

@@ -89,11 +89,51 @@ class EnergySection(Strict):
     on_chip_per_byte: Annotated[Entry, "J/B"]
 
 
-class LinkSection(Strict):
-    """One level of links: its bandwidth here, latency and energy from the named fabric."""
+Topology = Literal[
+    "ring",
+    "fully-connected",
+    "switch",
+    "fat-tree",
+    "tree",
+    "torus",
+    "mesh",
+    "hypercube",
+    "dragonfly",
+]
+
+
+class Wiring(Strict):
+    """How a level of links is wired; what is absent is the default of `Link`."""
+
+    topology: Topology | None = None  # a switch where no file says
+    dimensions: Annotated[Entry | None, "1"] = None
+    radix: Annotated[Entry | None, "1"] = None
+    taper: Annotated[Entry | None, "1"] = None
+    in_network: Annotated[Entry | None, "1"] = None
+    sram_landing: Annotated[Entry | None, "1"] = None
+    background: Annotated[Entry | None, "1"] = None
+
+
+class LinkSection(Wiring):
+    """One level of links: its bandwidth here, all else from the named fabric unless it is given here too."""
 
     fabric: str
     bandwidth: Annotated[Entry, "B/s"]
+    latency: Annotated[Entry | None, "s"] = None
+    overhead: Annotated[Entry | None, "s"] = None
+    launch: Annotated[Entry | None, "s"] = None
+    energy: Annotated[Entry | None, "J/B"] = None
+
+
+class ReliabilitySection(Strict):
+    """Late ranks, failing chips and spares; none where absent."""
+
+    jitter: Annotated[Entry | None, "s"] = None
+    timeout: Annotated[Entry | None, "s"] = None
+    spares: Annotated[Entry | None, "1"] = None
+    failure_rate: Annotated[Entry | None, "1/s"] = None
+    repair_time: Annotated[Entry | None, "s"] = None
+    switchover_time: Annotated[Entry | None, "s"] = None
 
 
 class ChipFile(Titled):
@@ -109,7 +149,9 @@ class ChipFile(Titled):
     die_area: Annotated[Entry, "m^2"]
     silicon: str
     price: Annotated[Entry, "USD"]
+    package_chips: Annotated[Entry | None, "1"] = None
     domain: Annotated[Entry, "1"]
+    package: LinkSection | None = None
     scale_up: LinkSection | None = None
     scale_out: LinkSection | None = None
     host: str
@@ -130,11 +172,13 @@ class MemoryFile(Titled):
     carbon: Annotated[Entry, "kg/B"]
 
 
-class FabricFile(Titled):
-    """configs/fabrics: one kind of link."""
+class FabricFile(Titled, Wiring):
+    """configs/fabrics: one kind of link, by the hop; and its software."""
 
     bandwidth: Annotated[Entry | None, "B/s"] = None
     latency: Annotated[Entry, "s"]
+    overhead: Annotated[Entry, "s"]
+    launch: Annotated[Entry, "s"]
     energy: Annotated[Entry, "J/B"]
 
 
@@ -162,6 +206,7 @@ class EfficiencyFile(Titled):
     vector: Annotated[Entry, "1"]
     memory: Annotated[Entry, "1"]
     link: Annotated[Entry, "1"]
+    overlap: Annotated[Entry | None, "1"] = None
     operator_overhead: Annotated[Entry, "s"]
 
 
@@ -191,9 +236,13 @@ class SystemFile(Titled):
     chips: int
     host: str | None = None
     efficiency: str | None = None
+    package_chips: Annotated[Entry | None, "1"] = None
     domain: Annotated[Entry | None, "1"] = None
+    package: LinkSection | None = None
     scale_up: LinkSection | None = None
     scale_out: LinkSection | None = None
+    background_message: Annotated[Entry | None, "B"] = None
+    reliability: ReliabilitySection | None = None
 
 
 def unit_of(model: type[BaseModel], field: str) -> str | None:

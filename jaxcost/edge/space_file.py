@@ -15,6 +15,7 @@ from jaxcost.edge.formats import read_bits
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.explore.space import Axis, Design, Space, stack
 from jaxcost.explore.sweep import METRICS
+from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 
@@ -121,6 +122,12 @@ def _number(value: Any, unit: str, path: str, file: str) -> float:
     return parse_quantity(value, unit, file=file, path=path)
 
 
+def _topology(value: Any, path: str, file: str) -> float:
+    if value not in TOPOLOGIES:
+        raise not_among(TOPOLOGIES, str(value), file=file, path=path)
+    return topology_id(value)
+
+
 def _axis(path: str, given: Any, base: Design, file: str) -> Axis:
     units = leaf_units(base)
     where = f"axes.{path}"
@@ -143,7 +150,8 @@ def _axis(path: str, given: Any, base: Design, file: str) -> Axis:
             path=where,
             given=values,
         )
-    numbers = [_number(v, unit, where, file) for v in values]
+    names = path.endswith(".topology") and not relative
+    numbers = [_topology(v, where, file) if names else _number(v, unit, where, file) for v in values]
     return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)
 
 

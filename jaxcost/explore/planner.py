@@ -114,7 +114,9 @@ def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.
         ~without_attention | jnp.equal(plan.cp, 1),
         jnp.less_equal(plan.pp, layer_count(model)),
         jnp.equal(plan.ep, 1) | (spread & jnp.less_equal(plan.ep, plan.tp * plan.dp)),
-        jnp.greater_equal(traffic.batch, plan.dp * plan.pp),
+        jnp.greater_equal(
+            traffic.batch, plan.dp * jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
+        ),
     )
     return functools.reduce(jnp.logical_and, rules)
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, derived, field, pytree
-from jaxcost.physics.shards import Shards, shard, stored_parameters
+from jaxcost.physics.shards import Shards, sequence_ranks, shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -19,11 +19,12 @@ class MemoryUse:
     kv: Scalar = field("B", "cached keys, values and latents")
     state: Scalar = field("B", "recurrent states")
     activations: Scalar = field("B", "working buffers of the widest step")
+    communication: Scalar = field("B", "messages sent and received")
 
     @derived("B")
     def used(self) -> Scalar:
         """All of it."""
-        return self.weights + self.experts + self.kv + self.state + self.activations
+        return self.weights + self.experts + self.kv + self.state + self.activations + self.communication
 
 
 def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
@@ -49,12 +50,19 @@ def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:
 
 
 def memory_use(
-    model: Model, plan: Plan, shards: Shards, *, sequences: Scalar, context: Scalar, step_tokens: Scalar
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    *,
+    sequences: Scalar,
+    context: Scalar,
+    step_tokens: Scalar,
+    communication: Scalar,
 ) -> MemoryUse:
     """Add up the fullest chip: its stage's weights, the caches of `sequences` at full `context`, its buffers.
 
-    The buffers hold, for every token of the widest step, the residual stream twice and the widest
-    intermediate of any layer.
+    The buffers hold, for every token of the widest step, the residual stream twice, cut along the sequence where
+    norms are, and the widest intermediate of any layer; and what `communication` needs.
     """
     stored = stored_parameters(model, shards)
     stage, kept = shards.stage_share, 1 - plan.weight_sparsity
@@ -79,5 +87,9 @@ def memory_use(
         experts=stored.experts * stage * kept * plan.expert_bits / 8,
         kv=sequences * stage * cached_bytes(model, plan, shards, context),
         state=sequences * stage * state / 8,
-        activations=step_tokens * (2 * model.hidden + widest) * plan.activation_bits / 8,
+        activations=step_tokens
+        * (2 * model.hidden / sequence_ranks(plan) + widest)
+        * plan.activation_bits
+        / 8,
+        communication=communication,
     )

@@ -26,10 +26,10 @@ class Carbon:
         return self.operation + self.dies + self.memory + self.hosts
 
 
-def carbon_per_token(system: System, prices: Prices, *, chip_seconds: Scalar, metered: Scalar) -> Carbon:
-    """Account `chip_seconds` of service and `metered` joules, both per output token."""
+def carbon_per_token(system: System, prices: Prices, *, owned_seconds: Scalar, metered: Scalar) -> Carbon:
+    """Account `owned_seconds` of chips, spares included, and `metered` joules, both per output token."""
     chip = system.chip
-    share = 1e9 * chip_seconds / (prices.utilization * prices.lifetime)
+    share = 1e9 * owned_seconds / (prices.utilization * prices.lifetime)
     return Carbon(
         operation=1e9 * metered * prices.grid_carbon,
         dies=share * (chip.die_area * chip.carbon_per_area),

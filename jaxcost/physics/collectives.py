@@ -1,101 +1,219 @@
-"""Time and traffic of the messages between chips, in closed form.
+"""Time and traffic of the messages between chips.
 
-Symbols: n ranks, S bytes of the whole vector on a rank, a latency of a message, w bandwidth of a rank in one
-direction. Ranks fill a scale-up domain first; what is left lies across the scale-out network. Within a domain
-every pair is taken to reach each other without contention. Sources: Thakur, Rabenseifner and Gropp 2005
-(doi 10.1177/1094342005051521); Chan et al. 2007.
+A group that spans levels (within a package, a domain, across domains) reduces and gathers on the inner ones around
+an all-reduce of its share on the outermost, or repeats an all-reduce of everything on each (by doubling, in one shot
+or in the network); the faster is taken.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.fence import once
+from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.algorithms import QUICK, duration, fastest, lines
+from jaxcost.physics.levels import Level
+from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
 
-__all__ = ["Message", "Wires", "all_reduce", "all_to_all", "point_to_point", "wires"]
+__all__ = [
+    "Communicator",
+    "Message",
+    "RankGroup",
+    "all_reduce",
+    "all_reduces",
+    "all_to_alls",
+    "broadcast",
+    "communicator",
+    "gather",
+    "point_to_point",
+]
 
 
 @pytree
 class Message:
-    """What one collective costs one rank."""
+    """What one message or collective costs one rank. Bytes are counted once for every hop they travel."""
 
-    seconds: Scalar = field("s", "duration")
-    scale_up_bytes: Scalar = field("B", "bytes sent within the domain")
-    scale_out_bytes: Scalar = field("B", "bytes sent between domains")
+    seconds: Scalar = field("s", "duration", default=0.0)
+    package_bytes: Scalar = field("B", "bytes times hops within packages", default=0.0)
+    scale_up_bytes: Scalar = field("B", "bytes times hops within domains", default=0.0)
+    scale_out_bytes: Scalar = field("B", "bytes times hops between domains", default=0.0)
 
 
 @pytree
-class Wires:
-    """The fabric as messages see it: latency and seconds per byte of both levels."""
+class RankGroup:
+    """Ranks that send each other messages: `repeats` runs, `every` chips apart, of `ranks` chips `stride` apart."""
 
-    domain: Scalar = field("1", "chips within one scale-up domain")
-    near_latency: Scalar = field("s", "time of an empty message within the domain")
-    near_per_byte: Scalar = field("s/B", "within the domain")
-    far_latency: Scalar = field("s", "time of an empty message between domains")
-    far_per_byte: Scalar = field("s/B", "between domains")
+    ranks: Scalar = field("1", "chips of a run")
+    stride: Scalar = field("1", "from one to the next", default=1.0)
+    repeats: Scalar = field("1", "runs", default=1.0)
+    every: Scalar = field("1", "chips from one run to the next", default=1.0)
+
+    @property
+    def total(self) -> Scalar:
+        """Ranks in the group."""
+        return self.ranks * self.repeats
+
+    def within(self, chips: Scalar) -> Scalar:
+        """Count those of the group within its first `chips` chips."""
+        return jnp.clip(chips / self.stride, 1, self.ranks) * jnp.clip(chips / self.every, 1, self.repeats)
 
 
-def wires(fabric: Fabric, efficiency: Scalar) -> Wires:
-    """Work out the fabric's unit costs once; a level without bandwidth costs nothing and is never used."""
-    near, far = fabric.scale_up, fabric.scale_out
-    return Wires(
-        domain=fabric.domain,
-        near_latency=near.latency,
-        near_per_byte=smooth.safe_div(1.0, near.bandwidth * efficiency),
-        far_latency=far.latency,
-        far_per_byte=smooth.safe_div(1.0, far.bandwidth * efficiency),
+@pytree
+class Communicator:
+    """A group as it lies on a fabric."""
+
+    ranks: Scalar = field("1", "ranks in the group")
+    counts: tuple[Scalar, ...] = field(doc="ranks that meet within a package, a domain, and across domains")
+    start: Scalar = field(
+        "s", "starting a collective on every level it spans, and the wait for the last rank"
     )
 
 
-def all_reduce(size: Scalar, ranks: Scalar, w: Wires, tau: Scalar) -> Message:
-    """Sum a vector over all ranks: within each domain, then across domains on the share each rank holds.
+def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Communicator:
+    """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
+    inner = group.within(jnp.maximum(fabric.package_chips, 1))
+    both = jnp.maximum(group.within(jnp.maximum(fabric.domain, fabric.package_chips)), inner)
+    counts = once((inner, both / inner, group.total / both))
+    launched = [jnp.where(n > 1, place.launch, 0) for n, place in zip(counts, on, strict=True)]
+    return Communicator(
+        ranks=group.total,
+        counts=counts,
+        start=sum(launched) + straggler_wait(group.total, fabric.jitter, fabric.timeout),
+    )
 
-    Within: the faster of one-shot, a + (n - 1) S / w, and two-shot, 2 a + 2 (n - 1) / n S / w.
-    Across r domains, on S / n bytes: the faster of recursive doubling, lg r (a + S / w), and Rabenseifner's,
-    2 lg r a + 2 (r - 1) / r S / w, with lg r rounded up.
+
+def all_reduce(
+    size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar, **options: Scalar
+) -> Message:
+    """Sum a vector of S bytes over a group of ranks; `scattered=1` in two halves, between which it stays cut."""
+    ((message,),) = all_reduces([(among, (size,), options.get("scattered", 0.0))], on, tau)
+    return message
+
+
+def all_reduces(
+    wanted: Sequence[tuple[Communicator, Sequence[Scalar], Scalar]], on: tuple[Level, ...], tau: Scalar
+) -> list[list[Message]]:
+    """Time several sums at once, as [(group, sizes, 1 where scattered)]: a compiled loop over groups and levels."""
+    places = []
+    for among, sizes, _ in wanted:
+        held = tuple(sizes)
+        for n, place in zip(among.counts, on, strict=True):
+            places.append((place, n, tuple(sizes), held))
+            held = tuple(size / n for size in held)
+
+    def meet(x: tuple[Level, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
+        place, n, sizes, held = x
+        found, here = lines(place, n), n > 1
+        quick = {name: found.all_reduce[name] for name in QUICK}
+        times = [
+            [
+                jnp.where(here, fastest(options, place, size, tau), 0)
+                for options, size in ((quick, s), (found.all_reduce, h), (found.gather, h))
+            ]
+            for s, h in zip(sizes, held, strict=True)
+        ]
+        return times, found.neighbour_hops
+
+    found = over(meet, places)
+    return [
+        [
+            _sum_up(among, size, scattered, on, [(t[k], hops) for t, hops in found[3 * i : 3 * i + 3]], tau)
+            for k, size in enumerate(sizes)
+        ]
+        for i, (among, sizes, scattered) in enumerate(wanted)
+    ]
+
+
+def _sum_up(
+    among: Communicator,
+    size: Scalar,
+    scattered: Scalar,
+    on: tuple[Level, ...],
+    times: Sequence[tuple[Sequence[Scalar], Scalar]],
+    tau: Scalar,
+) -> Message:
+    """Reduce and gather on the inner levels around the outermost, or repeat all on each."""
+    _, middle, outer = among.counts
+    whole = scattered < 0.5
+    outermost = (~((middle > 1) | (outer > 1)) & whole, ~(outer > 1) & whole, whole)
+    held, by_shares, of_all, used, sent = size, 0.0, 0.0, 0.0, []
+    for place, n, last, ((everything, share, part), hops) in zip(
+        on, among.counts, outermost, times, strict=True
+    ):
+        by_shares = by_shares + jnp.where(last, share, 2 * part)
+        of_all = of_all + everything
+        used = used + (n > 1)
+        travelled = jnp.where((place.switches_add > 0) & last, held * (n > 1), 2 * (held - held / n))
+        sent.append(travelled * hops)
+        held = held / n
+    together = jnp.where((used > 1) & whole, smooth.least([by_shares, of_all], tau), by_shares)
+    return _message(jnp.where(among.ranks > 1, jnp.where(whole, 1, 2) * among.start + together, 0), sent)
+
+
+def _message(seconds: Scalar, sent: Sequence[Scalar]) -> Message:
+    return Message(seconds=seconds, package_bytes=sent[0], scale_up_bytes=sent[1], scale_out_bytes=sent[2])
+
+
+def gather(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar) -> Message:
+    """All-gather a vector of S bytes in all, or reduce-scatter one: half of a scattered all-reduce."""
+    both = all_reduce(size, among, on, tau, scattered=1.0)
+    return Message(**{name: value / 2 for name, value in vars(both).items()})
+
+
+def all_to_alls(
+    wanted: Sequence[Sequence[Scalar]], among: Communicator, on: tuple[Level, ...], hottest: Sequence[Scalar]
+) -> list[Message]:
+    """Send different bytes to every rank of a group, all pairs at once, level by level; several such exchanges.
+
+    Args:
+        wanted: for each exchange, the bytes that a rank sends to others on each level.
+        among: the group.
+        on: the levels.
+        hottest: for each exchange, the bytes that the busiest rank receives, in those of an average one.
     """
-    near = jnp.minimum(ranks, w.domain)
-    far = ranks / near
-    shared = size / near
-    near_bytes, far_bytes = 2 * (size - shared), 2 * (shared - size / ranks)
-    one_shot = w.near_latency + (near - 1) * size * w.near_per_byte
-    two_shot = 2 * w.near_latency + near_bytes * w.near_per_byte
-    rounds = smooth.ceil_log2(far)
-    doubling = rounds * (w.far_latency + shared * w.far_per_byte)
-    halving = 2 * rounds * w.far_latency + far_bytes * w.far_per_byte
-    return Message(
-        seconds=jnp.where(near > 1, smooth.minimum(one_shot, two_shot, tau), 0)
-        + jnp.where(far > 1, smooth.minimum(doubling, halving, tau), 0),
-        scale_up_bytes=near_bytes,
-        scale_out_bytes=far_bytes,
-    )
+
+    def meet(x: tuple[Level, Scalar]) -> tuple[Scalar, Scalar, Scalar]:
+        place, n = x
+        found, here = lines(place, n), n > 1
+        empty = duration(found.exchange, place, 0.0)
+        return jnp.where(here, empty, 0), found.exchange.load * place.per_byte * here, found.mean_hops
+
+    found = over(meet, list(zip(on, among.counts, strict=True)))
+    messages = []
+    for sizes, peak in zip(wanted, hottest, strict=True):
+        seconds = sum(a + b * (size * peak) for (a, b, _), size in zip(found, sizes, strict=True))
+        sent = [size * hops for (*_, hops), size in zip(found, sizes, strict=True)]
+        messages.append(_message(jnp.where(among.ranks > 1, among.start + seconds, 0), sent))
+    return messages
 
 
-def all_to_all(size: Scalar, ranks: Scalar, w: Wires) -> Message:
-    """Send a different part of S bytes to every rank, all pairs at once, within and across in turn.
+def broadcast(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar) -> Message:
+    """Send S bytes of one rank to all others: to one of every domain, then of every package, then within."""
+    seconds, sent = 0.0, []
+    for place, n in zip(on, among.counts, strict=True):
+        found = lines(place, n)
+        seconds = seconds + jnp.where(n > 1, fastest(found.broadcast, place, size, tau), 0)
+        sent.append(size * (n - 1) / n * found.neighbour_hops)
+    return _message(jnp.where(among.ranks > 1, among.start + seconds, 0), sent)
 
-    a [near > 1] + S (near - 1) / n / w  +  a [far > 1] + S (far - 1) / far / w, with n = near x far ranks.
+
+def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, ...]) -> Message:
+    """Send S bytes to a neighbour, over the innermost level that holds a group of `span` chips.
+
+    Launch + o + k t + S b: one hop on a grid, between the fully connected and in a dragonfly; through a tree, to
+    its top and down.
     """
-    near = jnp.minimum(ranks, w.domain)
-    far = ranks / near
-    near_bytes, far_bytes = size * (near - 1) / ranks, size * (1 - near / ranks)
-    return Message(
-        seconds=jnp.where(near > 1, w.near_latency, 0)
-        + near_bytes * w.near_per_byte
-        + jnp.where(far > 1, w.far_latency, 0)
-        + far_bytes * w.far_per_byte,
-        scale_up_bytes=near_bytes,
-        scale_out_bytes=far_bytes,
-    )
-
-
-def point_to_point(size: Scalar, span: Scalar, w: Wires) -> Message:
-    """Send S bytes to one other rank: over scale-out where a group of `span` chips outgrows the domain."""
-    outside = span > w.domain
-    latency = jnp.where(outside, w.far_latency, w.near_latency)
-    per_byte = jnp.where(outside, w.far_per_byte, w.near_per_byte)
-    return Message(
-        seconds=latency + size * per_byte,
-        scale_up_bytes=jnp.where(outside, 0, size),
-        scale_out_bytes=jnp.where(outside, size, 0),
-    )
+    outside = span > jnp.maximum(fabric.domain, fabric.package_chips)
+    inside = span <= fabric.package_chips
+    places = (inside, ~inside & ~outside, outside)
+    seconds, sent = 0.0, []
+    for here, place in zip(places, on, strict=True):
+        hops = jnp.where(place.wiring.tree, place.far_hops, 1)
+        once = place.launch + place.round + hops * place.hop + size * place.per_byte
+        seconds = seconds + jnp.where(here, once, 0)
+        sent.append(jnp.where(here, size * hops, 0))
+    return _message(seconds, sent)

@@ -47,7 +47,8 @@ def step_energy(
     sent = [
         count
         * (
-            m.scale_up_bytes * fabric.scale_up.energy_per_byte
+            m.package_bytes * fabric.package.energy_per_byte
+            + m.scale_up_bytes * fabric.scale_up.energy_per_byte
             + m.scale_out_bytes * fabric.scale_out.energy_per_byte
         )
         for count, m in messages.values()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.load import Load
-from jaxcost.physics.shards import Shards
+from jaxcost.physics.shards import Shards, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -112,6 +112,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
         bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
     )
     dense = 1 - plan.weight_sparsity
+    cut = m / sequence_ranks(plan)
     per_context_rank, per_expert_rank = 1 / plan.cp, 1 / plan.ep
 
     def matmul(
@@ -240,7 +241,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
         ),
         "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
-        "norms": Op(count=model.norms, vector_flops=6 * m * d, activation_bytes=4 * m * d * act),
+        "norms": Op(count=model.norms, vector_flops=6 * cut * d, activation_bytes=4 * cut * d * act),
         "output_head": matmul(1.0, load.logits, d * shards.vocabulary, d, shards.vocabulary),
         "sampling": Op(
             vector_flops=4 * load.logits * shards.vocabulary,

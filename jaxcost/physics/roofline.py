@@ -46,13 +46,14 @@ class OpTime:
 class OpTimes:
     """Seconds of every operator in one step."""
 
-    rows: tuple[OpTime, ...] = field(doc="the operators")
+    rows: tuple[OpTime, ...] = field(doc="the operators, messages last")
+    hidden: Scalar = field("s", "time in which messages and computing overlap")
     names: tuple[str, ...] = field(doc="name of each row", static=True)
 
     @derived("s")
     def total(self) -> Scalar:
         """Time of the whole step."""
-        return add(*(row.seconds for row in self.rows))
+        return add(*(row.seconds for row in self.rows)) - self.hidden
 
 
 def math_class(bits: Scalar) -> jax.Array:
@@ -97,9 +98,13 @@ def rates(chip: Chip, plan: Plan) -> Rates:
 
 
 def op_times(
-    table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: Rates, tau: Scalar
+    table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: Rates, overlap: Scalar, tau: Scalar
 ) -> OpTimes:
-    """Time every row of the table, and behind them the messages, given as {name: (count, message)}."""
+    """Time every row of the table, and behind them the messages, given as {name: (count, message)}.
+
+    Of C seconds of operators and M of messages the shorter can hide behind the longer, and `overlap` of it does:
+    the step takes C + M - overlap min(C, M).
+    """
 
     def time(row: Op) -> OpTime:
         legs = {
@@ -117,5 +122,8 @@ def op_times(
         )
 
     sent = [count * m.seconds for count, m in messages.values()]
-    rows = (*map(time, table.rows), *(OpTime(network=s, seconds=s) for s in sent))
-    return OpTimes(rows=rows, names=(*table.names, *messages))
+    operators = [*map(time, table.rows)]
+    busy, messaging = add(*(row.seconds for row in operators)), add(*sent)
+    hidden = overlap * smooth.minimum(busy, messaging, tau)
+    rows = (*operators, *(OpTime(network=s, seconds=s) for s in sent))
+    return OpTimes(rows=rows, hidden=hidden, names=(*table.names, *messages))

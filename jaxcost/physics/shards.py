@@ -18,6 +18,7 @@ __all__ = [
     "active_parameters",
     "layer_count",
     "parameter_count",
+    "sequence_ranks",
     "shard",
     "stored_parameters",
     "total_parameters",
@@ -86,6 +87,11 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         joined_replicas=jnp.maximum(plan.ep / t, 1),
         stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
     )
+
+
+def sequence_ranks(plan: Plan) -> Scalar:
+    """Count the ranks that norms and the residual stream are cut over: tp where they are, else one."""
+    return jnp.where(plan.sequence_parallel > 0.5, plan.tp, 1)
 
 
 def layer_count(model: Model) -> Scalar:

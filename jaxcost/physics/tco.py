@@ -28,15 +28,17 @@ class Cost:
         return self.chips + self.hosts + self.maintenance + self.datacenter + self.electricity
 
 
-def metered_energy(system: System, prices: Prices, *, energy: Scalar, chip_seconds: Scalar) -> Scalar:
-    """Joules at the facility's meter: the work, and the idle draw of the hours without traffic, times PUE."""
-    unused = chip_seconds * (1 / prices.utilization - 1)
+def metered_energy(
+    system: System, prices: Prices, *, energy: Scalar, chip_seconds: Scalar, owned_seconds: Scalar
+) -> Scalar:
+    """Joules at the facility's meter: the work, and the idle draw of spares and of hours without traffic, times PUE."""
+    unused = owned_seconds / prices.utilization - chip_seconds
     return (energy + unused * (system.chip.idle_power + system.host.power)) * prices.pue
 
 
-def cost_per_token(system: System, prices: Prices, *, chip_seconds: Scalar, metered: Scalar) -> Cost:
-    """Price `chip_seconds` of service and `metered` joules, both per output token."""
-    owned = 1e6 * chip_seconds / prices.utilization
+def cost_per_token(system: System, prices: Prices, *, owned_seconds: Scalar, metered: Scalar) -> Cost:
+    """Price `owned_seconds` of chips, spares included, and `metered` joules, both per output token."""
+    owned = 1e6 * owned_seconds / prices.utilization
     hardware = system.chip.price + system.host.price
     provisioned = (system.chip.tdp + system.host.power) * prices.pue
     return Cost(

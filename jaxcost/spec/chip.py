@@ -27,6 +27,11 @@ class Efficiency:
     vector: Scalar = field("1", "share of the element-wise and exponential peaks", default=1.0)
     memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
     link: Scalar = field("1", "share of the link bandwidth", default=1.0)
+    overlap: Scalar = field(
+        "1",
+        "share of what can hide of messages behind computing, or the other way round, that does",
+        default=0.0,
+    )
     operator_overhead: Scalar = field("s", "fixed time of launching one operator", default=0.0)
 
 

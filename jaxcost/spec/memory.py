@@ -11,5 +11,6 @@ class Memory:
 
     capacity: Scalar = field("B", "usable bytes", default=0.0)
     bandwidth: Scalar = field("B/s", "peak read bandwidth", default=0.0)
+    latency: Scalar = field("s", "time from a request to the first byte", default=0.0)
     energy_per_byte: Scalar = field("J/B", "device and interface energy of a byte moved", default=0.0)
     carbon_per_byte: Scalar = field("kg/B", "CO2e of making a byte of capacity", default=0.0)

@@ -18,6 +18,14 @@ class Plan:
     ep: Scalar = field("1", "expert-parallel degree", default=1.0)
     dp: Scalar = field("1", "data-parallel replicas", default=1.0)
     cp: Scalar = field("1", "context-parallel degree: shards of the cache along the sequence", default=1.0)
+    microbatches: Scalar = field(
+        "1", "parts that a replica's batch is cut into for its pipeline; 0 for one a stage", default=0.0
+    )
+    sequence_parallel: Scalar = field(
+        "1",
+        "1 where norms are cut along the sequence: reduce-scatter and all-gather for each all-reduce",
+        default=0.0,
+    )
     weight_bits: Scalar = field(
         "bit", "bits of a weight, scales included: 16, 8, 4.25 (MXFP4), 1.6", default=16.0
     )

@@ -24,3 +24,7 @@ class System:
     fabric: Fabric = field(doc="the links", default=Fabric)
     host: Host = field(doc="what surrounds each chip", default=Host)
     chips: Scalar = field("1", "accelerators in the system", default=1.0)
+    spares: Scalar = field("1", "further chips that stand by, idle", default=0.0)
+    failure_rate: Scalar = field("1/s", "failures of one chip in service", default=0.0)
+    repair_time: Scalar = field("s", "time until a failed chip is replaced", default=0.0)
+    switchover_time: Scalar = field("s", "time until a spare has taken a failed chip's place", default=0.0)

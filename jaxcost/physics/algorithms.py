@@ -1,0 +1,190 @@
+"""Rounds, hops and loads of collective algorithms, in closed form, on every topology.
+
+Symbols: n ranks; S bytes of the whole vector on a rank; o seconds of software a round of messages, t a hop; b
+seconds a byte takes over one link of a chip, v over all those it may use at once. q, L = sum of (q - 1) and D:
+sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
+bandwidth of its branches; groups of a chips in a dragonfly.
+
+Every algorithm on one level is a line, rounds x o + hops x t + load x S b, and the fastest is taken:
+
+    gather (all-gather; reduce-scatter is its mirror)
+      ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
+      halving   lg n rounds of recursive doubling, or halving
+      direct    every pair at once
+    all-reduce
+      2 x gather: ring, Rabenseifner's (halving), two-shot (direct)
+      doubling, double binary tree, one-shot (every pair exchanges all of it), in-network (switches add)
+
+Where messages of one round share a link, the busiest link's load is counted. Sources: Thakur, Rabenseifner and
+Gropp 2005 (doi 10.1177/1094342005051521); Chan et al. 2007; Sanders, Speck and Traeff 2009 (double tree); Jain and
+Sabharwal 2010 (grids); Graham et al. 2016 and Klenk et al. 2020 (in the network); Kim et al. 2008.
+"""
+
+import functools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from jaxcost.core import smooth
+from jaxcost.core.fence import once
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.levels import Level
+from jaxcost.physics.topology import geometry, layout, over_sides
+
+__all__ = ["QUICK", "Line", "Lines", "duration", "fastest", "lines"]
+
+_NEVER = 1e6  # seconds: the latency of an algorithm that a topology does not have
+# Those that take a round or few, for small vectors.
+QUICK = ("doubling", "one-shot", "in-network")
+
+
+@pytree
+class Line:
+    """The time of one algorithm: rounds x o + hops x t + load x (S b), and whether a level has it at all."""
+
+    rounds: Scalar = field("1", "rounds of messages")
+    hops: Scalar = field("1", "hops on the critical path")
+    load: Scalar = field("1", "share of the vector that the busiest link carries")
+    absent: Scalar = field("1", "1 where the topology cannot do it", default=0.0)
+
+    def __mul__(self, times: float) -> "Line":
+        """Repeat it."""
+        return Line(rounds=self.rounds * times, hops=self.hops * times, load=self.load * times)
+
+    def __add__(self, other: "Line") -> "Line":
+        """Do one after the other."""
+        return Line(
+            rounds=self.rounds + other.rounds, hops=self.hops + other.hops, load=self.load + other.load
+        )
+
+
+@pytree
+class Lines:
+    """What every algorithm takes a group on one level."""
+
+    gather: dict[str, Line] = field(doc="all-gather or reduce-scatter, by algorithm")
+    all_reduce: dict[str, Line] = field(doc="all-reduce, by algorithm")
+    broadcast: dict[str, Line] = field(doc="broadcast, by algorithm")
+    exchange: Line = field(doc="all-to-all, of the bytes a rank sends to others")
+    neighbour_hops: Scalar = field("1", "hops of a step of the ring")
+    mean_hops: Scalar = field("1", "hops between two ranks, on average")
+
+
+def lines(on: Level, ranks: Scalar) -> Lines:
+    """Follow every algorithm for a group of `ranks` on a level.
+
+    Rounds, hops and loads step with the ranks and the wiring, and no gradient passes through them.
+    """
+    w = on.wiring
+    lay = layout(w, ranks, on.size)
+    shape = geometry(w, lay)
+    n, H, r, s = lay.ranks, lay.tiers, lay.branches, lay.narrowing
+    a, g = lay.group, lay.ranks / lay.group
+    share = (n - 1) / n
+    steps = over_sides(lay, lay.side - 1, lay.long_side - 1)
+
+    def choose(grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
+        return jnp.where(w.grid, grid, jnp.where(w.full, full, jnp.where(w.tree, tree, dragonfly)))
+
+    # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
+    # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
+    # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
+    # (Walecki), but for one link of a chip where n is even.
+    active = over_sides(lay, jnp.minimum(lay.side - 1, 1), jnp.minimum(lay.long_side - 1, 1))
+    around = 2 * (n - 1) * smooth.safe_div(r, r - 1, 1.0) - 2
+    ports = choose(shape.degree, 2 * jnp.floor((n - 1) / 2), 1, jnp.minimum(n - 1, 2))
+    ring = Line(
+        rounds=jnp.where(w.grid, steps, n - 1),
+        hops=choose(jnp.where(lay.wrapped, steps, 2 * steps - active), n - 1, around, n - 1),
+        load=share / jnp.maximum(ports, 1),
+    )
+    # Partners 1, 2, 4, ... away. Tier l of a tree takes part in lg r rounds, over links s^(l - 1) times as busy as
+    # the port; of what is halved the nearest partner gets the most.
+    q = jnp.maximum(lay.long_side, 2)
+    inside, outside = lay.log_group, lay.log - lay.log_group
+    away = choose(steps, lay.bits, lay.bits * (H + 1), inside + 3 * outside)
+    grid_halved = jnp.maximum(lay.log_side, 1) / 2 * share / (1 - 1 / q)
+    tree_halved = (1 - 1 / r) * _geometric(s / r, lay.narrowed / n, H)
+    tree_doubled = lay.bits / H * _geometric(s, lay.narrowed, H)
+    halving = Line(
+        rounds=lay.bits, hops=away, load=choose(grid_halved, share, tree_halved, 1 - 1 / a + 1 - 1 / g)
+    )
+    doubling = Line(
+        rounds=lay.bits, hops=away, load=choose(steps, lay.bits, tree_doubled, inside + a * outside)
+    )
+    # Every pair at once. On a grid the least cut is the busiest; in a tree the chip's port or the topmost subtree's;
+    # in a dragonfly the one link between two groups.
+    cut = smooth.safe_div(jnp.floor(n / 2) * jnp.ceil(n / 2), shape.bisection)
+    top = jnp.maximum(n - 1, n * (1 - 1 / r) * lay.narrowed / s)
+    crossing = choose(cut, 1, top, jnp.where(g > 1, a * a, 1))
+    at_once = functools.partial(Line, rounds=1.0, hops=shape.diameter)
+    direct, scatter = at_once(load=crossing / n), at_once(load=share / jnp.maximum(shape.degree, 1))
+    by_switches = at_once(load=1.0, absent=1 - on.switches_add)
+    found = Lines(
+        gather={"ring": ring, "halving": halving, "direct": direct},
+        all_reduce={
+            "ring": ring * 2,
+            "rabenseifner": halving * 2,
+            "doubling": doubling,
+            "double-tree": Line(rounds=2 * lay.bits, hops=2 * away, load=2.0, absent=jnp.where(w.tree, 0, 1)),
+            "one-shot": at_once(load=crossing),
+            "two-shot": direct * 2,
+            "in-network": by_switches,
+        },
+        broadcast={
+            "binomial": Line(rounds=lay.bits, hops=away, load=lay.bits),
+            "scatter-gather": scatter + direct,
+            "scatter-ring": scatter + ring,
+            "multicast": by_switches,
+        },
+        exchange=at_once(load=crossing / jnp.maximum(n - 1, 1)),
+        neighbour_hops=jnp.where(w.tree, smooth.safe_div(ring.hops, n - 1, 1.0), 1),
+        mean_hops=shape.mean_hops,
+    )
+    return jax.tree.map(stop_gradient, found)
+
+
+def _geometric(x: Scalar, power: Scalar, terms: Scalar) -> Scalar:
+    """1 + x + ... + x^(terms - 1), given `power` = x^terms."""
+    even = jnp.abs(x - 1) < 1e-3
+    return jnp.where(even, terms, (power - 1) / jnp.where(even, 1, x - 1))
+
+
+def duration(line: Line, on: Level, size: Scalar) -> Scalar:
+    """Seconds that one algorithm takes for a vector of `size` bytes."""
+    return (
+        line.rounds * on.round + line.hops * on.hop + line.load * (size * on.per_byte) + line.absent * _NEVER
+    )
+
+
+def fastest(options: dict[str, Line], on: Level, size: Scalar, tau: Scalar) -> Scalar:
+    """Take the least time of several algorithms, smooth above tau = 0."""
+    return _fastest(list(options.values()), on.round, on.hop, size * on.per_byte, tau)
+
+
+@jax.custom_jvp
+def _fastest(options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar) -> Scalar:
+    return _stages(options, o, t, x, tau)[0]
+
+
+def _stages(
+    options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar
+) -> tuple[Scalar, list[Scalar], Scalar]:
+    times = [k.rounds * o + k.hops * t + k.load * x + k.absent * _NEVER for k in options]
+    return smooth.least_stages(times, tau)
+
+
+@_fastest.defjvp
+def _fastest_jvp(primals: Any, tangents: Any) -> Any:
+    # However many algorithms there are, the time is that of one with the mixture of their rounds, hops and loads.
+    (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
+    found, slopes, in_tau = _stages(options, o, t, x, tau)
+    mixture = [
+        functools.reduce(operator.add, [w * getattr(k, name) for w, k in zip(slopes, options, strict=True)])
+        for name in ("rounds", "hops", "load")
+    ]
+    rounds, hops, load = (once(m) for m in mixture)
+    return found, rounds * do + hops * dt + load * dx + once(in_tau) * dtau
