@@ -113,6 +113,9 @@ def _print(name: str, efficiency: str, request: Request, system: System, values:
         {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
     )
     for phase, title in titles.items():
-        total = tables.engineering(values[f"{phase}.total"][1], "s")
-        parts.append(tables.operator_table(tables.operators(values, phase), f"{title}: {total}"))
+        total, hidden = (values[f"{phase}.{name}"][1] for name in ("total", "hidden"))
+        heading = f"{title}: {tables.engineering(total, 's')}"
+        if hidden > 0:
+            heading += f", messages and computing overlapping for {tables.engineering(hidden, 's')}"
+        parts.append(tables.operator_table(tables.operators(values, phase), heading))
     tables.write(*parts)

@@ -31,7 +31,13 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
         ("price", "Price"),
         ("carbon", "CO2e"),
     ),
-    "fabrics": (("bandwidth", "Bandwidth"), ("latency", "Latency"), ("energy", "Energy")),
+    "fabrics": (
+        ("bandwidth", "Bandwidth"),
+        ("launch", "Launch"),
+        ("overhead", "A round"),
+        ("latency", "A hop"),
+        ("energy", "Energy a hop"),
+    ),
     "hosts": (("price", "Price"), ("power", "Power"), ("carbon", "CO2e")),
     "silicon": (
         ("carbon_per_area", "CO2e of area"),

@@ -52,6 +52,7 @@ _MEMORY = {
     "kv": "KV cache",
     "state": "state",
     "activations": "buffers",
+    "communication": "messages",
 }
 _NARROWEST, _WIDEST = 100, 140
 
@@ -103,6 +104,11 @@ def unwrapped(table: Table) -> Table:
 def headline_table(values: Values) -> Table:
     """Show the totals of a report."""
     rows = [(name, engineering(values[path][1], values[path][0])) for path, name, _ in HEADLINE]
+    stale, up = (values[f"reliability.{name}"][1] for name in ("stale_tokens", "availability"))
+    if stale > 0:
+        rows.append(("Tokens with late ranks' old data", f"{stale:.2%}"))
+    if up < 1:
+        rows.append(("Availability", f"{up:.4%}"))
     return unwrapped(plain_table("Results", ("", ""), rows))
 
 
