@@ -17,7 +17,12 @@ from jaxcost.edge.space_file import load_space
 CONFIGS = catalog.configs_root()
 H100 = read_yaml(CONFIGS / "chips" / "h100-sxm.yaml")
 LINK = H100["scale_up"]["bandwidth"]
+NVLINK = {"fabric": "nvlink4", "bandwidth": LINK}
 GONE = "<gone>"
+
+
+def number(value):
+    return {"value": value, "source": "s", "date": 1, "kind": "paper"}
 
 
 def label(v):
@@ -235,6 +240,13 @@ def test_chip_file(tmp_path, path, value, hint):
         ("efficiency", "typicl", "'typical'"),
         ("scale_up", {"fabric": "nvlink44", "bandwidth": LINK}, "'nvlink4'"),
         ("scale_up", {"fabric": "nvlink4", "bandwith": LINK}, "'bandwidth'"),
+        ("scale_up", NVLINK | {"topology": "rong"}, "'ring'"),
+        ("scale_up", NVLINK | {"dimensions": number(0)}, "at least 1"),
+        ("scale_up", NVLINK | {"background": number(1)}, "at most 0.999"),
+        ("scale_out", NVLINK | {"taper": number(0)}, "more than 0"),
+        ("package", NVLINK | {"latency": number("-1 ns")}, "not negative"),
+        ("reliability", {"spares": number(9)}, "at most 8"),
+        ("reliability", {"jitter": number("1 m")}, "s"),
         ("domain", {"value": "8 m", "source": "s", "date": 1, "kind": "paper"}, "a number"),
         ("host_", "none", "'host'"),
     ],

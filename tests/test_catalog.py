@@ -1,5 +1,6 @@
 """The catalogue: every part loads, says where each number is from, and holds the values it should."""
 
+import json
 import math
 import time
 
@@ -9,6 +10,7 @@ import pytest
 
 from jaxcost.edge import catalog
 from jaxcost.edge.config import read_yaml
+from jaxcost.spec.fabric import topology_id
 from jaxcost.spec.prices import Prices
 
 TYPED = [kind for kind, file_type in catalog.KINDS.items() if file_type is not None]
@@ -107,6 +109,37 @@ def test_spot_values():
     # Measured between two: starting, a round, landing and two hops.
     assert float(link.launch + link.overhead + 2 * link.latency) + landing == pytest.approx(2.8e-6, rel=1e-6)
     assert catalog.title("chips", "h100") == "NVIDIA H100 SXM"
+
+
+def test_a_system_file_gives_packages_wiring_and_reliability(tmp_path):
+    number = lambda value: {"value": value, "source": "s", "date": 1, "kind": "paper"}  # noqa: E731
+    tree = {
+        "title": "t",
+        "chip": "h100-sxm",
+        "chips": 64,
+        "package_chips": number(4),
+        "package": {"fabric": "ucie-advanced", "bandwidth": number("2 TB/s")},
+        "scale_up": {
+            "fabric": "nvlink4",
+            "bandwidth": number("450 GB/s"),
+            "topology": "torus",
+            "dimensions": number(3),
+        },
+        "background_message": number("8 KiB"),
+        "reliability": {"jitter": number("1 us"), "timeout": number("5 us"), "spares": number(2)},
+    }
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps(tree))
+    system = catalog.load_system(str(path))
+    fabric = system.fabric
+    assert (float(fabric.package_chips), float(fabric.domain), float(system.spares)) == (4, 8, 2)
+    assert float(fabric.scale_up.topology) == topology_id("torus") and float(fabric.scale_up.dimensions) == 3
+    assert float(fabric.package.topology) == topology_id("mesh") and float(fabric.package.sram_landing) == 1
+    assert float(fabric.scale_out.topology) == topology_id("fat-tree")
+    assert float(fabric.timeout) == pytest.approx(5e-6) and float(fabric.background_message) == 8192
+    assert float(catalog.load_system("tpu-v5p-64").fabric.scale_up.dimensions) == 3
+    with pytest.raises(ValueError, match="no topology 'rong'"):
+        topology_id("rong")
 
 
 def test_efficiency():
