@@ -105,14 +105,14 @@ class Place:
             return 0.0
         if self.grid:
             each = [math.floor(q * q / 4) / q if self.wrapped else (q * q - 1) / (3 * q) for q in self.sides]
-            return sum(each) * n / (n - 1)
+            return sum(each) * n / max(n - 1, 1)
         if self.kind == "full":
             return 1.0
         if self.treelike:
             r, h = self.branches, self.tiers
-            return 2 * sum(1 - (r**tier - 1) / (n - 1) for tier in range(h))
+            return 2 * sum(1 - (r**tier - 1) / max(n - 1, 1) for tier in range(h))
         a = self.group
-        return ((a - 1) + (n - a) * (3 - 2 / a)) / (n - 1)
+        return ((a - 1) + (n - a) * (3 - 2 / a)) / max(n - 1, 1)
 
     def busiest(self):
         """Messages over the busiest link when every rank sends one to every other."""
@@ -263,7 +263,7 @@ class Network:
         for k, (n, size) in enumerate(zip(counts, sizes, strict=True)):
             if n > 1:
                 place, (o, t, b) = Place(self.links[k], n, self.sizes[k]), self.costs[k]
-                seconds += o + place.diameter() * t + size * hottest * place.busiest() / (n - 1) * b
+                seconds += o + place.diameter() * t + size * hottest * place.busiest() / max(n - 1, 1) * b
                 sent[k] = size * place.mean_hops()
         return seconds, tuple(sent)
 

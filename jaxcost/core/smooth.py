@@ -16,7 +16,7 @@ from jaxcost.core.pytree import Scalar
 __all__ = ["ceil_div", "ceil_log2", "least", "maximum", "minimum", "safe_div", "select_steps"]
 
 _TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
-_LEAST = 1e-15  # seconds: what `least` takes for none, so that its reciprocal's square is finite
+_LEAST = 1e-18  # seconds: what `least` takes for none, so that its reciprocal's square is finite
 
 
 def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) -> jax.Array:
@@ -106,7 +106,7 @@ def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Sc
         rest = rest * lean
     slopes.append(rest)
     slopes.reverse()
-    value = found / total
+    value = jnp.where(total * _LEAST < 0.5, found / total, 0)
     weighed = functools.reduce(operator.add, [w * x for w, x in zip(slopes, positive, strict=True)])
     excess = (weighed - value) / total
     return value, [w - excess / (x * x) for w, x in zip(slopes, positive, strict=True)], in_tau / total

@@ -116,7 +116,7 @@ def layout(on: Wiring, ranks: Scalar, level: Scalar) -> Layout:
         narrowing=jnp.exp2(log_narrowing),
         narrowed=narrowed,
         log_group=log_group,
-        group=jnp.round(jnp.exp2(log_group)),
+        group=jnp.where(on.log_radix < log, jnp.round(jnp.exp2(on.log_radix)), n),
     )
 
 
