@@ -80,6 +80,20 @@ def test_the_fastest_algorithm_is_the_least_of_all(tau):
         assert (1 - 2 * tau) * min(times) * (1 - 1e-6) <= value <= min(times) * (1 + 1e-6)
 
 
+def test_softness_has_the_slope_of_its_differences():
+    with jax.enable_x64(True):
+        f = jc.canonical(fabric(), np.float64)
+        on = levels(f, jnp.asarray(64.0))
+        found = lines(on[1], jnp.asarray(4.0)).all_reduce
+        time = jax.jit(lambda size, tau: fastest(found, on[1], size, tau))
+        slopes = []
+        for size in np.geomspace(1e4, 1e7, 7):
+            up, down = (float(time(size, 0.2 + d)) for d in (1e-6, -1e-6))
+            slopes.append(float(jax.grad(time, argnums=1)(size, 0.2)))
+            assert slopes[-1] == pytest.approx((up - down) / 2e-6, rel=1e-4, abs=1e-12)
+        assert min(slopes) < 0
+
+
 def test_a_partly_used_direct_network_has_only_its_links_to_the_group():
     eight = jc.load_system("mi300x-x8")
     four, all_ = (

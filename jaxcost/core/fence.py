@@ -24,9 +24,8 @@ def opaque_one(*leaves: Scalar) -> jax.Array:
     return jnp.where(sum(leaves) >= 0, 1.0, 2.0).astype(jnp.result_type(*leaves))
 
 
-def once(tree: T) -> T:
-    """Return `tree` of non-negative numbers, each computed once however many use it: divided by exactly one."""
-    one = opaque_one(*jax.tree.leaves(tree)[:1])
+def once(tree: T, one: jax.Array) -> T:
+    """Return `tree`, each number of it computed once however many use it: divided by an `opaque_one`."""
     return jax.tree.map(lambda x: x / one if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
 
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
-from jaxcost.core.fence import once
+from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.levels import Level
 from jaxcost.physics.topology import geometry, layout, over_sides
@@ -186,5 +186,5 @@ def _fastest_jvp(primals: Any, tangents: Any) -> Any:
         functools.reduce(operator.add, [w * getattr(k, name) for w, k in zip(slopes, options, strict=True)])
         for name in ("rounds", "hops", "load")
     ]
-    rounds, hops, load = (once(m) for m in mixture)
-    return found, rounds * do + hops * dt + load * dx + once(in_tau) * dtau
+    (rounds, hops, load), in_tau = once((mixture, in_tau), opaque_one(o))
+    return found, rounds * do + hops * dt + load * dx + in_tau * dtau

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.fence import once
+from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.algorithms import QUICK, duration, fastest, lines
@@ -77,7 +77,7 @@ def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Com
     """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
     inner = group.within(jnp.maximum(fabric.package_chips, 1))
     both = jnp.maximum(group.within(jnp.maximum(fabric.domain, fabric.package_chips)), inner)
-    counts = once((inner, both / inner, group.total / both))
+    counts = once((inner, both / inner, group.total / both), opaque_one(inner))
     launched = [jnp.where(n > 1, place.launch, 0) for n, place in zip(counts, on, strict=True)]
     return Communicator(
         ranks=group.total,

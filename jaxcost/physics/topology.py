@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
-from jaxcost.core.fence import once
+from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.fabric import TOPOLOGIES, Link
 
@@ -84,7 +84,8 @@ def layout(on: Wiring, ranks: Scalar, level: Scalar) -> Layout:
     whole_log = jnp.round(log)
     two_power = jnp.abs(log - whole_log) < 1e-4
     bits = jnp.where(two_power, whole_log, jnp.ceil(log))
-    log, bits = once((log, bits))
+    one = opaque_one(n)
+    log, bits = once((log, bits), one)
     dimensions = jnp.maximum(jnp.where(on.dimensions > 0, on.dimensions, bits), 1)
     # 2^k: divide the bits among the dimensions. Otherwise the root, whole where it is very nearly so.
     share = jnp.floor((bits + 0.5) / dimensions)
@@ -93,9 +94,9 @@ def layout(on: Wiring, ranks: Scalar, level: Scalar) -> Layout:
     whole = jnp.round(side)
     side = jnp.where(jnp.abs(side - whole) < 1e-4 * side, whole, side)
     long_sides = jnp.where(two_power, bits - share * dimensions, 0)
-    side, long_sides, dimensions = once((side, long_sides, dimensions))
+    side, long_sides, dimensions = once((side, long_sides, dimensions), one)
     tiers = jnp.where(on.flat, 1, jnp.maximum(jnp.ceil(log / on.log_radix - 1e-4), 1))
-    tiers = once(tiers)
+    tiers = once(tiers, one)
     log_branches = log / tiers
     branches = jnp.exp2(log_branches)
     log_narrowing = jnp.where(on.flat, 0, jnp.where(on.plain, log_branches, -on.log_taper))
@@ -197,5 +198,6 @@ def geometry(on: Wiring, lay: Layout) -> Geometry:
             degree=jnp.where(
                 alone, 0, choose(over_sides(lay, ports_q, ports_p), n - 1, 1, a - 1 + jnp.ceil((g - 1) / a))
             ),
-        )
+        ),
+        opaque_one(n),
     )
