@@ -5,6 +5,7 @@ from jaxcost.edge.catalog import load_chip, load_efficiency, load_memory, load_m
 from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
+from jaxcost.edge.tier_files import add_near, add_tier, load_near
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
@@ -12,20 +13,22 @@ from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.physics.capacity import kv_bytes_per_token
 from jaxcost.physics.shards import parameter_count
 from jaxcost.report import Report
-from jaxcost.spec.chip import Chip, Compute, Efficiency
+from jaxcost.spec.chip import Chip, Compute, Cooling, Efficiency, Stacking
 from jaxcost.spec.fabric import Fabric, Link
-from jaxcost.spec.memory import Memory
+from jaxcost.spec.memory import TIERS, Memory, NearMemory
 from jaxcost.spec.model import Model
-from jaxcost.spec.plan import Plan
+from jaxcost.spec.plan import Placement, Plan, Split
 from jaxcost.spec.prices import Knobs, Prices
 from jaxcost.spec.system import Host, System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = [
+    "TIERS",
     "Axis",
     "Chip",
     "Choice",
     "Compute",
+    "Cooling",
     "Design",
     "Efficiency",
     "Fabric",
@@ -35,13 +38,19 @@ __all__ = [
     "Link",
     "Memory",
     "Model",
+    "NearMemory",
+    "Placement",
     "Plan",
     "Prices",
     "Report",
     "Space",
+    "Split",
+    "Stacking",
     "Sweep",
     "System",
     "Traffic",
+    "add_near",
+    "add_tier",
     "best_plan",
     "canonical",
     "design_at",
@@ -53,6 +62,7 @@ __all__ = [
     "load_efficiency",
     "load_memory",
     "load_model",
+    "load_near",
     "load_prices",
     "load_space",
     "load_system",

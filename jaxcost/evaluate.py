@@ -1,5 +1,7 @@
 """Compose all of the physics: one pure function from a design to its Report."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -7,26 +9,32 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import fence, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, canonical, replace
-from jaxcost.physics.capacity import memory_use
+from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
 from jaxcost.physics.carbon import carbon_per_token
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
+from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
 from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.messages import communication_buffers, groups, meetings, step_messages
-from jaxcost.physics.ops import step_table
+from jaxcost.physics.ops import add, step_table
 from jaxcost.physics.reliability import Reliability, availability, late_share
-from jaxcost.physics.roofline import OpTimes, op_times, rates
+from jaxcost.physics.roofline import OpTimes, op_times
 from jaxcost.physics.shards import Shards, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
-from jaxcost.report import Margins, Report, Schedule, Timing
+from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
+from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
+from jaxcost.physics.wear import standby_power
+from jaxcost.report import Margins, Report, Schedule, Thermal, Timing
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.memory import TIERS, Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["evaluate"]
+__all__ = ["design_features", "evaluate"]
 
 
 def evaluate(
@@ -37,6 +45,7 @@ def evaluate(
     *,
     prices: Prices | None = None,
     knobs: Knobs | None = None,
+    present: tuple[str, ...] | None = None,
 ) -> Report:
     """Evaluate a model on a system under a traffic and a plan.
 
@@ -51,25 +60,76 @@ def evaluate(
         plan: degrees of sharding, precisions, schedule.
         prices: costs of energy, building and carbon; the defaults of `Prices` when absent.
         knobs: numerical softness; exact when absent.
+        present: what the design has, of `design_features`, where the caller knows better than tracing shows.
     """
     prices = Prices() if prices is None else prices
     knobs = Knobs() if knobs is None else knobs
-    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)))
+    present = design_features(system, traffic, plan) if present is None else present
+    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)), present)
 
 
-@jax.jit
+def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, ...]:
+    """Name what a design has that most have not, so that the rest is left out while tracing.
+
+    Tiers beside main memory, engines near memory, stacking, cooling, a retrieval corpus, neurons kept from step to
+    step. What is traced counts as there, so that the result never depends on it.
+    """
+    asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
+    return features(system.chip) + tuple(name for name, leaf in asked.items() if not surely(leaf, 0))
+
+
+@functools.partial(jax.jit, static_argnames="present")
 def _evaluate(
-    system: System, model: Model, traffic: Traffic, plan: Plan, prices: Prices, knobs: Knobs
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    prices: Prices,
+    knobs: Knobs,
+    present: tuple[str, ...],
 ) -> Report:
     tau = knobs.tau
     shards = shard(model, plan, tau)
     prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, tau)
-    chip, fabric = system.chip, system.fabric
+    built = system.chip
+    chip, fabric = usable_chip(built, present), system.fabric
     one = opaque_one(chip.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
     shards, prefill_group, decode_group, mixed_group, schedule = fence(
         (shards, prefill_group, decode_group, mixed_group, schedule), one
     )
-    unit = rates(chip, plan)
+    widths = [_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)]
+    widest = jnp.maximum(*widths)
+    memory = memory_use(
+        model,
+        plan,
+        shards,
+        sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
+        context=_context(traffic) + traffic.output,
+        step_tokens=widest,
+        communication=communication_buffers(model, plan, shards, widest),
+        corpus=traffic.corpus / schedule.chips if "corpus" in present else 0.0,
+    )
+    beside = tuple(name for name in BESIDE if name in present)
+    old = _old_share(traffic)
+    holdings = hold(memory, shared_bytes(model, plan, shards), old)
+    layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau)
+    standing = {name: getattr(chip, name) for name in TIERS if name in beside or f"{name}.near" in present}
+    use = {name: held(holdings, layout, name) for name in beside}
+    kept = (
+        kept_neurons(model, plan, shards, widths[1], add(*layout.stored["weights"].values()))
+        if beside and "window" in present
+        else 0.0
+    )
+    in_main = add(memory.used - add(*use.values()), kept) if beside else memory.used
+    use["memory"] = in_main
+    chip = replace(
+        chip,
+        price=add(
+            chip.price, *(getattr(built, t).price_per_byte * getattr(built, t).capacity for t in beside)
+        ),
+        idle_power=add(chip.idle_power, *(standby_power(tier, use[name]) for name, tier in standing.items())),
+    )
+    system = replace(system, chip=chip)
     on = levels(
         fabric,
         system.chips,
@@ -77,19 +137,24 @@ def _evaluate(
         memory=chip.memory,
     )
     among = fence(groups(plan, shards, fabric, on), one)
-    widths = [_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)]
     messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau), one)
+    hot = "cooling" in present
 
-    def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> tuple[OpTimes, Energy]:
+    def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> tuple[OpTimes, Energy, Heat]:
         *both, sent = step
         load = fence(step_load(model, tuple(both)), one)
-        table, cost = fence((step_table(model, plan, shards, load), unit), one)
-        overlap = chip.efficiency.overlap
-        return op_times(table, sent, cost, overlap, tau), step_energy(table, sent, chip, fabric, cost)
+        asked = traffic.corpus_read if "corpus_read" in present else 0.0
+        table, cost = fence(
+            (step_table(model, plan, shards, load, asked, window="window" in present), unit), one
+        )
+        timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, heat=hot)
+        spent = step_energy(table, timed.near, sent, chip, fabric, cost)
+        heat = heat_of(chip, spent.dynamic, timed.times.total, timed.hot) if hot else Heat()
+        return replace(timed.times, heat=heat.lost), spent, heat
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
     steps = over(run, [(prefill_group, mixed_group, messages[0]), (decode_group, nobody, messages[1])])
-    (prefill, prefill_energy), (decode, decode_energy) = fence(steps, one)
+    (prefill, prefill_energy, prefill_heat), (decode, decode_energy, decode_heat) = fence(steps, one)
     timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
     chip_seconds = schedule.chips / timing.tokens_per_second
     reliability = Reliability(
@@ -106,41 +171,81 @@ def _evaluate(
     metered = metered_energy(
         system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
     )
-    widest = jnp.maximum(*widths)
-    memory = memory_use(
-        model,
-        plan,
-        shards,
-        sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
-        context=_context(traffic) + traffic.output,
-        step_tokens=widest,
-        communication=communication_buffers(model, plan, shards, widest),
-    )
     power = chip.idle_power + jnp.maximum(
         smooth.safe_div(prefill_energy.dynamic, prefill.total),
         smooth.safe_div(decode_energy.dynamic, decode.total),
+    )
+    served = prices.lifetime * prices.utilization
+    tiers = tier_uses(
+        chip,
+        use,
+        holdings,
+        layout,
+        batch_seconds=timing.batch_seconds,
+        step_seconds=timing.tpot * schedule.tokens_per_step,
+        updates=traffic.weight_updates,
+        served=served,
+        tau=tau,
     )
     return Report(
         prefill=prefill,
         decode=decode,
         schedule=schedule,
         memory=memory,
+        tiers=tiers,
+        thermal=Thermal(prefill=prefill_heat, decode=decode_heat),
         energy=energy,
         usd=cost_per_token(system, prices, owned_seconds=owned_seconds, metered=metered),
-        carbon=carbon_per_token(system, prices, owned_seconds=owned_seconds, metered=metered),
+        carbon=carbon_per_token(
+            system,
+            prices,
+            owned_seconds=owned_seconds,
+            metered=metered,
+            tiers=[built.memory, *(getattr(built, t) for t in beside)],
+        ),
         reliability=reliability,
         margins=Margins(
-            memory=1 - memory.used / chip.memory.capacity,
+            memory=1 - in_main / chip.memory.capacity,
             chips=1 - schedule.chips / system.chips,
             power=1 - power / chip.tdp,
             ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
             tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
+            **{name: _room(getattr(chip, name), use[name]) for name in beside},
+            **_chip_margins(chip, tiers, prefill_heat, decode_heat, hot=hot),
         ),
     )
 
 
+def _room(tier: Memory, used: Scalar) -> Scalar:
+    return 1 - used / jnp.where(tier.capacity > 0, tier.capacity, 1)
+
+
+def _chip_margins(chip: Chip, tiers: Tiers, prefill: Heat, decode: Heat, *, hot: bool) -> dict[str, Scalar]:
+    """Margins that only tiers, stacks or heat can break; those that nothing here can break keep their default."""
+    out = {}
+    if hot:
+        top, coolant = limit(chip), chip.cooling.coolant
+        hottest = jnp.maximum(prefill.temperature, decode.temperature)
+        cooled = (top > 0) & (resistance(chip) > 0)
+        out["temperature"] = jnp.where(
+            cooled, 1 - (hottest - coolant) / jnp.where(cooled, top - coolant, 1), 1
+        )
+    memories = {name: getattr(chip, name) for name in TIERS}
+    edge = add(*(m.stacks * m.shoreline * (1 - m.chained) for m in memories.values()))
+    out["shoreline"] = 1 - smooth.safe_div(edge, chip.shoreline)
+    worn = [getattr(tiers, name).wear for name in TIERS]
+    out["endurance"] = 1 - jnp.max(jnp.stack([jnp.asarray(w) for w in worn]), axis=0)
+    return out
+
+
 def _context(traffic: Traffic) -> Scalar:
     return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
+
+
+def _old_share(traffic: Traffic) -> Scalar:
+    """Share of a request's context that was cached before it came."""
+    cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
+    return cached / (_context(traffic) + traffic.output)
 
 
 def _tokens(group: Group) -> Scalar:
@@ -190,6 +295,7 @@ def _steps(
         absorbed=plan.absorb_prefill,
         encoder_positions=positions * chunk / computed,
         drafts=0.0,
+        retrievals=chunk / computed,
     )
     decode = Group(
         sequences=sequences,

@@ -2,15 +2,17 @@
 
 import jax.numpy as jnp
 
-from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
 from jaxcost.physics.capacity import MemoryUse
 from jaxcost.physics.carbon import Carbon
 from jaxcost.physics.energy import Energy
+from jaxcost.physics.hierarchy import Tiers
 from jaxcost.physics.reliability import Reliability
 from jaxcost.physics.roofline import OpTimes
 from jaxcost.physics.tco import Cost
+from jaxcost.physics.thermal import Heat
 
-__all__ = ["Margins", "Report", "Schedule", "Timing"]
+__all__ = ["Margins", "Report", "Schedule", "Thermal", "Timing"]
 
 
 @pytree
@@ -44,11 +46,32 @@ class Margins:
     power: Scalar = field("1", "average power of a chip in its hungrier step against its TDP")
     ttft: Scalar = field("1", "time to first token against its target")
     tpot: Scalar = field("1", "time per output token against its target")
+    sram: Scalar = field("1", "bytes in on-chip memory against its capacity", default=1.0)
+    hbf: Scalar = field("1", "bytes in flash stacks against their capacity", default=1.0)
+    host: Scalar = field("1", "bytes in host memory against its capacity", default=1.0)
+    cxl: Scalar = field("1", "bytes behind CXL against its capacity", default=1.0)
+    ssd: Scalar = field("1", "bytes on drives against their capacity", default=1.0)
+    temperature: Scalar = field(
+        "1", "rise over the coolant against what the hotter limit allows", default=1.0
+    )
+    shoreline: Scalar = field("1", "edge that memory stacks take against what the die has", default=1.0)
+    endurance: Scalar = field(
+        "1", "cycles used over the hardware's life against those of the cells", default=1.0
+    )
 
-    @property
+    @derived("1")
     def worst(self) -> Scalar:
         """The smallest of them."""
-        return jnp.min(jnp.stack([self.memory, self.chips, self.power, self.ttft, self.tpot]), axis=0)
+        named = [jnp.asarray(getattr(self, f.name)) for f in leaf_fields(Margins)]
+        return jnp.min(jnp.stack(jnp.broadcast_arrays(*named)), axis=0)
+
+
+@pytree
+class Thermal:
+    """How hot the two steps run."""
+
+    prefill: Heat = field(doc="the prefill step")
+    decode: Heat = field(doc="the decode step")
 
 
 @pytree
@@ -99,7 +122,9 @@ class Timing:
 class Report(Timing):
     """Everything one evaluation knows. Energy, cost and carbon are per output token."""
 
-    memory: MemoryUse = field(doc="bytes on the fullest chip")
+    memory: MemoryUse = field(doc="bytes on the fullest chip, all its tiers together")
+    tiers: Tiers = field(doc="memory tiers of the fullest chip")
+    thermal: Thermal = field(doc="heat of the two steps")
     energy: Energy = field(doc="joules per output token, all chips")
     usd: Cost = field(doc="dollars per million output tokens")
     carbon: Carbon = field(doc="grams of CO2e per million output tokens")

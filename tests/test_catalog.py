@@ -10,6 +10,7 @@ import pytest
 
 from jaxcost.edge import catalog
 from jaxcost.edge.config import read_yaml
+from jaxcost.edge.parts import load_part
 from jaxcost.spec.fabric import topology_id
 from jaxcost.spec.prices import Prices
 
@@ -61,7 +62,7 @@ def test_models_load(name):
 @pytest.mark.parametrize(("kind", "name"), FILES)
 def test_provenance_and_bounds(kind, name):
     path = catalog.configs_root() / kind / f"{name}.yaml"
-    part, _ = catalog._load(kind, name)
+    part, _ = load_part(kind, name)
     # Sections as well: catalog.quantities checks low <= value <= high.
     for section, prefix in [(part, ""), *((getattr(part, f), f"{f}.") for f in type(part).model_fields)]:
         if hasattr(section, "model_fields_set"):

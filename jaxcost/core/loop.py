@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-__all__ = ["over"]
+__all__ = ["carry", "over"]
 
 T = TypeVar("T")
 
@@ -20,3 +20,13 @@ def over(function: Callable[[Any], T], items: Sequence[Any]) -> tuple[T, ...]:
     stacked = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v, jnp.result_type(*x)) for v in x]), *items)
     out = jax.lax.map(jax.checkpoint(function, prevent_cse=False), stacked)
     return tuple(jax.tree.map(lambda x, i=i: x[i], out) for i in range(len(items)))
+
+
+def carry(function: Callable[[Any, Any], tuple[Any, T]], state: Any, items: Sequence[Any]) -> list[T]:
+    """Apply a function to each of a few trees of one structure in turn, handing on a state; the list of its results."""
+    leaves = jax.tree.leaves((state, list(items)))
+    dtype = jnp.result_type(*leaves)
+    vary = lambda tree: jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)  # noqa: E731
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *map(vary, items))
+    _, out = jax.lax.scan(jax.checkpoint(function, prevent_cse=False), vary(state), stacked)
+    return [jax.tree.map(lambda x, i=i: x[i], out) for i in range(len(items))]

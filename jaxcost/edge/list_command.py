@@ -31,6 +31,12 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
         ("price", "Price"),
         ("carbon", "CO2e"),
     ),
+    "near": (
+        ("bandwidth", "Internal bandwidth"),
+        ("flops", "Matmul"),
+        ("energy", "Energy"),
+        ("shard", "Shard"),
+    ),
     "fabrics": (
         ("bandwidth", "Bandwidth"),
         ("launch", "Launch"),

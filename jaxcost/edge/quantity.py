@@ -36,6 +36,7 @@ year = 365.25 * day
 meter = [length] = m
 gram = [mass] = g
 joule = [energy] = J
+kelvin = [temperature] = K
 watt = joule / second = W
 watthour = watt * hour = Wh
 byte = [information] = B
@@ -69,6 +70,10 @@ _EXAMPLES = {
     "kg/m^2": "2.5 kg/cm^2",
     "m^2": "814 mm^2",
     "m": "11 mm",
+    "K": "368 K",
+    "K*m^2/W": "20 K*mm^2/W",
+    "1/m^2": "1e4 1/mm^2",
+    "bit/s": "2 Gbit/s",
 }
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "FabricFile",
     "GridFile",
     "MemoryFile",
+    "NearFile",
     "PricesFile",
     "SiliconFile",
     "SystemFile",
@@ -71,13 +72,57 @@ class ComputeSection(Strict):
 
 
 class MemorySection(Strict):
-    """The main memory; its carbon is that of the named type, and so is its energy unless given."""
+    """The main memory; what is not given here is that of the named type. `near` names engines in or beside it."""
 
     type: str
     stacks: Annotated[Entry | None, "1"] = None
     capacity: Annotated[Entry, "B"]
     bandwidth: Annotated[Entry, "B/s"]
     energy: Annotated[Entry | None, "J/B"] = None
+    near: str | None = None
+
+
+class TierSection(Strict):
+    """A tier beside main memory: stacks of a named type, and what differs here, all of them together."""
+
+    type: str
+    stacks: Annotated[Entry, "1"]
+    capacity: Annotated[Entry | None, "B"] = None
+    bandwidth: Annotated[Entry | None, "B/s"] = None
+    buffer: Annotated[Entry | None, "B"] = None
+    chained: Annotated[Entry | None, "1"] = None
+    near: str | None = None
+
+
+class TiersSection(Strict):
+    """Tiers beside main memory, by name."""
+
+    sram: TierSection | None = None
+    hbf: TierSection | None = None
+    host: TierSection | None = None
+    cxl: TierSection | None = None
+    ssd: TierSection | None = None
+
+
+class StackingSection(Strict):
+    """Main memory on logic; what is absent is the default of `Stacking`."""
+
+    bond_density: Annotated[Entry | None, "1/m^2"] = None
+    bond_rate: Annotated[Entry | None, "bit/s"] = None
+    area: Annotated[Entry | None, "m^2"] = None
+    bond_yield: Annotated[Entry | None, "1"] = None
+    energy: Annotated[Entry | None, "1"] = None
+
+
+class CoolingSection(Strict):
+    """The way of the heat; what is absent is the default of `Cooling`."""
+
+    area: Annotated[Entry, "m^2"]
+    sink: Annotated[Entry, "K*m^2/W"]
+    layer: Annotated[Entry | None, "K*m^2/W"] = None
+    layers: Annotated[Entry | None, "1"] = None
+    coolant: Annotated[Entry | None, "K"] = None
+    limit: Annotated[Entry | None, "K"] = None
 
 
 class EnergySection(Strict):
@@ -143,6 +188,10 @@ class ChipFile(Titled):
     aliases: list[str] = []
     compute: ComputeSection
     memory: MemorySection
+    tiers: TiersSection | None = None
+    stacking: StackingSection | None = None
+    cooling: CoolingSection | None = None
+    shoreline: Annotated[Entry | None, "m"] = None
     tdp: Annotated[Entry, "W"]
     idle_power: Annotated[Entry, "W"]
     energy: EnergySection
@@ -167,9 +216,35 @@ class MemoryFile(Titled):
     energy: Annotated[Entry, "J/B"]
     power: Annotated[Entry | None, "W"] = None
     idle_power: Annotated[Entry | None, "W"] = None
+    write_energy: Annotated[Entry | None, "J/B"] = None
     granularity: Annotated[Entry | None, "B"] = None
+    read_size: Annotated[Entry | None, "B"] = None
+    queue_depth: Annotated[Entry | None, "1"] = None
+    in_order: Annotated[Entry | None, "1"] = None
+    endurance: Annotated[Entry | None, "1"] = None
+    write_amplification: Annotated[Entry | None, "1"] = None
+    retention: Annotated[Entry | None, "s"] = None
+    refresh: Annotated[Entry | None, "1"] = None
+    temperature_limit: Annotated[Entry | None, "K"] = None
+    shoreline: Annotated[Entry | None, "m"] = None
     price: Annotated[Entry | None, "USD/B"] = None
     carbon: Annotated[Entry, "kg/B"]
+
+
+class NearFile(Titled):
+    """configs/near: engines in or beside one stack, module or card of a memory."""
+
+    memory: str
+    bandwidth: Annotated[Entry, "B/s"]
+    flops: Annotated[Entry, "FLOP/s"]
+    energy: Annotated[Entry, "J/B"]
+    flop_energy: Annotated[Entry, "J/FLOP"]
+    idle_power: Annotated[Entry | None, "W"] = None
+    power_limit: Annotated[Entry | None, "W"] = None
+    shard: Annotated[Entry | None, "B"] = None
+    density: Annotated[Entry | None, "1"] = None
+    blocking: Annotated[Entry | None, "1"] = None
+    overhead: Annotated[Entry | None, "s"] = None
 
 
 class FabricFile(Titled, Wiring):
@@ -236,6 +311,11 @@ class SystemFile(Titled):
     chips: int
     host: str | None = None
     efficiency: str | None = None
+    near: str | None = None
+    tiers: TiersSection | None = None
+    stacking: StackingSection | None = None
+    cooling: CoolingSection | None = None
+    shoreline: Annotated[Entry | None, "m"] = None
     package_chips: Annotated[Entry | None, "1"] = None
     domain: Annotated[Entry | None, "1"] = None
     package: LinkSection | None = None

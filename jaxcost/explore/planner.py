@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
+from jaxcost.evaluate import design_features
 from jaxcost.evaluate import evaluate as evaluate_plan
 from jaxcost.physics.shards import layer_count
 from jaxcost.report import Report
@@ -156,11 +157,13 @@ def best_plan(
         candidates = candidate_plans(max(round(float(system.chips)), 1))
     except jax.errors.ConcretizationTypeError:
         candidates = candidate_plans(_TRACED_CHIPS, whole=False)
-    arguments = canonical((system, model, traffic, plan or Plan(), prices or Prices(), knobs or Knobs()))
-    return _best_plan(*arguments, jnp.asarray(candidates, jnp.result_type(arguments[0].chips)), objective)
+    plan = plan or Plan()
+    arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
+    candidates = jnp.asarray(candidates, jnp.result_type(arguments[0].chips))
+    return _best_plan(*arguments, candidates, objective, design_features(system, traffic, plan))
 
 
-@functools.partial(jax.jit, static_argnames="objective")
+@functools.partial(jax.jit, static_argnames=("objective", "present"))
 def _best_plan(
     system: System,
     model: Model,
@@ -170,6 +173,7 @@ def _best_plan(
     knobs: Knobs,
     candidates: jax.Array,
     objective: str,
+    present: tuple[str, ...],
 ) -> Choice:
     largest = jnp.finfo(candidates.dtype).max
     fixed = jax.lax.stop_gradient((system, model, traffic, plan, prices, knobs))
@@ -177,7 +181,7 @@ def _best_plan(
     def judge(degrees: jax.Array) -> tuple[Scalar, Scalar, Scalar, Scalar]:
         s, m, t, rest, p, k = fixed
         candidate = _with_degrees(rest, degrees)
-        report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k)
+        report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, present=present)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
         margins = report.margins
         cooled = replace(margins, power=jnp.ones_like(margins.power))
@@ -195,7 +199,7 @@ def _best_plan(
     count = lambda x: jnp.sum(x).astype(candidates.dtype)  # noqa: E731
     return Choice(
         plan=chosen,
-        report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs),
+        report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, present=present),
         runner_up=_with_degrees(plan, candidates[second]),
         gap=jnp.where(count(feasible) > 1, (value[second] - value[first]) / jnp.abs(value[first]), 0),
         feasible=count(feasible),

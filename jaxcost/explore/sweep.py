@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxcost.core.pytree import field, pytree
-from jaxcost.evaluate import evaluate
+from jaxcost.core.pytree import field, pytree, replace_at
+from jaxcost.evaluate import design_features, evaluate
 from jaxcost.explore.space import Design, Space, design_at, digits
 
-__all__ = ["METRICS", "Sweep", "design_metrics", "sweep"]
+__all__ = ["METRICS", "Sweep", "design_metrics", "space_features", "sweep"]
 
 METRICS = (
     "ttft",
@@ -33,6 +33,7 @@ METRICS = (
     "margins.power",
     "margins.ttft",
     "margins.tpot",
+    "margins.worst",
 )
 _CHUNKS = {"cpu": 256}
 _DEFAULT_CHUNK = 65536
@@ -72,12 +73,35 @@ class Sweep:
         return ranked[np.sort(first)][:count]
 
 
-def design_metrics(design: Design, metrics: tuple[str, ...]) -> jax.Array:
-    """Evaluate one design and pick metrics by dotted path."""
+def design_metrics(
+    design: Design, metrics: tuple[str, ...], present: tuple[str, ...] | None = None
+) -> jax.Array:
+    """Evaluate one design and pick metrics by dotted path.
+
+    Args:
+        design: the design.
+        metrics: dotted paths into a Report.
+        present: what designs have beyond main memory, of `space_features`, where they are traced.
+    """
     report = evaluate(
-        design.system, design.model, design.traffic, design.plan, prices=design.prices, knobs=design.knobs
+        design.system,
+        design.model,
+        design.traffic,
+        design.plan,
+        prices=design.prices,
+        knobs=design.knobs,
+        present=present,
     )
     return jnp.stack([operator.attrgetter(name)(report) for name in metrics])
+
+
+def space_features(space: Space) -> tuple[str, ...]:
+    """Name what any design of a space has of `design_features`: what none has costs no time in a sweep."""
+    design = space.base
+    for axis in space.axes:
+        if not axis.relative:
+            design = replace_at(design, axis.path, axis.values)
+    return design_features(design.system, design.traffic, design.plan)
 
 
 def sweep(
@@ -111,7 +135,7 @@ def _blocks(
     devices = jax.local_devices() if devices is None else devices
     platform = devices[0].platform
     chunk = _CHUNKS.get(platform, _DEFAULT_CHUNK) if chunk is None else chunk
-    run = _compiled(metrics, chunk, tuple(devices))
+    run = _compiled(metrics, chunk, tuple(devices), space_features(space))
     turn = chunk * len(devices)
     block = max(min(_BLOCK, space.size) // turn, 1) * turn
     for start in range(0, space.size, block):
@@ -123,12 +147,15 @@ def _blocks(
 
 
 @functools.lru_cache
-def _compiled(metrics: tuple[str, ...], chunk: int, devices: tuple[Any, ...]) -> Callable:
+def _compiled(
+    metrics: tuple[str, ...], chunk: int, devices: tuple[Any, ...], present: tuple[str, ...]
+) -> Callable:
     mesh = Mesh(np.asarray(devices), ("designs",))
     here = PartitionSpec("designs")
 
     def on_device(space: Space, index: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda i: design_metrics(design_at(space, i), metrics), index, batch_size=chunk)
+        one = lambda i: design_metrics(design_at(space, i), metrics, present)  # noqa: E731
+        return jax.lax.map(one, index, batch_size=chunk)
 
     # Chunking stands inside shard_map: over a sharded axis lax.map would gather everything everywhere.
     sharded = jax.shard_map(on_device, mesh=mesh, in_specs=(PartitionSpec(), here), out_specs=here)

@@ -7,7 +7,7 @@ from jaxcost.physics.shards import Shards, sequence_ranks, shard, stored_paramet
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["MemoryUse", "kv_bytes_per_token", "memory_use"]
+__all__ = ["MemoryUse", "kept_neurons", "kv_bytes_per_token", "memory_use", "shared_bytes"]
 
 
 @pytree
@@ -20,11 +20,13 @@ class MemoryUse:
     state: Scalar = field("B", "recurrent states")
     activations: Scalar = field("B", "working buffers of the widest step")
     communication: Scalar = field("B", "messages sent and received")
+    corpus: Scalar = field("B", "retrieval corpus", default=0.0)
 
     @derived("B")
     def used(self) -> Scalar:
         """All of it."""
-        return self.weights + self.experts + self.kv + self.state + self.activations + self.communication
+        held = self.weights + self.experts + self.kv + self.state + self.activations + self.communication
+        return held + self.corpus
 
 
 def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
@@ -58,6 +60,7 @@ def memory_use(
     context: Scalar,
     step_tokens: Scalar,
     communication: Scalar,
+    corpus: Scalar = 0.0,
 ) -> MemoryUse:
     """Add up the fullest chip: its stage's weights, the caches of `sequences` at full `context`, its buffers.
 
@@ -92,4 +95,26 @@ def memory_use(
         * plan.activation_bits
         / 8,
         communication=communication,
+        corpus=corpus,
     )
+
+
+def shared_bytes(model: Model, plan: Plan, shards: Shards) -> Scalar:
+    """Bytes of the shared experts among a chip's dense weights."""
+    x = model.experts
+    parameters = x.layers * x.matrices * model.hidden * shards.shared_width * shards.stage_share
+    return parameters * (1 - plan.weight_sparsity) * plan.weight_bits / 8
+
+
+def kept_neurons(model: Model, plan: Plan, shards: Shards, tokens: Scalar, outside: Scalar) -> Scalar:
+    """Bytes of main memory for feed-forward neurons kept from `plan.neuron_window` steps of m tokens.
+
+    Of neurons that a token skips with chance a, k steps of m tokens use 1 - a^(m k); `outside` is the share of the
+    weights that does not lie in main memory anyway. Source: LLM in a flash (arXiv:2312.11514).
+    """
+    skips = (plan.activation_sparsity > 0) & (plan.neuron_window > 0)
+    log_skipped = jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5))
+    used = jnp.where(skips, -jnp.expm1(plan.neuron_window * tokens * log_skipped), 0)
+    ff = model.feed_forward
+    parameters = ff.layers * ff.matrices * model.hidden * shards.feed_forward_width * shards.stage_share
+    return used * outside * parameters * (1 - plan.weight_sparsity) * plan.weight_bits / 8

@@ -4,7 +4,11 @@ Making a chip: die area x kg/m^2 of good die + memory bytes x kg/B (after ACT: G
 over lifetime x utilisation as its price is.
 """
 
+from collections.abc import Sequence
+
 from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.ops import add
+from jaxcost.spec.memory import Memory
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import System
 
@@ -26,13 +30,19 @@ class Carbon:
         return self.operation + self.dies + self.memory + self.hosts
 
 
-def carbon_per_token(system: System, prices: Prices, *, owned_seconds: Scalar, metered: Scalar) -> Carbon:
-    """Account `owned_seconds` of chips, spares included, and `metered` joules, both per output token."""
+def carbon_per_token(
+    system: System, prices: Prices, *, owned_seconds: Scalar, metered: Scalar, tiers: Sequence[Memory]
+) -> Carbon:
+    """Account `owned_seconds` of chips, spares included, and `metered` joules, both per output token.
+
+    `tiers` are the memories as they are made, each with all its capacity.
+    """
     chip = system.chip
+    made = add(*(tier.capacity * tier.carbon_per_byte for tier in tiers))
     share = 1e9 * owned_seconds / (prices.utilization * prices.lifetime)
     return Carbon(
         operation=1e9 * metered * prices.grid_carbon,
         dies=share * (chip.die_area * chip.carbon_per_area),
-        memory=share * (chip.memory.capacity * chip.memory.carbon_per_byte),
+        memory=share * made,
         hosts=share * system.host.carbon,
     )

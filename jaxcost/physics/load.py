@@ -26,6 +26,7 @@ class Group:
     absorbed: Scalar = field("1", "1 where latent attention is absorbed")
     encoder_positions: Scalar = field("1", "positions each sequence passes through the encoder")
     drafts: Scalar = field("1", "passes of the draft model before the step")
+    retrievals: Scalar = field("1", "searches of the corpus for each sequence", default=0.0)
 
 
 @pytree
@@ -45,6 +46,7 @@ class Load:
     encoder_positions: Scalar = field("1", "positions through the encoder")
     draft_passes: Scalar = field("1", "passes of the draft model")
     draft_tokens: Scalar = field("token", "tokens in each of them")
+    retrievals: Scalar = field("1", "searches of the corpus")
 
 
 def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:
@@ -89,6 +91,7 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> Load:
                 encoder_positions=g.sequences * g.encoder_positions,
                 draft_passes=g.drafts,
                 draft_tokens=g.sequences * jnp.where(g.drafts > 0, 1, 0),
+                retrievals=g.sequences * g.retrievals,
             )
         )
     return jax.tree.map(lambda *x: functools.reduce(operator.add, x), *parts)

@@ -19,12 +19,14 @@ from jaxcost.spec.plan import Plan
 __all__ = ["OPERANDS", "Op", "OpTable", "absent", "add", "distinct_experts", "step_table", "times"]
 
 
-# Whose precision sets the matmul rate beside that of activations, where it is not the weights'.
+# Whose precision sets the matmul rate beside that of activations, and whose place in memory counts, where they are
+# not those of the dense weights.
 OPERANDS = {
     "attention_full": "cache",
     "attention_window": "cache",
     "latent_attention": "cache",
     "routed_experts": "experts",
+    "shared_experts": "shared",
 }
 
 
@@ -44,14 +46,36 @@ class Op:
     expert_bytes: Scalar = field("B", "routed experts' weights read", default=0.0)
     kv_bytes: Scalar = field("B", "cached keys, values, latents and states read and written", default=0.0)
     activation_bytes: Scalar = field("B", "activations read and written", default=0.0)
-    operands: str = field(
-        doc="whose precision sets the matmul rate: weights, experts or cache", static=True, default="weights"
+    corpus_bytes: Scalar = field("B", "retrieval corpus read", default=0.0)
+    kept: Scalar = field("1", "share of the weights that main memory keeps from earlier steps", default=0.0)
+    slices: Scalar = field(
+        "1", "independent outputs for units near memory, if not those of weights", default=0.0
     )
+    operands: str = field(
+        doc="class of the matmul's operand: a key of `CLASSES`", static=True, default="weights"
+    )
+    writes: float = field(doc="share of the cached bytes that is written", static=True, default=0.0)
 
     @property
     def bytes(self) -> Scalar:
         """Bytes moved to and from memory."""
-        return add(self.weight_bytes, self.expert_bytes, self.kv_bytes, self.activation_bytes)
+        return add(*(getattr(self, column) for column, _ in self.moved))
+
+    @property
+    def moved(self) -> tuple[tuple[str, str], ...]:
+        """Columns of bytes, each with the class of data it belongs to."""
+        return (
+            ("weight_bytes", "shared" if self.operands == "shared" else "weights"),
+            ("expert_bytes", "experts"),
+            ("kv_bytes", "cache" if self.operands == "cache" else "recent"),
+            ("activation_bytes", "activations"),
+            ("corpus_bytes", "corpus"),
+        )
+
+    @property
+    def operand_bytes(self) -> Scalar:
+        """Bytes of the class that the matmul reads once."""
+        return add(*(getattr(self, column) for column, name in self.moved if name == self.operands))
 
 
 def absent(x: Scalar) -> bool:
@@ -69,8 +93,10 @@ def add(*parts: Scalar) -> Scalar:
 
 
 def times(amount: Scalar, factor: Scalar) -> Scalar:
-    """Multiply, keeping what is absent absent."""
-    return 0.0 if absent(amount) else amount * factor
+    """Multiply, keeping what is absent absent and what is whole as it is."""
+    if absent(amount) or absent(factor):
+        return 0.0
+    return amount if isinstance(factor, float) and factor == 1.0 else amount * factor
 
 
 @pytree
@@ -105,8 +131,19 @@ def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scala
     return jnp.where(all_used, experts * jnp.clip(tokens, 0, 1), touched)
 
 
-def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
-    """Build the op table of one step that runs all sequences of a load together (mixed, chunked steps too)."""
+def step_table(
+    model: Model, plan: Plan, shards: Shards, load: Load, corpus_read: Scalar = 0.0, *, window: bool = False
+) -> OpTable:
+    """Build the op table of one step that runs all sequences of a load together (mixed, chunked steps too).
+
+    Args:
+        model: the language model.
+        plan: precisions and degrees.
+        shards: the part of the model that one chip holds.
+        load: what the sequences add up to.
+        corpus_read: bytes of a corpus that a request reads from all chips of its replica.
+        window: whether `plan.neuron_window` counts; otherwise no neurons are kept from step to step.
+    """
     d, m = model.hidden, load.tokens
     weight, expert, kv, act = (
         bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
@@ -140,6 +177,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=shards.heads * pairs * per_context_rank,
             kv_bytes=read * kv_width * kv * per_context_rank,
             activation_bytes=2 * m * query_width * act,
+            slices=load.sequences * shards.kv_heads,
         )
 
     qkv_width = query_width * attention.query_outputs + kv_width * own_kv
@@ -166,8 +204,10 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
     kept = 1 - plan.activation_sparsity
     # Different tokens skip different neurons: m of them together touch 1 - a^m.
     skips = plan.activation_sparsity > 0
-    skipped = jnp.exp(m * jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5)))
-    touched = jnp.where(skips, 1 - skipped, 1)
+    log_skipped = m * jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5))
+    touched = jnp.where(skips, 1 - jnp.exp(log_skipped), 1)
+    # A neuron is new where none of the window's tokens used it: a^(m k) of them.
+    resident = jnp.where(skips, -jnp.expm1(plan.neuron_window * log_skipped), 0) if window else 0.0
     group_tokens = m * shards.joined_replicas
     routed_tokens = group_tokens * experts.top_k * per_expert_rank
     distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) * per_expert_rank
@@ -181,6 +221,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=m * width * kept * model.activation_exponentials,
             weight_bytes=parameters * weight * dense * touched,
             activation_bytes=m * (2 * d + matrices * width * kept) * act,
+            kept=resident,
         )
 
     table = {
@@ -192,6 +233,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             d,
             qkv_width,
             kv_bytes=m * kv_width * own_kv * kv * per_context_rank,
+            writes=1.0,
         ),
         "attention_full": attend(attention.full_layers, load.pairs, load.keys),
         "attention_window": attend(attention.window_layers, load.window_pairs, load.window_keys),
@@ -203,6 +245,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             * dense,
             weight_bytes=(shards.latent_down + up) * weight * dense,
             kv_bytes=m * latent_width * kv * per_context_rank,
+            writes=1.0,
             activation_bytes=(
                 m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width
             )
@@ -215,6 +258,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=shards.latent_heads * load.pairs * per_context_rank,
             kv_bytes=load.keys * latent_width * kv * per_context_rank,
             activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
+            slices=load.sequences,
         ),
         "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
         "recurrence_projections": matmul(
@@ -226,6 +270,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             vector_flops=m * state * recurrence.vector_flops,
             exponentials=m * state * recurrence.exponentials,
             kv_bytes=2 * load.sequences * state_bytes,
+            writes=0.5,
             activation_bytes=3 * m * inner * act,
         ),
         "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
@@ -239,6 +284,7 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
             expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
+            kept=resident,
         ),
         "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
         "norms": Op(count=model.norms, vector_flops=6 * cut * d, activation_bytes=4 * cut * d * act),
@@ -252,6 +298,12 @@ def step_table(model: Model, plan: Plan, shards: Shards, load: Load) -> OpTable:
             jnp.clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
         ),
         "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
+        "retrieval": Op(
+            count=times(
+                jnp.clip(load.retrievals, 0, 1), 0.0 if absent(corpus_read) else jnp.sign(corpus_read)
+            ),
+            corpus_bytes=times(corpus_read, load.retrievals / (plan.tp * plan.cp * plan.pp)),
+        ),
     }
     rows = tuple(replace(op, operands=OPERANDS.get(name, "weights")) for name, op in table.items())
     return OpTable(rows=rows, names=tuple(table))

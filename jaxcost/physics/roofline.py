@@ -1,5 +1,10 @@
 """How long each operator takes: the slowest of its engines, its memory traffic and its messages.
 
+Memory traffic is that of main memory and of the tiers beside it, at once or in turn. An operator whose operand lies
+in a tier with engines runs there where that is faster:
+
+    near = max(operand bytes / internal bandwidth, FLOPs / engines' rate) + moving inputs and outputs + starting it
+
 An operator's legs are the times it would need if only one resource counted:
 
     matmul = FLOPs / (peak(bits) e_matmul)        vector = FLOPs / (peak e_vector)
@@ -15,13 +20,25 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
+from jaxcost.physics.near_memory import NearStream
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
+from jaxcost.physics.tiers import Stream, both
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.plan import Plan
 
-__all__ = ["LEGS", "OpTime", "OpTimes", "Rates", "math_class", "math_rate", "op_times", "rates"]
+__all__ = [
+    "LEGS",
+    "OpTime",
+    "OpTimes",
+    "Rates",
+    "StepTimes",
+    "math_class",
+    "math_rate",
+    "op_times",
+    "rates",
+]
 
-LEGS = ("matmul", "vector", "exponential", "memory", "network")
+LEGS = ("matmul", "vector", "exponential", "memory", "network", "near")
 _BIT_BOUNDS = (5.0, 7.0, 10.0, 20.0)
 
 
@@ -34,6 +51,7 @@ class OpTime:
     exponential: Scalar = field("s", "exponential leg", default=0.0)
     memory: Scalar = field("s", "memory leg", default=0.0)
     network: Scalar = field("s", "message leg", default=0.0)
+    near: Scalar = field("s", "leg of the engines near memory", default=0.0)
     seconds: Scalar = field("s", "what the operator takes", default=0.0)
 
     @derived("1")
@@ -47,13 +65,14 @@ class OpTimes:
     """Seconds of every operator in one step."""
 
     rows: tuple[OpTime, ...] = field(doc="the operators, messages last")
-    hidden: Scalar = field("s", "time in which messages and computing overlap")
+    hidden: Scalar = field("s", "time in which messages, the chip and engines near memory overlap")
+    heat: Scalar = field("s", "time lost to heat", default=0.0)
     names: tuple[str, ...] = field(doc="name of each row", static=True)
 
     @derived("s")
     def total(self) -> Scalar:
         """Time of the whole step."""
-        return add(*(row.seconds for row in self.rows)) - self.hidden
+        return add(add(*(row.seconds for row in self.rows)) - self.hidden, self.heat)
 
 
 def math_class(bits: Scalar) -> jax.Array:
@@ -69,17 +88,23 @@ def math_rate(chip: Chip, bits: Scalar) -> jax.Array:
 
 @pytree
 class Rates:
-    """Seconds and joules a unit of work costs on a chip, at the precisions of a plan."""
+    """Seconds and joules a unit of work costs on a chip, at the precisions and the placement of a plan."""
 
     seconds_per_flop: dict[str, Scalar] = field(doc="matmul, by operand class")
     joules_per_flop: dict[str, Scalar] = field(doc="matmul, by operand class")
     seconds_per_vector_flop: Scalar = field("s/FLOP", "element-wise")
     seconds_per_exponential: Scalar = field("s", "exponentials")
-    seconds_per_byte: Scalar = field("s/B", "memory")
+    seconds_per_byte: Scalar = field("s/B", "main memory")
+    joules_per_byte: Scalar = field("J/B", "main memory and the way to the engines")
     operator_overhead: Scalar = field("s", "launching one operator")
+    refreshing: Scalar = field("1", "by what main memory slows where refresh doubles")
+    in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn")
+    interleaved: Scalar = field("1", "share of near-memory work that hides")
+    streams: dict[str, Stream] = field(doc="classes of data over the tiers")
+    near: dict[str, NearStream | None] = field(doc="classes of data near memory")
 
 
-def rates(chip: Chip, plan: Plan) -> Rates:
+def rates(chip: Chip, plan: Plan, streams: dict[str, Stream], near: dict[str, NearStream | None]) -> Rates:
     """Work out the unit costs once, for all rows of all steps.
 
     A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of activations).
@@ -87,43 +112,133 @@ def rates(chip: Chip, plan: Plan) -> Rates:
     share = chip.efficiency
     operands = {"weights": plan.weight_bits, "experts": plan.expert_bits, "cache": plan.kv_bits}
     bits = {name: jnp.maximum(b, plan.activation_bits) for name, b in operands.items()}
+    seconds: dict[str, Scalar] = {name: 1 / (math_rate(chip, b) * share.matmul) for name, b in bits.items()}
+    joules: dict[str, Scalar] = {name: chip.energy_per_flop * math_class(b) / 16 for name, b in bits.items()}
+    refresh = jnp.minimum(chip.memory.refresh, 0.49)
     return Rates(
-        seconds_per_flop={name: 1 / (math_rate(chip, b) * share.matmul) for name, b in bits.items()},
-        joules_per_flop={name: chip.energy_per_flop * math_class(b) / 16 for name, b in bits.items()},
+        seconds_per_flop=seconds | {"shared": seconds["weights"]},
+        joules_per_flop=joules | {"shared": joules["weights"]},
         seconds_per_vector_flop=1 / (chip.compute.vector_flops * share.vector),
         seconds_per_exponential=1 / (chip.compute.exponentials * share.vector),
         seconds_per_byte=1 / (chip.memory.bandwidth * share.memory),
+        joules_per_byte=(chip.memory.energy_per_byte + chip.on_chip_energy_per_byte) * chip.stacking.energy,
         operator_overhead=share.operator_overhead,
+        refreshing=(1 - refresh) / (1 - 2 * refresh),
+        in_turn=plan.placement.in_turn,
+        interleaved=plan.placement.interleaved,
+        streams=streams,
+        near=near,
     )
 
 
+@pytree
+class StepTimes:
+    """The times of a step and what heat and energy need to know of its rows."""
+
+    times: OpTimes = field(doc="operator by operator")
+    near: tuple[Scalar, ...] = field(doc="1 for each row that runs near memory")
+    hot: Scalar = field("s", "what the step takes longer where refresh doubles")
+
+
 def op_times(
-    table: OpTable, messages: dict[str, tuple[Scalar, Message]], unit: Rates, overlap: Scalar, tau: Scalar
-) -> OpTimes:
+    table: OpTable,
+    messages: dict[str, tuple[Scalar, Message]],
+    unit: Rates,
+    overlap: Scalar,
+    tau: Scalar,
+    *,
+    heat: bool = False,
+) -> StepTimes:
     """Time every row of the table, and behind them the messages, given as {name: (count, message)}.
 
     Of C seconds of operators and M of messages the shorter can hide behind the longer, and `overlap` of it does:
-    the step takes C + M - overlap min(C, M).
+    the step takes C + M - overlap min(C, M). Of work near memory and on the chip `interleaved` hides likewise.
     """
-
-    def time(row: Op) -> OpTime:
-        legs = {
-            "matmul": times(row.matmul_flops, unit.seconds_per_flop[row.operands]),
-            "memory": times(row.bytes, unit.seconds_per_byte),
-            "vector": times(row.vector_flops, unit.seconds_per_vector_flop),
-            "exponential": times(row.exponentials, unit.seconds_per_exponential),
-        }
-        busy, *others = [x for x in legs.values() if not absent(x)]
-        for leg in others:
-            busy = smooth.maximum(busy, leg, tau)
-        return OpTime(
-            **{name: times(value, row.count) for name, value in legs.items()},
-            seconds=(busy + unit.operator_overhead) * row.count,
-        )
-
+    timed = [_row_time(row, unit, tau) for row in table.rows]
+    operators, near = [one for one, _ in timed], tuple(chosen for _, chosen in timed)
     sent = [count * m.seconds for count, m in messages.values()]
-    operators = [*map(time, table.rows)]
     busy, messaging = add(*(row.seconds for row in operators)), add(*sent)
     hidden = overlap * smooth.minimum(busy, messaging, tau)
+    there = add(*(times(row.seconds, chosen) for row, chosen in zip(operators, near, strict=True)))
+    if not absent(there):
+        hidden = hidden + unit.interleaved * smooth.minimum(there, busy - there, tau)
+    hot = 0.0
+    if heat:
+        slower = (_row_time(row, unit, tau, unit.refreshing)[0].seconds for row in table.rows)
+        hot = add(*slower) - busy
     rows = (*operators, *(OpTime(network=s, seconds=s) for s in sent))
-    return OpTimes(rows=rows, hidden=hidden, names=(*table.names, *messages))
+    return StepTimes(
+        times=OpTimes(rows=rows, hidden=hidden, names=(*table.names, *messages)), near=near, hot=hot
+    )
+
+
+def _row_time(row: Op, unit: Rates, tau: Scalar, refreshing: Scalar = 1.0) -> tuple[OpTime, Scalar]:
+    """Time one row, all its runs together; and tell whether it runs near memory, 0.0 where it never does."""
+    legs = {
+        "matmul": times(row.matmul_flops, unit.seconds_per_flop[row.operands]),
+        "memory": _memory_leg(row, unit, refreshing),
+        "vector": times(row.vector_flops, unit.seconds_per_vector_flop),
+        "exponential": times(row.exponentials, unit.seconds_per_exponential),
+    }
+    seconds, chosen = _longest(legs, tau), 0.0
+    near = unit.near.get(row.operands)
+    if near is not None and not absent(row.matmul_flops) and not absent(row.operand_bytes):
+        moving = near.transfer
+        shared = near.partials / row.slices if not absent(row.slices) else near.partials
+        there = (
+            jnp.maximum(row.operand_bytes * near.byte, row.matmul_flops * near.flop)
+            + row.activation_bytes * jnp.maximum(moving, shared)
+            + near.overhead
+        )
+        rest = legs | {
+            "matmul": legs["matmul"] * (1 - near.share),
+            "memory": _memory_leg(row, unit, refreshing, near),
+        }
+        beside = smooth.maximum(_longest(rest, tau), there, tau)
+        beside = beside + near.blocking * jnp.minimum(rest["memory"], there)
+        runs_there = (near.share > 0) & (beside < seconds)
+        chosen = jnp.where(runs_there, 1.0, 0.0)
+        seconds = jnp.where(runs_there, beside, seconds)
+        legs = {
+            name: jnp.where(runs_there, rest[name], leg) if name in ("matmul", "memory") else leg
+            for name, leg in legs.items()
+        }
+        legs["near"] = jnp.where(runs_there, there, 0)
+    return OpTime(
+        **{name: times(value, row.count) for name, value in legs.items()},
+        seconds=times(add(seconds, unit.operator_overhead), row.count),
+    ), chosen
+
+
+def _longest(legs: dict[str, Scalar], tau: Scalar) -> Scalar:
+    present = [x for x in legs.values() if not absent(x)]
+    if not present:
+        return 0.0
+    busy, *others = present
+    for leg in others:
+        busy = smooth.maximum(busy, leg, tau)
+    return busy
+
+
+def _memory_leg(row: Op, unit: Rates, refreshing: Scalar = 1.0, near: NearStream | None = None) -> Scalar:
+    """Time of a row's bytes through main memory's interface and in the tiers beside it.
+
+    Work near memory leaves `near.main` of its operand to the interface, and none to the tiers beside it whose
+    engines read it; the part of a class in tiers without engines is read by the chip in any case.
+    """
+    main, beside, more = [], [], []
+    for column, name in row.moved:
+        amount, stream = getattr(row, column), unit.streams[name]
+        through, outside = stream.main, stream.beside
+        if near is not None and name == row.operands:
+            through, outside = near.main, times(outside, near.unread)
+        if name in ("weights", "shared", "experts") and not absent(row.kept):
+            through, outside = through + row.kept * (1 - through), times(outside, 1 - row.kept)
+        main.append(times(amount, through))
+        beside.append(times(amount, outside))
+        if name == "recent":
+            more.append(times(times(amount, row.writes), stream.write))
+        if name == "experts":
+            more.append(0.0 if absent(amount) else stream.wait)
+    passing = times(times(add(*main), unit.seconds_per_byte), refreshing)
+    return add(both(passing, add(*beside), unit.in_turn), *more)

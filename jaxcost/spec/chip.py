@@ -1,9 +1,9 @@
-"""One accelerator: engines, memory, power, and how much of its peaks software reaches."""
+"""One accelerator: engines, memories, heat, power, and how much of its peaks software reaches."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.memory import Memory
 
-__all__ = ["Chip", "Compute", "Efficiency"]
+__all__ = ["Chip", "Compute", "Cooling", "Efficiency", "Stacking"]
 
 
 @pytree
@@ -36,11 +36,54 @@ class Efficiency:
 
 
 @pytree
+class Stacking:
+    """Main memory bonded face to face on logic, or logic in the base die of its stacks; none by default."""
+
+    bond_density: Scalar = field(
+        "1/m^2",
+        "data bonds or through-silicon vias a square metre; 0 for the bandwidth as given",
+        default=0.0,
+    )
+    bond_rate: Scalar = field("bit/s", "bits a second of one bond", default=0.0)
+    area: Scalar = field("m^2", "bonded area", default=0.0)
+    bond_yield: Scalar = field(
+        "1", "share of the bonds that work, and of the bandwidth with them", default=1.0
+    )
+    energy: Scalar = field(
+        "1",
+        "energy of a byte between main memory and engines, against that of memory beside the chip",
+        default=1.0,
+    )
+
+
+@pytree
+class Cooling:
+    """Heat's way out, through `layers` of memory and the sink: T = coolant + P (sink + layers x layer) / area."""
+
+    area: Scalar = field("m^2", "area the heat leaves through; 0 to leave heat out", default=0.0)
+    sink: Scalar = field(
+        "K*m^2/W", "resistance from the outermost die to the coolant, of one square metre", default=0.0
+    )
+    layer: Scalar = field("K*m^2/W", "resistance of one layer of memory and its bond", default=0.0)
+    layers: Scalar = field("1", "layers of memory between the logic and the sink", default=0.0)
+    coolant: Scalar = field("K", "temperature of the coolant", default=308.15)
+    limit: Scalar = field("K", "highest temperature of the junction; 0 for no limit", default=0.0)
+
+
+@pytree
 class Chip:
     """One accelerator package. Rates are datasheet peaks; achieved = peak x efficiency."""
 
     compute: Compute = field(doc="engines", default=Compute)
     memory: Memory = field(doc="the main memory tier", default=Memory)
+    sram: Memory = field(doc="on-chip memory that software places data in", default=Memory)
+    hbf: Memory = field(doc="high bandwidth flash", default=Memory)
+    host: Memory = field(doc="LPDDR or DDR beside the package or at its host", default=Memory)
+    cxl: Memory = field(doc="memory behind CXL", default=Memory)
+    ssd: Memory = field(doc="flash drives", default=Memory)
+    stacking: Stacking = field(doc="main memory on logic", default=Stacking)
+    cooling: Cooling = field(doc="the way of the heat", default=Cooling)
+    shoreline: Scalar = field("m", "edge of the die that memories may take; 0 for no limit", default=0.0)
     efficiency: Efficiency = field(doc="achieved shares of the peaks", default=Efficiency)
     tdp: Scalar = field("W", "power the package may draw", default=0.0)
     idle_power: Scalar = field("W", "power drawn with no work", default=0.0)

@@ -1,8 +1,47 @@
-"""How a model is laid out on a system, and how it is run."""
+"""How a model is laid out on a system and its memory tiers, and how it is run."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
 
-__all__ = ["Plan"]
+__all__ = ["Placement", "Plan", "Split"]
+
+
+@pytree
+class Split:
+    """Shares of one class of data that lie beside main memory, which holds the rest."""
+
+    sram: Scalar = field("1", "share in on-chip memory", default=0.0)
+    hbf: Scalar = field("1", "share in flash stacks", default=0.0)
+    host: Scalar = field("1", "share in host memory", default=0.0)
+    cxl: Scalar = field("1", "share behind CXL", default=0.0)
+    ssd: Scalar = field("1", "share on drives", default=0.0)
+
+
+@pytree
+class Placement:
+    """Where data lie and who works on them: by a closed form, or as given.
+
+    The closed form puts what is written often into tiers that do not wear, then the hottest bytes first: spread
+    over all tiers with room in proportion to bandwidth where tiers stream at once, into the fastest with room where
+    they take turns. Values between 0 and 1 mix the closed form with what is given.
+    """
+
+    automatic: Scalar = field("1", "1 for the closed form, 0 for the shares given", default=1.0)
+    in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn, 0 where at once", default=0.0)
+    near_weights: Scalar = field("1", "share of dense weights whose matmuls may run near memory", default=1.0)
+    near_experts: Scalar = field("1", "share of routed experts that may run near memory", default=1.0)
+    near_cache: Scalar = field("1", "share of attention over the cache that may run near memory", default=1.0)
+    interleaved: Scalar = field(
+        "1",
+        "share of what can hide of near-memory work behind the chip's, or the other way round, that does",
+        default=0.0,
+    )
+    weights: Split = field(doc="dense weights", default=Split)
+    shared: Split = field(doc="shared experts' weights", default=Split)
+    experts: Split = field(doc="routed experts, the most popular in the first tier", default=Split)
+    recent: Split = field(doc="cache and states that the requests themselves write", default=Split)
+    old: Split = field(doc="cache there before the request: prefixes, retrieved context", default=Split)
+    activations: Split = field(doc="working and message buffers", default=Split)
+    corpus: Split = field(doc="retrieval corpus", default=Split)
 
 
 @pytree
@@ -46,3 +85,9 @@ class Plan:
     )
     absorb_prefill: Scalar = field("1", "1 where latent attention is absorbed during prefill", default=0.0)
     absorb_decode: Scalar = field("1", "1 where latent attention is absorbed during decode", default=1.0)
+    neuron_window: Scalar = field(
+        "token",
+        "tokens whose feed-forward neurons stay in main memory, so that only new ones are read from beside it",
+        default=0.0,
+    )
+    placement: Placement = field(doc="data over memory tiers", default=Placement)

@@ -20,5 +20,12 @@ class Traffic:
     )
     retrieved: Scalar = field("token", "retrieved context, cached: read and not computed", default=0.0)
     encoder_tokens: Scalar = field("token", "tokens an encoder prefixes to the prompt", default=0.0)
+    corpus: Scalar = field("B", "retrieval corpus that the system holds", default=0.0)
+    corpus_read: Scalar = field(
+        "B", "bytes of the corpus that one request reads before its prefill", default=0.0
+    )
+    weight_updates: Scalar = field(
+        "1/s", "times a second that all weights and the corpus are written anew", default=0.0
+    )
     ttft_target: Scalar = field("s", "longest acceptable time to first token, 0 for none", default=0.0)
     tpot_target: Scalar = field("s", "longest acceptable time per output token, 0 for none", default=0.0)

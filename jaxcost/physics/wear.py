@@ -1,0 +1,36 @@
+"""How long a tier lives under what is written to it, and what keeping data alive costs.
+
+    life = capacity x cycles / (write amplification x bytes written a second)
+
+Written are the requests' own cache where it lies, weights and corpus when they are renewed, and everything held in a
+memory that forgets, once a retention time.
+"""
+
+import jax.numpy as jnp
+
+from jaxcost.core import smooth
+from jaxcost.core.pytree import Scalar
+from jaxcost.spec.memory import Memory
+
+__all__ = ["rewrites", "standby_power", "wear_margin", "wear_share"]
+
+
+def rewrites(memory: Memory, held: Scalar) -> Scalar:
+    """Bytes a second that are written again before a tier forgets them."""
+    return smooth.safe_div(held, memory.retention)
+
+
+def standby_power(memory: Memory, held: Scalar) -> Scalar:
+    """Watts of a tier at rest: its own, its engines', and those of rewriting what it holds."""
+    energy = jnp.where(memory.write_energy_per_byte > 0, memory.write_energy_per_byte, memory.energy_per_byte)
+    return memory.idle_power + memory.near.idle_power + rewrites(memory, held) * energy
+
+
+def wear_share(memory: Memory, written: Scalar, seconds: Scalar) -> Scalar:
+    """Share of a tier's cycles that `written` bytes a second use up in a time; 0 where it has no limit."""
+    return smooth.safe_div(memory.write_amplification * written * seconds, memory.capacity * memory.endurance)
+
+
+def wear_margin(memory: Memory, written: Scalar, target: Scalar) -> Scalar:
+    """1 - target life / life, at least 0 where the tier lives as long as it should."""
+    return 1 - wear_share(memory, written, target)
