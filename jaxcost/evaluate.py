@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.fence import fence, opaque_one
+from jaxcost.core.fence import fence, once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
@@ -92,8 +92,9 @@ def _evaluate(
     shards = shard(model, plan, tau)
     prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, tau)
     built = system.chip
-    chip, fabric = usable_chip(built, present), system.fabric
-    one = opaque_one(chip.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
+    fabric = system.fabric
+    one = opaque_one(built.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
+    chip = usable_chip(built, present, one)
     shards, prefill_group, decode_group, mixed_group, schedule = fence(
         (shards, prefill_group, decode_group, mixed_group, schedule), one
     )
@@ -112,7 +113,7 @@ def _evaluate(
     beside = tuple(name for name in BESIDE if name in present)
     old = _old_share(traffic)
     holdings = hold(memory, shared_bytes(model, plan, shards), old)
-    layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau)
+    layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau, one)
     standing = {name: getattr(chip, name) for name in TIERS if name in beside or f"{name}.near" in present}
     use = {name: held(holdings, layout, name) for name in beside}
     kept = (
@@ -149,7 +150,9 @@ def _evaluate(
         )
         timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, heat=hot)
         spent = step_energy(table, timed.near, sent, chip, fabric, cost)
-        heat = heat_of(chip, spent.dynamic, timed.times.total, timed.hot) if hot else Heat()
+        heat = Heat()
+        if hot:
+            heat = heat_of(chip, *once((spent.dynamic, timed.times.total, timed.hot), one))
         return replace(timed.times, heat=heat.lost), spent, heat
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)

@@ -1,4 +1,4 @@
-"""`jaxcost compare`: one model on several systems, side by side."""
+"""`jaxcost compare`: one model on several systems side by side, or memory types and engines near them."""
 
 import argparse
 import json
@@ -13,10 +13,18 @@ from jaxcost.edge.request import (
     Values,
     add_request_arguments,
     degrees,
+    evaluated,
     measure,
     picture_path,
     read_request,
     read_system,
+)
+from jaxcost.edge.tier_tables import (
+    PAPER_MEMORIES,
+    engine_rows,
+    engines_table,
+    memory_rows,
+    memory_types_table,
 )
 
 __all__ = ["add_compare_arguments", "compare_command"]
@@ -26,21 +34,33 @@ _MOST_SYSTEMS = 12
 
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    add_request_arguments(parser)
-    parser.add_argument(
-        "--systems", required=True, metavar="A,B,C", help="catalogue names or YAML files, separated by commas"
+    add_request_arguments(parser, required=False)
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(
+        "--systems", metavar="A,B,C", help="catalogue names or YAML files, separated by commas"
+    )
+    asked.add_argument(
+        "--memories",
+        nargs="?",
+        const=",".join(PAPER_MEMORIES),
+        metavar="A,B,C",
+        help="memory types and engines near them instead of systems; those of arXiv:2601.05047 by default",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--plot", type=picture_path, metavar="FILE", help="draw bars: .svg, .png or .pdf")
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    """Evaluate every system and print."""
-    names = _names(args.systems)
+    """Evaluate every system and print; or tell memory types apart."""
+    if args.memories is not None:
+        return _compare_memories(_names(args.memories, "--memories"), as_json=args.json)
+    if args.model is None:
+        raise InputError("a model to run on the systems", path="--model")
+    names = _names(args.systems, "--systems")
     request = read_request(args)
     systems = {name: _read(name, args.efficiency, request) for name in names}
     results: dict[str, Values] = {
-        name: measure(system, request) for name, (system, request, _) in systems.items()
+        name: measure(evaluated(system, request)) for name, (system, request, _) in systems.items()
     }
     if args.plot:
         from jaxcost.edge.plots import draw_comparison
@@ -86,13 +106,34 @@ def _read(name: str, efficiency: str | None, request):
         ) from None
 
 
-def _names(text: str) -> list[str]:
+def _compare_memories(names: list[str], *, as_json: bool) -> int:
+    memories, engines = memory_rows(names), engine_rows()
+    if as_json:
+        document = {"memories": memories, "engines": engines}
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    else:
+        tables.write(
+            memory_types_table(memories),
+            Text(
+                "Sweep: time to read all of it once, the longest a token of a dense model that fills it takes.\n"
+            ),
+            engines_table(engines),
+            Text(
+                "Per watt: bandwidth a watt against reading the same memory over its interface. Shards: parts that "
+                "70 billion 16-bit weights fall into.\nDensity: capacity left beside logic, which is also what "
+                "commodity prices a GB rise by. PIM shares a die with memory, PNM has its own."
+            ),
+        )
+    return 0
+
+
+def _names(text: str, option: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if "" in names:
-        raise InputError("names separated by commas, none of them empty", path="--systems", given=text)
+        raise InputError("names separated by commas, none of them empty", path=option, given=text)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError("every system once", path="--systems", given=twice)
+        raise InputError("every name once", path=option, given=twice)
     if len(names) > _MOST_SYSTEMS:
-        raise InputError(f"at most {_MOST_SYSTEMS} systems side by side", path="--systems", given=len(names))
+        raise InputError(f"at most {_MOST_SYSTEMS} side by side", path=option, given=len(names))
     return names

@@ -1,9 +1,11 @@
 """`jaxcost evaluate`: one model on one system."""
 
 import argparse
+import dataclasses
 import json
 import sys
 
+import jax
 from rich.table import Table
 from rich.text import Text
 
@@ -13,11 +15,15 @@ from jaxcost.edge.request import (
     Values,
     add_request_arguments,
     degrees,
+    evaluated,
     measure,
     picture_path,
     read_request,
     read_system,
 )
+from jaxcost.edge.tier_tables import finding_table, tier_table, tiered
+from jaxcost.explore.diagnosis import Finding, diagnose
+from jaxcost.spec.memory import TIERS
 from jaxcost.spec.system import System
 
 __all__ = ["add_evaluate_arguments", "described", "evaluate_command", "request_line", "untargeted"]
@@ -39,16 +45,18 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     request = read_request(args)
     system, request, efficiency = read_system(args.system, args.efficiency, request)
-    values = measure(system, request)
+    report = evaluated(system, request)
+    values, findings = measure(report), diagnose(system, request.model, report)
     if args.plot:
         from jaxcost.edge.plots import draw_roofline
 
         draw_roofline(args.plot, f"{request.name} on {args.system}", system, request, values)
     if args.json:
         document = described(args.system, efficiency, request, values)
+        document["findings"] = [dataclasses.asdict(finding) for finding in findings]
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        _print(args.system, efficiency, request, system, values)
+        _print(args.system, efficiency, request, system, values, findings)
     return 0
 
 
@@ -70,7 +78,8 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
 
 
 def _leaves(tree: object) -> dict[str, float]:
-    return {name: float(value) for name, value in vars(tree).items()}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {".".join(key.name for key in path): float(value) for path, value in leaves}
 
 
 def request_line(request: Request) -> str:
@@ -92,11 +101,18 @@ def untargeted(request: Request) -> list[str]:
     return [name for name in ("ttft", "tpot") if getattr(request.traffic, f"{name}_target") == 0]
 
 
-def _print(name: str, efficiency: str, request: Request, system: System, values: Values) -> None:
+def _print(
+    name: str,
+    efficiency: str,
+    request: Request,
+    system: System,
+    values: Values,
+    findings: list[Finding],
+) -> None:
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
         tables.headline_table(values),
-        tables.memory_table(values, float(system.chip.memory.capacity)),
+        tables.memory_table(values, sum(float(getattr(system.chip, tier).capacity) for tier in TIERS)),
         tables.margins_table(values, untargeted(request)),
     )
     heading = Text(f"{request.name} on {name}", "bold")
@@ -109,6 +125,10 @@ def _print(name: str, efficiency: str, request: Request, system: System, values:
         Text(""),
         tables.unwrapped(side_by_side),
     ]
+    if tiered(values):
+        parts.append(tier_table(values, system.chip, float(request.prices.lifetime)))
+    if findings:
+        parts.append(finding_table(findings))
     titles = (
         {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
     )

@@ -13,10 +13,12 @@ from jaxcost.edge import catalog
 from jaxcost.edge.check import check_plan, check_traffic
 from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.formats import FORMATS, read_bits
+from jaxcost.edge.memory_options import add_memory_arguments, read_placement, with_memories
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.edge.tables import Values
 from jaxcost.evaluate import evaluate
 from jaxcost.explore.planner import DEGREES, OBJECTIVES, best_plan
+from jaxcost.report import Report
 from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -29,6 +31,7 @@ __all__ = [
     "Values",
     "add_request_arguments",
     "degrees",
+    "evaluated",
     "measure",
     "picture_path",
     "read_number",
@@ -50,6 +53,7 @@ _PLAN = {
     "chunk": "prompt tokens prefilled along with each decode step, 0 for none",
     "weight-sparsity": "share of weights that are zero, neither stored nor multiplied",
     "activation-sparsity": "share of feed-forward neurons a token skips",
+    "neuron-window": "tokens whose feed-forward neurons stay in main memory",
 }
 _BITS = {
     "weight-bits": "weights other than routed experts",
@@ -64,6 +68,9 @@ _TRAFFIC = {
     "prefix-hit": "share of the prompt that is cached already",
     "retrieved": "retrieved tokens, cached: read and not computed",
     "encoder-tokens": "tokens an encoder prefixes to the prompt",
+    "corpus": "bytes of a retrieval corpus that the system holds",
+    "corpus-read": "bytes of it that a request reads before its prefill",
+    "weight-updates": "times a second that all weights and the corpus are renewed",
 }
 _TARGETS = {
     "ttft-target": "longest acceptable time to first token, such as 0.5 or 500ms, 0 for none",
@@ -81,6 +88,8 @@ class Request:
     traffic: Traffic
     plan: Plan
     prices: Prices
+    tiers: tuple[str, ...] = ()  # memory tiers added to the system, as given
+    near: tuple[str, ...] = ()  # engines near memory, as given
     objective: str = ""  # what the degrees are chosen by; none where they are given
     choice: str = ""  # how they were chosen, in a line
 
@@ -124,9 +133,9 @@ def _bits(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options of a model, its traffic, its plan and the surroundings."""
-    parser.add_argument("--model", required=True, help="catalogue name, or a Hugging Face config.json")
+    parser.add_argument("--model", required=required, help="catalogue name, or a Hugging Face config.json")
     group = parser.add_argument_group("traffic")
     _add_numbers(group, _TRAFFIC, Traffic())
     for flag, text in _TARGETS.items():
@@ -151,6 +160,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for flag, text in _BITS.items():
         group.add_argument(f"--{flag}", type=_bits, default=16.0, metavar="BITS", help=f"{text} (default 16)")
+    add_memory_arguments(parser)
     group = parser.add_argument_group("surroundings")
     group.add_argument(
         "--skew", type=read_number, metavar="N", help="unevenness of expert popularity, 0 for none"
@@ -187,8 +197,10 @@ def read_request(args: argparse.Namespace) -> Request:
         name=args.model,
         model=model,
         traffic=Traffic(**{name: getattr(args, name) for name in traffic_fields}),
-        plan=Plan(**{name: getattr(args, name) for name in plan_fields}),
+        plan=Plan(**{name: getattr(args, name) for name in plan_fields}, placement=read_placement(args)),
         prices=Prices() if args.prices is None else catalog.load_prices(args.prices),
+        tiers=tuple(args.tier),
+        near=tuple(args.near),
         objective=args.objective if args.plan == "auto" else "",
     )
 
@@ -199,7 +211,7 @@ def read_system(name: str, efficiency: str | None, request: Request) -> tuple[Sy
     Returns:
         The system, the request with its plan, and one line that says how much of its peaks it is taken to reach.
     """
-    system = catalog.load_system(name)
+    system = with_memories(catalog.load_system(name), request.tiers, request.near)
     if efficiency is not None:
         system = replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(efficiency)))
     if request.objective:
@@ -240,13 +252,18 @@ def describe_efficiency(efficiency: Efficiency, name: str | None) -> str:
     return f"{name or 'of the system'}: {shares} of the peaks, {overhead * 1e6:.3g} µs an operator"
 
 
-def measure(system: System, request: Request) -> Values:
-    """Evaluate, exactly, and return every number of the report.
+def evaluated(system: System, request: Request) -> Report:
+    """Evaluate, exactly, and bring every number here."""
+    report = evaluate(system, request.model, request.traffic, request.plan, prices=request.prices)
+    return jax.device_get(report)
+
+
+def measure(report: Report) -> Values:
+    """Return every number of a report by its path.
 
     Raises:
         InputError: numbers so large that the arithmetic overflows.
     """
-    report = evaluate(system, request.model, request.traffic, request.plan, prices=request.prices)
     values = {path: (unit, float(value)) for path, unit, value in rows(report)}
     overflown = [path for path, (_, value) in values.items() if not math.isfinite(value)]
     if overflown:

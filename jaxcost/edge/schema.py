@@ -232,9 +232,10 @@ class MemoryFile(Titled):
 
 
 class NearFile(Titled):
-    """configs/near: engines in or beside one stack, module or card of a memory."""
+    """configs/near: engines in (PIM) or beside (PNM) one stack, module or card of a memory."""
 
     memory: str
+    kind: Literal["PIM", "PNM"]
     bandwidth: Annotated[Entry, "B/s"]
     flops: Annotated[Entry, "FLOP/s"]
     energy: Annotated[Entry, "J/B"]

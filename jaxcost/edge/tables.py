@@ -43,7 +43,22 @@ HEADLINE = (
     ("gco2e_per_mtok", "CO2e", False),
     ("average_power", "Average power", False),
 )
-CONSTRAINTS = {"memory": "memory", "chips": "chips", "power": "power", "ttft": "TTFT", "tpot": "TPOT"}
+CONSTRAINTS = {
+    "memory": "memory",
+    "chips": "chips",
+    "power": "power",
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "sram": "on-chip memory",
+    "hbf": "flash stacks",
+    "host": "host memory",
+    "cxl": "CXL memory",
+    "ssd": "drives",
+    "temperature": "temperature",
+    "shoreline": "shoreline",
+    "endurance": "endurance",
+}
+_ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others count only where something can break them
 
 _SHORT = {"exponential": "exp"}
 _MEMORY = {
@@ -53,6 +68,7 @@ _MEMORY = {
     "state": "state",
     "activations": "buffers",
     "communication": "messages",
+    "corpus": "corpus",
 }
 _NARROWEST, _WIDEST = 100, 140
 
@@ -125,7 +141,7 @@ def memory_table(values: Values, capacity: float) -> Table:
         (Text("used", style), Text(engineering(used, "B"), style), Text(_percent(used / capacity), style))
     )
     rows.append(("capacity", engineering(capacity, "B"), ""))
-    return unwrapped(plain_table("Memory of the fullest chip", ("", "", ""), rows))
+    return unwrapped(plain_table("Memory, fullest chip", ("", "", ""), rows))
 
 
 def exceeded(values: Values) -> list[str]:
@@ -139,6 +155,8 @@ def margins_table(values: Values, without_target: Iterable[str]) -> Table:
     rows = []
     for key, name in CONSTRAINTS.items():
         margin = values[f"margins.{key}"][1]
+        if key not in _ALWAYS and margin == 1:
+            continue
         if key in free:
             rows.append((name, "", "no target"))
         elif margin < 0:
@@ -211,6 +229,8 @@ def comparison_table(
         if key in free:
             continue
         margins = [values[f"margins.{key}"][1] for values in columns]
+        if key not in _ALWAYS and all(margin == 1 for margin in margins):
+            continue
         table.add_row(f"Margin, {name}", *(_margin(m) for m in margins))
     verdicts = [_verdict(values) for values in columns]
     table.add_row("Verdict", *verdicts)

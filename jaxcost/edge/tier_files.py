@@ -33,7 +33,7 @@ def load_memory(name: str, *, stacks: float = 1) -> Memory:
     q.pop("power", None)  # at full bandwidth: what the energy of a byte says
     _shares(q, path, "")
     named = {_RENAMED.get(key, key): value for key, value in q.items()}
-    return canonical(Memory(**_many(named, _PER_STACK, stacks), stacks=float(stacks)))
+    return canonical(replace(Memory(stacks=float(stacks)), **_many(named, _PER_STACK, stacks)))
 
 
 def load_near(name: str, *, stacks: float = 1) -> NearMemory:

@@ -1,16 +1,19 @@
 """A chip's memory hierarchy under a plan: where data lie, what a byte costs, what tiers hold and how they wear."""
 
+import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.fence import once
+from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.capacity import MemoryUse
-from jaxcost.physics.near_memory import near_stream
+from jaxcost.physics.near_memory import NearStream, engines, near_stream
 from jaxcost.physics.ops import add
 from jaxcost.physics.placement import CLASSES, Holdings, Layout, lay_out, touched
 from jaxcost.physics.roofline import Rates, rates
 from jaxcost.physics.shards import Shards
-from jaxcost.physics.tiers import BESIDE, prefetch_buffer, read_seconds, stream
+from jaxcost.physics.tiers import BESIDE, main_stream, prefetch_buffer, read_seconds, stream, tier_costs
 from jaxcost.physics.wear import rewrites, wear_share
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.model import Model
@@ -78,6 +81,7 @@ def place(
     tokens: Scalar,
     present: tuple[str, ...],
     tau: Scalar,
+    one: jax.Array,
 ) -> tuple[Layout, Rates]:
     """Decide where every class of data lies, and cost a byte of each.
 
@@ -91,6 +95,7 @@ def place(
         tokens: of a decode step, by which experts' popularity counts.
         present: what the chip has, of `features`.
         tau: softness.
+        one: an `opaque_one`.
     """
     x, how = model.experts, plan.placement
     beside = tuple(name for name in BESIDE if name in present)
@@ -98,27 +103,38 @@ def place(
     reads = touched(x.skew, top_share, tokens * shards.joined_replicas) if beside else ()
     layout = lay_out(chip, how, holdings, reads, beside)
     cache = {t: old * layout.read["old"][t] + (1 - old) * layout.read["recent"][t] for t in beside}
-    shares = layout.read | {"cache": cache}
     allowed = {
         "weights": how.near_weights,
         "shared": how.near_weights,
         "experts": how.near_experts,
         "cache": how.near_cache,
     }
-    near = {
-        name: near_stream(
-            chip,
-            present,
-            shares[name],
-            share,
-            outputs=model.hidden,
-            divided=1.0 if name == "cache" else model.hidden,
-            tau=tau,
-        )
-        for name, share in allowed.items()
-    }
-    streams = {name: stream(chip, shares[name], how.in_turn, tau) for name in shares}
+    # Each computed once, however many rows use it.
+    shares, costs, there, own = once(
+        (
+            layout.read | {"cache": cache},
+            tier_costs(chip, beside, tau),
+            engines(chip, present, model.hidden, tau),
+            main_stream(chip),
+        ),
+        one,
+    )
+    names = tuple(shares)
+    if beside:
+        found = over(lambda of: stream(costs, own, of, how.in_turn), [shares[name] for name in names])
+        streams = dict(zip(names, found, strict=True))
+    else:
+        streams = dict.fromkeys(names, own)
+    near: dict[str, NearStream | None] = dict.fromkeys(allowed)
+    if there:
+        items = [(shares[name], share, _divided(name, model)) for name, share in allowed.items()]
+        near = dict(zip(allowed, over(lambda of: near_stream(costs, there, *of), items), strict=True))
     return layout, rates(chip, plan, streams, near)
+
+
+def _divided(name: str, model: Model) -> Scalar:
+    """Outputs over which the units of a tier spread a class: of matrices their width, of the cache a row's own."""
+    return jnp.ones_like(jnp.asarray(model.hidden)) if name == "cache" else model.hidden
 
 
 def held(holdings: Holdings, layout: Layout, tier: str) -> Scalar:

@@ -5,16 +5,18 @@ capacity / shard. Every unit holds a slice of each matrix: W outputs over U unit
 (padding), and where there are more units than outputs, U / W of them hand in partial sums of the same output.
 """
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.ops import add
-from jaxcost.physics.tiers import Shares, main_share, read_seconds
+from jaxcost.physics.tiers import Shares, TierCost, largest, main_share, path_energy, read_seconds
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.memory import TIERS, Memory
 
-__all__ = ["NearStream", "near_bandwidth", "near_stream", "units"]
+__all__ = ["Engine", "NearStream", "engines", "near_bandwidth", "near_stream", "units"]
 
 
 @pytree
@@ -50,76 +52,100 @@ def units(memory: Memory) -> Scalar:
     return jnp.maximum(jnp.where(cut, memory.capacity / jnp.where(cut, memory.near.shard, 1), 1), 1)
 
 
-def near_stream(
-    chip: Chip,
-    present: tuple[str, ...],
-    shares: Shares,
-    allowed: Scalar,
-    *,
-    outputs: Scalar,
-    divided: Scalar,
-    tau: Scalar,
-) -> NearStream | None:
-    """Cost a class of data near memory, None where no tier has an engine.
+@pytree
+class Engine:
+    """What a byte and a FLOP cost at the engines of one tier, worked out once for all classes of data."""
+
+    works: Scalar = field("1", "1 where the tier has engines")
+    byte: Scalar = field("s/B", "time of reading a byte on the spot, padding included")
+    flop: Scalar = field("s/FLOP", "time of a FLOP, padding included")
+    crossing: Scalar = field("s/B", "time of moving a byte between tier and chip")
+    units: Scalar = field("1", "units that hand in partial sums")
+    overhead: Scalar = field("s", "time of starting one operator")
+    blocking: Scalar = field("1", "1 where ordinary reads wait meanwhile")
+    through: Scalar = field("1", "1 where its bytes would pass the main memory's interface")
+    energy: Scalar = field("J/B", "what a byte costs more than one that the chip reads")
+    flop_energy: Scalar = field("J/FLOP", "energy of a FLOP")
+
+
+def engines(chip: Chip, present: tuple[str, ...], outputs: Scalar, tau: Scalar) -> dict[str, Engine]:
+    """Cost the engines of every tier that has some.
 
     Args:
         chip: the chip, its capacities as usable.
         present: what it has, of `features`.
-        shares: where the class lies beside main memory.
-        allowed: share of the class that may be worked on near memory.
-        outputs: width that the units cut the class by, for padding.
-        divided: what the units divide by partial sums: `outputs`, or 1 where a row brings its own slices.
+        outputs: width that the units cut every matrix by.
         tau: softness.
     """
-    engines = [name for name in TIERS if f"{name}.near" in present and (name == "memory" or name in shares)]
-    if not engines:
-        return None
-    e = chip.efficiency
-    found = []
-    for name in engines:
-        tier: Memory = getattr(chip, name)
-        near = tier.near
-        works = near.bandwidth > 0
-        there = main_share(shares) if name == "memory" else shares[name]
-        n = jnp.where(works, allowed * there, 0)
-        count = units(tier)
-        padded = smooth.ceil_div(outputs, count, tau) * count / outputs
-        crossing = read_seconds(tier, e.memory, tau)
-        path = tier.energy_per_byte + (0.0 if name == "sram" else chip.on_chip_energy_per_byte)
-        path = path * chip.stacking.energy if name == "memory" else path
-        some = n > 0
-        found.append(
-            {
-                "share": n,
-                "byte": n * padded * smooth.safe_div(1.0, near_bandwidth(tier) * e.memory),
-                "flop": n * padded * smooth.safe_div(1.0, near.flops * e.matmul),
-                "transfer": n * crossing,
-                "partials": n * crossing * count / divided,
-                "overhead": jnp.where(some, near.overhead, 0),
-                "blocking": jnp.where(some, near.blocking, 0),
-                "through": n * (1.0 if name == "memory" else tier.chained),
-                "energy": n * (near.energy_per_byte - path),
-                "flop_energy": n * near.energy_per_flop,
-            }
-        )
+    return {name: _engine(chip, name, outputs, tau) for name in TIERS if f"{name}.near" in present}
 
-    def most(key: str) -> Scalar:
-        out = found[0][key]
-        for one in found[1:]:
-            out = jnp.maximum(out, one[key])
-        return out
+
+def _engine(chip: Chip, name: str, outputs: Scalar, tau: Scalar) -> Engine:
+    tier: Memory = getattr(chip, name)
+    near, e = tier.near, chip.efficiency
+    count = units(tier)
+    padded = smooth.ceil_div(outputs, count, tau) * count / outputs
+    return Engine(
+        works=jnp.where(near.bandwidth > 0, 1.0, 0.0),
+        byte=padded * smooth.safe_div(1.0, near_bandwidth(tier) * e.memory),
+        flop=padded * smooth.safe_div(1.0, near.flops * e.matmul),
+        crossing=read_seconds(tier, e.memory, tau),
+        units=count,
+        overhead=near.overhead,
+        blocking=near.blocking,
+        through=1.0 if name == "memory" else tier.chained,
+        energy=near.energy_per_byte - path_energy(chip, name),
+        flop_energy=near.energy_per_flop,
+    )
+
+
+def near_stream(
+    costs: Mapping[str, TierCost],
+    there: Mapping[str, Engine],
+    shares: Shares,
+    allowed: Scalar,
+    divided: Scalar,
+) -> NearStream | None:
+    """Cost a class of data near memory, None where no tier that may hold it has an engine.
+
+    Args:
+        costs: the tiers beside main memory.
+        there: the engines by tier.
+        shares: where the class lies beside main memory.
+        allowed: share of the class that may be worked on near memory.
+        divided: outputs that share partial sums: the width of matrices, or 1 where a row brings its own slices.
+    """
+    if not there:
+        return None
+    held = {name: main_share(shares) if name == "memory" else shares[name] for name in there}
+    n = {name: allowed * held[name] * engine.works for name, engine in there.items()}
+
+    def mean(column: str) -> Scalar:
+        return add(*(n[name] * getattr(engine, column) for name, engine in there.items()))
+
+    def most(column: str, *factors: str) -> Scalar:
+        values = [n[name] * getattr(engine, column) for name, engine in there.items()]
+        for factor in factors:
+            values = [v * getattr(e, factor) for v, e in zip(values, there.values(), strict=True)]
+        return largest(values)
+
+    def where_some(column: str) -> Scalar:
+        return largest([jnp.where(n[name] > 0, getattr(engine, column), 0) for name, engine in there.items()])
 
     # The chip still reads what lies beside main memory in tiers without engines.
-    outside = add(*shares.values()) if shares else 0.0
-    taken = add(*(one["share"] for name, one in zip(engines, found, strict=True) if name != "memory"), 0.0)
-    total = {key: add(*(one[key] for one in found)) for key in ("share", "through", "energy", "flop_energy")}
-    through = add(main_share(shares), *(shares[name] * getattr(chip, name).chained for name in shares))
-    slowest = {key: most(key) for key in ("byte", "flop", "transfer", "partials", "overhead", "blocking")}
+    taken = add(*(n[name] for name in there if name != "memory"))
+    outside = add(*shares.values())
+    through = add(main_share(shares), *(share * costs[name].chained for name, share in shares.items()))
     return NearStream(
-        share=total["share"],
-        main=jnp.maximum(through - total["through"], 0),
-        unread=0.0 if isinstance(outside, float) else 1 - smooth.safe_div(taken, outside),
-        energy=total["energy"],
-        flop_energy=total["flop_energy"],
-        **slowest,
+        share=add(*n.values()),
+        byte=most("byte"),
+        flop=most("flop"),
+        transfer=most("crossing"),
+        partials=most("crossing", "units") / divided,
+        overhead=where_some("overhead"),
+        blocking=where_some("blocking"),
+        main=jnp.maximum(through - mean("through"), 0),
+        unread=1 - smooth.safe_div(taken, outside) if shares else 0.0,
+        energy=mean("energy"),
+        flop_energy=mean("flop_energy"),
     )

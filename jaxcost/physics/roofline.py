@@ -22,7 +22,7 @@ from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.near_memory import NearStream
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
-from jaxcost.physics.tiers import Stream, both
+from jaxcost.physics.tiers import Stream, both, largest
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.plan import Plan
 
@@ -164,50 +164,53 @@ def op_times(
         hidden = hidden + unit.interleaved * smooth.minimum(there, busy - there, tau)
     hot = 0.0
     if heat:
-        slower = (_row_time(row, unit, tau, unit.refreshing)[0].seconds for row in table.rows)
-        hot = add(*slower) - busy
+        # Refresh takes main memory's time: a row grows by what its memory leg then exceeds it.
+        slower = (
+            jnp.maximum(row.memory * unit.refreshing + op.count * unit.operator_overhead - row.seconds, 0)
+            for row, op in zip(operators, table.rows, strict=True)
+            if not absent(row.memory)
+        )
+        hot = add(*slower)
     rows = (*operators, *(OpTime(network=s, seconds=s) for s in sent))
     return StepTimes(
         times=OpTimes(rows=rows, hidden=hidden, names=(*table.names, *messages)), near=near, hot=hot
     )
 
 
-def _row_time(row: Op, unit: Rates, tau: Scalar, refreshing: Scalar = 1.0) -> tuple[OpTime, Scalar]:
+def _row_time(row: Op, unit: Rates, tau: Scalar) -> tuple[OpTime, Scalar]:
     """Time one row, all its runs together; and tell whether it runs near memory, 0.0 where it never does."""
     legs = {
         "matmul": times(row.matmul_flops, unit.seconds_per_flop[row.operands]),
-        "memory": _memory_leg(row, unit, refreshing),
+        "memory": _memory_leg(row, unit),
         "vector": times(row.vector_flops, unit.seconds_per_vector_flop),
         "exponential": times(row.exponentials, unit.seconds_per_exponential),
     }
     seconds, chosen = _longest(legs, tau), 0.0
     near = unit.near.get(row.operands)
     if near is not None and not absent(row.matmul_flops) and not absent(row.operand_bytes):
-        moving = near.transfer
-        shared = near.partials / row.slices if not absent(row.slices) else near.partials
-        there = (
-            jnp.maximum(row.operand_bytes * near.byte, row.matmul_flops * near.flop)
-            + row.activation_bytes * jnp.maximum(moving, shared)
-            + near.overhead
-        )
+        there = _near_leg(row, near)
         rest = legs | {
             "matmul": legs["matmul"] * (1 - near.share),
-            "memory": _memory_leg(row, unit, refreshing, near),
+            "memory": _memory_leg(row, unit, near),
         }
-        beside = smooth.maximum(_longest(rest, tau), there, tau)
-        beside = beside + near.blocking * jnp.minimum(rest["memory"], there)
-        runs_there = (near.share > 0) & (beside < seconds)
+        meanwhile = largest([leg for leg in rest.values() if not absent(leg)])
+        split = jnp.maximum(meanwhile, there) + near.blocking * jnp.minimum(rest["memory"], there)
+        runs_there = (near.share > 0) & (split < seconds)
         chosen = jnp.where(runs_there, 1.0, 0.0)
-        seconds = jnp.where(runs_there, beside, seconds)
-        legs = {
-            name: jnp.where(runs_there, rest[name], leg) if name in ("matmul", "memory") else leg
-            for name, leg in legs.items()
-        }
+        seconds = jnp.where(runs_there, split, seconds)
+        legs |= {name: jnp.where(runs_there, rest[name], legs[name]) for name in ("matmul", "memory")}
         legs["near"] = jnp.where(runs_there, there, 0)
     return OpTime(
         **{name: times(value, row.count) for name, value in legs.items()},
         seconds=times(add(seconds, unit.operator_overhead), row.count),
     ), chosen
+
+
+def _near_leg(row: Op, near: NearStream) -> Scalar:
+    """Time of a row's matmul near memory, with the way of its inputs and outputs."""
+    shared = near.partials if absent(row.slices) else near.partials / row.slices
+    work = jnp.maximum(row.operand_bytes * near.byte, row.matmul_flops * near.flop)
+    return work + row.activation_bytes * jnp.maximum(near.transfer, shared) + near.overhead
 
 
 def _longest(legs: dict[str, Scalar], tau: Scalar) -> Scalar:
@@ -220,7 +223,7 @@ def _longest(legs: dict[str, Scalar], tau: Scalar) -> Scalar:
     return busy
 
 
-def _memory_leg(row: Op, unit: Rates, refreshing: Scalar = 1.0, near: NearStream | None = None) -> Scalar:
+def _memory_leg(row: Op, unit: Rates, near: NearStream | None = None) -> Scalar:
     """Time of a row's bytes through main memory's interface and in the tiers beside it.
 
     Work near memory leaves `near.main` of its operand to the interface, and none to the tiers beside it whose
@@ -240,5 +243,5 @@ def _memory_leg(row: Op, unit: Rates, refreshing: Scalar = 1.0, near: NearStream
             more.append(times(times(amount, row.writes), stream.write))
         if name == "experts":
             more.append(0.0 if absent(amount) else stream.wait)
-    passing = times(times(add(*main), unit.seconds_per_byte), refreshing)
+    passing = times(add(*main), unit.seconds_per_byte)
     return add(both(passing, add(*beside), unit.in_turn), *more)

@@ -4,6 +4,7 @@ Symbols: f_t the share of a class of data that lies in tier t, B_t its bandwidth
 byte. Tiers that a chip surely lacks are left out while tracing, so that a chip with main memory alone costs nothing.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import smooth
+from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.ops import add, times
+from jaxcost.physics.ops import add
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.memory import TIERS, Memory
 
@@ -21,12 +23,18 @@ __all__ = [
     "BESIDE",
     "Shares",
     "Stream",
+    "TierCost",
     "both",
     "features",
+    "largest",
+    "main_share",
+    "main_stream",
+    "path_energy",
     "prefetch_buffer",
     "read_seconds",
     "stream",
     "surely",
+    "tier_costs",
     "usable_chip",
     "write_seconds",
 ]
@@ -63,7 +71,7 @@ def surely(leaf: Any, value: float) -> bool:
         return False
 
 
-def usable_chip(chip: Chip, present: tuple[str, ...]) -> Chip:
+def usable_chip(chip: Chip, present: tuple[str, ...], one: jax.Array) -> Chip:
     """Return the chip as its data see it: bonds give main memory its bandwidth, logic in memory takes capacity.
 
     Bonded main memory moves  bonds/m^2 x area x bit/s of a bond x yield / 8  bytes a second.
@@ -78,7 +86,7 @@ def usable_chip(chip: Chip, present: tuple[str, ...]) -> Chip:
         bonded = s.bond_density * s.area * s.bond_rate / 8
         given = jnp.where(s.bond_density > 0, bonded, main.bandwidth)
         changed["memory"] = replace(main, bandwidth=given * s.bond_yield)
-    return replace(chip, **changed)
+    return replace(chip, **once(changed, one))
 
 
 def prefetch_buffer(memory: Memory) -> Scalar:
@@ -136,55 +144,79 @@ def both(a: Scalar, b: Scalar, in_turn: Scalar) -> Scalar:
     return add(a, b) if isinstance(b, float) else a + b - (1 - in_turn) * jnp.minimum(a, b)
 
 
-def stream(chip: Chip, shares: Shares, in_turn: Scalar, tau: Scalar) -> Stream:
+@pytree
+class TierCost:
+    """What a byte of one tier costs, worked out once for all classes of data."""
+
+    read: Scalar = field("s/B", "time of a byte read")
+    write: Scalar = field("s/B", "what a byte written takes longer")
+    latency: Scalar = field("s", "of a read whose address is not known ahead")
+    energy: Scalar = field("J/B", "what a byte read costs more than one of main memory")
+    write_energy: Scalar = field("J/B", "what a byte written costs more than one read")
+    chained: Scalar = field("1", "1 where its bytes pass the main memory's interface")
+
+
+def tier_costs(chip: Chip, names: Sequence[str], tau: Scalar) -> dict[str, TierCost]:
+    """Cost a byte of each tier beside main memory that is present."""
+    return {name: _tier_cost(chip, name, getattr(chip, name), tau) for name in names}
+
+
+def _tier_cost(chip: Chip, name: str, tier: Memory, tau: Scalar) -> TierCost:
+    read = read_seconds(tier, chip.efficiency.memory, tau)
+    return TierCost(
+        read=read,
+        write=write_seconds(tier, chip.efficiency.memory) - read,
+        latency=tier.latency,
+        energy=path_energy(chip, name) - path_energy(chip, "memory"),
+        write_energy=_write_energy(tier),
+        chained=tier.chained,
+    )
+
+
+def stream(costs: Mapping[str, TierCost], own: Stream, shares: Shares, in_turn: Scalar) -> Stream:
     """Cost a class of data with these shares of its traffic in the tiers beside main memory.
 
     All tiers of a class stream at once, max_t f_t / B_t, or in turn, sum of f_t / B_t. A chained tier also passes
     the main memory's interface (the daisy chain of Yu et al. 2026: T = (D_HBM + D_HBF) / B).
+
+    Args:
+        costs: the tiers.
+        own: a byte of main memory, of `main_stream`.
+        shares: shares of the class.
+        in_turn: 1 where tiers stream in turn.
     """
     if not shares:
-        return _of_main(chip)
-    share_of_peak = chip.efficiency.memory
-    tiers = {name: getattr(chip, name) for name in shares}
-    reads = [shares[name] * read_seconds(tier, share_of_peak, tau) for name, tier in tiers.items()]
-    through = add(*(shares[name] * tier.chained for name, tier in tiers.items()))
-    slowest = reads[0]
-    for one in reads[1:]:
-        slowest = jnp.maximum(slowest, one)
-    own = _of_main(chip)
+        return own
+    reads = [share * costs[name].read for name, share in shares.items()]
+    slowest = largest(reads)
     here = main_share(shares)
-    slower = [
-        shares[name] * (write_seconds(tier, share_of_peak) - read_seconds(tier, share_of_peak, tau))
-        for name, tier in tiers.items()
-    ]
-    dearer = [shares[name] * _write_energy(tier) for name, tier in tiers.items()]
-    path = _path_energy(chip)
+
+    def mean(column: str) -> Scalar:
+        return add(*(share * getattr(costs[name], column) for name, share in shares.items()))
+
     return Stream(
-        main=here + through,
+        main=here + mean("chained"),
         beside=slowest + in_turn * (add(*reads) - slowest),
-        write=here * own.write + add(*slower),
-        wait=_largest([jnp.where(shares[name] > 1e-6, tier.latency, 0) for name, tier in tiers.items()]),
-        energy=add(
-            *(
-                shares[name]
-                * (tier.energy_per_byte + times(chip.on_chip_energy_per_byte, 1.0 * (name != "sram")) - path)
-                for name, tier in tiers.items()
-            )
-        ),
-        write_energy=here * own.write_energy + add(*dearer),
+        write=here * own.write + mean("write"),
+        wait=largest([jnp.where(share > 1e-6, costs[name].latency, 0) for name, share in shares.items()]),
+        energy=mean("energy"),
+        write_energy=here * own.write_energy + mean("write_energy"),
     )
 
 
-def _of_main(chip: Chip) -> Stream:
+def main_stream(chip: Chip) -> Stream:
+    """Cost a byte that lies in main memory alone."""
     main = chip.memory
     share = chip.efficiency.memory
     slower = smooth.safe_div(1.0, main.write_bandwidth * share) - smooth.safe_div(1.0, main.bandwidth * share)
     return Stream(write=jnp.where(main.write_bandwidth > 0, slower, 0), write_energy=_write_energy(main))
 
 
-def _path_energy(chip: Chip) -> Scalar:
-    """Joules of a byte from main memory to the engines."""
-    return (chip.memory.energy_per_byte + chip.on_chip_energy_per_byte) * chip.stacking.energy
+def path_energy(chip: Chip, name: str) -> Scalar:
+    """Joules of a byte from a tier to the engines; on-chip memory is among them."""
+    tier: Memory = getattr(chip, name)
+    whole = tier.energy_per_byte + (0.0 if name == "sram" else chip.on_chip_energy_per_byte)
+    return whole * chip.stacking.energy if name == "memory" else whole
 
 
 def _write_energy(memory: Memory) -> Scalar:
@@ -192,7 +224,8 @@ def _write_energy(memory: Memory) -> Scalar:
     return jnp.where(memory.write_energy_per_byte > 0, more, 0)
 
 
-def _largest(values: list[Scalar]) -> Scalar:
+def largest(values: Sequence[Scalar]) -> Scalar:
+    """Return the largest of a few numbers."""
     out = values[0]
     for x in values[1:]:
         out = jnp.maximum(out, x)
