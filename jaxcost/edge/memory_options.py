@@ -42,6 +42,13 @@ def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--in-turn", action="store_true", help="tiers stream in turn, not at once")
     group.add_argument(
+        "--near-slack",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="share by which an operator may be slower near memory and still run there (default 0)",
+    )
+    group.add_argument(
         "--interleaved",
         type=float,
         default=0.0,
@@ -88,7 +95,8 @@ def read_placement(args: argparse.Namespace) -> Placement:
             raise InputError("shares of at most 1 in all", path=f"--place {name}", given=sum(split.values()))
     given: dict[str, Any] = {name: Split(**split) for name, split in shares.items()}
     interleaved = _number(str(args.interleaved), "--interleaved", 0, 1)
-    placement = Placement(automatic=0.0 if shares else 1.0, in_turn=float(args.in_turn))
+    slack = _number(str(args.near_slack), "--near-slack", 0, 1e6)
+    placement = Placement(near_slack=slack, automatic=0.0 if shares else 1.0, in_turn=float(args.in_turn))
     return replace(placement, interleaved=interleaved, **given)
 
 

@@ -1,7 +1,7 @@
 """How long each operator takes: the slowest of its engines, its memory traffic and its messages.
 
 Memory traffic is that of main memory and of the tiers beside it, at once or in turn. An operator whose operand lies
-in a tier with engines runs there where that is faster:
+in a tier with engines runs there where that is no slower, or by no more than the plan's slack:
 
     near = max(operand bytes / internal bandwidth, FLOPs / engines' rate) + moving inputs and outputs + starting it
 
@@ -100,6 +100,7 @@ class Rates:
     refreshing: Scalar = field("1", "by what main memory slows where refresh doubles")
     in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn")
     interleaved: Scalar = field("1", "share of near-memory work that hides")
+    near_slack: Scalar = field("1", "share by which work near memory may be slower")
     streams: dict[str, Stream] = field(doc="classes of data over the tiers")
     near: dict[str, NearStream | None] = field(doc="classes of data near memory")
 
@@ -126,6 +127,7 @@ def rates(chip: Chip, plan: Plan, streams: dict[str, Stream], near: dict[str, Ne
         refreshing=(1 - refresh) / (1 - 2 * refresh),
         in_turn=plan.placement.in_turn,
         interleaved=plan.placement.interleaved,
+        near_slack=plan.placement.near_slack,
         streams=streams,
         near=near,
     )
@@ -195,7 +197,7 @@ def _row_time(row: Op, unit: Rates, tau: Scalar) -> tuple[OpTime, Scalar]:
         }
         meanwhile = largest([leg for leg in rest.values() if not absent(leg)])
         split = jnp.maximum(meanwhile, there) + near.blocking * jnp.minimum(rest["memory"], there)
-        runs_there = (near.share > 0) & (split < seconds)
+        runs_there = (near.share > 0) & (split <= seconds * (1 + unit.near_slack))
         chosen = jnp.where(runs_there, 1.0, 0.0)
         seconds = jnp.where(runs_there, split, seconds)
         legs |= {name: jnp.where(runs_there, rest[name], legs[name]) for name in ("matmul", "memory")}

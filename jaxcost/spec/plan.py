@@ -30,6 +30,11 @@ class Placement:
     near_weights: Scalar = field("1", "share of dense weights whose matmuls may run near memory", default=1.0)
     near_experts: Scalar = field("1", "share of routed experts that may run near memory", default=1.0)
     near_cache: Scalar = field("1", "share of attention over the cache that may run near memory", default=1.0)
+    near_slack: Scalar = field(
+        "1",
+        "share by which an operator may be slower near memory and still run there, to save energy",
+        default=0.0,
+    )
     interleaved: Scalar = field(
         "1",
         "share of what can hide of near-memory work behind the chip's, or the other way round, that does",
