@@ -6,6 +6,7 @@ from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
+from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
@@ -32,6 +33,7 @@ __all__ = [
     "Design",
     "Efficiency",
     "Fabric",
+    "Finding",
     "Host",
     "InputError",
     "Knobs",
@@ -54,6 +56,7 @@ __all__ = [
     "best_plan",
     "canonical",
     "design_at",
+    "diagnose",
     "elasticities",
     "evaluate",
     "kv_bytes_per_token",

@@ -36,6 +36,7 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     for name in ("weight_sparsity", "activation_sparsity"):
         _between(plan, "plan", name, 0, 1, open_high=True)
     _between(plan, "plan", "acceptance", 0, 1)
+    _between(plan, "plan", "neuron_window", 0, _MOST_TOKENS)
     _whole(plan, "plan", "draft_length", least=0, most=_MOST_TOKENS)
     _whole(plan, "plan", "chunk", least=0, most=_MOST_TOKENS)
     _between(plan, "plan", "draft_parameters", 0, math.inf, open_high=True)
@@ -65,7 +66,7 @@ def check_traffic(traffic: Traffic, model: Model) -> None:
     for name in ("retrieved", "encoder_tokens"):
         _whole(traffic, "traffic", name, least=0, most=_MOST_TOKENS)
     _between(traffic, "traffic", "prefix_hit", 0, 1, open_high=True)
-    for name in ("ttft_target", "tpot_target"):
+    for name in ("corpus", "corpus_read", "weight_updates", "ttft_target", "tpot_target"):
         _between(traffic, "traffic", name, 0, math.inf, open_high=True)
     if traffic.encoder_tokens > 0 and model.encoder_parameters == 0:
         given = _shown(traffic.encoder_tokens)
