@@ -114,7 +114,7 @@ def _evaluate(
     old = _old_share(traffic)
     holdings = hold(memory, shared_bytes(model, plan, shards), old)
     layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau, one)
-    standing = {name: getattr(chip, name) for name in TIERS if name in beside or f"{name}.near" in present}
+    standing = {name: getattr(chip, name) for name in ("memory", *beside)}
     use = {name: held(holdings, layout, name) for name in beside}
     kept = (
         kept_neurons(model, plan, shards, widths[1], add(*layout.stored["weights"].values()))
@@ -122,14 +122,11 @@ def _evaluate(
         else 0.0
     )
     in_main = add(memory.used - add(*use.values()), kept) if beside else memory.used
-    use["memory"] = in_main
-    chip = replace(
-        chip,
-        price=add(
-            chip.price, *(getattr(built, t).price_per_byte * getattr(built, t).capacity for t in beside)
-        ),
-        idle_power=add(chip.idle_power, *(standby_power(tier, use[name]) for name, tier in standing.items())),
-    )
+    use = once(use | {"memory": in_main}, one) if present else use | {"memory": in_main}
+    bought = (getattr(built, t).price_per_byte * getattr(built, t).capacity for t in beside)
+    resting = (standby_power(tier, use[name]) for name, tier in standing.items())
+    price, idle = once((add(chip.price, *bought), add(chip.idle_power, *resting)), one)
+    chip = replace(chip, price=price, idle_power=idle)
     system = replace(system, chip=chip)
     on = levels(
         fabric,
@@ -208,7 +205,7 @@ def _evaluate(
         ),
         reliability=reliability,
         margins=Margins(
-            memory=1 - in_main / chip.memory.capacity,
+            memory=1 - use["memory"] / chip.memory.capacity,
             chips=1 - schedule.chips / system.chips,
             power=1 - power / chip.tdp,
             ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
