@@ -38,6 +38,10 @@ class Wiring:
     log_radix: Scalar = field("1", "log2 of the radix")
     log_taper: Scalar = field("1", "log2 of the taper")
 
+    def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
+        """Pick what holds for the family."""
+        return jnp.where(self.grid, grid, jnp.where(self.full, full, jnp.where(self.tree, tree, dragonfly)))
+
 
 def wiring(link: Link) -> Wiring:
     """Read a link's topology."""
@@ -176,27 +180,26 @@ def geometry(on: Wiring, lay: Layout) -> Geometry:
     pairs = jnp.floor(g / 2) * jnp.floor(g / 2)
     fly_cut = jnp.where(_is_even(g), pairs, pairs + jnp.floor(a / 2) * jnp.ceil(a / 2))
 
-    def choose(grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
-        return jnp.where(on.grid, grid, jnp.where(on.full, full, jnp.where(on.tree, tree, dragonfly)))
-
     alone = n <= 1
     return once(
         Geometry(
             mean_hops=jnp.where(
-                alone, 0, choose(over_sides(lay, mean_q, mean_p) * n / others, 1, tree_mean, fly_mean)
+                alone, 0, on.choose(over_sides(lay, mean_q, mean_p) * n / others, 1, tree_mean, fly_mean)
             ),
             diameter=jnp.where(
                 alone,
                 0,
-                choose(
+                on.choose(
                     over_sides(lay, far_q, far_p), 1, 2 * tiers, jnp.where(apart, jnp.where(a > 1, 3, 1), 1)
                 ),
             ),
             bisection=jnp.where(
-                alone, 0, choose(grid_cut, halves, tree_cut, jnp.where(apart, fly_cut, halves))
+                alone, 0, on.choose(grid_cut, halves, tree_cut, jnp.where(apart, fly_cut, halves))
             ),
             degree=jnp.where(
-                alone, 0, choose(over_sides(lay, ports_q, ports_p), n - 1, 1, a - 1 + jnp.ceil((g - 1) / a))
+                alone,
+                0,
+                on.choose(over_sides(lay, ports_q, ports_p), n - 1, 1, a - 1 + jnp.ceil((g - 1) / a)),
             ),
         ),
         opaque_one(n),
