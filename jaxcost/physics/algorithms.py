@@ -32,7 +32,7 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.levels import Level
-from jaxcost.physics.topology import geometry, layout, over_sides
+from jaxcost.physics.topology import geometry, halves, layout, over_sides
 
 __all__ = ["QUICK", "Line", "Lines", "duration", "fastest", "lines"]
 
@@ -114,7 +114,7 @@ def lines(on: Level, ranks: Scalar) -> Lines:
     )
     # Every pair at once. On a grid the least cut is the busiest; in a tree the chip's port or the topmost subtree's;
     # in a dragonfly the one link between two groups.
-    cut = smooth.safe_div(jnp.floor(n / 2) * jnp.ceil(n / 2), shape.bisection)
+    cut = smooth.safe_div(halves(n), shape.bisection)
     top = jnp.maximum(n - 1, n * (1 - 1 / r) * lay.narrowed / s)
     crossing = w.choose(cut, 1, top, jnp.where(g > 1, a * a, 1))
     at_once = functools.partial(Line, rounds=1.0, hops=shape.diameter)

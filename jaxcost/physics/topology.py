@@ -17,7 +17,7 @@ from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.fabric import TOPOLOGIES, Link
 
-__all__ = ["Geometry", "Layout", "Wiring", "geometry", "layout", "over_sides", "wiring"]
+__all__ = ["Geometry", "Layout", "Wiring", "geometry", "halves", "layout", "over_sides", "wiring"]
 
 _RING, _FULL, _SWITCH, _FAT, _TREE, _TORUS, _MESH, _CUBE, _DRAGONFLY = range(len(TOPOLOGIES))
 
@@ -130,6 +130,11 @@ def over_sides(lay: Layout, short: Scalar, long: Scalar) -> Scalar:
     return lay.sides * short + lay.long_sides * long
 
 
+def halves(x: Scalar) -> Scalar:
+    """Return floor(x/2) ceil(x/2): the pairs between the halves of x."""
+    return jnp.floor(x / 2) * jnp.ceil(x / 2)
+
+
 def _is_even(x: Scalar) -> Scalar:
     # jnp.mod is a call a number, which keeps a whole loop from being vectorised.
     return jnp.equal(2 * jnp.floor(x / 2), x)
@@ -175,10 +180,10 @@ def geometry(on: Wiring, lay: Layout) -> Geometry:
     a, g = lay.group, lay.ranks / lay.group
     apart = g > 1
     fly_mean = ((a - 1) + (n - a) * (3 - 2 / a)) / others
-    halves = jnp.floor(n / 2) * jnp.ceil(n / 2)
+    all_pairs = halves(n)
     # An odd group out is itself halved, with its links to the others on the side where they lead.
     pairs = jnp.floor(g / 2) * jnp.floor(g / 2)
-    fly_cut = jnp.where(_is_even(g), pairs, pairs + jnp.floor(a / 2) * jnp.ceil(a / 2))
+    fly_cut = jnp.where(_is_even(g), pairs, pairs + halves(a))
 
     alone = n <= 1
     return once(
@@ -194,7 +199,7 @@ def geometry(on: Wiring, lay: Layout) -> Geometry:
                 ),
             ),
             bisection=jnp.where(
-                alone, 0, on.choose(grid_cut, halves, tree_cut, jnp.where(apart, fly_cut, halves))
+                alone, 0, on.choose(grid_cut, all_pairs, tree_cut, jnp.where(apart, fly_cut, all_pairs))
             ),
             degree=jnp.where(
                 alone,
