@@ -50,6 +50,10 @@ class Line:
     load: Scalar = field("1", "share of the vector that the busiest link carries")
     absent: Scalar = field("1", "1 where the topology cannot do it", default=0.0)
 
+    def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
+        """Evaluate it for a round of o seconds, a hop of t and x = S b."""
+        return self.rounds * o + self.hops * t + self.load * x + self.absent * _NEVER
+
     def __mul__(self, times: float) -> "Line":
         """Repeat it."""
         return Line(rounds=self.rounds * times, hops=self.hops * times, load=self.load * times)
@@ -152,9 +156,7 @@ def _geometric(x: Scalar, power: Scalar, terms: Scalar) -> Scalar:
 
 def duration(line: Line, on: Level, size: Scalar) -> Scalar:
     """Seconds that one algorithm takes for a vector of `size` bytes."""
-    return (
-        line.rounds * on.round + line.hops * on.hop + line.load * (size * on.per_byte) + line.absent * _NEVER
-    )
+    return line.seconds(on.round, on.hop, size * on.per_byte)
 
 
 def fastest(options: dict[str, Line], on: Level, size: Scalar, tau: Scalar) -> Scalar:
@@ -170,8 +172,7 @@ def _fastest(options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar) 
 def _stages(
     options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar
 ) -> tuple[Scalar, list[Scalar], Scalar]:
-    times = [k.rounds * o + k.hops * t + k.load * x + k.absent * _NEVER for k in options]
-    return smooth.least_stages(times, tau)
+    return smooth.least_stages([line.seconds(o, t, x) for line in options], tau)
 
 
 @_fastest.defjvp
