@@ -87,10 +87,10 @@ def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Com
 
 
 def all_reduce(
-    size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar, **options: Scalar
+    size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar, *, scattered: Scalar = 0.0
 ) -> Message:
     """Sum a vector of S bytes over a group of ranks; `scattered=1` in two halves, between which it stays cut."""
-    ((message,),) = all_reduces([(among, (size,), options.get("scattered", 0.0))], on, tau)
+    ((message,),) = all_reduces([(among, (size,), scattered)], on, tau)
     return message
 
 
