@@ -21,7 +21,6 @@ Sabharwal 2010 (grids); Graham et al. 2016 and Klenk et al. 2020 (in the network
 """
 
 import functools
-import operator
 from typing import Any
 
 import jax
@@ -181,7 +180,7 @@ def _fastest_jvp(primals: Any, tangents: Any) -> Any:
     (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
     found, slopes, in_tau = _stages(options, o, t, x, tau)
     mixture = [
-        functools.reduce(operator.add, [w * getattr(k, name) for w, k in zip(slopes, options, strict=True)])
+        sum(w * getattr(k, name) for w, k in zip(slopes, options, strict=True))
         for name in ("rounds", "hops", "load")
     ]
     (rounds, hops, load), in_tau = once((mixture, in_tau), opaque_one(o))
