@@ -213,7 +213,7 @@ def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, 
     seconds, sent = 0.0, []
     for here, place in zip(places, on, strict=True):
         hops = jnp.where(place.wiring.tree, place.far_hops, 1)
-        once = place.launch + place.round + hops * place.hop + size * place.per_byte
-        seconds = seconds + jnp.where(here, once, 0)
+        delay = place.launch + place.round + hops * place.hop + size * place.per_byte
+        seconds = seconds + jnp.where(here, delay, 0)
         sent.append(jnp.where(here, size * hops, 0))
     return _message(seconds, sent)
