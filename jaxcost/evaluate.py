@@ -17,7 +17,7 @@ from jaxcost.physics.messages import communication_buffers, groups, meetings, st
 from jaxcost.physics.ops import step_table
 from jaxcost.physics.reliability import Reliability, availability, late_share
 from jaxcost.physics.roofline import OpTimes, op_times, rates
-from jaxcost.physics.shards import Shards, shard
+from jaxcost.physics.shards import Shards, microbatches, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
 from jaxcost.report import Margins, Report, Schedule, Timing
 from jaxcost.spec.model import Model
@@ -160,7 +160,7 @@ def _steps(
     step through all layers: the last microbatch leaves after M + p - 1 of these, and a sequence comes by again
     every max(M, p).
     """
-    parts = jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
+    parts = microbatches(plan)
     balance = shards.stage_share
     interval = jnp.maximum(parts, plan.pp) * balance
     sequences = smooth.ceil_div(traffic.batch, plan.dp * parts, tau)
