@@ -38,20 +38,7 @@ def evaluate(
     prices: Prices | None = None,
     knobs: Knobs | None = None,
 ) -> Report:
-    """Evaluate a model on a system under a traffic and a plan.
-
-    Pure and traceable: `jax.jit`, `jax.vmap` and `jax.grad` apply to it as to any function, and every leaf of
-    every argument is traced. Leaves may be Python or JAX numbers. Infeasible designs return finite numbers
-    with negative margins.
-
-    Args:
-        system: chips, links and hosts.
-        model: the language model.
-        traffic: prompt and output lengths and the requests in flight.
-        plan: degrees of sharding, precisions, schedule.
-        prices: costs of energy, building and carbon; the defaults of `Prices` when absent.
-        knobs: numerical softness; exact when absent.
-    """
+    """Evaluate a model on a system under a traffic and a given plan: `jaxcost.evaluate` without its "auto"."""
     prices = Prices() if prices is None else prices
     knobs = Knobs() if knobs is None else knobs
     return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)))
