@@ -20,7 +20,7 @@ from jaxcost.physics.messages import communication_buffers, groups, meetings, st
 from jaxcost.physics.ops import add, step_table
 from jaxcost.physics.reliability import Reliability, availability, late_share
 from jaxcost.physics.roofline import OpTimes, op_times
-from jaxcost.physics.shards import Shards, shard
+from jaxcost.physics.shards import Shards, microbatches, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
 from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
@@ -47,20 +47,9 @@ def evaluate(
     knobs: Knobs | None = None,
     present: tuple[str, ...] | None = None,
 ) -> Report:
-    """Evaluate a model on a system under a traffic and a plan.
+    """Evaluate a model on a system under a traffic and a given plan: `jaxcost.evaluate` without its "auto".
 
-    Pure and traceable: `jax.jit`, `jax.vmap` and `jax.grad` apply to it as to any function, and every leaf of
-    every argument is traced. Leaves may be Python or JAX numbers. Infeasible designs return finite numbers
-    with negative margins.
-
-    Args:
-        system: chips, links and hosts.
-        model: the language model.
-        traffic: prompt and output lengths and the requests in flight.
-        plan: degrees of sharding, precisions, schedule.
-        prices: costs of energy, building and carbon; the defaults of `Prices` when absent.
-        knobs: numerical softness; exact when absent.
-        present: what the design has, of `design_features`, where the caller knows better than tracing shows.
+    `present` is what the design has, of `design_features`, where the caller knows better than tracing shows.
     """
     prices = Prices() if prices is None else prices
     knobs = Knobs() if knobs is None else knobs
@@ -265,7 +254,7 @@ def _steps(
     step through all layers: the last microbatch leaves after M + p - 1 of these, and a sequence comes by again
     every max(M, p).
     """
-    parts = jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
+    parts = microbatches(plan)
     balance = shards.stage_share
     interval = jnp.maximum(parts, plan.pp) * balance
     sequences = smooth.ceil_div(traffic.batch, plan.dp * parts, tau)

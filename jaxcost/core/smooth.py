@@ -4,8 +4,6 @@ Symbols: `tau` is a dimensionless softness between 0 and 1. Every operator is ho
 arguments (no absolute temperature), finite, and has a finite gradient everywhere, its singular points included.
 """
 
-import functools
-import operator
 from collections.abc import Sequence
 
 import jax
@@ -87,7 +85,7 @@ def _least(values: list[Scalar], tau: Scalar) -> Scalar:
 def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Scalar], Scalar]:
     """Return what `least` does, its slope in each of the values, and its slope in tau."""
     positive = [jnp.maximum(value, _LEAST) for value in values]
-    total = functools.reduce(operator.add, [1 / value for value in positive])
+    total = sum(1 / value for value in positive)
     width = 4 * tau
     sharpness = 1 / (4 * width + _TINY)
     found, leans, spreads = positive[0] * total, [], []
@@ -107,7 +105,7 @@ def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Sc
     slopes.append(rest)
     slopes.reverse()
     value = jnp.where(total * _LEAST < 0.5, found / total, 0)
-    weighed = functools.reduce(operator.add, [w * x for w, x in zip(slopes, positive, strict=True)])
+    weighed = sum(w * x for w, x in zip(slopes, positive, strict=True))
     excess = (weighed - value) / total
     return value, [w - excess / (x * x) for w, x in zip(slopes, positive, strict=True)], in_tau / total
 
@@ -116,8 +114,7 @@ def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Sc
 def _least_jvp(primals, tangents):
     (values, tau), (changes, dtau) = primals, tangents
     found, slopes, in_tau = least_stages(values, tau)
-    terms = [slope * change for slope, change in zip(slopes, changes, strict=True)]
-    return found, functools.reduce(operator.add, terms) + in_tau * dtau
+    return found, sum(slope * change for slope, change in zip(slopes, changes, strict=True)) + in_tau * dtau
 
 
 @jax.custom_jvp

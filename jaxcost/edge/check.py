@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.formats import MOST_BITS
 from jaxcost.explore.planner import divisors
+from jaxcost.physics.shards import microbatches
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
@@ -51,7 +52,7 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
         raise InputError("1: this model has no attention", path="plan.cp", given=int(plan.cp))
     _check_experts(model, plan)
     _check_chips(system, plan)
-    groups = int(plan.dp) * int(plan.microbatches or plan.pp)
+    groups = int(plan.dp) * int(microbatches(plan))
     if traffic.batch < groups:
         parts = "dp x microbatches" if plan.microbatches else "dp x pp"
         each = "microbatch" if plan.microbatches else "pipeline stage"

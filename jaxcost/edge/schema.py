@@ -6,9 +6,10 @@ must have is written beside the field.
 
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from jaxcost.edge.errors import InputError, nearest
+from jaxcost.spec.fabric import TOPOLOGIES
 
 __all__ = [
     "ChipFile",
@@ -134,17 +135,14 @@ class EnergySection(Strict):
     on_chip_per_byte: Annotated[Entry, "J/B"]
 
 
-Topology = Literal[
-    "ring",
-    "fully-connected",
-    "switch",
-    "fat-tree",
-    "tree",
-    "torus",
-    "mesh",
-    "hypercube",
-    "dragonfly",
-]
+def _is_topology(name: Any) -> Any:
+    if name not in TOPOLOGIES:
+        *names, last = map(repr, TOPOLOGIES)
+        raise ValueError(f"{', '.join(names)} or {last}")
+    return name
+
+
+Topology = Annotated[str, BeforeValidator(_is_topology)]
 
 
 class Wiring(Strict):

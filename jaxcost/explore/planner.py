@@ -16,7 +16,7 @@ import numpy as np
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
 from jaxcost.evaluate import evaluate as evaluate_plan
-from jaxcost.physics.shards import layer_count
+from jaxcost.physics.shards import layer_count, microbatches
 from jaxcost.report import Report
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -115,9 +115,7 @@ def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.
         ~without_attention | jnp.equal(plan.cp, 1),
         jnp.less_equal(plan.pp, layer_count(model)),
         jnp.equal(plan.ep, 1) | (spread & jnp.less_equal(plan.ep, plan.tp * plan.dp)),
-        jnp.greater_equal(
-            traffic.batch, plan.dp * jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
-        ),
+        jnp.greater_equal(traffic.batch, plan.dp * microbatches(plan)),
     )
     return functools.reduce(jnp.logical_and, rules)
 

@@ -21,7 +21,6 @@ Sabharwal 2010 (grids); Graham et al. 2016 and Klenk et al. 2020 (in the network
 """
 
 import functools
-import operator
 from typing import Any
 
 import jax
@@ -32,7 +31,7 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.levels import Level
-from jaxcost.physics.topology import geometry, layout, over_sides
+from jaxcost.physics.topology import geometry, halves, layout, over_sides
 
 __all__ = ["QUICK", "Line", "Lines", "duration", "fastest", "lines"]
 
@@ -49,6 +48,10 @@ class Line:
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
     absent: Scalar = field("1", "1 where the topology cannot do it", default=0.0)
+
+    def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
+        """Evaluate it for a round of o seconds, a hop of t and x = S b."""
+        return self.rounds * o + self.hops * t + self.load * x + self.absent * _NEVER
 
     def __mul__(self, times: float) -> "Line":
         """Repeat it."""
@@ -86,40 +89,37 @@ def lines(on: Level, ranks: Scalar) -> Lines:
     share = (n - 1) / n
     steps = over_sides(lay, lay.side - 1, lay.long_side - 1)
 
-    def choose(grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
-        return jnp.where(w.grid, grid, jnp.where(w.full, full, jnp.where(w.tree, tree, dragonfly)))
-
     # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
     # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
     # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
     # (Walecki), but for one link of a chip where n is even.
     active = over_sides(lay, jnp.minimum(lay.side - 1, 1), jnp.minimum(lay.long_side - 1, 1))
     around = 2 * (n - 1) * smooth.safe_div(r, r - 1, 1.0) - 2
-    ports = choose(shape.degree, 2 * jnp.floor((n - 1) / 2), 1, jnp.minimum(n - 1, 2))
+    ports = w.choose(shape.degree, 2 * jnp.floor((n - 1) / 2), 1, jnp.minimum(n - 1, 2))
     ring = Line(
         rounds=jnp.where(w.grid, steps, n - 1),
-        hops=choose(jnp.where(lay.wrapped, steps, 2 * steps - active), n - 1, around, n - 1),
+        hops=w.choose(jnp.where(lay.wrapped, steps, 2 * steps - active), n - 1, around, n - 1),
         load=share / jnp.maximum(ports, 1),
     )
     # Partners 1, 2, 4, ... away. Tier l of a tree takes part in lg r rounds, over links s^(l - 1) times as busy as
     # the port; of what is halved the nearest partner gets the most.
     q = jnp.maximum(lay.long_side, 2)
     inside, outside = lay.log_group, lay.log - lay.log_group
-    away = choose(steps, lay.bits, lay.bits * (H + 1), inside + 3 * outside)
+    away = w.choose(steps, lay.bits, lay.bits * (H + 1), inside + 3 * outside)
     grid_halved = jnp.maximum(lay.log_side, 1) / 2 * share / (1 - 1 / q)
     tree_halved = (1 - 1 / r) * _geometric(s / r, lay.narrowed / n, H)
     tree_doubled = lay.bits / H * _geometric(s, lay.narrowed, H)
     halving = Line(
-        rounds=lay.bits, hops=away, load=choose(grid_halved, share, tree_halved, 1 - 1 / a + 1 - 1 / g)
+        rounds=lay.bits, hops=away, load=w.choose(grid_halved, share, tree_halved, 1 - 1 / a + 1 - 1 / g)
     )
     doubling = Line(
-        rounds=lay.bits, hops=away, load=choose(steps, lay.bits, tree_doubled, inside + a * outside)
+        rounds=lay.bits, hops=away, load=w.choose(steps, lay.bits, tree_doubled, inside + a * outside)
     )
     # Every pair at once. On a grid the least cut is the busiest; in a tree the chip's port or the topmost subtree's;
     # in a dragonfly the one link between two groups.
-    cut = smooth.safe_div(jnp.floor(n / 2) * jnp.ceil(n / 2), shape.bisection)
+    cut = smooth.safe_div(halves(n), shape.bisection)
     top = jnp.maximum(n - 1, n * (1 - 1 / r) * lay.narrowed / s)
-    crossing = choose(cut, 1, top, jnp.where(g > 1, a * a, 1))
+    crossing = w.choose(cut, 1, top, jnp.where(g > 1, a * a, 1))
     at_once = functools.partial(Line, rounds=1.0, hops=shape.diameter)
     direct, scatter = at_once(load=crossing / n), at_once(load=share / jnp.maximum(shape.degree, 1))
     by_switches = at_once(load=1.0, absent=1 - on.switches_add)
@@ -155,9 +155,7 @@ def _geometric(x: Scalar, power: Scalar, terms: Scalar) -> Scalar:
 
 def duration(line: Line, on: Level, size: Scalar) -> Scalar:
     """Seconds that one algorithm takes for a vector of `size` bytes."""
-    return (
-        line.rounds * on.round + line.hops * on.hop + line.load * (size * on.per_byte) + line.absent * _NEVER
-    )
+    return line.seconds(on.round, on.hop, size * on.per_byte)
 
 
 def fastest(options: dict[str, Line], on: Level, size: Scalar, tau: Scalar) -> Scalar:
@@ -173,8 +171,7 @@ def _fastest(options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar) 
 def _stages(
     options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar
 ) -> tuple[Scalar, list[Scalar], Scalar]:
-    times = [k.rounds * o + k.hops * t + k.load * x + k.absent * _NEVER for k in options]
-    return smooth.least_stages(times, tau)
+    return smooth.least_stages([line.seconds(o, t, x) for line in options], tau)
 
 
 @_fastest.defjvp
@@ -183,7 +180,7 @@ def _fastest_jvp(primals: Any, tangents: Any) -> Any:
     (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
     found, slopes, in_tau = _stages(options, o, t, x, tau)
     mixture = [
-        functools.reduce(operator.add, [w * getattr(k, name) for w, k in zip(slopes, options, strict=True)])
+        sum(w * getattr(k, name) for w, k in zip(slopes, options, strict=True))
         for name in ("rounds", "hops", "load")
     ]
     (rounds, hops, load), in_tau = once((mixture, in_tau), opaque_one(o))

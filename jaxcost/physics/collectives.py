@@ -15,7 +15,7 @@ from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.algorithms import QUICK, duration, fastest, lines
-from jaxcost.physics.levels import Level
+from jaxcost.physics.levels import Level, domain_chips
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
 
@@ -76,7 +76,7 @@ class Communicator:
 def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Communicator:
     """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
     inner = group.within(jnp.maximum(fabric.package_chips, 1))
-    both = jnp.maximum(group.within(jnp.maximum(fabric.domain, fabric.package_chips)), inner)
+    both = jnp.maximum(group.within(domain_chips(fabric)), inner)
     counts = once((inner, both / inner, group.total / both), opaque_one(inner))
     launched = [jnp.where(n > 1, place.launch, 0) for n, place in zip(counts, on, strict=True)]
     return Communicator(
@@ -87,10 +87,10 @@ def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Com
 
 
 def all_reduce(
-    size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar, **options: Scalar
+    size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar, *, scattered: Scalar = 0.0
 ) -> Message:
     """Sum a vector of S bytes over a group of ranks; `scattered=1` in two halves, between which it stays cut."""
-    ((message,),) = all_reduces([(among, (size,), options.get("scattered", 0.0))], on, tau)
+    ((message,),) = all_reduces([(among, (size,), scattered)], on, tau)
     return message
 
 
@@ -207,13 +207,13 @@ def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, 
     Launch + o + k t + S b: one hop on a grid, between the fully connected and in a dragonfly; through a tree, to
     its top and down.
     """
-    outside = span > jnp.maximum(fabric.domain, fabric.package_chips)
+    outside = span > domain_chips(fabric)
     inside = span <= fabric.package_chips
     places = (inside, ~inside & ~outside, outside)
     seconds, sent = 0.0, []
     for here, place in zip(places, on, strict=True):
         hops = jnp.where(place.wiring.tree, place.far_hops, 1)
-        once = place.launch + place.round + hops * place.hop + size * place.per_byte
-        seconds = seconds + jnp.where(here, once, 0)
+        delay = place.launch + place.round + hops * place.hop + size * place.per_byte
+        seconds = seconds + jnp.where(here, delay, 0)
         sent.append(jnp.where(here, size * hops, 0))
     return _message(seconds, sent)

@@ -9,7 +9,7 @@ from jaxcost.physics.topology import Wiring, geometry, layout, wiring
 from jaxcost.spec.fabric import Fabric, Link
 from jaxcost.spec.memory import Memory
 
-__all__ = ["Level", "level", "levels"]
+__all__ = ["Level", "domain_chips", "level", "levels"]
 
 _BUSIEST = 0.999  # a link busier than this with other traffic is taken to be this busy
 
@@ -73,13 +73,18 @@ def level(
     )
 
 
+def domain_chips(fabric: Fabric) -> Scalar:
+    """Count the chips of a whole scale-up domain: one package at least."""
+    return jnp.maximum(fabric.domain, fabric.package_chips)
+
+
 def levels(
     fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None
 ) -> tuple[Level, ...]:
     """Describe the package, scale-up and scale-out levels of a system of `chips`."""
     package = jnp.minimum(fabric.package_chips, chips)
     domain = jnp.clip(fabric.domain, package, jnp.maximum(chips, package))
-    built = jnp.maximum(fabric.domain, fabric.package_chips) / jnp.maximum(fabric.package_chips, 1)
+    built = domain_chips(fabric) / jnp.maximum(fabric.package_chips, 1)
 
     def one(of: tuple[Link, Scalar, Scalar]) -> Level:
         link, size, wired = of

@@ -77,7 +77,8 @@ def engines(chip: Chip, present: tuple[str, ...], outputs: Scalar, tau: Scalar) 
         outputs: width that the units cut every matrix by.
         tau: softness.
     """
-    return {name: _engine(chip, name, outputs, tau) for name in TIERS if f"{name}.near" in present}
+    there = (name for name in TIERS if f"{name}.near" in present and (name == "memory" or name in present))
+    return {name: _engine(chip, name, outputs, tau) for name in there}
 
 
 def _engine(chip: Chip, name: str, outputs: Scalar, tau: Scalar) -> Engine:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.near_memory import NearStream
@@ -101,11 +102,14 @@ class Rates:
     in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn")
     interleaved: Scalar = field("1", "share of near-memory work that hides")
     near_slack: Scalar = field("1", "share by which work near memory may be slower")
+    one: Scalar = field("1", "an `opaque_one`")
     streams: dict[str, Stream] = field(doc="classes of data over the tiers")
     near: dict[str, NearStream | None] = field(doc="classes of data near memory")
 
 
-def rates(chip: Chip, plan: Plan, streams: dict[str, Stream], near: dict[str, NearStream | None]) -> Rates:
+def rates(
+    chip: Chip, plan: Plan, streams: dict[str, Stream], near: dict[str, NearStream | None], one: jax.Array
+) -> Rates:
     """Work out the unit costs once, for all rows of all steps.
 
     A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of activations).
@@ -128,6 +132,7 @@ def rates(chip: Chip, plan: Plan, streams: dict[str, Stream], near: dict[str, Ne
         in_turn=plan.placement.in_turn,
         interleaved=plan.placement.interleaved,
         near_slack=plan.placement.near_slack,
+        one=one,
         streams=streams,
         near=near,
     )
@@ -197,6 +202,7 @@ def _row_time(row: Op, unit: Rates, tau: Scalar) -> tuple[OpTime, Scalar]:
         }
         meanwhile = largest([leg for leg in rest.values() if not absent(leg)])
         split = jnp.maximum(meanwhile, there) + near.blocking * jnp.minimum(rest["memory"], there)
+        seconds, split = once((seconds, split), unit.one)
         runs_there = (near.share > 0) & (split <= seconds * (1 + unit.near_slack))
         chosen = jnp.where(runs_there, 1.0, 0.0)
         seconds = jnp.where(runs_there, split, seconds)

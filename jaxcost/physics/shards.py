@@ -17,6 +17,7 @@ __all__ = [
     "StoredParameters",
     "active_parameters",
     "layer_count",
+    "microbatches",
     "parameter_count",
     "sequence_ranks",
     "shard",
@@ -92,6 +93,11 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
 def sequence_ranks(plan: Plan) -> Scalar:
     """Count the ranks that norms and the residual stream are cut over: tp where they are, else one."""
     return jnp.where(plan.sequence_parallel > 0.5, plan.tp, 1)
+
+
+def microbatches(plan: Plan) -> Scalar:
+    """Count the parts of a replica's batch in its pipeline: as many as stages unless the plan says."""
+    return jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
 
 
 def layer_count(model: Model) -> Scalar:

@@ -17,7 +17,7 @@ from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.fabric import TOPOLOGIES, Link
 
-__all__ = ["Geometry", "Layout", "Wiring", "geometry", "layout", "over_sides", "wiring"]
+__all__ = ["Geometry", "Layout", "Wiring", "geometry", "halves", "layout", "over_sides", "wiring"]
 
 _RING, _FULL, _SWITCH, _FAT, _TREE, _TORUS, _MESH, _CUBE, _DRAGONFLY = range(len(TOPOLOGIES))
 
@@ -37,6 +37,10 @@ class Wiring:
     dimensions: Scalar = field("1", "dimensions of a grid, 0 for one a bit")
     log_radix: Scalar = field("1", "log2 of the radix")
     log_taper: Scalar = field("1", "log2 of the taper")
+
+    def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
+        """Pick what holds for the family."""
+        return jnp.where(self.grid, grid, jnp.where(self.full, full, jnp.where(self.tree, tree, dragonfly)))
 
 
 def wiring(link: Link) -> Wiring:
@@ -126,6 +130,11 @@ def over_sides(lay: Layout, short: Scalar, long: Scalar) -> Scalar:
     return lay.sides * short + lay.long_sides * long
 
 
+def halves(x: Scalar) -> Scalar:
+    """Return floor(x/2) ceil(x/2): the pairs between the halves of x."""
+    return jnp.floor(x / 2) * jnp.ceil(x / 2)
+
+
 def _is_even(x: Scalar) -> Scalar:
     # jnp.mod is a call a number, which keeps a whole loop from being vectorised.
     return jnp.equal(2 * jnp.floor(x / 2), x)
@@ -171,32 +180,31 @@ def geometry(on: Wiring, lay: Layout) -> Geometry:
     a, g = lay.group, lay.ranks / lay.group
     apart = g > 1
     fly_mean = ((a - 1) + (n - a) * (3 - 2 / a)) / others
-    halves = jnp.floor(n / 2) * jnp.ceil(n / 2)
+    all_pairs = halves(n)
     # An odd group out is itself halved, with its links to the others on the side where they lead.
     pairs = jnp.floor(g / 2) * jnp.floor(g / 2)
-    fly_cut = jnp.where(_is_even(g), pairs, pairs + jnp.floor(a / 2) * jnp.ceil(a / 2))
-
-    def choose(grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
-        return jnp.where(on.grid, grid, jnp.where(on.full, full, jnp.where(on.tree, tree, dragonfly)))
+    fly_cut = jnp.where(_is_even(g), pairs, pairs + halves(a))
 
     alone = n <= 1
     return once(
         Geometry(
             mean_hops=jnp.where(
-                alone, 0, choose(over_sides(lay, mean_q, mean_p) * n / others, 1, tree_mean, fly_mean)
+                alone, 0, on.choose(over_sides(lay, mean_q, mean_p) * n / others, 1, tree_mean, fly_mean)
             ),
             diameter=jnp.where(
                 alone,
                 0,
-                choose(
+                on.choose(
                     over_sides(lay, far_q, far_p), 1, 2 * tiers, jnp.where(apart, jnp.where(a > 1, 3, 1), 1)
                 ),
             ),
             bisection=jnp.where(
-                alone, 0, choose(grid_cut, halves, tree_cut, jnp.where(apart, fly_cut, halves))
+                alone, 0, on.choose(grid_cut, all_pairs, tree_cut, jnp.where(apart, fly_cut, all_pairs))
             ),
             degree=jnp.where(
-                alone, 0, choose(over_sides(lay, ports_q, ports_p), n - 1, 1, a - 1 + jnp.ceil((g - 1) / a))
+                alone,
+                0,
+                on.choose(over_sides(lay, ports_q, ports_p), n - 1, 1, a - 1 + jnp.ceil((g - 1) / a)),
             ),
         ),
         opaque_one(n),
