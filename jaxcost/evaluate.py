@@ -114,7 +114,7 @@ def _evaluate(
     old = _old_share(traffic)
     holdings = hold(memory, shared_bytes(model, plan, shards), old)
     layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau, one)
-    standing = {name: getattr(chip, name) for name in TIERS if name in beside or f"{name}.near" in present}
+    standing = {name: getattr(chip, name) for name in ("memory", *beside)}
     use = {name: held(holdings, layout, name) for name in beside}
     kept = (
         kept_neurons(model, plan, shards, widths[1], add(*layout.stored["weights"].values()))

@@ -202,7 +202,7 @@ def report_with(memory, model, **plan):
 def test_wrong_flash_lowers_latency_and_power_of_a_device():
     hbf, hbm = (report_with(m, dense(20e9)) for m in (HBF, HBM))
     near(hbf.tpot / hbm.tpot, 1, 1e-3)
-    near(hbf.joules_per_token / hbm.joules_per_token, 2)
+    near(hbf.energy.memory / hbm.energy.memory, 2)  # its power at full bandwidth; at rest it draws some more
     assert hbm.margins.memory < 1 - 10 * (1 - hbf.margins.memory)  # what it does give is room
 
 

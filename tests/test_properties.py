@@ -274,6 +274,15 @@ def test_speculation_yields_between_one_and_all_tokens(acceptance, draft):
     assert 1 <= tokens * (1 + ROUNDING) and no_larger(tokens, draft + 1)
 
 
+def test_main_memory_at_rest_draws_its_power_whatever_else_a_chip_has():
+    """Not only where it has engines, or where tracing cannot tell."""
+    system = jc.add_tier(jc.load_system("h100-sxm"), "memory", "hbm4", stacks=5)
+    report = jc.evaluate(system, jc.load_model("llama-3.1-8b"), jc.Traffic(), jc.Plan())
+    power = system.chip.idle_power + system.chip.memory.idle_power
+    assert float(system.chip.memory.idle_power) == pytest.approx(35)
+    assert float(report.energy.idle * report.tokens_per_second) == pytest.approx(float(power), rel=1e-5)
+
+
 def simulated_experts(rng, experts, top_k, tokens, skew, repeats=60):
     """Distinct experts of a batch: popularity Gamma-distributed, top-k without replacement by Gumbel noise."""
     found = []
