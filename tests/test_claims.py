@@ -4,9 +4,8 @@ OK: the claim holds. WRONG: it does not, and the test shows what is. LOOSE: it h
 test states. Claims are from Ma and Patterson (arXiv:2601.05047) and write-ups of it, and from the systems they
 name: RPU (arXiv:2602.18568), LIMINAL (arXiv:2507.14397), TerEffic (arXiv:2502.16473).
 
-Not here, for the model does not hold what they need: bytes in flight over a flash latency, wear of flash by a
-cache, shards of banks near and in memory (tiers beside main memory are not modelled); HPIM's speed-up (its
-configuration is not published); readings of the paper that are no arithmetic.
+Claims about flash, shards near and in memory, and engines there (HPIM's among them) are in test_memory_claims.py.
+Not here: readings of the paper that are no arithmetic.
 """
 
 import itertools
