@@ -622,16 +622,26 @@ def base_die() -> Iterator[Claim]:
         )
     stacks = jc.add_tier(system, "memory", "hbm4", stacks=5)
     without = evaluate(stacks, model, traffic, jc.Plan())
-    within = evaluate(jc.add_near(stacks, "memory", "hbm4-base-die"), model, traffic, jc.Plan())
-    yield Claim(
-        "engines of its own in an HBM4 base die: energy of reading",
-        PAPER,
-        0.5,
-        "x",
-        float(within.energy.memory / without.energy.memory),
-        "no",
-        "an operator moves there only where it gets faster, and at the same bandwidth none does",
-    )
+    inside = jc.add_near(stacks, "memory", "hbm4-base-die")
+    for slack, verdict, why in (
+        (0.0, "no", "nothing runs there: at the same bandwidth 0.2 us a command make it slower"),
+        (
+            0.05,
+            "loose",
+            "where an operator may take 5% longer; more than halved, for no byte crosses the chip",
+        ),
+    ):
+        placement = jc.Placement(near_slack=slack)
+        within = evaluate(inside, model, traffic, jc.Plan(placement=placement))
+        yield Claim(
+            f"engines of its own in an HBM4 base die, slack {slack:.0%}: energy of reading",
+            PAPER,
+            0.5,
+            "x",
+            float(within.energy.memory / without.energy.memory),
+            verdict,
+            f"{why}; a token takes {float(within.tpot / without.tpot):.3f} times as long",
+        )
 
 
 # --- engines in memory ---
