@@ -1,5 +1,9 @@
 """Strict numerics for every test, and nothing of the machine's own settings."""
 
+import os
+import shutil
+import tempfile
+
 import jax
 import pytest
 
@@ -11,3 +15,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def _plain_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+def pytest_configure(config):
+    """Let all workers, and the commands they start, share what any of them has compiled in this run."""
+    if not hasattr(config, "workerinput") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.compiled = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxcost-")
+        jax.config.update("jax_compilation_cache_dir", config.compiled)
+
+
+def pytest_unconfigure(config):
+    """Leave nothing behind."""
+    if hasattr(config, "compiled"):
+        shutil.rmtree(config.compiled, ignore_errors=True)
+        del os.environ["JAX_COMPILATION_CACHE_DIR"]

@@ -6,7 +6,7 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.explore.space import digits
-from jaxcost.explore.sweep import METRICS
+from jaxcost.explore.sweep import METRICS, space_features
 
 SPACE = """
 models: [llama-3.1-8b, mixtral-8x7b, mamba-2-2.7b]
@@ -68,3 +68,32 @@ def test_best_is_feasible_and_least(result):
 
 def test_million_space_is_large():
     assert jc.load_space("million").size >= 1_000_000
+
+
+TIERED = """
+models: [deepseek-v2-lite]
+systems: [h100-sxm-x2]
+traffic: {prompt: 512, output: 64, batch: 4}
+plan: {tp: 2}
+axes:
+  system.chip.hbf.capacity: [0 GB, 512 GB]
+  system.chip.hbf.bandwidth: {linear: [100 GB/s, 1600 GB/s, 3]}
+  system.chip.memory.near.bandwidth: [0 TB/s, 20 TB/s]
+  system.chip.memory.near.flops: [20 TFLOP/s]
+"""
+
+
+def test_tiers_and_engines_are_knobs(tmp_path, space):
+    path = tmp_path / "tiers.yaml"
+    path.write_text(TIERED)
+    tiered = jc.load_space(str(path))
+    assert space_features(space) == ()
+    assert set(space_features(tiered)) == {"hbf", "memory.near"}
+    values = jc.sweep(tiered).column("tpot").reshape(2, 3, 2)
+    for index in (0, 3, 7, 11):
+        d = jc.design_at(tiered, np.int32(index))
+        report = jc.evaluate(d.system, d.model, d.traffic, d.plan, prices=d.prices)
+        np.testing.assert_allclose(values.ravel()[index], report.tpot, rtol=2e-6)
+    assert (values[0, 0, 0] == values[0, :, 0]).all()  # without capacity its bandwidth is nothing
+    assert (np.diff(values[1, :, 0]) < 0).all()  # with it, more is faster
+    assert (values[:, :, 1] <= values[:, :, 0]).all()

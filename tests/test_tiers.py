@@ -402,7 +402,8 @@ def test_gradients_of_everything_at_once():
             np.log(1) + evaluate_plan(s, model, traffic, p, knobs=jc.Knobs(tau=0.05), present=ALL).tpot
         )
     )
-    slope = jax.jit(jax.grad(value, argnums=(0, 1)))(*jc.canonical((system, plan)))
+    gradient = jax.jit(jax.grad(value, argnums=(0, 1)))
+    slope = gradient(*jc.canonical((system, plan)))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
     for path in (
         "hbf.bandwidth",
@@ -419,6 +420,17 @@ def test_gradients_of_everything_at_once():
         up, down = (float(value(jc.canonical(jc.replace_at(system, of, x + s)), plan)) for s in (step, -step))
         wanted = (up - down) / (2 * step) * x
         assert leaf(slope[0], of) * x == pytest.approx(wanted, rel=1e-3, abs=1e-9), path
+    # Shares given by hand, as an optimiser moves them.
+    by_hand = jc.Placement(
+        automatic=0.0, weights=jc.Split(hbf=0.3), recent=jc.Split(host=0.2), near_weights=0.0
+    )
+    by_hand = jc.canonical(jc.replace(plan, placement=by_hand))
+    slope = gradient(jc.canonical(system), by_hand)[1]
+    for of in ("placement.weights.hbf", "placement.recent.host", "placement.experts.cxl"):
+        x = leaf(by_hand, of)
+        up, down = (float(value(system, jc.replace_at(by_hand, of, np.float64(x + s)))) for s in (1e-6, 0.0))
+        assert leaf(slope, of) == pytest.approx((up - down) / 1e-6, rel=1e-3), of
+        assert leaf(slope, of) != 0
 
 
 def leaf(tree, path):

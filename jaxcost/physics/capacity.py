@@ -107,7 +107,7 @@ def shared_bytes(model: Model, plan: Plan, shards: Shards) -> Scalar:
 
 
 def kept_neurons(model: Model, plan: Plan, shards: Shards, tokens: Scalar, outside: Scalar) -> Scalar:
-    """Bytes of main memory for feed-forward neurons kept from `plan.neuron_window` steps of m tokens.
+    """Bytes of main memory for dense and shared experts' neurons kept from `plan.neuron_window` steps of m tokens.
 
     Of neurons that a token skips with chance a, k steps of m tokens use 1 - a^(m k); `outside` is the share of the
     weights that does not lie in main memory anyway. Source: LLM in a flash (arXiv:2312.11514).
@@ -115,6 +115,7 @@ def kept_neurons(model: Model, plan: Plan, shards: Shards, tokens: Scalar, outsi
     skips = (plan.activation_sparsity > 0) & (plan.neuron_window > 0)
     log_skipped = jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5))
     used = jnp.where(skips, -jnp.expm1(plan.neuron_window * tokens * log_skipped), 0)
-    ff = model.feed_forward
-    parameters = ff.layers * ff.matrices * model.hidden * shards.feed_forward_width * shards.stage_share
+    ff, x = model.feed_forward, model.experts
+    widths = ff.layers * ff.matrices * shards.feed_forward_width + x.layers * x.matrices * shards.shared_width
+    parameters = widths * model.hidden * shards.stage_share
     return used * outside * parameters * (1 - plan.weight_sparsity) * plan.weight_bits / 8

@@ -284,7 +284,6 @@ def step_table(
             exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
             expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
-            kept=resident,
         ),
         "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
         "norms": Op(count=model.norms, vector_flops=6 * cut * d, activation_bytes=4 * cut * d * act),

@@ -243,7 +243,7 @@ def _memory_leg(row: Op, unit: Rates, near: NearStream | None = None) -> Scalar:
         through, outside = stream.main, stream.beside
         if near is not None and name == row.operands:
             through, outside = near.main, times(outside, near.unread)
-        if name in ("weights", "shared", "experts") and not absent(row.kept):
+        if name in ("weights", "shared") and not absent(row.kept):
             through, outside = through + row.kept * (1 - through), times(outside, 1 - row.kept)
         main.append(times(amount, through))
         beside.append(times(amount, outside))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxcost.core import smooth
 from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.ops import add
+from jaxcost.physics.ops import absent, add
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.memory import TIERS, Memory
 
@@ -141,7 +141,7 @@ def main_share(shares: Shares) -> Scalar:
 
 def both(a: Scalar, b: Scalar, in_turn: Scalar) -> Scalar:
     """Time of two streams: the longer where they run at once, their sum where in turn."""
-    return add(a, b) if isinstance(b, float) else a + b - (1 - in_turn) * jnp.minimum(a, b)
+    return a if absent(b) else a + b - (1 - in_turn) * jnp.minimum(a, b)
 
 
 @pytree
