@@ -148,12 +148,12 @@ def test_evaluate_draws(capsys, tmp_path, suffix):
 def test_roofline_points_lie_under_the_roof():
     """No operator beats min(peak, intensity x bandwidth), and the FLOPs are those of the closed form."""
     from jaxcost.edge.plots import roofline_points
-    from jaxcost.edge.request import Request, measure
+    from jaxcost.edge.request import Request, evaluated, measure
     from jaxcost.spec.prices import Prices
 
     system, model = catalog.load_system("h100-sxm-x8"), catalog.load_model("llama-3.1-70b")
     request = Request("llama", model, Traffic(batch=32, prompt=2048, output=512), Plan(tp=8), Prices())
-    values = measure(system, request)
+    values = measure(evaluated(system, request))
     points, left_out = roofline_points(system, request, values)
     assert "embedding" in left_out
     bandwidth, peak = float(system.chip.memory.bandwidth), float(system.chip.compute.flops_16)
@@ -162,6 +162,38 @@ def test_roofline_points_lie_under_the_roof():
     forward = next(p for p in points if p.phase == "decode" and p.name == "feed_forward")
     seconds = values["decode.feed_forward.seconds"][1]
     assert forward.rate * seconds == pytest.approx(80 * 2 * 32 * 3 * 8192 * 28672 / 8, rel=1e-4)
+
+
+def test_compare_memories(capsys):
+    status, out, _ = run(capsys, "compare", "--memories")
+    assert status == 0
+    # Table 3 of arXiv:2601.05047, its derived columns included.
+    rows = {line[:20].strip(): line[20:].split() for line in out.splitlines() if line}
+    assert rows["GB/s a watt"] == ["20.5", "41", "4.27", "17.1", "0.08"]
+    assert rows["GB a watt"] == ["6.4", "1.2", "5.33", "5.33", "81.9"]
+    assert rows["Bytes a read"] == ["4096", "32", "64", "64", "4096"]
+    status, out, _ = run(capsys, "compare", "--memories", "hbm4,hbf-gen2", "--json")
+    document = json.loads(out)
+    assert [m["name"] for m in document["memories"]] == ["hbm4", "hbf-gen2"]
+    engines = {e["name"]: e for e in document["engines"]}
+    # Table 4: bandwidth a watt 5 to 10 times the standard in memory, 2 to 5 beside it; banks of 32 to 64 MB.
+    for name in ("attacc-bank", "hbm-pim"):
+        assert 5 <= engines[name]["bandwidth_per_watt_gain"] <= 10 and engines[name]["shard"] <= 64e6
+    assert 2 <= engines["hbm4-base-die"]["bandwidth_per_watt_gain"] <= 5
+    assert 16e9 <= engines["hbm4-base-die"]["shard"] <= 36e9
+    assert engines["hbm-pim"]["density"] < 1 == engines["hbm4-base-die"]["density"]
+
+
+def test_evaluate_tells_tiers_and_findings(capsys):
+    argv = ["evaluate", "--model", "deepseek-v2-lite", "--system", "h100-sxm", "--tier", "hbf=hbf:2:chained"]
+    status, out, _ = run(capsys, *argv, "--place", "experts=hbf:1", "--batch", "4")
+    assert status == 0
+    assert "Memory tiers" in out and "flash stacks" in out
+    assert "What goes wrong" in out and "system.chip.hbf.latency" in out
+    status, out, _ = run(capsys, *argv, "--place", "experts=hbf:1", "--batch", "4", "--json")
+    document = json.loads(out)
+    assert document["plan"]["placement.experts.hbf"] == 1
+    assert any(f["knob"] == "system.chip.hbf.latency" for f in document["findings"])
 
 
 def test_compare_prints_and_marks(capsys, tmp_path):
@@ -345,6 +377,13 @@ BAD = [
     ),
     (["compare", *MODEL], "missing --systems"),
     (["compare", *MODEL, "--systems", ""], "--systems"),
+    (["compare", "--systems", "b200-x8"], "--model: expected"),
+    (["compare", "--systems", "b200-x8", "--memories"], "not allowed with"),
+    (["compare", "--memories", "hbf,hfb"], "did you mean 'hbf'"),
+    (["compare", "--memories", "hbf,hbf"], "every memory once"),
+    (["evaluate", *MODEL, "--system", "b200", "--tier", "hbf=hfb:2"], "did you mean 'hbf'"),
+    (["evaluate", *MODEL, "--system", "b200", "--near", "memory=none"], "jaxcost list near"),
+    (["evaluate", *MODEL, "--system", "b200", "--place", "weights=hbf:2"], "from 0 to 1"),
     (["compare", *MODEL, "--systems", "h100-sxm-x8,,b200-x8"], "none of them empty"),
     (["compare", *MODEL, "--systems", "b200-x8,b200-x8"], "every system once"),
     (["compare", *MODEL, "--systems", "b200-x8,h100-sxm-x4", "--tp", "8", "--batch", "8"], "h100-sxm-x4"),

@@ -48,6 +48,9 @@ class _Parser(argparse.ArgumentParser):
             kind = "option" if given.startswith("-") else "argument"
             return f"unknown {kind} {given!r}" + (f"; did you mean {near!r}?" if near else "; see --help")
         missing = re.match(r"the following arguments are required: (.*)", message)
+        either = re.match(r"one of the arguments (.*) is required", message)
+        if either:
+            return f"missing {' or '.join(either[1].split())}; see --help"
         return f"missing {missing[1]}; see --help" if missing else message
 
 

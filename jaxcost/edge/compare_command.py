@@ -133,7 +133,8 @@ def _names(text: str, option: str) -> list[str]:
         raise InputError("names separated by commas, none of them empty", path=option, given=text)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError("every name once", path=option, given=twice)
+        kind = "system" if option == "--systems" else "memory"
+        raise InputError(f"every {kind} once", path=option, given=twice)
     if len(names) > _MOST_SYSTEMS:
         raise InputError(f"at most {_MOST_SYSTEMS} side by side", path=option, given=len(names))
     return names
