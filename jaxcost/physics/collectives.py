@@ -14,7 +14,7 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.algorithms import QUICK, duration, fastest, lines
+from jaxcost.physics.algorithms import duration, fastest, lines
 from jaxcost.physics.levels import Level, domain_chips
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
@@ -108,11 +108,10 @@ def all_reduces(
     def meet(x: tuple[Level, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
         place, n, sizes, held = x
         found, here = lines(place, n), n > 1
-        quick = {name: found.all_reduce[name] for name in QUICK}
         times = [
             [
                 jnp.where(here, fastest(options, place, size, tau), 0)
-                for options, size in ((quick, s), (found.all_reduce, h), (found.gather, h))
+                for options, size in ((found.quick(), s), (found.all_reduce, h), (found.gather, h))
             ]
             for s, h in zip(sizes, held, strict=True)
         ]
@@ -147,7 +146,9 @@ def _sum_up(
         by_shares = by_shares + jnp.where(last, share, 2 * part)
         of_all = of_all + everything
         used = used + (n > 1)
-        travelled = jnp.where((place.switches_add > 0) & last, held * (n > 1), 2 * (held - held / n))
+        travelled = jnp.where(
+            jnp.logical_and(place.switches_add, last), held * (n > 1), 2 * (held - held / n)
+        )
         sent.append(travelled * hops)
         held = held / n
     together = jnp.where((used > 1) & whole, smooth.least([by_shares, of_all], tau), by_shares)
@@ -212,8 +213,7 @@ def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, 
     places = (inside, ~inside & ~outside, outside)
     seconds, sent = 0.0, []
     for here, place in zip(places, on, strict=True):
-        hops = jnp.where(place.wiring.tree, place.far_hops, 1)
-        delay = place.launch + place.round + hops * place.hop + size * place.per_byte
+        delay = place.launch + place.round + place.neighbour_hops * place.hop + size * place.per_byte
         seconds = seconds + jnp.where(here, delay, 0)
-        sent.append(jnp.where(here, size * hops, 0))
+        sent.append(jnp.where(here, size * place.neighbour_hops, 0))
     return _message(seconds, sent)
