@@ -35,7 +35,7 @@ from jaxcost.physics.topology import crossing, degree, diameter, layout, mean_ho
 
 __all__ = ["Line", "Lines", "duration", "fastest", "lines"]
 
-_NEVER = 1e6  # seconds: the latency of an algorithm that a topology does not have
+_NEVER = 1e18  # seconds: the latency of an algorithm that a topology does not have
 
 
 @pytree
@@ -50,7 +50,7 @@ class Line:
 
     def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
         """Evaluate it for a round of o seconds, a hop of t and x = S b."""
-        return self.times * (self.rounds * o + self.hops * t + self.load * x) + self.absent * _NEVER
+        return jnp.where(self.absent, _NEVER, self.times * (self.rounds * o + self.hops * t + self.load * x))
 
     def __mul__(self, times: float) -> "Line":
         """Repeat it."""
@@ -77,6 +77,16 @@ class Lines:
     def quick(self) -> dict[str, Line]:
         """All-reduces that take a round or few, for small vectors."""
         return {name: self.all_reduce[name] for name in ("doubling", "one-shot", "in-network")}
+
+    def sums(self, whole: Scalar) -> dict[str, Line]:
+        """All-reduces; where `whole` is false, only those that can be taken apart: a gather and its mirror."""
+        halved = ("ring", "rabenseifner", "two-shot")
+        return {
+            name: line
+            if name in halved
+            else replace(line, absent=jnp.logical_or(line.absent, jnp.logical_not(whole)))
+            for name, line in self.all_reduce.items()
+        }
 
 
 def lines(on: Level, ranks: Scalar) -> Lines:

@@ -99,19 +99,19 @@ def all_reduces(
 ) -> list[list[Message]]:
     """Time several sums at once, as [(group, sizes, 1 where scattered)]: a compiled loop over groups and levels."""
     places = []
-    for among, sizes, _ in wanted:
+    for among, sizes, scattered in wanted:
         held = tuple(sizes)
-        for n, place in zip(among.counts, on, strict=True):
-            places.append((place, n, tuple(sizes), held))
+        for n, place, last in zip(among.counts, on, _outermost(among, scattered), strict=True):
+            places.append((place, n, last, tuple(sizes), held))
             held = tuple(size / n for size in held)
 
-    def meet(x: tuple[Level, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
-        place, n, sizes, held = x
+    def meet(x: tuple[Level, Scalar, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
+        place, n, last, sizes, held = x
         found, here = lines(place, n), n > 1
         times = [
             [
                 jnp.where(here, fastest(options, place, size, tau), 0)
-                for options, size in ((found.quick(), s), (found.all_reduce, h), (found.gather, h))
+                for options, size in ((found.quick(), s), (found.sums(last), h))
             ]
             for s, h in zip(sizes, held, strict=True)
         ]
@@ -127,6 +127,13 @@ def all_reduces(
     ]
 
 
+def _outermost(among: Communicator, scattered: Scalar) -> tuple[Scalar, ...]:
+    """Tell for every level whether the vector is reduced as a whole there; within it, in two halves."""
+    _, middle, outer = among.counts
+    whole = jnp.less(scattered, 0.5)
+    return ~((middle > 1) | (outer > 1)) & whole, ~(outer > 1) & whole, whole
+
+
 def _sum_up(
     among: Communicator,
     size: Scalar,
@@ -136,14 +143,11 @@ def _sum_up(
     tau: Scalar,
 ) -> Message:
     """Reduce and gather on the inner levels around the outermost, or repeat all on each."""
-    _, middle, outer = among.counts
     whole = scattered < 0.5
-    outermost = (~((middle > 1) | (outer > 1)) & whole, ~(outer > 1) & whole, whole)
     held, by_shares, of_all, used, sent = size, 0.0, 0.0, 0.0, []
-    for place, n, last, ((everything, share, part), hops) in zip(
-        on, among.counts, outermost, times, strict=True
-    ):
-        by_shares = by_shares + jnp.where(last, share, 2 * part)
+    outermost = _outermost(among, scattered)
+    for place, n, last, ((everything, share), hops) in zip(on, among.counts, outermost, times, strict=True):
+        by_shares = by_shares + share
         of_all = of_all + everything
         used = used + (n > 1)
         travelled = jnp.where(
