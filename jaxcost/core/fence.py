@@ -25,7 +25,10 @@ def opaque_one(*leaves: Scalar) -> jax.Array:
 
 
 def once(tree: T, one: jax.Array) -> T:
-    """Return `tree`, each number of it computed once however many use it: divided by an `opaque_one`."""
+    """Return `tree`, each number of it computed once however many use it: divided by an `opaque_one`.
+
+    One that is divided again is not: the compiler makes x / one / y into x / (one y). Multiply by 1 / y.
+    """
     return jax.tree.map(lambda x: x / one if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x, tree)
 
 

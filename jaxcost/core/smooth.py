@@ -84,19 +84,21 @@ def _least(values: list[Scalar], tau: Scalar) -> Scalar:
 
 def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Scalar], Scalar]:
     """Return what `least` does, its slope in each of the values, and its slope in tau."""
-    positive = [jnp.maximum(value, _LEAST) for value in values]
-    total = sum(1 / value for value in positive)
+    # Choices, not maxima, which carry NaN with three instructions in place of one: no gradient passes here.
+    positive = [jnp.where(x < _LEAST, _LEAST, jnp.where(x > 1 / _LEAST, 1 / _LEAST, x)) for x in values]
+    total = _sum_of_inverses(positive)
     width = 4 * tau
     sharpness = 1 / (4 * width + _TINY)
     found, leans, spreads = positive[0] * total, [], []
     for value in positive[1:]:
         gap = found - value * total
-        near = jnp.maximum(width - jnp.abs(gap), 0)
+        near = width - jnp.abs(gap)
+        near = jnp.where(near > 0, near, 0)
         mixed = 2 * near * sharpness
         # Slope in what was found so far; the rest of 1 is the slope in the new value.
         leans.append(0.5 + jnp.sign(gap) * (mixed - 0.5))
         spreads.append(4 * mixed * (mixed - 1))
-        found = jnp.minimum(found, value * total) - 0.5 * near * mixed
+        found = jnp.where(value * total < found, value * total, found) - sharpness * (near * near)
     rest, slopes, in_tau = 1.0, [], 0.0
     for lean, spread in zip(reversed(leans), reversed(spreads), strict=True):
         in_tau = in_tau + rest * spread
@@ -108,6 +110,12 @@ def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Sc
     weighed = sum(w * x for w, x in zip(slopes, positive, strict=True))
     excess = (weighed - value) / total
     return value, [w - excess / (x * x) for w, x in zip(slopes, positive, strict=True)], in_tau / total
+
+
+def _sum_of_inverses(values: Sequence[Scalar]) -> Scalar:
+    """Add up 1 / x, two at a time: (a + b) / (a b) is one division in place of two."""
+    pairs = zip(values[::2], values[1::2], strict=False)
+    return sum((a + b) / (a * b) for a, b in pairs) + sum(1 / x for x in values[len(values) // 2 * 2 :])
 
 
 @_least.defjvp

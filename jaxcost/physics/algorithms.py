@@ -29,36 +29,35 @@ from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
 from jaxcost.core.fence import once, opaque_one
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.levels import Level
-from jaxcost.physics.topology import geometry, halves, layout, over_sides
+from jaxcost.physics.topology import crossing, degree, diameter, layout, mean_hops
 
-__all__ = ["QUICK", "Line", "Lines", "duration", "fastest", "lines"]
+__all__ = ["Line", "Lines", "duration", "fastest", "lines"]
 
-_NEVER = 1e6  # seconds: the latency of an algorithm that a topology does not have
-# Those that take a round or few, for small vectors.
-QUICK = ("doubling", "one-shot", "in-network")
+_NEVER = 1e18  # seconds: the latency of an algorithm that a topology does not have
 
 
 @pytree
 class Line:
-    """The time of one algorithm: rounds x o + hops x t + load x (S b), and whether a level has it at all."""
+    """The time of one algorithm, times (rounds x o + hops x t + load x S b), and whether a level has it at all."""
 
     rounds: Scalar = field("1", "rounds of messages")
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
-    absent: Scalar = field("1", "1 where the topology cannot do it", default=0.0)
+    times: Scalar = field("1", "times that it is done", default=1.0)
+    absent: Scalar = field("1", "true where the topology cannot do it", default=False)
 
     def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
         """Evaluate it for a round of o seconds, a hop of t and x = S b."""
-        return self.rounds * o + self.hops * t + self.load * x + self.absent * _NEVER
+        return jnp.where(self.absent, _NEVER, self.times * (self.rounds * o + self.hops * t + self.load * x))
 
     def __mul__(self, times: float) -> "Line":
         """Repeat it."""
-        return Line(rounds=self.rounds * times, hops=self.hops * times, load=self.load * times)
+        return replace(self, times=self.times * times)
 
     def __add__(self, other: "Line") -> "Line":
-        """Do one after the other."""
+        """Do one after the other, each once."""
         return Line(
             rounds=self.rounds + other.rounds, hops=self.hops + other.hops, load=self.load + other.load
         )
@@ -75,6 +74,20 @@ class Lines:
     neighbour_hops: Scalar = field("1", "hops of a step of the ring")
     mean_hops: Scalar = field("1", "hops between two ranks, on average")
 
+    def quick(self) -> dict[str, Line]:
+        """All-reduces that take a round or few, for small vectors."""
+        return {name: self.all_reduce[name] for name in ("doubling", "one-shot", "in-network")}
+
+    def sums(self, whole: Scalar) -> dict[str, Line]:
+        """All-reduces; where `whole` is false, only those that can be taken apart: a gather and its mirror."""
+        halved = ("ring", "rabenseifner", "two-shot")
+        return {
+            name: line
+            if name in halved
+            else replace(line, absent=jnp.logical_or(line.absent, jnp.logical_not(whole)))
+            for name, line in self.all_reduce.items()
+        }
+
 
 def lines(on: Level, ranks: Scalar) -> Lines:
     """Follow every algorithm for a group of `ranks` on a level.
@@ -83,54 +96,61 @@ def lines(on: Level, ranks: Scalar) -> Lines:
     """
     w = on.wiring
     lay = layout(w, ranks, on.size)
-    shape = geometry(w, lay)
+    one = opaque_one(lay.ranks)
     n, H, r, s = lay.ranks, lay.tiers, lay.branches, lay.narrowing
-    a, g = lay.group, lay.ranks / lay.group
-    share = (n - 1) / n
-    steps = over_sides(lay, lay.side - 1, lay.long_side - 1)
-
+    a = lay.group
+    steps = lay.over_sides(lambda q: q - 1)
     # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
     # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
     # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
     # (Walecki), but for one link of a chip where n is even.
-    active = over_sides(lay, jnp.minimum(lay.side - 1, 1), jnp.minimum(lay.long_side - 1, 1))
-    around = 2 * (n - 1) * smooth.safe_div(r, r - 1, 1.0) - 2
-    ports = w.choose(shape.degree, 2 * jnp.floor((n - 1) / 2), 1, jnp.minimum(n - 1, 2))
+    back = steps - lay.over_sides(lambda q: jnp.minimum(q - 1, 1))
+    around = 2 * (n - 1) * r / jnp.where(r > 1, r - 1, 1) - 2
+    ports = w.choose(lay.over_sides(lay.ports), 2 * jnp.floor((n - 1) / 2), 1, jnp.minimum(n - 1, 2))
     ring = Line(
         rounds=jnp.where(w.grid, steps, n - 1),
-        hops=w.choose(jnp.where(lay.wrapped, steps, 2 * steps - active), n - 1, around, n - 1),
-        load=share / jnp.maximum(ports, 1),
+        hops=w.choose(steps + jnp.where(lay.wrapped, 0, back), n - 1, around, n - 1),
+        load=(n - 1) / (n * jnp.maximum(ports, 1)),
     )
     # Partners 1, 2, 4, ... away. Tier l of a tree takes part in lg r rounds, over links s^(l - 1) times as busy as
     # the port; of what is halved the nearest partner gets the most.
     q = jnp.maximum(lay.long_side, 2)
     inside, outside = lay.log_group, lay.log - lay.log_group
     away = w.choose(steps, lay.bits, lay.bits * (H + 1), inside + 3 * outside)
-    grid_halved = jnp.maximum(lay.log_side, 1) / 2 * share / (1 - 1 / q)
-    tree_halved = (1 - 1 / r) * _geometric(s / r, lay.narrowed / n, H)
-    tree_doubled = lay.bits / H * _geometric(s, lay.narrowed, H)
-    halving = Line(
-        rounds=lay.bits, hops=away, load=w.choose(grid_halved, share, tree_halved, 1 - 1 / a + 1 - 1 / g)
+    ring, away, far = once((ring, away, diameter(w, lay)), one)
+    # A geometric sum of H like terms is H.
+    even_halved, even_doubled = jnp.abs(s - r) < 1e-3 * r, jnp.abs(s - 1) < 1e-3
+    halved = w.ratio(
+        (jnp.maximum(lay.log_side, 1) * (n - 1) * q, 2 * n * (q - 1)),
+        (n - 1, n),
+        # (1 - 1 / r) (1 + s / r + ... + (s / r)^(H - 1))
+        ((r - 1) * jnp.where(even_halved, H, n - lay.narrowed), jnp.where(even_halved, r, n * (r - s))),
+        (2 * n * a - n - a * a, n * a),
     )
-    doubling = Line(
-        rounds=lay.bits, hops=away, load=w.choose(steps, lay.bits, tree_doubled, inside + a * outside)
+    doubled = w.ratio(
+        (steps, 1),
+        (lay.bits, 1),
+        # lg n / H (1 + s + ... + s^(H - 1))
+        (lay.bits * jnp.where(even_doubled, 1, lay.narrowed - 1), jnp.where(even_doubled, 1, H * (s - 1))),
+        (inside + a * outside, 1),
     )
-    # Every pair at once. On a grid the least cut is the busiest; in a tree the chip's port or the topmost subtree's;
-    # in a dragonfly the one link between two groups.
-    cut = smooth.safe_div(halves(n), shape.bisection)
-    top = jnp.maximum(n - 1, n * (1 - 1 / r) * lay.narrowed / s)
-    crossing = w.choose(cut, 1, top, jnp.where(g > 1, a * a, 1))
-    at_once = functools.partial(Line, rounds=1.0, hops=shape.diameter)
-    direct, scatter = at_once(load=crossing / n), at_once(load=share / jnp.maximum(shape.degree, 1))
-    by_switches = at_once(load=1.0, absent=1 - on.switches_add)
+    halving, doubling = (Line(rounds=lay.bits, hops=away, load=load) for load in (halved, doubled))
+    # Every pair at once.
+    busiest = crossing(w, lay)
+    at_once = functools.partial(Line, rounds=1.0, hops=far)
+    direct = at_once(load=busiest * (1 / n))
+    scatter = at_once(load=(n - 1) / (n * jnp.maximum(degree(w, lay), 1)))
+    by_switches = at_once(load=1.0, absent=jnp.logical_not(on.switches_add))
     found = Lines(
         gather={"ring": ring, "halving": halving, "direct": direct},
         all_reduce={
             "ring": ring * 2,
             "rabenseifner": halving * 2,
             "doubling": doubling,
-            "double-tree": Line(rounds=2 * lay.bits, hops=2 * away, load=2.0, absent=jnp.where(w.tree, 0, 1)),
-            "one-shot": at_once(load=crossing),
+            "double-tree": Line(
+                rounds=lay.bits, hops=away, load=1.0, times=2.0, absent=jnp.logical_not(w.tree)
+            ),
+            "one-shot": at_once(load=busiest),
             "two-shot": direct * 2,
             "in-network": by_switches,
         },
@@ -140,17 +160,13 @@ def lines(on: Level, ranks: Scalar) -> Lines:
             "scatter-ring": scatter + ring,
             "multicast": by_switches,
         },
-        exchange=at_once(load=crossing / jnp.maximum(n - 1, 1)),
-        neighbour_hops=jnp.where(w.tree, smooth.safe_div(ring.hops, n - 1, 1.0), 1),
-        mean_hops=shape.mean_hops,
+        exchange=at_once(load=busiest / jnp.maximum(n - 1, 1)),
+        neighbour_hops=jnp.where(
+            jnp.logical_and(w.tree, n > 1), ring.hops * (1 / jnp.maximum(n - 1, 1e-6)), 1
+        ),
+        mean_hops=mean_hops(w, lay),
     )
     return jax.tree.map(stop_gradient, found)
-
-
-def _geometric(x: Scalar, power: Scalar, terms: Scalar) -> Scalar:
-    """1 + x + ... + x^(terms - 1), given `power` = x^terms."""
-    even = jnp.abs(x - 1) < 1e-3
-    return jnp.where(even, terms, (power - 1) / jnp.where(even, 1, x - 1))
 
 
 def duration(line: Line, on: Level, size: Scalar) -> Scalar:
@@ -179,8 +195,9 @@ def _fastest_jvp(primals: Any, tangents: Any) -> Any:
     # However many algorithms there are, the time is that of one with the mixture of their rounds, hops and loads.
     (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
     found, slopes, in_tau = _stages(options, o, t, x, tau)
+    shares = [slope * line.times for slope, line in zip(slopes, options, strict=True)]
     mixture = [
-        sum(w * getattr(k, name) for w, k in zip(slopes, options, strict=True))
+        sum(share * getattr(line, name) for share, line in zip(shares, options, strict=True))
         for name in ("rounds", "hops", "load")
     ]
     (rounds, hops, load), in_tau = once((mixture, in_tau), opaque_one(o))

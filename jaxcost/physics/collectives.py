@@ -14,7 +14,7 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.algorithms import QUICK, duration, fastest, lines
+from jaxcost.physics.algorithms import duration, fastest, lines
 from jaxcost.physics.levels import Level, domain_chips
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
@@ -99,20 +99,19 @@ def all_reduces(
 ) -> list[list[Message]]:
     """Time several sums at once, as [(group, sizes, 1 where scattered)]: a compiled loop over groups and levels."""
     places = []
-    for among, sizes, _ in wanted:
+    for among, sizes, scattered in wanted:
         held = tuple(sizes)
-        for n, place in zip(among.counts, on, strict=True):
-            places.append((place, n, tuple(sizes), held))
+        for n, place, last in zip(among.counts, on, _outermost(among, scattered), strict=True):
+            places.append((place, n, last, tuple(sizes), held))
             held = tuple(size / n for size in held)
 
-    def meet(x: tuple[Level, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
-        place, n, sizes, held = x
+    def meet(x: tuple[Level, Scalar, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
+        place, n, last, sizes, held = x
         found, here = lines(place, n), n > 1
-        quick = {name: found.all_reduce[name] for name in QUICK}
         times = [
             [
                 jnp.where(here, fastest(options, place, size, tau), 0)
-                for options, size in ((quick, s), (found.all_reduce, h), (found.gather, h))
+                for options, size in ((found.quick(), s), (found.sums(last), h))
             ]
             for s, h in zip(sizes, held, strict=True)
         ]
@@ -128,6 +127,13 @@ def all_reduces(
     ]
 
 
+def _outermost(among: Communicator, scattered: Scalar) -> tuple[Scalar, ...]:
+    """Tell for every level whether the vector is reduced as a whole there; within it, in two halves."""
+    _, middle, outer = among.counts
+    whole = jnp.less(scattered, 0.5)
+    return ~((middle > 1) | (outer > 1)) & whole, ~(outer > 1) & whole, whole
+
+
 def _sum_up(
     among: Communicator,
     size: Scalar,
@@ -137,17 +143,16 @@ def _sum_up(
     tau: Scalar,
 ) -> Message:
     """Reduce and gather on the inner levels around the outermost, or repeat all on each."""
-    _, middle, outer = among.counts
     whole = scattered < 0.5
-    outermost = (~((middle > 1) | (outer > 1)) & whole, ~(outer > 1) & whole, whole)
     held, by_shares, of_all, used, sent = size, 0.0, 0.0, 0.0, []
-    for place, n, last, ((everything, share, part), hops) in zip(
-        on, among.counts, outermost, times, strict=True
-    ):
-        by_shares = by_shares + jnp.where(last, share, 2 * part)
+    outermost = _outermost(among, scattered)
+    for place, n, last, ((everything, share), hops) in zip(on, among.counts, outermost, times, strict=True):
+        by_shares = by_shares + share
         of_all = of_all + everything
         used = used + (n > 1)
-        travelled = jnp.where((place.switches_add > 0) & last, held * (n > 1), 2 * (held - held / n))
+        travelled = jnp.where(
+            jnp.logical_and(place.switches_add, last), held * (n > 1), 2 * (held - held / n)
+        )
         sent.append(travelled * hops)
         held = held / n
     together = jnp.where((used > 1) & whole, smooth.least([by_shares, of_all], tau), by_shares)
@@ -212,8 +217,7 @@ def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, 
     places = (inside, ~inside & ~outside, outside)
     seconds, sent = 0.0, []
     for here, place in zip(places, on, strict=True):
-        hops = jnp.where(place.wiring.tree, place.far_hops, 1)
-        delay = place.launch + place.round + hops * place.hop + size * place.per_byte
+        delay = place.launch + place.round + place.neighbour_hops * place.hop + size * place.per_byte
         seconds = seconds + jnp.where(here, delay, 0)
-        sent.append(jnp.where(here, size * hops, 0))
+        sent.append(jnp.where(here, size * place.neighbour_hops, 0))
     return _message(seconds, sent)

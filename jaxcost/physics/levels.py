@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.topology import Wiring, geometry, layout, wiring
+from jaxcost.physics.topology import Wiring, degree, layout, tiers, wiring
 from jaxcost.spec.fabric import Fabric, Link
 from jaxcost.spec.memory import Memory
 
@@ -24,8 +25,8 @@ class Level:
     round: Scalar = field("s", "software and landing time of one round of messages")
     hop: Scalar = field("s", "time of a hop, with the wait behind other traffic")
     per_byte: Scalar = field("s/B", "over one link of a chip, or the port of a tree")
-    far_hops: Scalar = field("1", "hops between the most distant two")
-    switches_add: Scalar = field("1", "1 where switches reduce and multicast")
+    neighbour_hops: Scalar = field("1", "hops to a neighbour: one; through a tree, to its top and down")
+    switches_add: Scalar = field("1", "true where switches reduce and multicast")
 
 
 def level(
@@ -53,7 +54,7 @@ def level(
     """
     on = wiring(link)
     built = size if wired is None else jnp.maximum(wired, size)
-    links = jnp.maximum(geometry(on, layout(on, built, built)).degree, 1)
+    links = once(jnp.maximum(degree(on, layout(on, built, built)), 1), opaque_one(link.bandwidth))
     busy = jnp.clip(link.background, 0, _BUSIEST)
     chip_per_byte = smooth.safe_div(1.0, link.bandwidth * (efficiency * (1 - busy)))
     through = Memory() if memory is None else memory
@@ -68,8 +69,8 @@ def level(
         round=link.overhead + in_dram * (2 * through.latency),
         hop=link.latency + wait,
         per_byte=chip_per_byte * links,
-        far_hops=geometry(on, layout(on, size, size)).diameter,
-        switches_add=jnp.where(jnp.logical_and(on.tree, link.in_network > 0.5), 1, 0),
+        neighbour_hops=jnp.where(on.tree, jnp.where(size > 1, 2 * tiers(on, jnp.log2(size)), 0), 1),
+        switches_add=jnp.logical_and(on.tree, link.in_network > 0.5),
     )
 
 
