@@ -102,7 +102,7 @@ class Rates:
     in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn")
     interleaved: Scalar = field("1", "share of near-memory work that hides")
     near_slack: Scalar = field("1", "share by which work near memory may be slower")
-    one: Scalar = field("1", "an `opaque_one`")
+    one: jax.Array = field("1", "an `opaque_one`")
     streams: dict[str, Stream] = field(doc="classes of data over the tiers")
     near: dict[str, NearStream | None] = field(doc="classes of data near memory")
 
