@@ -155,3 +155,7 @@ def test_skew_helps_a_small_fast_tier():
         return float(jc.evaluate(system, changed, jc.Traffic(batch=1), plan).tpot)
 
     assert tpot(4.0) < tpot(1.0) < tpot(0.0)
+    # Main memory is filled to the brim, and rounding does not make it overflow.
+    for prompt in range(1000, 1200, 7):
+        report = jc.evaluate(system, model, jc.Traffic(batch=1, prompt=float(prompt)), plan)
+        assert 0 <= float(report.margins.memory) < 1e-3

@@ -34,6 +34,9 @@ __all__ = ["BANDS", "CLASSES", "Holdings", "Layout", "allot", "fill", "hit_rate"
 BANDS = (1 / 16, 3 / 16, 3 / 4)
 # Standard normal quantiles at 1 - 1/16 and 1 - 1/4, where the bands meet.
 _QUANTILES = (1.5341205443525463, 0.6744897501960817)
+_HEADROOM = (
+    1e-5  # of a tier's capacity left free, so that a tier filled to the brim never looks overfull in f32
+)
 CLASSES = ("weights", "shared", "experts", "recent", "old", "activations", "corpus")
 
 
@@ -173,7 +176,7 @@ def lay_out(
     memories = [getattr(chip, name) for name in tiers]
     reserved = add(*(getattr(chip, name).buffer for name in beside))
     capacity = [
-        jnp.maximum(m.capacity - reserved, 0) if name == "sram" else m.capacity
+        (1 - _HEADROOM) * (jnp.maximum(m.capacity - reserved, 0) if name == "sram" else m.capacity)
         for name, m in zip(tiers, memories, strict=True)
     ]
     durable = [jnp.where(m.endurance > 0, 0.0, 1.0) for m in memories]
