@@ -12,8 +12,9 @@ from jaxcost.physics.near_memory import near_bandwidth, units
 from jaxcost.physics.tiers import BESIDE, prefetch_buffer, read_seconds
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.model import Attention, Experts, FeedForward
+from tests.test_claims import COMPUTE, ENDLESS
 
-GB, TB, ENDLESS = 1e9, 1e12, 1e25
+GB, TB = 1e9, 1e12
 ALL = (
     *BESIDE,
     *(f"{name}.near" for name in TIERS),
@@ -22,15 +23,6 @@ ALL = (
     "corpus",
     "corpus_read",
     "window",
-)
-COMPUTE = jc.Compute(
-    flops_32=ENDLESS,
-    flops_16=ENDLESS,
-    flops_8=ENDLESS,
-    flops_6=ENDLESS,
-    flops_4=ENDLESS,
-    vector_flops=ENDLESS,
-    exponentials=ENDLESS,
 )
 DENSE = jc.Model(hidden=16384, feed_forward=FeedForward(layers=10, width=100e9 / (3 * 16384 * 10)))
 BYTES = 200 * GB  # of its weights

@@ -22,7 +22,7 @@ _RENAMED = {
 _PER_STACK = ("capacity", "bandwidth", "write_bandwidth", "idle_power", "queue_depth")
 _ENGINE = {"energy": "energy_per_byte", "flop_energy": "energy_per_flop"}
 _ENGINE_PER_STACK = ("bandwidth", "flops", "idle_power", "power_limit")
-# What a number of a tier may be: (least, most).
+# Numbers that are shares, from 0 to 1.
 _SHARES = ("refresh", "chained", "in_order", "density", "blocking", "bond_yield")
 
 

@@ -12,7 +12,6 @@ from jaxcost.spec.system import System
 
 __all__ = ["Finding", "diagnose"]
 
-_YEAR = 365.25 * 86400
 _ROUNDING = 1e-4
 _WORTH_SAYING = 0.02  # share of a step's time from which a loss is told
 _NAMES = {
@@ -49,10 +48,10 @@ def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
         *_slow_tiers(system, report),
         *_waits(system, model, report),
         *_stalls(system, report.decode),
-        *_heat(system, report),
-        *_late(system, report),
+        *_heat(report),
+        *_late(report),
         *_full(report),
-        *_worn(system, report),
+        *_worn(report),
         *_limits(report),
     ]
     return sorted(found, key=lambda finding: -finding.share)
@@ -112,7 +111,7 @@ def _stalls(system: System, decode: OpTimes) -> list[Finding]:
     return [Finding(what, f"system.chip.{blocking[0]}.near.blocking", share)]
 
 
-def _heat(system: System, report: Report) -> list[Finding]:
+def _heat(report: Report) -> list[Finding]:
     found = []
     near = any(float(row.near) > 0 for row in report.decode.rows)
     for phase in ("prefill", "decode"):
@@ -127,7 +126,7 @@ def _heat(system: System, report: Report) -> list[Finding]:
             share = float(heat.refresh) / total
             what = f"{share:.0%} of {phase} goes to refresh, which doubles above 85 C"
             found.append(Finding(what, "system.chip.cooling.sink", share))
-    if 1 > float(report.margins.temperature) and float(report.margins.temperature) < -_ROUNDING:
+    if float(report.margins.temperature) < -_ROUNDING:
         found.append(
             Finding(
                 "the junction is too hot even while throttled",
@@ -138,13 +137,12 @@ def _heat(system: System, report: Report) -> list[Finding]:
     return found
 
 
-def _late(system: System, report: Report) -> list[Finding]:
+def _late(report: Report) -> list[Finding]:
     stale = float(report.reliability.stale_tokens)
     if stale < _WORTH_SAYING / 10:
         return []
     what = f"collectives time out: {stale:.1%} of the tokens use a late rank's old data"
-    knob = "system.fabric.timeout" if float(system.fabric.jitter) > 0 else "system.fabric.jitter"
-    return [Finding(what, knob, stale)]
+    return [Finding(what, "system.fabric.timeout", stale)]
 
 
 def _full(report: Report) -> list[Finding]:
@@ -157,7 +155,7 @@ def _full(report: Report) -> list[Finding]:
     return found
 
 
-def _worn(system: System, report: Report) -> list[Finding]:
+def _worn(report: Report) -> list[Finding]:
     found = []
     for name in TIERS:
         use = getattr(report.tiers, name)

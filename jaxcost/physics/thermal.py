@@ -50,7 +50,7 @@ def limit(chip: Chip) -> Scalar:
     return jnp.where(c.limit > 0, jnp.minimum(c.limit, cells), cells)
 
 
-def refresh_share(chip: Chip, at: Scalar) -> Scalar:
+def refresh_share(at: Scalar) -> Scalar:
     """How far refresh has doubled at a temperature: 0 up to 85 C, 1 from 90 C on."""
     return jnp.clip((at - _REFRESH) / _RAMP, 0, 1)
 
@@ -81,7 +81,7 @@ def heat_of(chip: Chip, joules: Scalar, seconds: Scalar, hot_seconds: Scalar) ->
         hot_seconds: what it takes longer where refresh has doubled.
     """
     at_first = temperature(chip, chip.idle_power + smooth.safe_div(joules, seconds))
-    refresh = hot_seconds * refresh_share(chip, at_first)
+    refresh = hot_seconds * refresh_share(at_first)
     slower = throttle(chip, chip.idle_power, joules, seconds + refresh)
     total = (seconds + refresh) * slower
     return Heat(

@@ -12,7 +12,7 @@ from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar
 from jaxcost.spec.memory import Memory
 
-__all__ = ["rewrites", "standby_power", "wear_margin", "wear_share"]
+__all__ = ["rewrites", "standby_power", "wear_share"]
 
 
 def rewrites(memory: Memory, held: Scalar) -> Scalar:
@@ -29,8 +29,3 @@ def standby_power(memory: Memory, held: Scalar) -> Scalar:
 def wear_share(memory: Memory, written: Scalar, seconds: Scalar) -> Scalar:
     """Share of a tier's cycles that `written` bytes a second use up in a time; 0 where it has no limit."""
     return smooth.safe_div(memory.write_amplification * written * seconds, memory.capacity * memory.endurance)
-
-
-def wear_margin(memory: Memory, written: Scalar, target: Scalar) -> Scalar:
-    """1 - target life / life, at least 0 where the tier lives as long as it should."""
-    return 1 - wear_share(memory, written, target)
