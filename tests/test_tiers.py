@@ -413,8 +413,13 @@ def test_gradients_of_everything_at_once():
         wanted = (up - down) / (2 * step) * x
         assert leaf(slope[0], of) * x == pytest.approx(wanted, rel=1e-3, abs=1e-9), path
     # Shares given by hand, as an optimiser moves them.
+    # None is at 0, where the first share placed brings the tier's latency with it: a step, not a slope.
     by_hand = jc.Placement(
-        automatic=0.0, weights=jc.Split(hbf=0.3), recent=jc.Split(host=0.2), near_weights=0.0
+        automatic=0.0,
+        weights=jc.Split(hbf=0.3),
+        recent=jc.Split(host=0.2),
+        experts=jc.Split(cxl=0.1),
+        near_weights=0.0,
     )
     by_hand = jc.canonical(jc.replace(plan, placement=by_hand))
     slope = gradient(jc.canonical(system), by_hand)[1]
