@@ -45,7 +45,7 @@ def rounds_and_loads(library, op, ranks):
         return [(1.0, (ranks - 1) / ranks)]
     kind = "all_reduce" if op == "all_reduce" else "gather"
     chosen = [getattr(found, kind)[name] for name in ALGORITHMS[library][kind]]
-    return [(float(line.rounds), float(line.load)) for line in chosen]
+    return [(float(line.seconds(1, 0, 0)), float(line.seconds(0, 0, 1))) for line in chosen]
 
 
 def times(logs, ranks, rows, library):
