@@ -1,6 +1,7 @@
 """Compose all of the physics: one pure function from a design to its Report."""
 
 import functools
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +10,27 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import fence, once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, canonical, replace
+from jaxcost.physics.area import build
 from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
-from jaxcost.physics.carbon import carbon_per_token
+from jaxcost.physics.carbon import carbon_per_token, embodied
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
 from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
 from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.messages import communication_buffers, groups, meetings, step_messages
-from jaxcost.physics.ops import add, step_table
+from jaxcost.physics.ops import add, matmul_work, step_table
+from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
 from jaxcost.physics.roofline import OpTimes, op_times
 from jaxcost.physics.shards import Shards, microbatches, shard
-from jaxcost.physics.tco import cost_per_token, metered_energy
+from jaxcost.physics.tco import cost_per_token, metered_energy, power_limit, water_per_token
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
 from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
 from jaxcost.physics.wear import standby_power
-from jaxcost.report import Margins, Report, Schedule, Thermal, Timing
+from jaxcost.report import Margins, Power, Report, Schedule, Thermal, Timing
 from jaxcost.spec.chip import Chip
+from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.memory import TIERS, Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -35,6 +39,8 @@ from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = ["design_features", "evaluate"]
+
+T = TypeVar("T")
 
 
 def evaluate(
@@ -60,8 +66,8 @@ def evaluate(
 def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, ...]:
     """Name what a design has that most have not, so that the rest is left out while tracing.
 
-    Tiers beside main memory, engines near memory, stacking, cooling, a retrieval corpus, neurons kept from step to
-    step. What is traced counts as there, so that the result never depends on it.
+    Tiers beside main memory, engines near memory, stacking, cooling, a power cap, a retrieval corpus, neurons kept
+    from step to step. What is traced counts as there, so that the result never depends on it.
     """
     asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
     return features(system.chip) + tuple(name for name, leaf in asked.items() if not surely(leaf, 0))
@@ -112,11 +118,11 @@ def _evaluate(
     )
     in_main = add(memory.used - add(*use.values()), kept) if beside else memory.used
     use = once(use | {"memory": in_main}, one) if present else use | {"memory": in_main}
-    bought = (getattr(built, t).price_per_byte * getattr(built, t).capacity for t in beside)
     resting = (standby_power(tier, use[name]) for name, tier in standing.items())
-    price, idle = once((add(chip.price, *bought), add(chip.idle_power, *resting)), one)
-    chip = replace(chip, price=price, idle_power=idle)
+    chip = replace(chip, idle_power=once(add(chip.idle_power, *resting), one))
     system = replace(system, chip=chip)
+    others = [getattr(built, name) for name in beside]
+    made = once(build(built, fabric, others, prices.since), one)
     on = levels(
         fabric,
         system.chips,
@@ -125,9 +131,11 @@ def _evaluate(
     )
     among = fence(groups(plan, shards, fabric, on), one)
     messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau), one)
-    hot = "cooling" in present
+    hot, capped = "cooling" in present, "cap" in present
 
-    def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> tuple[OpTimes, Energy, Heat]:
+    def run(
+        step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]],
+    ) -> tuple[OpTimes, tuple[Energy, Scalar], Heat, Clock]:
         *both, sent = step
         load = fence(step_load(model, tuple(both)), one)
         asked = traffic.corpus_read if "corpus_read" in present else 0.0
@@ -135,15 +143,20 @@ def _evaluate(
             (step_table(model, plan, shards, load, asked, window="window" in present), unit), one
         )
         timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, heat=hot)
-        spent = step_energy(table, timed.near, sent, chip, fabric, cost)
-        heat = Heat()
+        spent, times = step_energy(table, timed.near, sent, chip, fabric, cost), timed.times
+        heat, clock = Heat(), Clock()
+        if capped:
+            work = (times.total, spent.engines, spent.dynamic - spent.engines)
+            clock = once(clock_of(chip, times.rows, *once(work, one)), one)
+            times, spent = replace(times, capped=clock.lost), spent.slowed(clock.saved)
         if hot:
-            heat = heat_of(chip, *once((spent.dynamic, timed.times.total, timed.hot), one))
-        return replace(timed.times, heat=heat.lost), spent, heat
+            heat = heat_of(chip, *once((spent.dynamic, times.total, timed.hot), one))
+        return replace(times, heat=heat.lost), (spent, matmul_work(table)), heat, clock
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
     steps = over(run, [(prefill_group, mixed_group, messages[0]), (decode_group, nobody, messages[1])])
-    (prefill, prefill_energy, prefill_heat), (decode, decode_energy, decode_heat) = fence(steps, one)
+    (prefill, prefill_spent, *prefill_state), (decode, decode_spent, *decode_state) = fence(steps, one)
+    (prefill_heat, prefill_clock), (decode_heat, decode_clock) = prefill_state, decode_state
     timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
     chip_seconds = schedule.chips / timing.tokens_per_second
     reliability = Reliability(
@@ -151,8 +164,10 @@ def _evaluate(
         availability=availability(system),
         spares=system.spares / system.chips,
     )
+    (prefill_energy, _), (decode_energy, _) = prefill_spent, decode_spent
+    dynamic, flops = _per_token(prefill_spent, decode_spent, schedule)
     energy = replace(
-        _energy_per_token(prefill_energy, decode_energy, schedule),
+        dynamic,
         idle=chip_seconds * chip.idle_power,
         host=chip_seconds * system.host.power,
     )
@@ -160,10 +175,18 @@ def _evaluate(
     metered = metered_energy(
         system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
     )
-    power = chip.idle_power + jnp.maximum(
-        smooth.safe_div(prefill_energy.dynamic, prefill.total),
-        smooth.safe_div(decode_energy.dynamic, decode.total),
+    power = Power(
+        prefill=chip.idle_power + smooth.safe_div(prefill_energy.dynamic, prefill.total),
+        decode=chip.idle_power + smooth.safe_div(decode_energy.dynamic, decode.total),
+        prefill_clock=prefill_clock.share,
+        decode_clock=decode_clock.share,
+        chips=(energy.total - energy.host) / chip_seconds * schedule.chips,
+        hosts=system.host.power * schedule.chips,
+        pue=prices.pue,
+        provisioned=(power_limit(chip) + system.host.power) * schedule.chips,
+        racks=(power_limit(chip) + system.host.power) * schedule.chips / prices.rack_power,
     )
+    one_chip = embodied(built, made, others)
     served = prices.lifetime * prices.utilization
     tiers = tier_uses(
         chip,
@@ -184,23 +207,25 @@ def _evaluate(
         tiers=tiers,
         thermal=Thermal(prefill=prefill_heat, decode=decode_heat),
         energy=energy,
-        usd=cost_per_token(system, prices, owned_seconds=owned_seconds, metered=metered),
-        carbon=carbon_per_token(
-            system,
-            prices,
-            owned_seconds=owned_seconds,
-            metered=metered,
-            tiers=[built.memory, *(getattr(built, t) for t in beside)],
-        ),
+        power=power,
+        build=made,
+        usd=cost_per_token(system, prices, made, owned_seconds=owned_seconds, metered=metered),
+        rent=1e6 * owned_seconds / prices.utilization * chip.rental,
+        embodied=one_chip,
+        carbon=carbon_per_token(system, prices, one_chip, owned_seconds=owned_seconds, metered=metered),
+        water=water_per_token(prices, metered),
+        flops=flops,
+        battery_share=smooth.safe_div(energy.total * traffic.output, system.battery),
         reliability=reliability,
         margins=Margins(
             memory=1 - use["memory"] / chip.memory.capacity,
             chips=1 - schedule.chips / system.chips,
-            power=1 - power / chip.tdp,
+            power=1 - jnp.maximum(power.prefill, power.decode) / chip.tdp,
             ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
             tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
             **{name: _room(getattr(chip, name), use[name]) for name in beside},
-            **_chip_margins(chip, tiers, prefill_heat, decode_heat, hot=hot),
+            area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
+            **_chip_margins(chip, fabric, tiers, prefill_heat, decode_heat, hot=hot),
         ),
     )
 
@@ -209,8 +234,10 @@ def _room(tier: Memory, used: Scalar) -> Scalar:
     return 1 - used / jnp.where(tier.capacity > 0, tier.capacity, 1)
 
 
-def _chip_margins(chip: Chip, tiers: Tiers, prefill: Heat, decode: Heat, *, hot: bool) -> dict[str, Scalar]:
-    """Margins that only tiers, stacks or heat can break; those that nothing here can break keep their default."""
+def _chip_margins(
+    chip: Chip, fabric: Fabric, tiers: Tiers, prefill: Heat, decode: Heat, *, hot: bool
+) -> dict[str, Scalar]:
+    """Margins that only tiers, edges or heat can break; those that nothing here can break keep their default."""
     out = {}
     if hot:
         top, coolant = limit(chip), chip.cooling.coolant
@@ -220,7 +247,11 @@ def _chip_margins(chip: Chip, tiers: Tiers, prefill: Heat, decode: Heat, *, hot:
             cooled, 1 - (hottest - coolant) / jnp.where(cooled, top - coolant, 1), 1
         )
     memories = {name: getattr(chip, name) for name in TIERS}
-    edge = add(*(m.stacks * m.shoreline * (1 - m.chained) for m in memories.values()))
+    links = (fabric.package, fabric.scale_up, fabric.scale_out)
+    edge = add(
+        *(m.stacks * m.shoreline * (1 - m.chained) for m in memories.values()),
+        *(link.bandwidth * link.interface_edge for link in links),
+    )
     out["shoreline"] = 1 - smooth.safe_div(edge, chip.shoreline)
     worn = [getattr(tiers, name).wear for name in TIERS]
     out["endurance"] = 1 - jnp.max(jnp.stack([jnp.asarray(w) for w in worn]), axis=0)
@@ -316,8 +347,8 @@ def _steps(
     return prefill, decode, mixed, schedule
 
 
-def _energy_per_token(prefill: Energy, decode: Energy, s: Schedule) -> Energy:
-    """Spread the steps' energy over the tokens of one batch; a run takes all chips, for each microbatch."""
+def _per_token(prefill: T, decode: T, s: Schedule) -> T:
+    """Spread what the steps take over the tokens of one batch; a run takes all chips, for each microbatch."""
     prefill_runs = jnp.where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
     decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
     each = s.passes * s.chips / (s.requests * s.output)

@@ -3,16 +3,17 @@
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
+from jaxcost.physics.area import Build
 from jaxcost.physics.capacity import MemoryUse
-from jaxcost.physics.carbon import Carbon
+from jaxcost.physics.carbon import Carbon, Embodied
 from jaxcost.physics.energy import Energy
 from jaxcost.physics.hierarchy import Tiers
 from jaxcost.physics.reliability import Reliability
 from jaxcost.physics.roofline import OpTimes
-from jaxcost.physics.tco import Cost
+from jaxcost.physics.tco import Cost, Water
 from jaxcost.physics.thermal import Heat
 
-__all__ = ["Margins", "Report", "Schedule", "Thermal", "Timing"]
+__all__ = ["Margins", "Power", "Report", "Schedule", "Thermal", "Timing"]
 
 
 @pytree
@@ -54,7 +55,10 @@ class Margins:
     temperature: Scalar = field(
         "1", "rise over the coolant against what the hotter limit allows", default=1.0
     )
-    shoreline: Scalar = field("1", "edge that memory stacks take against what the die has", default=1.0)
+    shoreline: Scalar = field(
+        "1", "edge that memory stacks and links take against what the die has", default=1.0
+    )
+    area: Scalar = field("1", "area of a die against the reticle", default=1.0)
     endurance: Scalar = field(
         "1", "cycles used over the hardware's life against those of the cells", default=1.0
     )
@@ -72,6 +76,31 @@ class Thermal:
 
     prefill: Heat = field(doc="the prefill step")
     decode: Heat = field(doc="the decode step")
+
+
+@pytree
+class Power:
+    """Watts: of one chip in either step, and on average of all in use and what stands around them."""
+
+    prefill: Scalar = field("W", "one chip in the prefill step")
+    decode: Scalar = field("W", "one chip in the decode step")
+    prefill_clock: Scalar = field("1", "clock of its engines against the nominal one, prefill step")
+    decode_clock: Scalar = field("1", "the same, decode step")
+    chips: Scalar = field("W", "all chips in use, on average")
+    hosts: Scalar = field("W", "their servers and network")
+    pue: Scalar = field("1", "facility power over IT power")
+    provisioned: Scalar = field("W", "IT power to be supplied at most")
+    racks: Scalar = field("1", "racks that this takes")
+
+    @derived("W")
+    def cooling(self) -> Scalar:
+        """Cooling and losses of the facility."""
+        return (self.chips + self.hosts) * (self.pue - 1)
+
+    @derived("W")
+    def facility(self) -> Scalar:
+        """All of it, at the facility's meter."""
+        return self.chips + self.hosts + self.cooling
 
 
 @pytree
@@ -126,8 +155,15 @@ class Report(Timing):
     tiers: Tiers = field(doc="memory tiers of the fullest chip")
     thermal: Thermal = field(doc="heat of the two steps")
     energy: Energy = field(doc="joules per output token, all chips")
+    power: Power = field(doc="watts")
+    build: Build = field(doc="area and bill of materials of one package")
     usd: Cost = field(doc="dollars per million output tokens")
+    rent: Scalar = field("USD/Mtok", "the same hours at the rental price instead, 0 where none is known")
+    embodied: Embodied = field(doc="kilograms of CO2e of making one chip")
     carbon: Carbon = field(doc="grams of CO2e per million output tokens")
+    water: Water = field(doc="water per million output tokens")
+    flops: Scalar = field("FLOP/token", "matmul work of all chips")
+    battery_share: Scalar = field("1", "share of the battery that a request takes, 0 where there is none")
     reliability: Reliability = field(doc="late ranks, failing chips, spares")
     margins: Margins = field(doc="slack of every constraint")
 
@@ -150,3 +186,8 @@ class Report(Timing):
     def gco2e_per_mtok(self) -> Scalar:
         """CO2e of a million output tokens, operation and manufacture."""
         return self.carbon.total
+
+    @derived("g/EFLOP")
+    def carbon_intensity(self) -> Scalar:
+        """Compute carbon intensity: CO2e of 10^18 FLOPs that are used, as Google defines it (arXiv:2502.01671)."""
+        return self.gco2e_per_mtok * 1e12 / self.flops

@@ -28,6 +28,7 @@ from jaxcost.edge.parts import (
     title,
 )
 from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.silicon_files import YEAR, in_shares, with_silicon
 from jaxcost.edge.tier_files import load_memory, with_sections
 from jaxcost.spec.chip import Chip, Compute, Efficiency
 from jaxcost.spec.fabric import Fabric, Link, topology_id
@@ -67,8 +68,14 @@ def load_prices(name: str = "default") -> Prices:
     """Load the economics of a datacenter; its `grid` is a name among grids."""
     part, path = load_part("prices", name)
     grid, grid_path = load_part("grids", part.grid)
-    q = positive(quantities(part, path), ("lifetime", "datacenter_lifetime", "utilization", "pue"), path, "")
-    return canonical(Prices(**q, grid_carbon=quantities(grid, grid_path)["carbon"]))
+    wanted = ("lifetime", "datacenter_lifetime", "utilization", "pue", "rack_power")
+    q = positive(quantities(part, path), wanted, path, "")
+    in_shares(q, path, ("load_swing",))
+    daily = quantities(grid, grid_path)
+    in_shares(daily, grid_path, ("swing",))
+    q |= {f"grid_{key}": value for key, value in daily.items()}
+    q |= {key: q[key] * 365.25 / YEAR for key in ("load_peak", "grid_peak") if key in q}
+    return canonical(Prices(**q))
 
 
 def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
@@ -85,8 +92,7 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
     memory = positive(quantities(part.memory, path, "memory."), ("capacity", "bandwidth"), path, "memory.")
     kind = within(shown(path), "memory.type", load_memory, part.memory.type)
     energy = quantities(part.energy, path, "energy.")
-    silicon, silicon_path = within(shown(path), "silicon", load_part, "silicon", part.silicon)
-    process = positive(quantities(silicon, silicon_path), ("good_share",), silicon_path, "")
+    on_die = read_part(find("memories", part.memory.type)).get("on_die", False)
     top = positive(quantities(part, path), ("tdp",), path, "")
     chip = Chip(
         compute=Compute(**compute),
@@ -96,9 +102,9 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
             bandwidth=memory["bandwidth"],
             energy_per_byte=memory.get("energy", kind.energy_per_byte),
             stacks=memory.get("stacks", 0.0),
-            # Bought, and drawing power at rest, with the package.
-            price_per_byte=0.0,
-            idle_power=0.0,
+            idle_power=0.0,  # drawn with that of the package
+            # Memory that is part of the dies is made, and paid for, with them.
+            **({"price_per_byte": 0.0, "carbon_per_byte": 0.0} if on_die else {}),
         ),
         efficiency=load_efficiency(efficiency),
         tdp=top["tdp"],
@@ -109,8 +115,8 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         on_chip_energy_per_byte=energy["on_chip_per_byte"],
         price=top["price"],
         die_area=top["die_area"],
-        carbon_per_area=process["carbon_per_area"] / process["good_share"],
     )
+    chip = replace(chip, **with_silicon(chip, part, path, on_die=on_die))
     return with_sections(chip, part, path, part.memory.near, "memory.near"), part, path
 
 
@@ -132,6 +138,8 @@ _LINK_RANGES = {
     "in_network": (0.0, 1.0, True),
     "sram_landing": (0.0, 1.0, True),
     "background": (0.0, 0.999, True),
+    "interface_area": (0.0, math.inf, True),
+    "interface_edge": (0.0, math.inf, True),
 }
 
 
@@ -206,6 +214,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
 
     own = quantities(part, path) if in_catalogue or looks_like_path(str(name)) else {}
     message = {k: v for k, v in own.items() if k == "background_message"}
+    battery = {k: v for k, v in own.items() if k == "battery"}
     section = getattr(part, "reliability", None)
     rare = {} if section is None else quantities(section, path, "reliability.")
     _in_range(message, _SYSTEM_RANGES, path, "")
@@ -228,6 +237,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
             ),
             host=Host(**quantities(host, host_path)),
             chips=chips,
+            **battery,
             **failing,
         )
     )

@@ -41,6 +41,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "systems": schema.SystemFile,
     "hosts": schema.HostFile,
     "silicon": schema.SiliconFile,
+    "packages": schema.PackageFile,
     "efficiency": schema.EfficiencyFile,
     "prices": schema.PricesFile,
     "grids": schema.GridFile,

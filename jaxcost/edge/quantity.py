@@ -34,6 +34,7 @@ hour = 3600 * second = h
 day = 24 * hour
 year = 365.25 * day
 meter = [length] = m
+litre = 0.001 * meter ** 3 = L
 gram = [mass] = g
 joule = [energy] = J
 kelvin = [temperature] = K
@@ -63,6 +64,15 @@ _EXAMPLES = {
     "USD": "30000 USD",
     "USD/B": "15 USD/GB",
     "USD/W": "11.7 USD/W",
+    "USD/s": "2.35 USD/h",
+    "USD/m^2": "0.3 USD/mm^2",
+    "USD/m^3": "2 USD/m^3",
+    "m^3/J": "0.5 L/kWh",
+    "m^2/B": "0.5 mm^2/MB",
+    "m^2*s/B": "0.04 mm^2/(GB/s)",
+    "m*s/B": "0.03 mm/(GB/s)",
+    "J/m^2": "2.75 kWh/cm^2",
+    "kg/W": "0.6 kg/W",
     "USD/J": "0.08 USD/kWh",
     "kg": "200 kg",
     "kg/B": "0.4 kg/GB",

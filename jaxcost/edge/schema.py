@@ -19,6 +19,7 @@ __all__ = [
     "GridFile",
     "MemoryFile",
     "NearFile",
+    "PackageFile",
     "PricesFile",
     "SiliconFile",
     "SystemFile",
@@ -195,7 +196,13 @@ class ChipFile(Titled):
     energy: EnergySection
     die_area: Annotated[Entry, "m^2"]
     silicon: str
+    packaging: str
+    dies: Annotated[Entry | None, "1"] = None
+    cache: Annotated[Entry | None, "B"] = None
+    critical: Annotated[Entry | None, "1"] = None
+    engine_share: Annotated[Entry | None, "1"] = None
     price: Annotated[Entry, "USD"]
+    rental: Annotated[Entry | None, "USD/s"] = None
     package_chips: Annotated[Entry | None, "1"] = None
     domain: Annotated[Entry, "1"]
     package: LinkSection | None = None
@@ -225,7 +232,11 @@ class MemoryFile(Titled):
     refresh: Annotated[Entry | None, "1"] = None
     temperature_limit: Annotated[Entry | None, "K"] = None
     shoreline: Annotated[Entry | None, "m"] = None
+    on_die: bool = False
+    interface_area: Annotated[Entry | None, "m^2"] = None
+    footprint: Annotated[Entry | None, "m^2"] = None
     price: Annotated[Entry | None, "USD/B"] = None
+    price_factor: Annotated[Entry | None, "1"] = None  # a year
     carbon: Annotated[Entry, "kg/B"]
 
 
@@ -247,28 +258,48 @@ class NearFile(Titled):
 
 
 class FabricFile(Titled, Wiring):
-    """configs/fabrics: one kind of link, by the hop; and its software."""
+    """configs/fabrics: one kind of link, by the hop; its software, and its place on the die."""
 
     bandwidth: Annotated[Entry | None, "B/s"] = None
     latency: Annotated[Entry, "s"]
     overhead: Annotated[Entry, "s"]
     launch: Annotated[Entry, "s"]
     energy: Annotated[Entry, "J/B"]
+    interface_area: Annotated[Entry | None, "m^2*s/B"] = None
+    interface_edge: Annotated[Entry | None, "m*s/B"] = None
 
 
 class SiliconFile(Titled):
     """configs/silicon: one logic process."""
 
-    carbon_per_area: Annotated[Entry, "kg/m^2"]
-    good_share: Annotated[Entry, "1"]
     wafer_price: Annotated[Entry, "USD"]
     defect_density: Annotated[Entry, "1/m^2"]
+    clustering: Annotated[Entry | None, "1"] = None
+    yield_model: Literal["negative-binomial", "poisson", "murphy", "seeds"] = "negative-binomial"
+    reticle: Annotated[Entry | None, "m^2"] = None
+    area_per_byte: Annotated[Entry, "m^2/B"]
+    fab_energy: Annotated[Entry, "J/m^2"]
+    fab_grid: Annotated[Entry | None, "kg/J"] = None
+    fab_gases: Annotated[Entry, "kg/m^2"]
+    fab_materials: Annotated[Entry, "kg/m^2"]
+
+
+class PackageFile(Titled):
+    """configs/packages: how dies and memories are joined."""
+
+    base_price: Annotated[Entry, "USD"]
+    price_per_area: Annotated[Entry, "USD/m^2"]
+    die_test: Annotated[Entry, "1"]
+    assembly_yield: Annotated[Entry, "1"]
+    carbon: Annotated[Entry, "kg"]
 
 
 class HostFile(Titled):
-    """configs/hosts: the share of server and network that a chip brings with it."""
+    """configs/hosts: the share of server, network and rack that a chip brings with it."""
 
     price: Annotated[Entry, "USD"]
+    network_price: Annotated[Entry | None, "USD"] = None
+    rack_price: Annotated[Entry | None, "USD"] = None
     power: Annotated[Entry, "W"]
     carbon: Annotated[Entry, "kg"]
 
@@ -293,7 +324,15 @@ class PricesFile(Titled):
     datacenter: Annotated[Entry, "USD/W"]
     datacenter_lifetime: Annotated[Entry, "s"]
     maintenance: Annotated[Entry, "1/s"]
+    interest: Annotated[Entry | None, "1/s"] = None
     utilization: Annotated[Entry, "1"]
+    water: Annotated[Entry | None, "USD/m^3"] = None
+    site_water: Annotated[Entry | None, "m^3/J"] = None
+    grid_water: Annotated[Entry | None, "m^3/J"] = None
+    rack_power: Annotated[Entry | None, "W"] = None
+    load_swing: Annotated[Entry | None, "1"] = None
+    load_peak: Annotated[Entry | None, "s"] = None
+    building_carbon: Annotated[Entry | None, "kg/W"] = None
     grid: str
 
 
@@ -301,6 +340,8 @@ class GridFile(Titled):
     """configs/grids: one region's electricity."""
 
     carbon: Annotated[Entry, "kg/J"]
+    swing: Annotated[Entry | None, "1"] = None
+    peak: Annotated[Entry | None, "s"] = None
 
 
 class SystemFile(Titled):
@@ -322,6 +363,9 @@ class SystemFile(Titled):
     scale_out: LinkSection | None = None
     background_message: Annotated[Entry | None, "B"] = None
     reliability: ReliabilitySection | None = None
+    battery: Annotated[Entry | None, "J"] = None
+    reserved: Annotated[Entry | None, "B"] = None
+    power_cap: Annotated[Entry | None, "W"] = None
 
 
 def unit_of(model: type[BaseModel], field: str) -> str | None:

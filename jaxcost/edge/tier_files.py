@@ -7,6 +7,7 @@ from typing import Any
 from jaxcost.core.pytree import canonical, replace
 from jaxcost.edge.errors import InputError, not_among, within
 from jaxcost.edge.parts import load_part, positive, quantities, shown
+from jaxcost.edge.silicon_files import trend
 from jaxcost.spec.chip import Chip, Cooling, Stacking
 from jaxcost.spec.memory import TIERS, Memory, NearMemory
 from jaxcost.spec.system import System
@@ -29,7 +30,8 @@ _SHARES = ("refresh", "chained", "in_order", "density", "blocking", "bond_yield"
 def load_memory(name: str, *, stacks: float = 1) -> Memory:
     """Load a memory type: one stack, channel or module, or several together."""
     part, path = load_part("memories", name)
-    q = positive(quantities(part, path), ("capacity", "bandwidth"), path, "")
+    q = positive(quantities(part, path), ("capacity", "bandwidth", "price_factor"), path, "")
+    q = trend(q)
     q.pop("power", None)  # at full bandwidth: what the energy of a byte says
     _shares(q, path, "")
     named = {_RENAMED.get(key, key): value for key, value in q.items()}
@@ -109,7 +111,7 @@ def with_sections(chip: Chip, part: Any, path: Path, near: str | None, where: st
             q = quantities(section, path, f"{name}.")
             _shares(q, path, f"{name}.")
             changed[name] = tree(**q)
-    own = {k: v for k, v in quantities(part, path).items() if k == "shoreline"}
+    own = {k: v for k, v in quantities(part, path).items() if k in ("shoreline", "reserved", "power_cap")}
     return replace(chip, **changed, **own)
 
 

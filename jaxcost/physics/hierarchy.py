@@ -129,7 +129,7 @@ def place(
     if there:
         items = [(shares[name], share, _divided(name, model)) for name, share in allowed.items()]
         near = dict(zip(allowed, over(lambda of: near_stream(costs, there, *of), items), strict=True))
-    return layout, rates(chip, plan, streams, near, one)
+    return layout, rates(chip, plan, shares, streams, near, one)
 
 
 def _divided(name: str, model: Model) -> Scalar:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.ops import add
-from jaxcost.physics.tiers import Shares, TierCost, largest, main_share, path_energy, read_seconds
+from jaxcost.physics.tiers import Shares, TierCost, largest, main_share, read_seconds
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.memory import TIERS, Memory
 
@@ -34,7 +34,8 @@ class NearStream:
     unread: Scalar = field(
         "1", "share of the class's time in tiers beside main memory that the chip still reads for"
     )
-    energy: Scalar = field("J/B", "what a byte of the class costs more than one that the chip reads")
+    taken: dict[str, Scalar] = field(doc="share of the class that is read on the spot, by tier")
+    energy: Scalar = field("J/B", "energy of reading a byte of the class, that share of it on the spot")
     flop_energy: Scalar = field("J/FLOP", "energy of a FLOP of the operator that runs there")
 
 
@@ -64,7 +65,7 @@ class Engine:
     overhead: Scalar = field("s", "time of starting one operator")
     blocking: Scalar = field("1", "1 where ordinary reads wait meanwhile")
     through: Scalar = field("1", "1 where its bytes would pass the main memory's interface")
-    energy: Scalar = field("J/B", "what a byte costs more than one that the chip reads")
+    energy: Scalar = field("J/B", "energy of a byte read on the spot")
     flop_energy: Scalar = field("J/FLOP", "energy of a FLOP")
 
 
@@ -95,7 +96,7 @@ def _engine(chip: Chip, name: str, outputs: Scalar, tau: Scalar) -> Engine:
         overhead=near.overhead,
         blocking=near.blocking,
         through=1.0 if name == "memory" else tier.chained,
-        energy=near.energy_per_byte - path_energy(chip, name),
+        energy=near.energy_per_byte,
         flop_energy=near.energy_per_flop,
     )
 
@@ -147,6 +148,7 @@ def near_stream(
         blocking=where_some("blocking"),
         main=jnp.maximum(through - mean("through"), 0),
         unread=1 - smooth.safe_div(taken, outside) if shares else 0.0,
+        taken=n,
         energy=mean("energy"),
         flop_energy=mean("flop_energy"),
     )

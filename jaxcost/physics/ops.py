@@ -16,7 +16,17 @@ from jaxcost.physics.shards import Shards, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["OPERANDS", "Op", "OpTable", "absent", "add", "distinct_experts", "step_table", "times"]
+__all__ = [
+    "OPERANDS",
+    "Op",
+    "OpTable",
+    "absent",
+    "add",
+    "distinct_experts",
+    "matmul_work",
+    "step_table",
+    "times",
+]
 
 
 # Whose precision sets the matmul rate beside that of activations, and whose place in memory counts, where they are
@@ -105,6 +115,11 @@ class OpTable:
 
     rows: tuple[Op, ...] = field(doc="the operators")
     names: tuple[str, ...] = field(doc="name of each row", static=True)
+
+
+def matmul_work(table: OpTable) -> Scalar:
+    """Matmul FLOPs of one chip in a step."""
+    return add(*(times(row.matmul_flops, row.count) for row in table.rows))
 
 
 def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scalar) -> jax.Array:

@@ -23,7 +23,7 @@ from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.near_memory import NearStream
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
-from jaxcost.physics.tiers import Stream, both, largest
+from jaxcost.physics.tiers import Shares, Stream, both, largest
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.plan import Plan
 
@@ -67,13 +67,14 @@ class OpTimes:
 
     rows: tuple[OpTime, ...] = field(doc="the operators, messages last")
     hidden: Scalar = field("s", "time in which messages, the chip and engines near memory overlap")
+    capped: Scalar = field("s", "time lost to a clock that keeps a power cap", default=0.0)
     heat: Scalar = field("s", "time lost to heat", default=0.0)
     names: tuple[str, ...] = field(doc="name of each row", static=True)
 
     @derived("s")
     def total(self) -> Scalar:
         """Time of the whole step."""
-        return add(add(*(row.seconds for row in self.rows)) - self.hidden, self.heat)
+        return add(add(*(row.seconds for row in self.rows)) - self.hidden, self.capped, self.heat)
 
 
 def math_class(bits: Scalar) -> jax.Array:
@@ -96,19 +97,27 @@ class Rates:
     seconds_per_vector_flop: Scalar = field("s/FLOP", "element-wise")
     seconds_per_exponential: Scalar = field("s", "exponentials")
     seconds_per_byte: Scalar = field("s/B", "main memory")
-    joules_per_byte: Scalar = field("J/B", "main memory and the way to the engines")
+    width: dict[str, Scalar] = field(doc="bits of the matmul engine, by operand class")
     operator_overhead: Scalar = field("s", "launching one operator")
     refreshing: Scalar = field("1", "by what main memory slows where refresh doubles")
     in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn")
     interleaved: Scalar = field("1", "share of near-memory work that hides")
     near_slack: Scalar = field("1", "share by which work near memory may be slower")
     one: jax.Array = field("1", "an `opaque_one`")
-    streams: dict[str, Stream] = field(doc="classes of data over the tiers")
+    shares: dict[str, Shares] = field(
+        doc="classes of data over the tiers beside main memory: of their traffic"
+    )
+    streams: dict[str, Stream] = field(doc="what they cost by that")
     near: dict[str, NearStream | None] = field(doc="classes of data near memory")
 
 
 def rates(
-    chip: Chip, plan: Plan, streams: dict[str, Stream], near: dict[str, NearStream | None], one: jax.Array
+    chip: Chip,
+    plan: Plan,
+    shares: dict[str, Shares],
+    streams: dict[str, Stream],
+    near: dict[str, NearStream | None],
+    one: jax.Array,
 ) -> Rates:
     """Work out the unit costs once, for all rows of all steps.
 
@@ -118,7 +127,8 @@ def rates(
     operands = {"weights": plan.weight_bits, "experts": plan.expert_bits, "cache": plan.kv_bits}
     bits = {name: jnp.maximum(b, plan.activation_bits) for name, b in operands.items()}
     seconds: dict[str, Scalar] = {name: 1 / (math_rate(chip, b) * share.matmul) for name, b in bits.items()}
-    joules: dict[str, Scalar] = {name: chip.energy_per_flop * math_class(b) / 16 for name, b in bits.items()}
+    width: dict[str, Scalar] = {name: math_class(b) for name, b in bits.items()}
+    joules: dict[str, Scalar] = {name: chip.energy_per_flop * w / 16 for name, w in width.items()}
     refresh = jnp.minimum(chip.memory.refresh, 0.49)
     return Rates(
         seconds_per_flop=seconds | {"shared": seconds["weights"]},
@@ -126,13 +136,14 @@ def rates(
         seconds_per_vector_flop=1 / (chip.compute.vector_flops * share.vector),
         seconds_per_exponential=1 / (chip.compute.exponentials * share.vector),
         seconds_per_byte=1 / (chip.memory.bandwidth * share.memory),
-        joules_per_byte=(chip.memory.energy_per_byte + chip.on_chip_energy_per_byte) * chip.stacking.energy,
+        width=width | {"shared": width["weights"]},
         operator_overhead=share.operator_overhead,
         refreshing=(1 - refresh) / (1 - 2 * refresh),
         in_turn=plan.placement.in_turn,
         interleaved=plan.placement.interleaved,
         near_slack=plan.placement.near_slack,
         one=one,
+        shares=shares,
         streams=streams,
         near=near,
     )

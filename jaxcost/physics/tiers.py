@@ -29,13 +29,13 @@ __all__ = [
     "largest",
     "main_share",
     "main_stream",
-    "path_energy",
     "prefetch_buffer",
     "read_seconds",
     "stream",
     "surely",
     "tier_costs",
     "usable_chip",
+    "write_energy",
     "write_seconds",
 ]
 
@@ -44,7 +44,7 @@ Shares = dict[str, Scalar]  # by tier beside main memory, of those present
 
 
 def features(chip: Chip) -> tuple[str, ...]:
-    """Name what a chip has beyond main memory: tiers, engines near memory, stacking, cooling.
+    """Name what a chip has beyond main memory: tiers, engines near memory, stacking, cooling, cap, memory in use.
 
     A number that is traced counts as there: only what is known to be absent is left out.
     """
@@ -57,6 +57,8 @@ def features(chip: Chip) -> tuple[str, ...]:
             surely(stacking.bond_density, 0) and surely(stacking.bond_yield, 1) and surely(stacking.energy, 1)
         ),
         "cooling": not surely(chip.cooling.area, 0),
+        "cap": not surely(chip.power_cap, 0),
+        "reserved": not surely(chip.reserved, 0),
     }
     return tuple(name for name, found in there.items() if found)
 
@@ -72,13 +74,15 @@ def surely(leaf: Any, value: float) -> bool:
 
 
 def usable_chip(chip: Chip, present: tuple[str, ...], one: jax.Array) -> Chip:
-    """Return the chip as its data see it: bonds give main memory its bandwidth, logic in memory takes capacity.
+    """Return the chip as its data see it: bonds give main memory its bandwidth, others and logic take capacity.
 
     Bonded main memory moves  bonds/m^2 x area x bit/s of a bond x yield / 8  bytes a second.
     """
     changed = {}
+    if "reserved" in present:
+        changed["memory"] = replace(chip.memory, capacity=chip.memory.capacity - chip.reserved)
     for name in TIERS:
-        memory = getattr(chip, name)
+        memory = changed.get(name, getattr(chip, name))
         if f"{name}.near" in present:
             changed[name] = replace(memory, capacity=memory.capacity * memory.near.density)
     if "stacking" in present:
@@ -130,8 +134,6 @@ class Stream:
     beside: Scalar = field("s/B", "time of the tiers beside main memory", default=0.0)
     write: Scalar = field("s/B", "what a byte written takes longer than one read", default=0.0)
     wait: Scalar = field("s", "latency of a read whose address is not known ahead", default=0.0)
-    energy: Scalar = field("J/B", "what a byte read costs more than one of main memory", default=0.0)
-    write_energy: Scalar = field("J/B", "what a byte written costs more than one read", default=0.0)
 
 
 def main_share(shares: Shares) -> Scalar:
@@ -151,24 +153,20 @@ class TierCost:
     read: Scalar = field("s/B", "time of a byte read")
     write: Scalar = field("s/B", "what a byte written takes longer")
     latency: Scalar = field("s", "of a read whose address is not known ahead")
-    energy: Scalar = field("J/B", "what a byte read costs more than one of main memory")
-    write_energy: Scalar = field("J/B", "what a byte written costs more than one read")
     chained: Scalar = field("1", "1 where its bytes pass the main memory's interface")
 
 
 def tier_costs(chip: Chip, names: Sequence[str], tau: Scalar) -> dict[str, TierCost]:
     """Cost a byte of each tier beside main memory that is present."""
-    return {name: _tier_cost(chip, name, getattr(chip, name), tau) for name in names}
+    return {name: _tier_cost(chip, getattr(chip, name), tau) for name in names}
 
 
-def _tier_cost(chip: Chip, name: str, tier: Memory, tau: Scalar) -> TierCost:
+def _tier_cost(chip: Chip, tier: Memory, tau: Scalar) -> TierCost:
     read = read_seconds(tier, chip.efficiency.memory, tau)
     return TierCost(
         read=read,
         write=write_seconds(tier, chip.efficiency.memory) - read,
         latency=tier.latency,
-        energy=path_energy(chip, name) - path_energy(chip, "memory"),
-        write_energy=_write_energy(tier),
         chained=tier.chained,
     )
 
@@ -199,8 +197,6 @@ def stream(costs: Mapping[str, TierCost], own: Stream, shares: Shares, in_turn: 
         beside=slowest + in_turn * (add(*reads) - slowest),
         write=here * own.write + mean("write"),
         wait=largest([jnp.where(share > 1e-6, costs[name].latency, 0) for name, share in shares.items()]),
-        energy=mean("energy"),
-        write_energy=here * own.write_energy + mean("write_energy"),
     )
 
 
@@ -209,19 +205,12 @@ def main_stream(chip: Chip) -> Stream:
     main = chip.memory
     share = chip.efficiency.memory
     slower = smooth.safe_div(1.0, main.write_bandwidth * share) - smooth.safe_div(1.0, main.bandwidth * share)
-    return Stream(write=jnp.where(main.write_bandwidth > 0, slower, 0), write_energy=_write_energy(main))
+    return Stream(write=jnp.where(main.write_bandwidth > 0, slower, 0))
 
 
-def path_energy(chip: Chip, name: str) -> Scalar:
-    """Joules of a byte from a tier to the engines; on-chip memory is among them."""
-    tier: Memory = getattr(chip, name)
-    whole = tier.energy_per_byte + (0.0 if name == "sram" else chip.on_chip_energy_per_byte)
-    return whole * chip.stacking.energy if name == "memory" else whole
-
-
-def _write_energy(memory: Memory) -> Scalar:
-    more = memory.write_energy_per_byte - memory.energy_per_byte
-    return jnp.where(memory.write_energy_per_byte > 0, more, 0)
+def write_energy(memory: Memory) -> Scalar:
+    """Joules of a byte written: that of a read where none is given."""
+    return jnp.where(memory.write_energy_per_byte > 0, memory.write_energy_per_byte, memory.energy_per_byte)
 
 
 def largest(values: Sequence[Scalar]) -> Scalar:

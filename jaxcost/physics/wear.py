@@ -6,10 +6,9 @@ Written are the requests' own cache where it lies, weights and corpus when they 
 memory that forgets, once a retention time.
 """
 
-import jax.numpy as jnp
-
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar
+from jaxcost.physics.tiers import write_energy
 from jaxcost.spec.memory import Memory
 
 __all__ = ["rewrites", "standby_power", "wear_share"]
@@ -22,8 +21,7 @@ def rewrites(memory: Memory, held: Scalar) -> Scalar:
 
 def standby_power(memory: Memory, held: Scalar) -> Scalar:
     """Watts of a tier at rest: its own, its engines', and those of rewriting what it holds."""
-    energy = jnp.where(memory.write_energy_per_byte > 0, memory.write_energy_per_byte, memory.energy_per_byte)
-    return memory.idle_power + memory.near.idle_power + rewrites(memory, held) * energy
+    return memory.idle_power + memory.near.idle_power + rewrites(memory, held) * write_energy(memory)
 
 
 def wear_share(memory: Memory, written: Scalar, seconds: Scalar) -> Scalar:

@@ -1,7 +1,8 @@
-"""One accelerator: engines, memories, heat, power, and how much of its peaks software reaches."""
+"""One accelerator: engines, memories, heat, power, silicon, and how much of its peaks software reaches."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.memory import Memory
+from jaxcost.spec.silicon import Package, Process
 
 __all__ = ["Chip", "Compute", "Cooling", "Efficiency", "Stacking"]
 
@@ -86,7 +87,19 @@ class Chip:
     shoreline: Scalar = field("m", "edge of the die that memories may take; 0 for no limit", default=0.0)
     efficiency: Efficiency = field(doc="achieved shares of the peaks", default=Efficiency)
     tdp: Scalar = field("W", "power the package may draw", default=0.0)
+    power_cap: Scalar = field(
+        "W",
+        "average power of a step that the clock keeps to; 0 to let a step draw what it takes",
+        default=0.0,
+    )
+    voltage_slope: Scalar = field("1", "share of the supply voltage that falls with the clock", default=0.5)
+    clock_floor: Scalar = field(
+        "1", "lowest clock against the nominal one; below it engines pause", default=0.3
+    )
     idle_power: Scalar = field("W", "power drawn with no work", default=0.0)
+    reserved: Scalar = field(
+        "B", "main memory that others hold: a phone's system and applications", default=0.0
+    )
     energy_per_flop: Scalar = field(
         "J/FLOP", "energy of a 16-bit matmul FLOP; in proportion to the bits", default=0.0
     )
@@ -95,6 +108,12 @@ class Chip:
     on_chip_energy_per_byte: Scalar = field(
         "J/B", "energy of moving a byte between the memory interface and the engines", default=0.0
     )
-    price: Scalar = field("USD", "purchase price of the package", default=0.0)
-    die_area: Scalar = field("m^2", "silicon area of all logic dies", default=0.0)
-    carbon_per_area: Scalar = field("kg/m^2", "CO2e of a square metre of good die", default=0.0)
+    price: Scalar = field(
+        "USD", "purchase price of the package; 0 for the sum of its parts and `package.margin`", default=0.0
+    )
+    rental: Scalar = field(
+        "USD/s", "price of renting one with its server; 0 where none is known", default=0.0
+    )
+    die_area: Scalar = field("m^2", "silicon area of all logic dies; 0 for the sum of its parts", default=0.0)
+    process: Process = field(doc="the logic process", default=Process)
+    package: Package = field(doc="dies, package, and what the vendor adds", default=Package)

@@ -56,6 +56,10 @@ class Link:
         "1", "share of messages that land in on-chip memory; others pass through main memory", default=0.0
     )
     background: Scalar = field("1", "share of the bandwidth that other traffic takes", default=0.0)
+    interface_area: Scalar = field(
+        "m^2*s/B", "area of the die that a byte a second in each direction takes", default=0.0
+    )
+    interface_edge: Scalar = field("m*s/B", "edge of the die that it takes", default=0.0)
 
 
 @pytree

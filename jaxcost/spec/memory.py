@@ -55,7 +55,8 @@ class Memory:
         "1", "1 where each batch of reads waits for the one before, 0 where reads run ahead", default=0.0
     )
     idle_power: Scalar = field("W", "power drawn with no access, refresh included", default=0.0)
-    price_per_byte: Scalar = field("USD/B", "price of capacity beside that of the package", default=0.0)
+    price_per_byte: Scalar = field("USD/B", "price of capacity, at the time of the catalogue", default=0.0)
+    price_trend: Scalar = field("1/s", "relative growth of that price with time", default=0.0)
     endurance: Scalar = field("1", "program and erase cycles of a cell; 0 for no limit", default=0.0)
     write_amplification: Scalar = field("1", "bytes written inside for each byte written", default=1.0)
     retention: Scalar = field("s", "time after which data must be written again; 0 for never", default=0.0)
@@ -63,6 +64,10 @@ class Memory:
     temperature_limit: Scalar = field("K", "highest temperature of the cells; 0 for no limit", default=0.0)
     stacks: Scalar = field("1", "stacks, modules or devices", default=0.0)
     shoreline: Scalar = field("m", "edge of the die that one stack takes", default=0.0)
+    interface_area: Scalar = field(
+        "m^2", "area of the die that the interface of one stack takes", default=0.0
+    )
+    footprint: Scalar = field("m^2", "area of one stack on the interposer", default=0.0)
     chained: Scalar = field(
         "1", "1 where it stands behind the main memory and shares its edge and interface", default=0.0
     )

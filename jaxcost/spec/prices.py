@@ -5,22 +5,34 @@ from jaxcost.core.pytree import Scalar, field, pytree
 __all__ = ["Knobs", "Prices"]
 
 
+_YEAR = 365.25 * 86400.0
+
+
 @pytree
 class Prices:
     """Economics of a datacenter and its grid. Defaults are the mid values of configs/prices/default.yaml."""
 
     electricity: Scalar = field("USD/J", "price of electric energy", default=0.08 / 3.6e6)
     pue: Scalar = field("1", "facility power over IT power", default=1.2)
-    lifetime: Scalar = field("s", "time over which hardware is written off", default=5 * 365.25 * 86400.0)
+    lifetime: Scalar = field("s", "time over which hardware is written off", default=5 * _YEAR)
     datacenter: Scalar = field("USD/W", "construction cost of critical power", default=11.7)
     datacenter_lifetime: Scalar = field(
-        "s", "time over which the building is written off", default=15 * 365.25 * 86400.0
+        "s", "time over which the building is written off", default=15 * _YEAR
     )
-    maintenance: Scalar = field(
-        "1/s", "yearly share of hardware cost spent on upkeep", default=0.05 / (365.25 * 86400.0)
-    )
+    maintenance: Scalar = field("1/s", "yearly share of hardware cost spent on upkeep", default=0.05 / _YEAR)
+    interest: Scalar = field("1/s", "cost of capital, as a continuous rate", default=0.08 / _YEAR)
     utilization: Scalar = field("1", "share of its life the system serves traffic", default=0.6)
-    grid_carbon: Scalar = field("kg/J", "CO2e of electric energy", default=0.481 / 3.6e6)
+    since: Scalar = field("s", "time from the catalogue's memory prices to the purchase", default=0.0)
+    water: Scalar = field("USD/m^3", "price of water", default=2.0)
+    site_water: Scalar = field("m^3/J", "water the site evaporates for IT energy", default=0.5e-3 / 3.6e6)
+    grid_water: Scalar = field("m^3/J", "water that power plants use", default=2.4e-3 / 3.6e6)
+    rack_power: Scalar = field("W", "IT power that one rack takes", default=40e3)
+    grid_carbon: Scalar = field("kg/J", "CO2e of electric energy, mean of the day", default=0.481 / 3.6e6)
+    grid_swing: Scalar = field("1", "swing of that over the day, as a share of the mean", default=0.0)
+    grid_peak: Scalar = field("1", "time of its peak, as a share of the day", default=19 / 24)
+    load_swing: Scalar = field("1", "swing of the traffic over the day, as a share of the mean", default=0.0)
+    load_peak: Scalar = field("1", "time of its peak, as a share of the day", default=15 / 24)
+    building_carbon: Scalar = field("kg/W", "CO2e of building critical power", default=0.6)
 
 
 @pytree

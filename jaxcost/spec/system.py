@@ -9,9 +9,11 @@ __all__ = ["Host", "System"]
 
 @pytree
 class Host:
-    """The share of servers, network and building that one chip brings with it."""
+    """The share of server, network and rack that one chip brings with it."""
 
-    price: Scalar = field("USD", "server and network per chip", default=0.0)
+    price: Scalar = field("USD", "server and board per chip", default=0.0)
+    network_price: Scalar = field("USD", "network cards, switches and cables per chip", default=0.0)
+    rack_price: Scalar = field("USD", "rack, its power supplies and cooling per chip", default=0.0)
     power: Scalar = field("W", "processors, fans and network cards per chip", default=0.0)
     carbon: Scalar = field("kg", "CO2e of making the server and network share", default=0.0)
 
@@ -27,4 +29,5 @@ class System:
     spares: Scalar = field("1", "further chips that stand by, idle", default=0.0)
     failure_rate: Scalar = field("1/s", "failures of one chip in service", default=0.0)
     repair_time: Scalar = field("s", "time until a failed chip is replaced", default=0.0)
+    battery: Scalar = field("J", "energy that the battery of a device holds; 0 for none", default=0.0)
     switchover_time: Scalar = field("s", "time until a spare has taken a failed chip's place", default=0.0)

@@ -1,0 +1,145 @@
+"""What a package is made of: areas of its parts, yield, and the bill of materials.
+
+Symbols: A area of one die, D defects a square metre, c share of the die where a defect kills (the rest is spare or
+switched off), x = c A D, a clustering; d diameter of the wafer.
+
+    dies per wafer = pi (d/2)^2 / A - pi d / sqrt(2 A)
+    yield = (1 + x/a)^-a    negative binomial (Stapper 1973)     e^-x                  Poisson
+            ((1 - e^-x)/x)^2                Murphy 1964          1 / (1 + x)           Seeds 1967
+    die = wafer price / (dies per wafer x yield) x (1 + test)
+    package = (dies + main memory + substrate + interposer) / assembly yield,   tiers beside it on top
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from jaxcost.core import smooth
+from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.ops import add
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.fabric import Fabric
+from jaxcost.spec.memory import Memory
+from jaxcost.spec.silicon import Process
+
+__all__ = ["Build", "build", "die_yield", "dies_per_wafer", "memory_price", "stack_price", "stack_yield"]
+
+_FEWEST = 0.01  # dies of a wafer: one larger than the wafer is dear beyond use, and still a number
+
+
+@pytree
+class Build:
+    """One package: area by part, yield, and price by part."""
+
+    engines: Scalar = field("m^2", "matmul engines")
+    on_chip_memory: Scalar = field("m^2", "caches, and memory that software places data in")
+    memory_interfaces: Scalar = field("m^2", "interfaces to memory stacks and modules")
+    link_interfaces: Scalar = field("m^2", "interfaces to other chips")
+    other: Scalar = field("m^2", "all else")
+    dies_per_wafer: Scalar = field("1", "dies cut from one wafer, good or not")
+    good_share: Scalar = field("1", "share of them that can be sold: the yield")
+    dies: Scalar = field("USD", "good logic dies, tested")
+    memory: Scalar = field("USD", "main memory, and the tiers beside it")
+    package: Scalar = field("USD", "substrate, interposer, assembly, and what assembly loses")
+    margin: Scalar = field("USD", "vendor's margin and development; negative for one sold below its parts")
+
+    @derived("m^2")
+    def die_area(self) -> Scalar:
+        """All logic dies."""
+        parts = self.engines, self.on_chip_memory, self.memory_interfaces, self.link_interfaces
+        return add(*parts, self.other)
+
+    @derived("USD")
+    def materials(self) -> Scalar:
+        """The bill of materials."""
+        return self.dies + self.memory + self.package
+
+    @derived("USD")
+    def price(self) -> Scalar:
+        """What one package costs its buyer."""
+        return self.materials + self.margin
+
+
+def dies_per_wafer(process: Process, area: Scalar) -> Scalar:
+    """Count the dies of an area that a wafer yields, good or not; those over the rim are lost."""
+    d = process.wafer_diameter
+    size = jnp.where(area > 0, area, 1)
+    cut = jnp.pi * d * (0.25 * d / size - 1 / jnp.sqrt(2 * size))
+    return jnp.where(area > 0, jnp.maximum(cut, _FEWEST), 1)
+
+
+def die_yield(process: Process, area: Scalar, critical: Scalar = 1.0) -> Scalar:
+    """Share of the dies of an area that can be sold, by the process's model of yield."""
+    x = critical * area * process.defect_density
+    a = process.clustering
+    some = jnp.where(x > 1e-6, x, 1)
+    murphy = jnp.where(x > 1e-6, (-jnp.expm1(-some) / some) ** 2, 1 - x)
+    models = (jnp.exp(-a * jnp.log1p(x / a)), jnp.exp(-x), murphy, 1 / (1 + x))
+    return smooth.select_steps(process.yield_model, (0.5, 1.5, 2.5), models)
+
+
+def stack_yield(layers: Scalar, bond_yield: Scalar, die_yield: Scalar = 1.0) -> Scalar:
+    """Share of memory stacks that work: y_die^n y_bond^(n - 1); dies tested before stacking have y_die = 1."""
+    return die_yield**layers * bond_yield ** (layers - 1)
+
+
+def stack_price(
+    layers: Scalar, die_price: Scalar, base_price: Scalar, bond_yield: Scalar, die_yield: Scalar = 1.0
+) -> Scalar:
+    """Price a stack of n memory dies on a base die: (n p + p_base) / stack yield.
+
+    Args:
+        layers: memory dies in the stack.
+        die_price: USD of one; of a tested one where `die_yield` is 1.
+        base_price: USD of the base die.
+        bond_yield: share of bonds between two dies that work.
+        die_yield: share of untested dies that work.
+    """
+    return (layers * die_price + base_price) / stack_yield(layers, bond_yield, die_yield)
+
+
+def memory_price(memory: Memory, since: Scalar) -> Scalar:
+    """Price all capacity of a tier, `since` the catalogue's prices: capacity x price e^(trend x time)."""
+    return memory.capacity * memory.price_per_byte * jnp.exp(memory.price_trend * since)
+
+
+def build(chip: Chip, fabric: Fabric, beside: Sequence[Memory], since: Scalar) -> Build:
+    """Work out area, yield and price of a package as it is made.
+
+    Args:
+        chip: the chip, capacities as made.
+        fabric: its links, whose interfaces take area.
+        beside: the tiers beside main memory that it has.
+        since: time from the catalogue's memory prices to the purchase.
+    """
+    p, process = chip.package, chip.process
+    links = (fabric.package, fabric.scale_up, fabric.scale_out)
+    tiers = (chip.memory, *beside)
+    engines = p.area_per_flop * chip.compute.flops_16
+    on_chip = p.area_per_byte * (p.cache + chip.sram.capacity)
+    memory_interfaces = add(*(tier.stacks * tier.interface_area * (1 - tier.chained) for tier in tiers))
+    link_interfaces = add(*(link.bandwidth * link.interface_area for link in links))
+    parts = engines + on_chip + memory_interfaces + link_interfaces
+    other = jnp.where(chip.die_area > 0, chip.die_area - parts, p.other_area)
+    whole = parts + other
+    each = whole / p.dies
+    count, good = dies_per_wafer(process, each), die_yield(process, each, p.critical)
+    dies = p.dies * process.wafer_price / (count * good) * (1 + p.die_test)
+    main, more = memory_price(chip.memory, since), add(*(memory_price(tier, since) for tier in beside))
+    carrier = whole + add(*(tier.stacks * tier.footprint for tier in tiers))
+    supplied = p.base_price + p.price_per_area * carrier
+    assembled = (dies + main + supplied) / p.assembly_yield
+    return Build(
+        engines=engines,
+        on_chip_memory=on_chip,
+        memory_interfaces=memory_interfaces,
+        link_interfaces=link_interfaces,
+        other=other,
+        dies_per_wafer=count,
+        good_share=good,
+        dies=dies,
+        memory=add(main, more),
+        package=assembled - dies - main,
+        # A price given is that of the package; tiers beside main memory are bought with it.
+        margin=jnp.where(chip.price > 0, chip.price - assembled, p.margin),
+    )
