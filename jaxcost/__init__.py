@@ -11,6 +11,7 @@ from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
 from jaxcost.explore.sweep import Sweep, sweep
+from jaxcost.physics.area import by_parts, stack_price, stack_yield
 from jaxcost.physics.capacity import kv_bytes_per_token
 from jaxcost.physics.shards import parameter_count
 from jaxcost.report import Report
@@ -20,11 +21,13 @@ from jaxcost.spec.memory import TIERS, Memory, NearMemory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Placement, Plan, Split
 from jaxcost.spec.prices import Knobs, Prices
+from jaxcost.spec.silicon import YIELD_MODELS, Package, Process
 from jaxcost.spec.system import Host, System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = [
     "TIERS",
+    "YIELD_MODELS",
     "Axis",
     "Chip",
     "Choice",
@@ -41,9 +44,11 @@ __all__ = [
     "Memory",
     "Model",
     "NearMemory",
+    "Package",
     "Placement",
     "Plan",
     "Prices",
+    "Process",
     "Report",
     "Space",
     "Split",
@@ -54,6 +59,7 @@ __all__ = [
     "add_near",
     "add_tier",
     "best_plan",
+    "by_parts",
     "canonical",
     "design_at",
     "diagnose",
@@ -74,5 +80,7 @@ __all__ = [
     "replace_at",
     "rows",
     "stack",
+    "stack_price",
+    "stack_yield",
     "sweep",
 ]

@@ -121,8 +121,7 @@ def _evaluate(
     resting = (standby_power(tier, use[name]) for name, tier in standing.items())
     chip = replace(chip, idle_power=once(add(chip.idle_power, *resting), one))
     system = replace(system, chip=chip)
-    others = [getattr(built, name) for name in beside]
-    made = once(build(built, fabric, others, prices.since), one)
+    made = once(build(built, fabric, beside, prices.since), one)
     on = levels(
         fabric,
         system.chips,
@@ -186,7 +185,7 @@ def _evaluate(
         provisioned=(power_limit(chip) + system.host.power) * schedule.chips,
         racks=(power_limit(chip) + system.host.power) * schedule.chips / prices.rack_power,
     )
-    one_chip = embodied(built, made, others)
+    one_chip = embodied(built, made, beside)
     served = prices.lifetime * prices.utilization
     tiers = tier_uses(
         chip,

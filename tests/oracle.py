@@ -5,6 +5,7 @@ It shares nothing with the package but the trees it reads numbers from. Closed f
 
 import math
 
+from tests.oracle_economics import economics
 from tests.oracle_network import Network, copies, hottest
 
 
@@ -339,25 +340,7 @@ def evaluate(system, model, traffic, plan, prices):
     paid = chip_seconds * (1 + system.spares / system.chips) / up
     unused = paid / prices.utilization - chip_seconds
     metered = (joules + unused * (chip.idle_power + system.host.power)) * prices.pue
-    owned = 1e6 * paid / prices.utilization
-    usd = {
-        "chips": owned * chip.price / prices.lifetime,
-        "hosts": owned * system.host.price / prices.lifetime,
-        "maintenance": owned * (chip.price + system.host.price) * prices.maintenance,
-        "datacenter": owned
-        * (chip.tdp + system.host.power)
-        * prices.pue
-        * prices.datacenter
-        / prices.datacenter_lifetime,
-        "electricity": 1e6 * metered * prices.electricity,
-    }
-    worn = 1e9 * paid / (prices.utilization * prices.lifetime)
-    carbon = {
-        "operation": 1e9 * metered * prices.grid_carbon,
-        "dies": worn * chip.die_area * chip.carbon_per_area,
-        "memory": worn * chip.memory.capacity * chip.memory.carbon_per_byte,
-        "hosts": worn * system.host.carbon,
-    }
+    usd, carbon = economics(system, prices, paid, metered)
     memory = held(model, plan, cut, traffic, context, max(sum(g["B"] * g["q"] for g in groups), B * q))
     used = math.fsum(memory.values())
     power = chip.idle_power + max(math.fsum(first_energy.values()) / t0, math.fsum(next_energy.values()) / t1)

@@ -34,7 +34,8 @@ def design(model, tau=0.1, **plan):
 
 
 def objective(d):
-    return jnp.sum(jnp.log(jnp.abs(design_metrics(d, METRICS)) + 1e-3))
+    # Tiers, engines near memory and cooling have gradients of their own in test_tiers.py.
+    return jnp.sum(jnp.log(jnp.abs(design_metrics(d, METRICS, present=())) + 1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -98,20 +99,19 @@ def test_forward_mode_equals_reverse_mode():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tau", [0.0, 0.05])
-def test_finite_over_the_whole_catalogue(tau):
+def test_finite_over_the_whole_catalogue():
     systems = jc.stack([jc.load_system(f"{c}-x8") for c in jc.list_names("chips")])
     models = jc.stack([jc.load_model(m) for m in jc.list_names("models")])
-    base = jc.canonical(
-        (jc.Traffic(prompt=4096, output=512, batch=64), jc.Plan(tp=4, ep=2), jc.Prices(), jc.Knobs(tau=tau))
-    )
+    base = jc.canonical((jc.Traffic(prompt=4096, output=512, batch=64), jc.Plan(tp=4, ep=2), jc.Prices()))
 
-    def one(system, model):
-        traffic, plan, prices, knobs = base
+    def one(system, model, base, knobs):
+        traffic, plan, prices = base
         return objective(
             jc.Design(system=system, model=model, traffic=traffic, plan=plan, prices=prices, knobs=knobs)
         )
 
-    both = jax.jit(jax.vmap(jax.vmap(jax.value_and_grad(one, argnums=(0, 1)), (None, 0)), (0, None)))
-    for x in jax.tree.leaves(both(systems, models)):
-        assert np.isfinite(x).all()
+    gradient = jax.value_and_grad(one, argnums=(0, 1))
+    both = jax.jit(jax.vmap(jax.vmap(gradient, (None, 0, None, None)), (0, None, None, None)))
+    for tau in (0.0, 0.05):
+        for x in jax.tree.leaves(both(systems, models, base, jc.canonical(jc.Knobs(tau=tau)))):
+            assert np.isfinite(x).all()

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcost.edge import tables
+from jaxcost.edge.cost_tables import breakdown_tables, package_table, power_table
 from jaxcost.edge.request import (
     Request,
     Values,
@@ -35,6 +36,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_request_arguments(parser)
     parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
+    parser.add_argument(
+        "--costs", action="store_true", help="show what energy, dollars, CO2e, power and area go to"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
         "--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf"
@@ -56,7 +60,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         document["findings"] = [dataclasses.asdict(finding) for finding in findings]
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        _print(args.system, efficiency, request, system, values, findings)
+        _print(args.system, efficiency, request, system, values, findings, costs=args.costs)
     return 0
 
 
@@ -108,6 +112,8 @@ def _print(
     system: System,
     values: Values,
     findings: list[Finding],
+    *,
+    costs: bool,
 ) -> None:
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
@@ -129,6 +135,10 @@ def _print(
         parts.append(tier_table(values, system.chip, float(request.prices.lifetime)))
     if findings:
         parts.append(finding_table(findings))
+    if costs:
+        beside = Table.grid(padding=(0, 2))
+        beside.add_row(power_table(values), package_table(values))
+        parts += [breakdown_tables(values), tables.unwrapped(beside)]
     titles = (
         {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
     )

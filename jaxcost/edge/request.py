@@ -11,6 +11,7 @@ import jax
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge import catalog
 from jaxcost.edge.check import check_plan, check_traffic
+from jaxcost.edge.cost_options import add_cost_arguments, with_costs, with_year
 from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.formats import FORMATS, read_bits
 from jaxcost.edge.memory_options import add_memory_arguments, read_placement, with_memories
@@ -90,6 +91,8 @@ class Request:
     prices: Prices
     tiers: tuple[str, ...] = ()  # memory tiers added to the system, as given
     near: tuple[str, ...] = ()  # engines near memory, as given
+    power_cap: float = 0.0  # W, 0 for that of the system
+    by_parts: bool = False  # whether area and price follow from the parts
     objective: str = ""  # what the degrees are chosen by; none where they are given
     choice: str = ""  # how they were chosen, in a line
 
@@ -161,6 +164,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
     for flag, text in _BITS.items():
         group.add_argument(f"--{flag}", type=_bits, default=16.0, metavar="BITS", help=f"{text} (default 16)")
     add_memory_arguments(parser)
+    add_cost_arguments(parser)
     group = parser.add_argument_group("surroundings")
     group.add_argument(
         "--skew", type=read_number, metavar="N", help="unevenness of expert popularity, 0 for none"
@@ -198,9 +202,11 @@ def read_request(args: argparse.Namespace) -> Request:
         model=model,
         traffic=Traffic(**{name: getattr(args, name) for name in traffic_fields}),
         plan=Plan(**{name: getattr(args, name) for name in plan_fields}, placement=read_placement(args)),
-        prices=Prices() if args.prices is None else catalog.load_prices(args.prices),
+        prices=with_year(Prices() if args.prices is None else catalog.load_prices(args.prices), args.year),
         tiers=tuple(args.tier),
         near=tuple(args.near),
+        power_cap=args.power_cap,
+        by_parts=args.by_parts,
         objective=args.objective if args.plan == "auto" else "",
     )
 
@@ -211,7 +217,9 @@ def read_system(name: str, efficiency: str | None, request: Request) -> tuple[Sy
     Returns:
         The system, the request with its plan, and one line that says how much of its peaks it is taken to reach.
     """
-    system = with_memories(catalog.load_system(name), request.tiers, request.near)
+    # A price by parts is that of the parts as made; tiers added by hand come on top.
+    system = with_costs(catalog.load_system(name), power_cap=request.power_cap, parts=request.by_parts)
+    system = with_memories(system, request.tiers, request.near)
     if efficiency is not None:
         system = replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(efficiency)))
     if request.objective:

@@ -56,6 +56,7 @@ CONSTRAINTS = {
     "ssd": "drives",
     "temperature": "temperature",
     "shoreline": "shoreline",
+    "area": "die area",
     "endurance": "endurance",
 }
 _ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others count only where something can break them
@@ -155,7 +156,7 @@ def margins_table(values: Values, without_target: Iterable[str]) -> Table:
     rows = []
     for key, name in CONSTRAINTS.items():
         margin = values[f"margins.{key}"][1]
-        if key not in _ALWAYS and margin == 1:
+        if _beside_the_point(key, [margin]):
             continue
         if key in free:
             rows.append((name, "", "no target"))
@@ -229,12 +230,19 @@ def comparison_table(
         if key in free:
             continue
         margins = [values[f"margins.{key}"][1] for values in columns]
-        if key not in _ALWAYS and all(margin == 1 for margin in margins):
+        if _beside_the_point(key, margins):
             continue
         table.add_row(f"Margin, {name}", *(_margin(m) for m in margins))
     verdicts = [_verdict(values) for values in columns]
     table.add_row("Verdict", *verdicts)
     return table
+
+
+def _beside_the_point(key: str, margins: Sequence[float]) -> bool:
+    """Tell of a margin that nothing here can break, or that a chip already made has broken or not."""
+    if key == "area":
+        return all(margin >= 0 for margin in margins)
+    return key not in _ALWAYS and all(margin == 1 for margin in margins)
 
 
 def _verdict(values: Values) -> Text:

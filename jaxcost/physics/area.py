@@ -15,14 +15,24 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.core.pytree import Scalar, derived, field, pytree, replace
 from jaxcost.physics.ops import add
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
-from jaxcost.spec.memory import Memory
+from jaxcost.spec.memory import TIERS, Memory
 from jaxcost.spec.silicon import Process
+from jaxcost.spec.system import System
 
-__all__ = ["Build", "build", "die_yield", "dies_per_wafer", "memory_price", "stack_price", "stack_yield"]
+__all__ = [
+    "Build",
+    "build",
+    "by_parts",
+    "die_yield",
+    "dies_per_wafer",
+    "memory_price",
+    "stack_price",
+    "stack_yield",
+]
 
 _FEWEST = 0.01  # dies of a wafer: one larger than the wafer is dear beyond use, and still a number
 
@@ -103,18 +113,21 @@ def memory_price(memory: Memory, since: Scalar) -> Scalar:
     return memory.capacity * memory.price_per_byte * jnp.exp(memory.price_trend * since)
 
 
-def build(chip: Chip, fabric: Fabric, beside: Sequence[Memory], since: Scalar) -> Build:
+def build(chip: Chip, fabric: Fabric, beside: Sequence[str], since: Scalar) -> Build:
     """Work out area, yield and price of a package as it is made.
+
+    On-chip memory takes area, and is paid for by that where the price is that of the parts.
 
     Args:
         chip: the chip, capacities as made.
         fabric: its links, whose interfaces take area.
-        beside: the tiers beside main memory that it has.
+        beside: names of the tiers beside main memory that it has.
         since: time from the catalogue's memory prices to the purchase.
     """
     p, process = chip.package, chip.process
     links = (fabric.package, fabric.scale_up, fabric.scale_out)
-    tiers = (chip.memory, *beside)
+    tiers = (chip.memory, *(getattr(chip, name) for name in beside))
+    given = chip.price > 0
     engines = p.area_per_flop * chip.compute.flops_16
     on_chip = p.area_per_byte * (p.cache + chip.sram.capacity)
     memory_interfaces = add(*(tier.stacks * tier.interface_area * (1 - tier.chained) for tier in tiers))
@@ -125,7 +138,10 @@ def build(chip: Chip, fabric: Fabric, beside: Sequence[Memory], since: Scalar) -
     each = whole / p.dies
     count, good = dies_per_wafer(process, each), die_yield(process, each, p.critical)
     dies = p.dies * process.wafer_price / (count * good) * (1 + p.die_test)
-    main, more = memory_price(chip.memory, since), add(*(memory_price(tier, since) for tier in beside))
+    main = memory_price(chip.memory, since)
+    bought = {name: memory_price(getattr(chip, name), since) for name in beside}
+    if "sram" in bought:
+        bought["sram"] = jnp.where(given, bought["sram"], 0)
     carrier = whole + add(*(tier.stacks * tier.footprint for tier in tiers))
     supplied = p.base_price + p.price_per_area * carrier
     assembled = (dies + main + supplied) / p.assembly_yield
@@ -138,8 +154,22 @@ def build(chip: Chip, fabric: Fabric, beside: Sequence[Memory], since: Scalar) -
         dies_per_wafer=count,
         good_share=good,
         dies=dies,
-        memory=add(main, more),
+        memory=add(main, *bought.values()),
         package=assembled - dies - main,
         # A price given is that of the package; tiers beside main memory are bought with it.
-        margin=jnp.where(chip.price > 0, chip.price - assembled, p.margin),
+        margin=jnp.where(given, chip.price - assembled, p.margin),
     )
+
+
+def by_parts(system: System) -> System:
+    """Let area and price of a system's chips follow from their parts, which now add up to what was given.
+
+    A catalogue's chip has its area and its price as published, whatever is moved. As a design its engines, on-chip
+    memory, interfaces, stacks and yield decide; what the published area and price have beyond them stays as it is.
+    """
+    chip = system.chip
+    beside = [name for name in TIERS if name != "memory"]
+    made = build(chip, system.fabric, beside, 0.0)
+    package = replace(chip.package, other_area=made.other, margin=made.margin)
+    free = {"die_area": jnp.zeros_like(made.other), "price": jnp.zeros_like(made.other)}
+    return replace(system, chip=replace(chip, package=package, **free))

@@ -23,7 +23,6 @@ from jaxcost.physics.area import Build
 from jaxcost.physics.ops import add
 from jaxcost.physics.tco import power_limit
 from jaxcost.spec.chip import Chip
-from jaxcost.spec.memory import Memory
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import System
 
@@ -66,17 +65,22 @@ class Carbon:
         return self.operation + self.embodied
 
 
-def embodied(chip: Chip, made: Build, beside: Sequence[Memory]) -> Embodied:
-    """Account making one chip and the tiers `beside` its main memory, each with all its capacity."""
+def embodied(chip: Chip, made: Build, beside: Sequence[str]) -> Embodied:
+    """Account making one chip and the tiers beside its main memory, by name, each with all its capacity.
+
+    On-chip memory counts by its area where the area is that of the parts.
+    """
     p = chip.process
     wafer = p.fab_energy * p.fab_grid + p.fab_gases + p.fab_materials
     kept = chip.package.assembly_yield
+    tiers = {name: getattr(chip, name) for name in ("memory", *beside)}
+    made_of = {name: tier.capacity * tier.carbon_per_byte for name, tier in tiers.items()}
+    made_of["memory"] = made_of["memory"] / kept
+    if "sram" in made_of:
+        made_of["sram"] = jnp.where(chip.die_area > 0, made_of["sram"], 0)
     return Embodied(
         dies=made.die_area * wafer / (made.good_share * kept),
-        memory=add(
-            chip.memory.capacity * chip.memory.carbon_per_byte / kept,
-            *(tier.capacity * tier.carbon_per_byte for tier in beside),
-        ),
+        memory=add(*made_of.values()),
         package=chip.package.carbon / kept,
     )
 
