@@ -258,11 +258,20 @@ def test_system_file(tmp_path, path, value, hint):
     assert any(h in text for h in hint.split("|")), text
 
 
-def test_silicon_without_good_dies(tmp_path):
-    silicon = read_yaml(CONFIGS / "silicon" / "n4.yaml")
-    silicon["good_share"] |= {"value": 0, "low": 0}
-    tree = edited(H100, "silicon", written(tmp_path, silicon, "bad.yaml"))
-    refused(catalog.load_chip, written(tmp_path, tree), shows=("bad.yaml", "good_share"))
+@pytest.mark.parametrize(
+    ("kind", "field", "part", "entry", "value"),
+    [
+        ("silicon", "silicon", "n4", "clustering", 0),
+        ("silicon", "silicon", "n4", "wafer_price", "0 USD"),
+        ("packages", "packaging", "cowos-s", "assembly_yield", 0),
+        ("packages", "packaging", "cowos-s", "assembly_yield", 1.2),
+    ],
+)
+def test_dies_and_packages_that_cannot_be(tmp_path, kind, field, part, entry, value):
+    tree = read_yaml(CONFIGS / kind / f"{part}.yaml")
+    tree[entry] = {"value": value, "source": "s", "date": 1, "kind": "paper"}
+    chip = edited(H100, field, written(tmp_path, tree, "bad.yaml"))
+    refused(catalog.load_chip, written(tmp_path, chip), shows=("bad.yaml", entry))
 
 
 @pytest.mark.parametrize("value", [1.2, 0, -0.5, "abc", "0.7 m", float("nan")])

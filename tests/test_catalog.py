@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcost.core.pytree import rows
 from jaxcost.edge import catalog
 from jaxcost.edge.config import read_yaml
 from jaxcost.edge.parts import load_part
@@ -32,11 +33,17 @@ def test_names_are_sorted(kind):
 @pytest.mark.parametrize("name", catalog.names("chips"))
 def test_chip_leaves(name):
     chip = catalog.load_chip(name)
-    values = [float(x) for x in jax.tree.leaves(chip)]
-    assert all(math.isfinite(v) and v >= 0 for v in values)
+    values = {path: float(x) for path, _, x in rows(chip)}
+    assert all(math.isfinite(v) for v in values.values())
+    assert {path for path, v in values.items() if v < 0} <= {"memory.price_trend"}
     positive = [chip.compute, chip.memory.capacity, chip.memory.bandwidth, chip.tdp, chip.die_area]
     positive += [chip.energy_per_flop, chip.energy_per_vector_flop, chip.energy_per_exponential]
-    positive += [chip.on_chip_energy_per_byte, chip.carbon_per_area, chip.memory.energy_per_byte, chip.price]
+    positive += [
+        chip.on_chip_energy_per_byte,
+        chip.process.fab_energy,
+        chip.memory.energy_per_byte,
+        chip.price,
+    ]
     assert all(float(x) > 0 for x in jax.tree.leaves(positive))
     assert float(chip.idle_power) <= float(chip.tdp)
 

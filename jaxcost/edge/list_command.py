@@ -46,9 +46,15 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "hosts": (("price", "Price"), ("power", "Power"), ("carbon", "CO2e")),
     "silicon": (
-        ("carbon_per_area", "CO2e of area"),
-        ("good_share", "Good share"),
         ("wafer_price", "Wafer"),
+        ("defect_density", "Defects"),
+        ("fab_energy", "Fab energy"),
+    ),
+    "packages": (
+        ("base_price", "Substrate"),
+        ("price_per_area", "Interposer"),
+        ("assembly_yield", "Yield"),
+        ("carbon", "CO2e"),
     ),
     "efficiency": (
         ("matmul", "Matmul"),
