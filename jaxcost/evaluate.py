@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.fence import fence, once, opaque_one
 from jaxcost.core.loop import over
-from jaxcost.core.pytree import Scalar, canonical, replace
+from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.physics.area import build
 from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
 from jaxcost.physics.carbon import carbon_per_token, embodied
@@ -41,6 +41,17 @@ from jaxcost.spec.traffic import Traffic
 __all__ = ["design_features", "evaluate"]
 
 T = TypeVar("T")
+
+
+@pytree
+class _Step:
+    """What one step takes of one chip."""
+
+    times: OpTimes = field(doc="operator by operator")
+    energy: Energy = field(doc="joules")
+    flops: Scalar = field("FLOP", "matmul work")
+    heat: Heat = field(doc="temperature, and what it costs")
+    clock: Clock = field(doc="clock under a power cap")
 
 
 def evaluate(
@@ -132,9 +143,7 @@ def _evaluate(
     messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau), one)
     hot, capped = "cooling" in present, "cap" in present
 
-    def run(
-        step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]],
-    ) -> tuple[OpTimes, tuple[Energy, Scalar], Heat, Clock]:
+    def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> _Step:
         *both, sent = step
         load = fence(step_load(model, tuple(both)), one)
         asked = traffic.corpus_read if "corpus_read" in present else 0.0
@@ -150,21 +159,20 @@ def _evaluate(
             times, spent = replace(times, capped=clock.lost), spent.slowed(clock.saved)
         if hot:
             heat = heat_of(chip, *once((spent.dynamic, times.total, timed.hot), one))
-        return replace(times, heat=heat.lost), (spent, matmul_work(table)), heat, clock
+        times = replace(times, heat=heat.lost)
+        return _Step(times=times, energy=spent, flops=matmul_work(table), heat=heat, clock=clock)
 
     nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
     steps = over(run, [(prefill_group, mixed_group, messages[0]), (decode_group, nobody, messages[1])])
-    (prefill, prefill_spent, *prefill_state), (decode, decode_spent, *decode_state) = fence(steps, one)
-    (prefill_heat, prefill_clock), (decode_heat, decode_clock) = prefill_state, decode_state
-    timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
+    prefill, decode = fence(steps, one)
+    timing = Timing(prefill=prefill.times, decode=decode.times, schedule=schedule)
     chip_seconds = schedule.chips / timing.tokens_per_second
     reliability = Reliability(
         stale_tokens=late_share(meetings(model, plan, shards, among), fabric.jitter, fabric.timeout),
         availability=availability(system),
         spares=system.spares / system.chips,
     )
-    (prefill_energy, _), (decode_energy, _) = prefill_spent, decode_spent
-    dynamic, flops = _per_token(prefill_spent, decode_spent, schedule)
+    dynamic, flops = _per_token((prefill.energy, prefill.flops), (decode.energy, decode.flops), schedule)
     energy = replace(
         dynamic,
         idle=chip_seconds * chip.idle_power,
@@ -175,10 +183,10 @@ def _evaluate(
         system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
     )
     power = Power(
-        prefill=chip.idle_power + smooth.safe_div(prefill_energy.dynamic, prefill.total),
-        decode=chip.idle_power + smooth.safe_div(decode_energy.dynamic, decode.total),
-        prefill_clock=prefill_clock.share,
-        decode_clock=decode_clock.share,
+        prefill=chip.idle_power + smooth.safe_div(prefill.energy.dynamic, prefill.times.total),
+        decode=chip.idle_power + smooth.safe_div(decode.energy.dynamic, decode.times.total),
+        prefill_clock=prefill.clock.share,
+        decode_clock=decode.clock.share,
         chips=(energy.total - energy.host) / chip_seconds * schedule.chips,
         hosts=system.host.power * schedule.chips,
         pue=prices.pue,
@@ -199,12 +207,12 @@ def _evaluate(
         tau=tau,
     )
     return Report(
-        prefill=prefill,
-        decode=decode,
+        prefill=prefill.times,
+        decode=decode.times,
         schedule=schedule,
         memory=memory,
         tiers=tiers,
-        thermal=Thermal(prefill=prefill_heat, decode=decode_heat),
+        thermal=Thermal(prefill=prefill.heat, decode=decode.heat),
         energy=energy,
         power=power,
         build=made,
@@ -224,7 +232,7 @@ def _evaluate(
             tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
             **{name: _room(getattr(chip, name), use[name]) for name in beside},
             area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
-            **_chip_margins(chip, fabric, tiers, prefill_heat, decode_heat, hot=hot),
+            **_chip_margins(chip, fabric, tiers, prefill.heat, decode.heat, hot=hot),
         ),
     )
 
