@@ -6,10 +6,17 @@ import json
 import sys
 
 import jax
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from jaxcost.edge import tables
+from jaxcost.edge.intervals_option import (
+    add_intervals_arguments,
+    intervals_document,
+    intervals_tables,
+    read_intervals,
+)
 from jaxcost.edge.request import (
     Request,
     Values,
@@ -39,6 +46,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf"
     )
+    add_intervals_arguments(parser)
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
@@ -51,12 +59,16 @@ def evaluate_command(args: argparse.Namespace) -> int:
         from jaxcost.edge.plots import draw_roofline
 
         draw_roofline(args.plot, f"{request.name} on {args.system}", system, request, values)
+    found = read_intervals(args, request)
     if args.json:
         document = described(args.system, efficiency, request, values)
         document["findings"] = [dataclasses.asdict(finding) for finding in findings]
+        if found:
+            document["intervals"] = intervals_document(found)
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        _print(args.system, efficiency, request, system, values, findings)
+        shown = intervals_tables(found) if found else []
+        _print(args.system, efficiency, request, system, values, findings, shown)
     return 0
 
 
@@ -69,6 +81,7 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
         **({"choice": request.choice} if request.choice else {}),
+        **({"set": {s.path: s.text for s in request.settings}} if request.settings else {}),
         "traffic": _leaves(request.traffic),
         "feasible": not over,
         "exceeded": over,
@@ -93,7 +106,8 @@ def request_line(request: Request) -> str:
     # Several systems may each get a plan of their own.
     chosen_later = request.objective and not request.choice
     laid_out = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    return f"{requests}; {laid_out}; {bits}"
+    settings = "".join(f"; {setting.path} = {setting.text}" for setting in request.settings)
+    return f"{requests}; {laid_out}; {bits}{settings}"
 
 
 def untargeted(request: Request) -> list[str]:
@@ -108,6 +122,7 @@ def _print(
     system: System,
     values: Values,
     findings: list[Finding],
+    intervals: list[RenderableType],
 ) -> None:
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
@@ -124,6 +139,7 @@ def _print(
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         tables.unwrapped(side_by_side),
+        *intervals,
     ]
     if tiered(values):
         parts.append(tier_table(values, system.chip, float(request.prices.lifetime)))

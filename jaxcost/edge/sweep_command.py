@@ -13,6 +13,7 @@ import numpy as np
 from jaxcost.core.pytree import totals
 from jaxcost.core.units import engineering
 from jaxcost.edge.errors import InputError, not_among
+from jaxcost.edge.set_option import add_set_argument, read_settings, set_in_space
 from jaxcost.edge.space_file import leaf_units, read_space
 from jaxcost.edge.tables import plain_table, write
 from jaxcost.explore.planner import OBJECTIVES
@@ -41,6 +42,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, help="designs to show (default 10)")
     parser.add_argument("--plot", type=Path, help="picture of cost against speed: .svg, .png or .pdf")
     parser.add_argument("--save", type=Path, help="every design to a .parquet file")
+    add_set_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -48,6 +50,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     """Run the command."""
     _use_all_cores()
     space, objective, title = read_space(args.space)
+    space = set_in_space(space, read_settings(args.settings))
     objective = args.objective or objective
     if objective not in _UNITS:
         raise not_among(_UNITS, objective, path="--objective")
