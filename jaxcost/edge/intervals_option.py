@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import RenderableType
@@ -14,7 +15,7 @@ from jaxcost.edge.request import Request, build_system, picture_path
 from jaxcost.edge.set_option import with_settings
 from jaxcost.edge.uncertain import intervals_of
 from jaxcost.explore.sensitivity import metric_names
-from jaxcost.explore.uncertainty import Bar, Intervals
+from jaxcost.explore.uncertainty import Intervals
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import System
 
@@ -22,7 +23,6 @@ __all__ = ["add_intervals_arguments", "intervals_document", "intervals_tables", 
 
 WEAKEST = ("usd_per_mtok", "gco2e_per_mtok", "joules_per_token", "tpot")
 _NAMES = {path: name for path, name, _ in tables.HEADLINE}
-_LONGEST_SOURCE = 34
 
 
 def add_intervals_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,23 +99,36 @@ def intervals_tables(found: Intervals) -> list[RenderableType]:
     title = f"Intervals: {found.draws:,} draws of {len(found.constants)} constants, seed {found.seed}"
     columns = ("", "All at mid", "5%", "Median", "95%")
     shown: list[RenderableType] = [tables.unwrapped(tables.plain_table(title, columns, rows))]
-    shown.append(Text(f"Every constraint holds in {found.feasible:.1%} of the draws.\n"))
-    columns = ("Weakest constants", "Low", "Mid", "High", "Result at low", "At high", "Source")
+    shown.append(Text(f"Every constraint holds in {found.feasible:.1%} of the draws."))
+    return [*shown, *_weakest(found)]
+
+
+def _weakest(found: Intervals) -> list[RenderableType]:
+    columns = ("Weakest constants", "Low, mid, high", "Result at low, high", "Source")
     table = tables.plain_table("", columns, ())
-    table.columns[-1].justify = "left"
+    sources: list[str] = []
     for metric in WEAKEST:
+        table.add_row(Text(_NAMES[metric], "bold"), "", "", "")
         bars = found.weakest(metric)
-        table.add_row(Text(_NAMES[metric], "bold"), *[""] * 6)
         if not bars:
-            table.add_row("  no constant moves it", *[""] * 6)
+            table.add_row("  moved by none of them", "", "", "")
         for bar in bars:
-            table.add_row(*_weak_row(bar, found.quantiles[metric].unit))
-    return [*shown, tables.unwrapped(table)]
+            constant, unit = bar.constant, found.quantiles[metric].unit
+            if constant.source not in sources:
+                sources.append(constant.source)
+            mark = Text(f"[{sources.index(constant.source) + 1}]")
+            values = [engineering(value, unit) for value in (bar.at_low, bar.at_high)]
+            table.add_row(f"  {constant.name}", _listed(constant.written), _listed(values), mark)
+    return [tables.unwrapped(table), *(Text(f"[{i}] {text}") for i, text in enumerate(sources, start=1))]
 
 
-def _weak_row(bar: Bar, unit: str) -> tuple[str, ...]:
-    constant = bar.constant
-    effect = (engineering(value, unit).removesuffix(f" {unit}") for value in (bar.at_low, bar.at_high))
-    source = constant.source
-    short = source if len(source) <= _LONGEST_SOURCE else source[: _LONGEST_SOURCE - 1].rstrip() + "…"
-    return (f"  {constant.name}", *constant.written, *effect, short)
+def _listed(quantities: Iterable[str]) -> str:
+    """Join quantities by commas, a unit that all of them share only once."""
+    texts = list(quantities)
+    units = {text.partition(" ")[2] for text in texts}
+    shared = f" {units.pop()}" if len(units) == 1 else ""
+    return (
+        ", ".join(text.removesuffix(shared) for text in texts) + shared
+        if shared.strip()
+        else ", ".join(texts)
+    )

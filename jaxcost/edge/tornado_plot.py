@@ -1,10 +1,12 @@
 """The tornado: what each uncertain constant alone does to one result, the widest on top."""
 
+import math
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxcost.core.units import engineering
@@ -16,12 +18,14 @@ __all__ = ["draw_tornado"]
 
 _LOW, _HIGH, _BAND = "#E69F00", "#0072B2", "#EEEEEE"
 _MOST_BARS = 12
+_LEAST_SHOWN = 0.005  # of the widest: a line could not be told from the one at mid
 _NAMES = {path: name for path, name, _ in HEADLINE}
 
 
 def draw_tornado(path: Path, title: str, metric: str, found: Intervals) -> None:
     """Draw the constants that move a metric, with their lows and highs at the ends of the bars, and save it."""
     bars, interval = found.weakest(metric, _MOST_BARS), found.quantiles[metric]
+    bars = [bar for bar in bars if bar.width > _LEAST_SHOWN * bars[0].width]
     with mpl.rc_context(STYLE):
         height = 2.0 + 0.42 * len(bars)
         figure, axes = plt.subplots(figsize=(10, height), layout="constrained")
@@ -35,17 +39,23 @@ def draw_tornado(path: Path, title: str, metric: str, found: Intervals) -> None:
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.14)
         axes.xaxis.set_major_locator(MaxNLocator(7))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: engineering(x, interval.unit)))
-        axes.set_xlabel(_NAMES.get(metric, metric))
-        handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in (_LOW, _HIGH)]
+        unit, size = _scale(interval.mid, interval.unit)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / size:,.4g}"))
+        axes.set_xlabel(f"{_NAMES.get(metric, metric)}, {unit}")
+        handles = [Patch(color=colour) for colour in (_LOW, _HIGH)]
         drawn = f"5% to 95% of {found.draws:,} draws of all"
         names = ["constant at its low", "at its high", drawn, "all at mid"]
-        # Above the bars, where none of them can be: its row of entries is as wide as the picture.
         figure.legend(
             [*handles, band, line], names, loc="outside lower center", ncols=4, frameon=False, fontsize=9
         )
-        axes.set_title(f"{title}: what each constant alone does", loc="left", fontweight="bold", fontsize=12)
+        figure.suptitle(f"{title}: what each constant alone does", x=0.01, ha="left", fontweight="bold")
         save_figure(figure, path, "--tornado")
+
+
+def _scale(value: float, unit: str) -> tuple[str, float]:
+    """Return the unit with the prefix that suits a value, and how much of the plain unit it is."""
+    digits, _, prefixed = engineering(value, unit).partition(" ")
+    return prefixed, 10.0 ** round(math.log10(value / float(digits.replace(",", ""))))
 
 
 def _draw_bar(axes: Axes, place: int, bar: Bar, mid: float) -> None:

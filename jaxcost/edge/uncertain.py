@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from jaxcost.core.units import number
 from jaxcost.edge.catalog import load_model, load_prices, load_system
 from jaxcost.edge.check import check_plan
 from jaxcost.edge.errors import InputError
@@ -19,6 +20,7 @@ from jaxcost.spec.traffic import Traffic
 __all__ = ["MOST_DRAWS", "intervals", "intervals_of", "uncertain"]
 
 MOST_DRAWS = 10_000_000
+_MOST_DIGITS = 6
 Pair = tuple[System, Prices]
 
 
@@ -59,8 +61,14 @@ def _constant(path: str, found: Found) -> Constant:
     entry = found.entry
     low, high = found.low, found.high
     assert low is not None and high is not None
-    written = (str(entry.low), str(entry.value), str(entry.high))
+    written = (_short(entry.low), _short(entry.value), _short(entry.high))
     return Constant(found.file, path, found.unit, low, found.value, high, entry.kind, entry.source, written)
+
+
+def _short(given: object) -> str:
+    """Write a quantity as it stands in its file; one of many digits to three of them."""
+    digits, _, unit = str(given).partition(" ")
+    return str(given) if len(digits) <= _MOST_DIGITS else f"{number(float(digits))} {unit}".strip()
 
 
 def intervals_of(

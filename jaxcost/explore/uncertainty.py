@@ -62,12 +62,12 @@ class Constant:
     high: float
     kind: str
     source: str
-    written: tuple[str, str, str]  # low, mid and high as they stand in the file
+    written: tuple[str, str, str]  # low, mid and high in the units of the file
 
     @property
     def name(self) -> str:
-        """File and path: `prices/default.yaml: electricity`."""
-        return f"{self.file.removeprefix('configs/')}: {self.path}"
+        """File and path: `prices/default: electricity`."""
+        return f"{self.file.removeprefix('configs/').removesuffix('.yaml')}: {self.path}"
 
 
 @dataclasses.dataclass(frozen=True)
