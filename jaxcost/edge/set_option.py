@@ -97,7 +97,7 @@ def _unknown(path: str, known: list[str]) -> InputError:
         "a path of `jaxcost list leaves`, under " + ", ".join(_ROOTS),
         path="--set",
         given=path,
-        suggestion=min(ends, key=len) if ends else nearest(path, known),
+        suggestion=min(ends, key=lambda p: p.count(".")) if ends else nearest(path, known),
     )
 
 
@@ -142,7 +142,7 @@ def set_in_space(space: Space, settings: Sequence[Setting]) -> Space:
     Raises:
         InputError: a number that the space itself varies.
     """
-    axes = {axis.path for axis in space.axes}
+    axes = {axis.path for axis in space.axes if not axis.relative}  # the others scale what is set
     for setting in settings:
         if _target(setting) in axes:
             raise InputError("a number that is no axis of the space", path="--set", given=setting.path)
