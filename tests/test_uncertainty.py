@@ -74,8 +74,8 @@ def test_an_entry_is_overridden_while_it_is_asked_for_and_no_longer():
         changed = catalog.load_prices()
     assert changed.electricity == 1e-7
     assert {path for _, path in current.found} >= {"electricity", "pue", "carbon"}
-    same = [name for name in ("pue", "lifetime", "grid_carbon") if name != "electricity"]
-    assert all(float(getattr(changed, n)) == pytest.approx(float(getattr(before, n))) for n in same)
+    for name in ("pue", "lifetime", "grid_carbon"):
+        assert getattr(changed, name) == pytest.approx(float(getattr(before, name)))
     again = catalog.load_prices()
     assert jax.tree.map(float, again).electricity == float(before.electricity)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(again))
@@ -87,6 +87,11 @@ def test_a_leaf_that_is_a_product_follows_each_of_its_entries():
         assert catalog.load_chip("h100-sxm").carbon_per_area == pytest.approx(whole * 0.75 / 0.5)
     with reading({key("silicon", "n4", "carbon_per_area"): 15.4}):
         assert catalog.load_chip("h100-sxm").carbon_per_area == pytest.approx(15.4 / 0.75)
+
+
+def test_a_count_is_overridden_too():
+    with reading({key("chips", "h100-sxm", "domain"): 4.0}):
+        assert catalog.load_system(NAME).fabric.domain == 4
 
 
 def entries(data, prefix=""):
@@ -353,3 +358,5 @@ def test_bad_options_are_told(options, told, capsys):
 def test_a_plan_that_does_not_go_with_the_system_is_refused():
     with pytest.raises(InputError, match="at most the 8 chips"):
         intervals(NAME, MODEL, TRAFFIC, Plan(tp=16))
+    with pytest.raises(InputError, match="got 'auto'; expected a Plan"):
+        intervals(NAME, MODEL, TRAFFIC, "auto")  # type: ignore[arg-type]

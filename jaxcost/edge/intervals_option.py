@@ -118,8 +118,9 @@ def _weakest(found: Intervals) -> list[RenderableType]:
                 sources.append(constant.source)
             mark = Text(f"[{sources.index(constant.source) + 1}]")
             values = [engineering(value, unit) for value in (bar.at_low, bar.at_high)]
-            table.add_row(f"  {constant.name}", _listed(constant.written), _listed(values), mark)
-    return [tables.unwrapped(table), *(Text(f"[{i}] {text}") for i, text in enumerate(sources, start=1))]
+            table.add_row(f"  {constant.label}", _listed(constant.written), _listed(values), mark)
+    listed = (Text(f"[{i}] {text}") for i, text in enumerate(sources, start=1))
+    return [tables.unwrapped(table), *listed, Text("")]
 
 
 def _listed(quantities: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ def draw_tornado(path: Path, title: str, metric: str, found: Intervals) -> None:
         for place, bar in enumerate(bars):
             _draw_bar(axes, place, bar, interval.mid)
         line = axes.axvline(interval.mid, color="black", linewidth=1.2, zorder=3)
-        axes.set_yticks(range(len(bars)), [bar.constant.name for bar in bars])
+        axes.set_yticks(range(len(bars)), [bar.constant.label for bar in bars])
         axes.invert_yaxis()
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

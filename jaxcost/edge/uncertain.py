@@ -124,8 +124,10 @@ def intervals(
         seed: of the draws; the same seed gives the same draws.
 
     Raises:
-        InputError: an unknown name, a broken file, a plan that does not go with the model or the system.
+        InputError: an unknown name, a broken file, no Plan or one that does not go with the model or the system.
     """
+    if not isinstance(plan, Plan):
+        raise InputError("a Plan, such as best_plan(...).plan", path="plan", given=plan)
     model = load_model(model) if isinstance(model, str) else model
 
     def load() -> Pair:

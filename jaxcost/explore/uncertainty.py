@@ -69,6 +69,11 @@ class Constant:
         """File and path: `prices/default: electricity`."""
         return f"{self.file.removeprefix('configs/').removesuffix('.yaml')}: {self.path}"
 
+    @property
+    def label(self) -> str:
+        """The name, of a file outside the catalogue without its folders."""
+        return self.name if self.file.startswith("configs/") else self.name.rpartition("/")[2]
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
