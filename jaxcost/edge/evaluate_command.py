@@ -28,6 +28,7 @@ from jaxcost.edge.request import (
     read_request,
     read_system,
 )
+from jaxcost.edge.set_option import described_settings, settings_line
 from jaxcost.edge.tier_tables import finding_table, tier_table, tiered
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.spec.memory import TIERS
@@ -81,7 +82,7 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
         **({"choice": request.choice} if request.choice else {}),
-        **({"set": {s.path: s.text for s in request.settings}} if request.settings else {}),
+        **described_settings(request.settings),
         "traffic": _leaves(request.traffic),
         "feasible": not over,
         "exceeded": over,
@@ -106,8 +107,7 @@ def request_line(request: Request) -> str:
     # Several systems may each get a plan of their own.
     chosen_later = request.objective and not request.choice
     laid_out = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    settings = "".join(f"; {setting.path} = {setting.text}" for setting in request.settings)
-    return f"{requests}; {laid_out}; {bits}{settings}"
+    return f"{requests}; {laid_out}; {bits}{settings_line(request.settings)}"
 
 
 def untargeted(request: Request) -> list[str]:

@@ -19,7 +19,16 @@ from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["Setting", "add_set_argument", "read_settings", "set_in_space", "settable", "with_settings"]
+__all__ = [
+    "Setting",
+    "add_set_argument",
+    "described_settings",
+    "read_settings",
+    "set_in_space",
+    "settable",
+    "settings_line",
+    "with_settings",
+]
 
 T = TypeVar("T")
 
@@ -64,6 +73,16 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
             yield from _leaves(value, f"{path}.")
         else:
             yield path, (f.metadata["unit"], f.metadata["doc"])
+
+
+def described_settings(settings: Sequence[Setting]) -> dict[str, dict[str, str]]:
+    """Put what is set into a mapping for JSON; an empty one where nothing is."""
+    return {"set": {setting.path: setting.text for setting in settings}} if settings else {}
+
+
+def settings_line(settings: Sequence[Setting]) -> str:
+    """Say what is set, to follow other words in a line."""
+    return "".join(f"; {setting.path} = {setting.text}" for setting in settings)
 
 
 def read_settings(texts: Sequence[str]) -> tuple[Setting, ...]:
