@@ -6,11 +6,13 @@ from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
+from jaxcost.edge.uncertain import intervals
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
 from jaxcost.explore.sweep import Sweep, sweep
+from jaxcost.explore.uncertainty import Intervals
 from jaxcost.physics.area import by_parts, stack_price, stack_yield
 from jaxcost.physics.capacity import kv_bytes_per_token
 from jaxcost.physics.shards import parameter_count
@@ -39,6 +41,7 @@ __all__ = [
     "Finding",
     "Host",
     "InputError",
+    "Intervals",
     "Knobs",
     "Link",
     "Memory",
@@ -65,6 +68,7 @@ __all__ = [
     "diagnose",
     "elasticities",
     "evaluate",
+    "intervals",
     "kv_bytes_per_token",
     "list_names",
     "load_chip",

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jaxcost.core.pytree import canonical, replace
+from jaxcost.core.pytree import replace
 from jaxcost.edge.config import read_json, read_yaml
 from jaxcost.edge.errors import InputError, nearest, within
 from jaxcost.edge.parts import (
@@ -27,7 +27,7 @@ from jaxcost.edge.parts import (
     shown,
     title,
 )
-from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.reading import canonical, value_of
 from jaxcost.edge.silicon_files import YEAR, in_shares, with_silicon
 from jaxcost.edge.tier_files import load_memory, with_sections
 from jaxcost.spec.chip import Chip, Compute, Efficiency
@@ -210,7 +210,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
         entry, where = pick(field)
         if entry is None:
             return 1.0
-        return max(parse_quantity(entry.value, "1", file=shown(where), path=f"{field}.value"), 1.0)
+        return max(value_of(entry, "1", where, shown(where), field), 1.0)
 
     own = quantities(part, path) if in_catalogue or looks_like_path(str(name)) else {}
     message = {k: v for k, v in own.items() if k == "background_message"}

@@ -3,8 +3,10 @@
 import argparse
 
 from jaxcost.core.pytree import replace, replace_at
+from jaxcost.edge.catalog import load_system
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.reading import reading
 from jaxcost.edge.silicon_files import YEAR
 from jaxcost.physics.area import by_parts
 from jaxcost.spec.prices import Prices
@@ -58,9 +60,12 @@ def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_costs(system: System, *, power_cap: float, parts: bool) -> System:
-    """Change a system as the options say."""
-    system = by_parts(system) if parts else system
+def with_costs(system: System, name: str, *, power_cap: float, parts: bool) -> System:
+    """Change a system, loaded by its name, as the options say."""
+    if parts:
+        # The margin is what the price has beyond the parts by the best knowledge, whatever a part may cost now.
+        with reading():
+            system = by_parts(system, like=load_system(name))
     return replace_at(system, "chip.power_cap", power_cap) if power_cap > 0 else system
 
 

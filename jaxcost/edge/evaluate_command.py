@@ -6,11 +6,18 @@ import json
 import sys
 
 import jax
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from jaxcost.edge import tables
 from jaxcost.edge.cost_tables import breakdown_tables, package_table, power_table
+from jaxcost.edge.intervals_option import (
+    add_intervals_arguments,
+    intervals_document,
+    intervals_tables,
+    read_intervals,
+)
 from jaxcost.edge.request import (
     Request,
     Values,
@@ -22,6 +29,7 @@ from jaxcost.edge.request import (
     read_request,
     read_system,
 )
+from jaxcost.edge.set_option import described_settings, settings_line
 from jaxcost.edge.tier_tables import finding_table, tier_table, tiered
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.spec.memory import TIERS
@@ -43,6 +51,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf"
     )
+    add_intervals_arguments(parser)
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
@@ -55,12 +64,16 @@ def evaluate_command(args: argparse.Namespace) -> int:
         from jaxcost.edge.plots import draw_roofline
 
         draw_roofline(args.plot, f"{request.name} on {args.system}", system, request, values)
+    found = read_intervals(args, request)
     if args.json:
         document = described(args.system, efficiency, request, values)
         document["findings"] = [dataclasses.asdict(finding) for finding in findings]
+        if found:
+            document["intervals"] = intervals_document(found)
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        _print(args.system, efficiency, request, system, values, findings, costs=args.costs)
+        shown = intervals_tables(found) if found else []
+        _print(args.system, efficiency, request, system, values, findings, shown, costs=args.costs)
     return 0
 
 
@@ -73,6 +86,7 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
         **({"choice": request.choice} if request.choice else {}),
+        **described_settings(request.settings),
         "traffic": _leaves(request.traffic),
         "feasible": not over,
         "exceeded": over,
@@ -97,7 +111,7 @@ def request_line(request: Request) -> str:
     # Several systems may each get a plan of their own.
     chosen_later = request.objective and not request.choice
     laid_out = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    return f"{requests}; {laid_out}; {bits}"
+    return f"{requests}; {laid_out}; {bits}{settings_line(request.settings)}"
 
 
 def untargeted(request: Request) -> list[str]:
@@ -112,6 +126,7 @@ def _print(
     system: System,
     values: Values,
     findings: list[Finding],
+    intervals: list[RenderableType],
     *,
     costs: bool,
 ) -> None:
@@ -130,6 +145,7 @@ def _print(
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         tables.unwrapped(side_by_side),
+        *intervals,
     ]
     if tiered(values):
         parts.append(tier_table(values, system.chip, float(request.prices.lifetime)))

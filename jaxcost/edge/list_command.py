@@ -12,9 +12,11 @@ from jaxcost.edge import catalog, tables
 from jaxcost.edge.config import read_yaml
 from jaxcost.edge.errors import InputError, nearest
 from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.set_option import settable
 
 __all__ = ["add_list_arguments", "list_command"]
 
+_LEAVES = "leaves"
 # The numbers that stand in the overview of a kind: (path, heading).
 _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
     "chips": (
@@ -76,10 +78,10 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     kinds = ", ".join(catalog.KINDS)
-    parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of {kinds}")
-    parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="one of that kind: every number with its source"
-    )
+    help_kind = f"one of {kinds}, or {_LEAVES}: the numbers that --set sets"
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=help_kind)
+    help_name = f"one of that kind: every number with its source; of {_LEAVES}, a text to look for"
+    parser.add_argument("name", nargs="?", metavar="NAME", help=help_name)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -89,9 +91,14 @@ def list_command(args: argparse.Namespace) -> int:
         document: Any = {kind: len(catalog.names(kind)) for kind in catalog.KINDS}
         rows = [(kind, str(count)) for kind, count in document.items()]
         shown = [tables.plain_table("", ("Kind", "Entries"), rows)]
+    elif args.kind == _LEAVES:
+        document = _listed_leaves(args.name or "")
+        rows = [(leaf["path"], leaf["unit"], leaf["meaning"]) for leaf in document]
+        shown = [tables.plain_table("", ("Path", "Unit", "Meaning"), rows, left=3)]
     elif args.kind not in catalog.KINDS:
-        expected = "one of " + ", ".join(catalog.KINDS)
-        near = nearest(args.kind, catalog.KINDS)
+        kinds = (*catalog.KINDS, _LEAVES)
+        expected = "one of " + ", ".join(kinds)
+        near = nearest(args.kind, kinds)
         raise InputError(expected, path="KIND", given=args.kind, suggestion=near)
     elif args.name is None:
         document = [_overview(args.kind, name) for name in catalog.names(args.kind)]
@@ -104,6 +111,18 @@ def list_command(args: argparse.Namespace) -> int:
     else:
         tables.write(*shown)
     return 0
+
+
+def _listed_leaves(text: str) -> list[dict[str, str]]:
+    """List what can be set whose path or meaning holds a text."""
+    found = [
+        {"path": path, "unit": unit, "meaning": meaning}
+        for path, (unit, meaning) in settable().items()
+        if text.lower() in f"{path} {meaning}".lower()
+    ]
+    if not found:
+        raise InputError("a text that stands in a path or its meaning", path=_LEAVES, given=text)
+    return found
 
 
 def _overview(kind: str, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from jaxcost.edge import schema
 from jaxcost.edge.config import read_yaml
 from jaxcost.edge.errors import InputError, nearest
-from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.reading import value_of
 from jaxcost.edge.schema import Entry, check, unit_of
 
 __all__ = [
@@ -136,20 +136,11 @@ def shown(path: Path) -> str:
 
 def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float]:
     """Read every entry of a section in SI units; absent ones are left out."""
-    out = {}
+    out, name = {}, shown(file)
     for field in type(part).model_fields:
         entry, unit = getattr(part, field), unit_of(type(part), field)
         if isinstance(entry, Entry) and unit is not None:
-            file_name, path = shown(file), f"{prefix}{field}"
-            out[field] = parse_quantity(entry.value, unit, file=file_name, path=f"{path}.value")
-            for bound in ("low", "high"):
-                given = getattr(entry, bound)
-                if given is not None:
-                    edge = parse_quantity(given, unit, file=file_name, path=f"{path}.{bound}")
-                    if (edge > out[field]) if bound == "low" else (edge < out[field]):
-                        raise InputError(
-                            "low <= value <= high", file=file_name, path=f"{path}.{bound}", given=str(given)
-                        )
+            out[field] = value_of(entry, unit, file, name, f"{prefix}{field}")
     return out
 
 

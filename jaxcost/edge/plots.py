@@ -27,9 +27,9 @@ from jaxcost.physics.roofline import math_class, math_rate
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 
-__all__ = ["Point", "draw_comparison", "draw_roofline", "roofline_points"]
+__all__ = ["STYLE", "Point", "draw_comparison", "draw_roofline", "roofline_points", "save_figure"]
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -90,7 +90,7 @@ def _operand_bits(name: str, plan: Plan) -> float:
 def draw_roofline(path: Path, title: str, system: System, request: Request, values: Values) -> None:
     """Draw both phases under the roofs of memory and of the engines in use, and save it."""
     points, left_out = roofline_points(system, request, values)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(10, 6.4), layout="constrained")
         lines = _draw_roofs(axes, system, points)
         for phase, (colour, marker) in _PHASES.items():
@@ -112,7 +112,7 @@ def draw_roofline(path: Path, title: str, system: System, request: Request, valu
         bandwidth = float(system.chip.memory.bandwidth) * float(system.chip.efficiency.memory)
         _name_slope(axes, lines[0], f"memory: {engineering(bandwidth, 'B/s')}", points)
         place_labels(figure, axes, _clusters(figure, axes, points), lines)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -232,7 +232,7 @@ def _label(point: Point) -> str:
 def draw_comparison(path: Path, title: str, results: dict[str, Values]) -> None:
     """Draw every total of every system as bars, the infeasible ones hatched and grey."""
     names = list(results)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         rows = math.ceil(len(HEADLINE) / 2)
         height = 1.1 + rows * (0.75 + 0.3 * len(names))
         figure, grid = plt.subplots(rows, 2, figsize=(10, height), layout="constrained", squeeze=False)
@@ -247,7 +247,7 @@ def draw_comparison(path: Path, title: str, results: dict[str, Values]) -> None:
         figure.text(0.01, 1 - 0.36 / height, detail, fontsize=9, va="top")
         if any(exceeded(values) for values in results.values()):
             grid.flat[-1].text(0, 0.5, "Grey and hatched: exceeds a limit", fontsize=9, va="center")
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _bars(axes: Axes, title: str, metric: str, results: dict[str, Values]) -> None:
@@ -268,12 +268,13 @@ def _bars(axes: Axes, title: str, metric: str, results: dict[str, Values]) -> No
     axes.tick_params(axis="y", length=0)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, option: str = "--plot") -> None:
+    """Write a picture, the same bytes each time, and close it; `option` is named where that fails."""
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     try:
         figure.savefig(path, dpi=150, metadata=metadata)
     except OSError as error:
         reason = error.strerror or "error"
-        raise InputError(f"a file that can be written ({reason})", path="--plot", given=str(path)) from None
+        raise InputError(f"a file that can be written ({reason})", path=option, given=str(path)) from None
     finally:
         plt.close(figure)

@@ -84,6 +84,8 @@ _EXAMPLES = {
     "K*m^2/W": "20 K*mm^2/W",
     "1/m^2": "1e4 1/mm^2",
     "bit/s": "2 Gbit/s",
+    "FLOP": "2 GFLOP",
+    "token": "2048 token",
 }
 
 
@@ -146,13 +148,10 @@ def _factor(text: str, unit: str, fail: Any) -> float:
         raise fail(" (a lone b could be a bit or a byte: write bit or B)")
     if re.search(r"(?<![A-Za-z])[kmgtp]B(?![A-Za-z])", text) and not re.search(r"(?<![A-Za-z])kB", text):
         raise fail(" (prefixes above kilo are capitals: GB, TB)")
-    registry = _registry()
     import pint
 
     try:
-        found = registry.parse_units(text.replace("%", "percent"))
-        target = registry.parse_units("" if unit == "1" else unit)
-        return float(registry.Quantity(1.0, found).to(target).magnitude)
+        return _ratio(text.replace("%", "percent"), "" if unit == "1" else unit)
     except pint.DimensionalityError:
         raise fail() from None
     except (pint.PintError, ValueError, TypeError, AttributeError, SyntaxError, AssertionError, KeyError):
@@ -163,3 +162,10 @@ def _factor(text: str, unit: str, fail: Any) -> float:
         ):
             raise fail() from None
         raise
+
+
+@functools.lru_cache(maxsize=4096)
+def _ratio(text: str, unit: str) -> float:
+    registry = _registry()
+    found, target = registry.parse_units(text), registry.parse_units(unit)
+    return float(registry.Quantity(1.0, found).to(target).magnitude)

@@ -16,6 +16,7 @@ from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.formats import FORMATS, read_bits
 from jaxcost.edge.memory_options import add_memory_arguments, read_placement, with_memories
 from jaxcost.edge.quantity import parse_quantity
+from jaxcost.edge.set_option import Setting, add_set_argument, read_settings, with_settings
 from jaxcost.edge.tables import Values
 from jaxcost.evaluate import evaluate
 from jaxcost.explore.planner import DEGREES, OBJECTIVES, best_plan
@@ -31,6 +32,7 @@ __all__ = [
     "Request",
     "Values",
     "add_request_arguments",
+    "build_system",
     "degrees",
     "evaluated",
     "measure",
@@ -93,6 +95,7 @@ class Request:
     near: tuple[str, ...] = ()  # engines near memory, as given
     power_cap: float = 0.0  # W, 0 for that of the system
     by_parts: bool = False  # whether area and price follow from the parts
+    settings: tuple[Setting, ...] = ()  # single numbers, set after all else
     objective: str = ""  # what the degrees are chosen by; none where they are given
     choice: str = ""  # how they were chosen, in a line
 
@@ -173,6 +176,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
         "--efficiency", metavar="NAME", help="ideal, typical or a file: achieved shares of the peaks"
     )
     group.add_argument("--prices", metavar="NAME", help="catalogue name or file: money and carbon")
+    add_set_argument(group)
 
 
 def _add_numbers(group: Any, options: dict[str, str], defaults: Any) -> None:
@@ -185,28 +189,34 @@ def _add_numbers(group: Any, options: dict[str, str], defaults: Any) -> None:
 
 def read_request(args: argparse.Namespace) -> Request:
     """Read the catalogue entries that the options name."""
+    settings = read_settings(args.settings)
     model = catalog.load_model(args.model)
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
+    plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}
+    traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
+    plan = Plan(**{name: getattr(args, name) for name in plan_fields}, placement=read_placement(args))
+    plan = with_settings("plan", plan, settings)
     if args.plan == "auto":
         for degree in DEGREES:
-            if getattr(args, degree) != 1:
-                given = f"{getattr(args, degree):g}"
+            if getattr(plan, degree) != 1:
+                given = f"{getattr(plan, degree):g}"
                 raise InputError(
                     "no degrees beside --plan auto, which chooses them", path=f"--{degree}", given=given
                 )
-    plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}
-    traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
+    traffic = Traffic(**{name: getattr(args, name) for name in traffic_fields})
+    prices = Prices() if args.prices is None else catalog.load_prices(args.prices)
     return Request(
         name=args.model,
-        model=model,
-        traffic=Traffic(**{name: getattr(args, name) for name in traffic_fields}),
-        plan=Plan(**{name: getattr(args, name) for name in plan_fields}, placement=read_placement(args)),
-        prices=with_year(Prices() if args.prices is None else catalog.load_prices(args.prices), args.year),
+        model=with_settings("model", model, settings),
+        traffic=with_settings("traffic", traffic, settings),
+        plan=plan,
+        prices=with_settings("prices", with_year(prices, args.year), settings),
         tiers=tuple(args.tier),
         near=tuple(args.near),
         power_cap=args.power_cap,
         by_parts=args.by_parts,
+        settings=settings,
         objective=args.objective if args.plan == "auto" else "",
     )
 
@@ -217,16 +227,22 @@ def read_system(name: str, efficiency: str | None, request: Request) -> tuple[Sy
     Returns:
         The system, the request with its plan, and one line that says how much of its peaks it is taken to reach.
     """
-    # A price by parts is that of the parts as made; tiers added by hand come on top.
-    system = with_costs(catalog.load_system(name), power_cap=request.power_cap, parts=request.by_parts)
-    system = with_memories(system, request.tiers, request.near)
-    if efficiency is not None:
-        system = replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(efficiency)))
+    system = build_system(name, efficiency, request)
     if request.objective:
         check_traffic(request.traffic, request.model)
         request = _planned(system, request)
     check_plan(system, request.model, request.plan, request.traffic)
     return system, request, describe_efficiency(system.chip.efficiency, efficiency)
+
+
+def build_system(name: str, efficiency: str | None, request: Request) -> System:
+    """Read a system and add what the request changes of it: cap, memories, efficiency, single numbers."""
+    # What parts cost is taken of the chip as it is made; tiers added by hand come on top.
+    system = with_costs(catalog.load_system(name), name, power_cap=request.power_cap, parts=request.by_parts)
+    system = with_memories(system, request.tiers, request.near)
+    if efficiency is not None:
+        system = replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(efficiency)))
+    return with_settings("system", system, request.settings)
 
 
 def _planned(system: System, request: Request) -> Request:

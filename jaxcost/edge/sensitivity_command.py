@@ -13,6 +13,7 @@ from jaxcost.edge import tables
 from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.evaluate_command import request_line
 from jaxcost.edge.request import add_request_arguments, read_number, read_request, read_system
+from jaxcost.edge.set_option import described_settings
 from jaxcost.explore.sensitivity import elasticities, metric_names
 from jaxcost.spec.prices import Knobs
 
@@ -71,6 +72,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
             "metric": args.metric,
             "tau": args.tau,
             "efficiency": efficiency,
+            **described_settings(request.settings),
             "elasticities": listed,
         }
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")

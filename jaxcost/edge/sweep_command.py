@@ -13,6 +13,13 @@ import numpy as np
 from jaxcost.core.pytree import totals
 from jaxcost.core.units import engineering
 from jaxcost.edge.errors import InputError, not_among
+from jaxcost.edge.set_option import (
+    add_set_argument,
+    described_settings,
+    read_settings,
+    set_in_space,
+    settings_line,
+)
 from jaxcost.edge.space_file import leaf_units, read_space
 from jaxcost.edge.tables import plain_table, write
 from jaxcost.explore.planner import OBJECTIVES
@@ -41,6 +48,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=10, help="designs to show (default 10)")
     parser.add_argument("--plot", type=Path, help="picture of cost against speed: .svg, .png or .pdf")
     parser.add_argument("--save", type=Path, help="every design to a .parquet file")
+    add_set_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
 
 
@@ -48,6 +56,8 @@ def sweep_command(args: argparse.Namespace) -> int:
     """Run the command."""
     _use_all_cores()
     space, objective, title = read_space(args.space)
+    settings = read_settings(args.settings)
+    space, title = set_in_space(space, settings), title + settings_line(settings)
     objective = args.objective or objective
     if objective not in _UNITS:
         raise not_among(_UNITS, objective, path="--objective")
@@ -69,7 +79,7 @@ def sweep_command(args: argparse.Namespace) -> int:
         raise InputError("a space with at least one design that holds every constraint", path=args.space)
     slopes = _slopes(design_at(space, jax.numpy.int32(best[0])), objective)
     if args.json:
-        _print_json(result, best, objective, slopes, seconds)
+        _print_json(result, best, objective, slopes, seconds, described_settings(settings))
     else:
         _print_tables(result, best, objective, slopes, seconds, title)
     if args.plot is not None:
@@ -182,7 +192,12 @@ def _short(path: str) -> str:
 
 
 def _print_json(
-    result: Sweep, best: np.ndarray, objective: str, slopes: list[tuple[str, float]], seconds: float
+    result: Sweep,
+    best: np.ndarray,
+    objective: str,
+    slopes: list[tuple[str, float]],
+    seconds: float,
+    settings: dict[str, dict[str, str]],
 ) -> None:
     import json
 
@@ -202,6 +217,7 @@ def _print_json(
                 "seconds": seconds,
                 "feasible": float(result.feasible.mean()),
                 "objective": objective,
+                **settings,
                 "best": designs,
                 "elasticities": dict(slopes),
             },

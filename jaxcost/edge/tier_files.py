@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxcost.core.pytree import canonical, replace
+from jaxcost.core.pytree import replace
 from jaxcost.edge.errors import InputError, not_among, within
 from jaxcost.edge.parts import load_part, positive, quantities, shown
+from jaxcost.edge.reading import canonical
 from jaxcost.edge.silicon_files import trend
 from jaxcost.spec.chip import Chip, Cooling, Stacking
 from jaxcost.spec.memory import TIERS, Memory, NearMemory

@@ -161,15 +161,19 @@ def build(chip: Chip, fabric: Fabric, beside: Sequence[str], since: Scalar) -> B
     )
 
 
-def by_parts(system: System) -> System:
+def by_parts(system: System, like: System | None = None) -> System:
     """Let area and price of a system's chips follow from their parts, which now add up to what was given.
 
     A catalogue's chip has its area and its price as published, whatever is moved. As a design its engines, on-chip
     memory, interfaces, stacks and yield decide; what the published area and price have beyond them stays as it is.
+
+    Args:
+        system: the system.
+        like: the one whose area and price the parts add up to; `system` itself unless told.
     """
-    chip = system.chip
+    base = system if like is None else like
     beside = [name for name in TIERS if name != "memory"]
-    made = build(chip, system.fabric, beside, 0.0)
-    package = replace(chip.package, other_area=made.other, margin=made.margin)
+    made = build(base.chip, base.fabric, beside, 0.0)
+    package = replace(system.chip.package, other_area=made.other, margin=made.margin)
     free = {"die_area": jnp.zeros_like(made.other), "price": jnp.zeros_like(made.other)}
-    return replace(system, chip=replace(chip, package=package, **free))
+    return replace(system, chip=replace(system.chip, package=package, **free))
