@@ -45,9 +45,19 @@ EVERY_UNIT = {
     "kg": ("system.host.carbon", "100 kg", 100),
     "kg/B": ("system.chip.memory.carbon_per_byte", "0.4 kg/GB", 4e-10),
     "kg/J": ("prices.grid_carbon", "481 g/kWh", 0.481 / 3.6e6),
-    "kg/m^2": ("system.chip.carbon_per_area", "2.5 kg/cm^2", 25000),
+    "J/m^2": ("system.chip.process.fab_energy", "2.75 kWh/cm^2", 2.75 * 3.6e6 * 1e4),
+    "USD/m^2": ("system.chip.package.price_per_area", "0.3 USD/mm^2", 3e5),
+    "USD/m^3": ("prices.water", "2 USD/m^3", 2),
+    "USD/s": ("system.chip.rental", "3.6 USD/h", 1e-3),
+    "kg/W": ("prices.building_carbon", "0.6 kg/W", 0.6),
+    "kg/m^2": ("system.chip.process.fab_gases", "0.2 kg/cm^2", 2000),
     "m": ("system.chip.shoreline", "60 mm", 0.06),
+    "m*s/B": ("system.fabric.scale_up.interface_edge", "0.03 mm/(GB/s)", 3e-14),
     "m^2": ("system.chip.die_area", "814 mm^2", 814e-6),
+    "m^2*s/B": ("system.fabric.scale_up.interface_area", "0.04 mm^2/(GB/s)", 4e-17),
+    "m^2*s/FLOP": ("system.chip.package.area_per_flop", "0.4 mm^2/(TFLOP/s)", 4e-19),
+    "m^2/B": ("system.chip.package.area_per_byte", "0.5 mm^2/MB", 5e-13),
+    "m^3/J": ("prices.site_water", "0.5 L/kWh", 0.5e-3 / 3.6e6),
     "s": ("system.fabric.scale_up.latency", "200 ns", 2e-7),
     "token": ("traffic.prompt", "4096", 4096),
 }
@@ -94,6 +104,9 @@ def test_settings_reach_the_leaf_and_no_other():
 def test_a_grid_is_set_by_name():
     prices = with_settings("prices", catalog.load_prices(), read_settings(["prices.grid=norway"]))
     assert float(prices.grid_carbon) == pytest.approx(25e-3 / 3.6e6)
+    sunny = with_settings("prices", prices, read_settings(["prices.grid=california"]))
+    assert float(sunny.grid_swing) > 0 == float(prices.grid_swing)
+    assert float(sunny.grid_peak) == pytest.approx(20 / 24)
 
 
 WRONG = [
@@ -105,7 +118,7 @@ WRONG = [
     ("system.fabric.scale_up.topology=trous", "did you mean 'torus'?"),
     (
         "system.host=5 W",
-        "a number under this branch: price, power, carbon",
+        "a number under this branch: price, network_price, rack_price, power, carbon",
     ),
     ("system.chip=5 W", "more (`jaxcost list leaves system.chip`)"),
     ("system.chip.tdp=500", "a quantity in W, such as '700 W' with its unit"),

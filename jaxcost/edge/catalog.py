@@ -28,7 +28,7 @@ from jaxcost.edge.parts import (
     title,
 )
 from jaxcost.edge.reading import canonical, value_of
-from jaxcost.edge.silicon_files import YEAR, in_shares, with_silicon
+from jaxcost.edge.silicon_files import DAY, in_shares, with_silicon
 from jaxcost.edge.tier_files import load_memory, with_sections
 from jaxcost.spec.chip import Chip, Compute, Efficiency
 from jaxcost.spec.fabric import Fabric, Link, topology_id
@@ -39,6 +39,7 @@ from jaxcost.spec.system import Host, System
 __all__ = [
     "KINDS",
     "configs_root",
+    "grid_leaves",
     "load_chip",
     "load_efficiency",
     "load_memory",
@@ -67,15 +68,20 @@ def load_efficiency(name: str = "ideal") -> Efficiency:
 def load_prices(name: str = "default") -> Prices:
     """Load the economics of a datacenter; its `grid` is a name among grids."""
     part, path = load_part("prices", name)
-    grid, grid_path = load_part("grids", part.grid)
     wanted = ("lifetime", "datacenter_lifetime", "utilization", "pue", "rack_power")
     q = positive(quantities(part, path), wanted, path, "")
     in_shares(q, path, ("load_swing",))
-    daily = quantities(grid, grid_path)
-    in_shares(daily, grid_path, ("swing",))
-    q |= {f"grid_{key}": value for key, value in daily.items()}
-    q |= {key: q[key] * 365.25 / YEAR for key in ("load_peak", "grid_peak") if key in q}
-    return canonical(Prices(**q))
+    if "load_peak" in q:
+        q["load_peak"] /= DAY
+    return canonical(Prices(**q, **grid_leaves(part.grid)))
+
+
+def grid_leaves(name: str) -> dict[str, float]:
+    """Read a region's electricity: the leaves of `Prices` that are the grid's."""
+    part, path = load_part("grids", name)
+    q = {"swing": 0.0, "peak": 0.0} | quantities(part, path)
+    in_shares(q, path, ("swing",))
+    return {"grid_carbon": q["carbon"], "grid_swing": q["swing"], "grid_peak": q["peak"] / DAY}
 
 
 def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:

@@ -68,6 +68,7 @@ _EXAMPLES = {
     "USD/m^2": "0.3 USD/mm^2",
     "USD/m^3": "2 USD/m^3",
     "m^3/J": "0.5 L/kWh",
+    "m^2*s/FLOP": "0.4 mm^2/(TFLOP/s)",
     "m^2/B": "0.5 mm^2/MB",
     "m^2*s/B": "0.04 mm^2/(GB/s)",
     "m*s/B": "0.03 mm/(GB/s)",

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import leaf_fields, replace, replace_at
+from jaxcost.edge.catalog import grid_leaves
 from jaxcost.edge.errors import InputError, nearest, not_among, within
 from jaxcost.edge.formats import FORMATS, read_bits
-from jaxcost.edge.parts import load_part, quantities
+from jaxcost.edge.parts import load_part
 from jaxcost.edge.quantity import parse_quantity
 from jaxcost.explore.space import Space
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
@@ -63,7 +64,9 @@ def add_set_argument(parser: Any) -> None:
 def settable() -> dict[str, tuple[str, str]]:
     """Map every path that can be set to (unit, meaning); the grid is set by its name and has no unit."""
     found = {path: about for root, tree in _ROOTS.items() for path, about in _leaves(tree(), f"{root}.")}
-    return found | {_GRID: ("", "name of a grid (`jaxcost list grids`): sets grid_carbon")}
+    return found | {
+        _GRID: ("", "name of a grid (`jaxcost list grids`): sets grid_carbon, grid_swing and grid_peak")
+    }
 
 
 def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -142,12 +145,11 @@ def _value(path: str, text: str, unit: str) -> float | str:
 def with_settings(root: str, tree: T, settings: Sequence[Setting]) -> T:
     """Set the leaves of one tree, of the name `root`; a leaf of several choices is set in all of them."""
     for setting in settings:
-        head, _, path = _target(setting).partition(".")
+        head, _, path = setting.path.partition(".")
         if head == root:
             value = setting.value
-            if isinstance(value, str):
-                value = quantities(*load_part("grids", value))["carbon"]
-            tree = replace_at(tree, path, _like(tree, path, value))
+            for name, number in (grid_leaves(value) if isinstance(value, str) else {path: value}).items():
+                tree = replace_at(tree, name, _like(tree, name, number))
     return tree
 
 

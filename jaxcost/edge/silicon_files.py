@@ -9,9 +9,10 @@ from jaxcost.edge.parts import load_part, positive, quantities, shown
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.silicon import YIELD_MODELS, Package, Process
 
-__all__ = ["YEAR", "in_shares", "trend", "with_silicon"]
+__all__ = ["DAY", "YEAR", "in_shares", "trend", "with_silicon"]
 
-YEAR = 365.25 * 86400.0  # s
+DAY = 86400.0  # s
+YEAR = 365.25 * DAY
 
 
 def with_silicon(chip: Chip, part: Any, path: Path, *, on_die: bool) -> dict[str, Any]:
