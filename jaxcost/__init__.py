@@ -6,9 +6,11 @@ from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
+from jaxcost.explore.deployment import Service
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
+from jaxcost.explore.service import serve
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
 from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.physics.capacity import kv_bytes_per_token
@@ -45,6 +47,7 @@ __all__ = [
     "Plan",
     "Prices",
     "Report",
+    "Service",
     "Space",
     "Split",
     "Stacking",
@@ -73,6 +76,7 @@ __all__ = [
     "replace",
     "replace_at",
     "rows",
+    "serve",
     "stack",
     "sweep",
 ]
