@@ -143,7 +143,7 @@ def _serve(
 
 def _choose(services: Service, valid: Scalar) -> Scalar:
     """Index of the cheapest service within all margins, then all but power, then of the largest worst margin."""
-    largest = jnp.finfo(services.rate.dtype).max
+    largest = jnp.finfo(jnp.result_type(services.rate)).max
     m = services.margins
     cool = valid & (replace(m, power=jnp.ones_like(m.power)).worst >= -_ROUNDING)
     feasible = cool & (m.power >= -_ROUNDING)
@@ -164,6 +164,7 @@ def _with_plan(
         servers=plan.dp * jnp.where(chunked, parts, 1),
         slots=plan.dp,
         variation=traffic.variation,
+        burst=jnp.where(chunked, 0, 1 / parts) * (1 - alone),
         separate=alone,
         before=alone if pool is None else pool.point.prefill + pool.transfer,
         ttft_target=traffic.ttft_target,

@@ -81,6 +81,9 @@ class Replica:
     servers: Scalar = field("1", "prefills that run side by side: dp, with chunks one a group")
     slots: Scalar = field("1", "requests that fit memory")
     variation: Scalar = field("1", "squared coefficient of variation of a request's work")
+    burst: Scalar = field(
+        "1", "q: servers per group where prefill goes before decoding, 0 where it rides along or stands apart"
+    )
     separate: Scalar = field("1", "1 where prefill has a pool of its own")
     before: Scalar = field("s", "prefill and transfer of a request, where prefill has a pool of its own")
     ttft_target: Scalar = field("s", "longest acceptable time to first token, 0 for none")
@@ -181,25 +184,34 @@ def between(below: Any, above: Any, share: Scalar) -> Any:
 def rate_at(requests: Scalar, point: Point, replica: Replica) -> Scalar:
     """Requests a second at which a request sees x in flight in its group.
 
-        lambda = b / (D(x) + b w),   b = g (x - 1)
+        x - 1 = lambda D(x) / (g (1 - rho)) + q ((1 + rho^2 v) / (1 - rho)^2 - 1),   rho = lambda w
 
-    Little's law, b = lambda W, with W = D + b w: while it decodes, as many others are prefilled as there are. That
-    it sees itself beside the b others is the arrival theorem; for D linear in x this is the exact mean of processor
-    sharing whatever the distribution of work (Kelly 1979), batches of steps apart.
+    By Little's law in the time that prefill leaves to decoding; that a request sees itself beside the others is the
+    arrival theorem. For D linear in x the first term is exact whatever the distribution of work (processor sharing:
+    Kelly 1979), steps apart. The second is there where prefill goes before decoding: all that came during a busy
+    period of prefill begin to decode at once, and the number of these has a variance of (1 + rho^2 v) / (1 - rho)^2
+    times its mean (Borel 1942 for v = 0, from the same recursion for any v). With n = x - 1 and u = g w,
+
+        lambda = 2 n g / (2 (n + q) u + D + sqrt(D^2 + 4 q u D + 4 q u^2 (q + n (1 + v))))
     """
-    others = replica.groups * (requests - 1)
-    return others / (point.decode + point.block + others * point.work)
+    others, q = requests - 1, replica.burst
+    taken = replica.groups * point.work
+    alone = point.decode + point.block
+    more = 4 * q * taken * (alone + taken * (q + others * (1 + replica.variation)))
+    return 2 * others * replica.groups / (2 * (others + q) * taken + alone + jnp.sqrt(alone * alone + more))
 
 
 def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
     """Work out the steady state of a replica.
 
-        TPOT = token / (1 - lambda w),   TTFT = wait for the step under way, for prefill and for a slot + prefill
+        TTFT = wait for the step under way, for prefill and for a slot + prefill
+        TPOT = W / tokens,   W = D + lambda w (W + T)
 
-    Prefill goes before decoding, one request a server at a time: M/G/1 with vacations (Doshi 1986), which adds half
-    a step to the wait where a request is in flight. Slots are servers of all the time between prefill and last
-    token. TPOT is late where a request meets more others than it may, a Poisson number of them, each costing its
-    share of longer steps and its prefill.
+    Prefill goes first come first served, one request a server at a time: M/G/1 with vacations (Doshi 1986), which
+    adds half a step to the wait where a request is in flight. While a request decodes, those are prefilled that
+    come meanwhile, and where prefill goes before decoding also those that came in the time T until its own prefill
+    was done. Slots are servers of all the time between prefill and last token. TPOT is late where a request meets
+    more others than it may, a Poisson number of them, each costing its share of longer steps and its prefill.
 
     Args:
         rate: requests a second.
@@ -208,21 +220,24 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
         replica: what does not change.
     """
     r = replica
-    share = 1 - rate * point.work
-    tpot = point.token / share
-    decoding = (point.decode + point.block) / share
-    others = number_in_system(rate, decoding)
-    residence = decoding + point.prefill
     prefill_wait = queue(rate, point.service, r.servers, r.variation)
+    idle = jnp.exp(-number_in_system(rate, point.decode + point.block))
+    step_wait = (1 - r.separate) * (1 - idle) * point.step / 2
+    before = prefill_wait.mean + step_wait + point.prefill
+    stalls = jnp.where(r.burst > 0, rate * point.work * before, 0)
+    share, tokens = 1 - rate * point.work, point.decode / point.token
+    decoding = (point.decode + point.block + stalls) / share
+    tpot = (point.decode + stalls) / share / tokens
+    met = number_in_system(rate, decoding + jnp.where(r.burst > 0, before, 0))
+    residence = decoding + point.prefill
     slot_wait = queue(rate, residence, r.slots, r.variation)
     prefill_busy = busy_share(rate, point.service, r.servers)
     slots_busy = busy_share(rate, residence, r.slots)
-    step_wait = (r.separate - 1) * jnp.expm1(-others) * point.step / 2
-    ttft = r.before + point.prefill + prefill_wait.mean + step_wait + slot_wait.mean + point.block
+    ttft = r.before + before + slot_wait.mean + point.block
     # A pool leaves half of what its target allows for waiting to the other.
     strict = ttft + r.separate * slot_wait.mean
-    each = slope / r.groups + point.work * point.token / point.decode
-    allowed = others + (r.tpot_target - tpot) / jnp.maximum(each, 1e-12)
+    each = slope / r.groups + point.work / tokens
+    allowed = met + (r.tpot_target - tpot) / jnp.maximum(each, 1e-12)
     tpot_margin = 1 - smooth.safe_div(tpot, r.tpot_target)
     margins = [
         point.memory,
@@ -239,7 +254,7 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
         slot_wait=slot_wait,
         prefill_busy=prefill_busy,
         slots_busy=slots_busy,
-        tpot_met=jnp.where(r.tpot_target > 0, poisson_at_most(allowed - 0.5, others), 1),
+        tpot_met=jnp.where(r.tpot_target > 0, poisson_at_most(allowed - 0.5, met), 1),
         ttft=ttft,
         tpot_margin=tpot_margin,
         worst=jnp.min(jnp.stack(margins), axis=0),
