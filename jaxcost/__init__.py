@@ -6,11 +6,12 @@ from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
+from jaxcost.explore.batch import largest_batch
 from jaxcost.explore.deployment import Service
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
-from jaxcost.explore.service import serve
+from jaxcost.explore.service import best_service, serve
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
 from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.physics.capacity import kv_bytes_per_token
@@ -57,12 +58,14 @@ __all__ = [
     "add_near",
     "add_tier",
     "best_plan",
+    "best_service",
     "canonical",
     "design_at",
     "diagnose",
     "elasticities",
     "evaluate",
     "kv_bytes_per_token",
+    "largest_batch",
     "list_names",
     "load_chip",
     "load_efficiency",

@@ -49,8 +49,10 @@ class ServiceMargins:
     ttft: Scalar = field("1", "mean time to first token against its target, 1 without one")
     tpot: Scalar = field("1", "mean time per output token against its target, 1 without one")
     prefill: Scalar = field("1", "utilisation of prefill")
-    slots: Scalar = field("1", "utilisation of the slots")
-    power: Scalar = field("1", "average power of a chip in its hungrier step against its TDP")
+    slots: Scalar = field("1", "rate against what full slots serve")
+    power: Scalar = field(
+        "1", "average power of a chip in its hungrier step, prefill or decode, against its TDP"
+    )
     hardware: Scalar = field("1", "worst of chips, temperature, shoreline and endurance")
 
     @derived("1")

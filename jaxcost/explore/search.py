@@ -70,7 +70,7 @@ def search(
 
     def round_(state: tuple, item: tuple) -> tuple[tuple, Point]:
         purpose, step = item
-        first, low, below, above, found, sized = state
+        first, low, below, above, found, sized, full = state
         asking = (purpose != _START) & (purpose != _KEEP)
         opens = asking & (step == 0)
         low = jnp.where(opens, 1, low)
@@ -81,7 +81,7 @@ def search(
         first = _choose(purpose == _START, seen, first)
         seen = joined(seen, first)
         mine, asked = fixed
-        mine = replace(mine, slots=mine.groups * found[0])
+        mine = replace(mine, slots=mine.groups * found[0], full=full)
         own_rate = rate_at(requests, seen, mine)
         holds = jnp.where(
             purpose == _MEMORY,
@@ -96,29 +96,30 @@ def search(
         low = jnp.where(up, requests, low)
         below, above = _choose(up, seen, below), _choose(down, seen, above)
         found = jnp.where(asking & (jnp.arange(3) == purpose - 1), low, found)
+        full = jnp.where(purpose == _MEMORY, below.decode + below.block, full)
         most = _largest_rate(low, below, above, mine)
         total = jnp.where(asked > 0, asked, most)
         count = smooth.ceil_div(total, most, 0.0)
         sized = jnp.where(purpose == _TARGETS, jnp.stack([count, total / count]), sized)
-        return (first, low, below, above, found, sized), looked
+        return (first, low, below, above, found, sized, full), looked
 
     like = jax.eval_shape(at, replica.groups, chunked > 0)
     none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
     one = jnp.ones_like(replica.groups)
-    state = (none, one, none, none, jnp.stack([one] * 3), jnp.stack([one] * 2))
-    (*_, found, sized), looks = jax.lax.scan(jax.checkpoint(round_), state, _rounds(one.dtype))
+    state = (none, one, none, none, jnp.stack([one] * 3), jnp.stack([one] * 2), one)
+    (*_, found, sized, _), looks = jax.lax.scan(jax.checkpoint(round_), state, _rounds(one.dtype))
 
     first = jax.tree.map(lambda x: x[0], looks)
     pairs = [joined(jax.tree.map(lambda x, i=i: x[i], looks), first) for i in range(-6, 0)]
     (fits, full), (below, above), (calm, busy) = pairs[:2], pairs[2:4], pairs[4:]
     slope = jax.lax.stop_gradient(fits.memory - full.memory)
     moved = smooth.safe_div(fits.memory - jax.lax.stop_gradient(fits.memory), slope)
-    replica = replace(replica, slots=replica.groups * (found[0] + moved))
+    replica = replace(replica, slots=replica.groups * (found[0] + moved), full=fits.decode + fits.block)
     most = _largest_rate(found[1], below, above, replica)
     rate = jnp.where(rate > 0, rate, most)
     quotient = rate / most
     # At tau = 0 whole, with the gradient of the quotient; the count of the search, lest rounding choose another.
-    whole = sized[0] + quotient - jax.lax.stop_gradient(quotient)
+    whole = sized[0] + (quotient - jax.lax.stop_gradient(quotient))
     replicas = jnp.where(tau > 0, smooth.ceil_div(rate, most, tau), whole)
     own_rate = rate / replicas
     x = crossing(_too_slow, (own_rate, found[2], calm, busy, replica), found[2], found[2] + 1)

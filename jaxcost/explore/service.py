@@ -10,6 +10,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
@@ -29,7 +30,7 @@ from jaxcost.spec.prices import Knobs, Prices
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["serve"]
+__all__ = ["best_service", "serve"]
 
 _ROUNDING = 1e-4  # a margin that is 0 at the largest rate may come out this much below
 _MOST_SERVERS = 10.0  # doublings of the servers without wait that are tried
@@ -73,8 +74,8 @@ def serve(
         model: the language model.
         traffic: prompt and output lengths, rate, variation and targets; `batch` is not used.
         plan: layout of a replica. With a chunk, prefill rides in decode steps; without, it goes before them.
-            "auto" takes, of all plans of the system's chips at 16 bits, the one of least dollars per token within
-            all margins; failing these within all but power; failing these the one of the largest worst margin.
+            "auto" takes the plan of the system's chips that serves at least dollars per token, at 16 bits
+            (`best_service`).
         prefill: system and plan of a pool of its own for prefill; its chunk and the plan's are not used then.
         prices: as for `evaluate`.
         knobs: as for `evaluate`.
@@ -82,13 +83,55 @@ def serve(
     Raises:
         ValueError: a plan that is a string, but not "auto".
     """
-    if isinstance(plan, str) and plan != "auto":
-        raise ValueError(f'plan must be a Plan or "auto", not {plan!r}')
-    rest = Plan() if isinstance(plan, str) else plan
-    arguments = canonical((system, model, traffic, rest, prices or Prices(), knobs or Knobs(), prefill))
-    dtype = jnp.result_type(arguments[0].chips)
-    candidates = jnp.asarray(system_plans(system), dtype) if isinstance(plan, str) else None
-    present = design_features(system, traffic, rest)
+    if isinstance(plan, str):
+        if plan != "auto":
+            raise ValueError(f'plan must be a Plan or "auto", not {plan!r}')
+        return best_service(system, model, traffic, prefill=prefill, prices=prices, knobs=knobs)
+    return _prepared(system, model, traffic, plan, prefill, prices, knobs, None)
+
+
+def best_service(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan | None = None,
+    *,
+    prefill: tuple[System, Plan] | None = None,
+    prices: Prices | None = None,
+    knobs: Knobs | None = None,
+) -> Service:
+    """Serve by the best of all plans of a system's chips: `serve` with "auto", at other precisions too.
+
+    Of the plans that the model can be cut by, that of least dollars per token within all margins; failing these
+    within all but power; failing these the one of the largest worst margin. Where none is valid (`is_valid`), the
+    first is returned and is not to be used.
+
+    Args:
+        system: chips of a replica, all of which its plan uses; a power of two up to 64 where traced.
+        model: the language model.
+        traffic: as for `serve`.
+        plan: everything but the degrees; the defaults of `Plan` when absent.
+        prefill: as for `serve`.
+        prices: as for `evaluate`.
+        knobs: as for `evaluate`.
+    """
+    return _prepared(system, model, traffic, plan or Plan(), prefill, prices, knobs, system_plans(system))
+
+
+def _prepared(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    prefill: tuple[System, Plan] | None,
+    prices: Prices | None,
+    knobs: Knobs | None,
+    candidates: np.ndarray | None,
+) -> Service:
+    arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs(), prefill))
+    if candidates is not None:
+        candidates = jnp.asarray(candidates, jnp.result_type(arguments[0].chips))
+    present = design_features(system, traffic, plan)
     in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1])
     return _serve(*arguments, candidates, present=present, in_pool=in_pool)
 
@@ -163,6 +206,7 @@ def _with_plan(
         groups=plan.dp * parts,
         servers=plan.dp * jnp.where(chunked, parts, 1),
         slots=plan.dp,
+        full=jnp.zeros_like(plan.dp),
         variation=traffic.variation,
         burst=jnp.where(chunked, 0, 1 / parts) * (1 - alone),
         separate=alone,
@@ -260,7 +304,7 @@ def _margins(load: Load, point: Point) -> ServiceMargins:
         ttft=jnp.ones_like(load.ttft),
         tpot=load.tpot_margin,
         prefill=1 - load.prefill_busy,
-        slots=1 - load.slots_busy,
+        slots=load.slots_margin,
         power=point.power,
         hardware=point.hardware,
     )

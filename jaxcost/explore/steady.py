@@ -80,6 +80,7 @@ class Replica:
     groups: Scalar = field("1", "groups that decode side by side: dp x microbatches")
     servers: Scalar = field("1", "prefills that run side by side: dp, with chunks one a group")
     slots: Scalar = field("1", "requests that fit memory")
+    full: Scalar = field("s", "decoding of a request with all slots taken, undisturbed")
     variation: Scalar = field("1", "squared coefficient of variation of a request's work")
     burst: Scalar = field(
         "1", "q: servers per group where prefill goes before decoding, 0 where it rides along or stands apart"
@@ -101,6 +102,7 @@ class Load:
     slot_wait: Wait = field(doc="for room in memory")
     prefill_busy: Scalar = field("1", "utilisation of prefill")
     slots_busy: Scalar = field("1", "utilisation of the slots")
+    slots_margin: Scalar = field("1", "that of slots were all taken, when decoding is slowest, against 1")
     tpot_met: Scalar = field("1", "probability that a request's tokens come in time")
     ttft: Scalar = field("s", "mean time to first token, a pool's wait for prefill left out")
     tpot_margin: Scalar = field("1", "time per output token against its target")
@@ -210,7 +212,8 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
     Prefill goes first come first served, one request a server at a time: M/G/1 with vacations (Doshi 1986), which
     adds half a step to the wait where a request is in flight. While a request decodes, those are prefilled that
     come meanwhile, and where prefill goes before decoding also those that came in the time T until its own prefill
-    was done. Slots are servers of all the time between prefill and last token. TPOT is late where a request meets
+    was done. Slots are servers of all the time between prefill and last token; a request waits for one when all are
+    taken, and it is that load that sets how soon one comes free. TPOT is late where a request meets
     more others than it may, a Poisson number of them, each costing its share of longer steps and its prefill.
 
     Args:
@@ -230,7 +233,8 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
     tpot = (point.decode + stalls) / share / tokens
     met = number_in_system(rate, decoding + jnp.where(r.burst > 0, before, 0))
     residence = decoding + point.prefill
-    slot_wait = queue(rate, residence, r.slots, r.variation)
+    crowded = (r.full + stalls) / share + point.prefill
+    slot_wait = queue(rate, crowded, r.slots, r.variation)
     prefill_busy = busy_share(rate, point.service, r.servers)
     slots_busy = busy_share(rate, residence, r.slots)
     ttft = r.before + before + slot_wait.mean + point.block
@@ -238,11 +242,12 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
     strict = ttft + r.separate * slot_wait.mean
     each = slope / r.groups + point.work / tokens
     allowed = met + (r.tpot_target - tpot) / jnp.maximum(each, 1e-12)
+    slots_margin = 1 - busy_share(rate, crowded, r.slots)
     tpot_margin = 1 - smooth.safe_div(tpot, r.tpot_target)
     margins = [
         point.memory,
         1 - prefill_busy,
-        1 - slots_busy,
+        slots_margin,
         1 - smooth.safe_div(strict, r.ttft_target),
         tpot_margin,
     ]
@@ -256,6 +261,7 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
         slots_busy=slots_busy,
         tpot_met=jnp.where(r.tpot_target > 0, poisson_at_most(allowed - 0.5, met), 1),
         ttft=ttft,
+        slots_margin=slots_margin,
         tpot_margin=tpot_margin,
         worst=jnp.min(jnp.stack(margins), axis=0),
     )
