@@ -7,6 +7,7 @@ import math
 import sys
 
 import jax
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -199,8 +200,7 @@ def _print(
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
         listed("Deployment", _HEADLINE),
-        listed("First token", _FIRST),
-        listed("A replica", _LOAD),
+        Group(listed("First token", _FIRST), listed("A replica", _LOAD)),
         tables.unwrapped(tables.plain_table("Margins", ("", "", ""), margins)),
     )
     traffic = request.traffic

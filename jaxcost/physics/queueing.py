@@ -51,7 +51,7 @@ def queue(rate: Scalar, service: Scalar, servers: Scalar = 1.0, variation: Scala
         P(wait) = rho^(sqrt(2 (c + 1)) - 1),   delay = S (1 + v) / 2 / (c (1 - rho)),   W = P(wait) x delay
 
     With one server W is exact: rho S (1 + v) / 2 / (1 - rho) (Pollaczek-Khinchine); with more it is the formula of
-    Allen (1990) and Cunneen with M/M/c after Sakasegawa (1977), where the delay is exact and P(wait) within 0.03 of
+    Allen (1990) and Cunneen with M/M/c after Sakasegawa (1977), where the delay is exact and P(wait) within 0.052 of
     Erlang's C. From rho = 0.9999 on 1 / (1 - rho) goes on along its tangent, and P(wait) stays at 1.
 
     Args:
