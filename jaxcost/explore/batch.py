@@ -86,7 +86,7 @@ def _largest_batch(
 
     steps = np.asarray([2**k for k in reversed(range(DOUBLINGS + 1))] + [0, 0], float)
     sides = np.asarray([0] * (DOUBLINGS + 1) + [0, 1], float)
-    rounds = (jnp.asarray(steps, unit.dtype), jnp.asarray(sides, unit.dtype))
+    rounds = (jnp.asarray(steps, jnp.result_type(unit)), jnp.asarray(sides, jnp.result_type(unit)))
     largest, slacks = jax.lax.scan(jax.checkpoint(round_), jax.lax.stop_gradient(unit) - 1, rounds)
     whole = jnp.where(largest < unit, 0, largest)
     units = jax.lax.stop_gradient(jnp.maximum(jnp.floor(largest / unit), 1))

@@ -129,11 +129,11 @@ def _prepared(
     candidates: np.ndarray | None,
 ) -> Service:
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs(), prefill))
-    if candidates is not None:
-        candidates = jnp.asarray(candidates, jnp.result_type(arguments[0].chips))
+    dtype = jnp.result_type(arguments[0].chips)
+    degrees = None if candidates is None else jnp.asarray(candidates, dtype)
     present = design_features(system, traffic, plan)
     in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1])
-    return _serve(*arguments, candidates, present=present, in_pool=in_pool)
+    return _serve(*arguments, degrees, present=present, in_pool=in_pool)
 
 
 @functools.partial(jax.jit, static_argnames=("present", "in_pool"))
