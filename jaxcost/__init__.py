@@ -7,9 +7,12 @@ from jaxcost.edge.errors import InputError
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
 from jaxcost.edge.uncertain import intervals
+from jaxcost.explore.batch import largest_batch
+from jaxcost.explore.deployment import Service
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
+from jaxcost.explore.service import best_service, serve
 from jaxcost.explore.space import Axis, Design, Space, design_at, stack
 from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.explore.uncertainty import Intervals
@@ -53,6 +56,7 @@ __all__ = [
     "Prices",
     "Process",
     "Report",
+    "Service",
     "Space",
     "Split",
     "Stacking",
@@ -62,6 +66,7 @@ __all__ = [
     "add_near",
     "add_tier",
     "best_plan",
+    "best_service",
     "by_parts",
     "canonical",
     "design_at",
@@ -70,6 +75,7 @@ __all__ = [
     "evaluate",
     "intervals",
     "kv_bytes_per_token",
+    "largest_batch",
     "list_names",
     "load_chip",
     "load_efficiency",
@@ -83,6 +89,7 @@ __all__ = [
     "replace",
     "replace_at",
     "rows",
+    "serve",
     "stack",
     "stack_price",
     "stack_yield",

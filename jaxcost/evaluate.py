@@ -28,7 +28,7 @@ from jaxcost.physics.tco import cost_per_token, metered_energy, power_limit, wat
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
 from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
 from jaxcost.physics.wear import standby_power
-from jaxcost.report import Margins, Power, Report, Schedule, Thermal, Timing
+from jaxcost.report import Margins, Power, Report, Schedule, Shares, Thermal, Timing
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.memory import TIERS, Memory
@@ -223,6 +223,7 @@ def _evaluate(
         water=water_per_token(prices, metered),
         flops=flops,
         battery_share=smooth.safe_div(energy.total * traffic.output, system.battery),
+        split=_prefill_shares(timing, prefill.energy.dynamic, decode.energy.dynamic),
         reliability=reliability,
         margins=Margins(
             memory=1 - use["memory"] / chip.memory.capacity,
@@ -339,6 +340,7 @@ def _steps(
     pipeline = (parts + plan.pp - 1) * balance
     schedule = Schedule(
         requests=traffic.batch,
+        prompt=traffic.prompt,
         output=traffic.output,
         tokens_per_step=tokens_per_step,
         decode_steps=jnp.where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
@@ -360,3 +362,16 @@ def _per_token(prefill: T, decode: T, s: Schedule) -> T:
     decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
     each = s.passes * s.chips / (s.requests * s.output)
     return jax.tree.map(lambda a, b: (prefill_runs * a + decode_runs * b) * each, prefill, decode)
+
+
+def _prefill_shares(timing: Timing, prefill: Scalar, decode: Scalar) -> Shares:
+    """Share of a batch's time and dynamic energy, given those of a step, that goes to prefill."""
+    s = timing.schedule
+    mixed, separate = s.decode_steps * s.mixed_share, jnp.where(s.separate_prefill > 0, 1, 0)
+    more = timing.prefill.total - timing.decode.total
+    seconds = s.separate_prefill * timing.prefill.total + s.interval * mixed * more
+    spent = separate * prefill + mixed * (prefill - decode)
+    decoded = s.decode_steps * (s.mixed_share + s.pure_share) + s.block_runs / s.interval
+    return Shares(
+        seconds=seconds / timing.batch_seconds, energy=smooth.safe_div(spent, spent + decoded * decode)
+    )

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
 from jaxcost.physics.area import Build
 from jaxcost.physics.capacity import MemoryUse
@@ -13,7 +14,7 @@ from jaxcost.physics.roofline import OpTimes
 from jaxcost.physics.tco import Cost, Water
 from jaxcost.physics.thermal import Heat
 
-__all__ = ["Margins", "Power", "Report", "Schedule", "Thermal", "Timing"]
+__all__ = ["Margins", "Power", "Report", "Schedule", "Shares", "Thermal", "Timing"]
 
 
 @pytree
@@ -25,6 +26,7 @@ class Schedule:
     """
 
     requests: Scalar = field("1", "requests in the batch")
+    prompt: Scalar = field("token", "prompt tokens of a request, cached or not")
     output: Scalar = field("token", "tokens generated per request")
     tokens_per_step: Scalar = field("token", "tokens a sequence gains per decode step")
     decode_steps: Scalar = field("1", "decode steps of one request, fractions included")
@@ -68,6 +70,14 @@ class Margins:
         """The smallest of them."""
         named = [jnp.asarray(getattr(self, f.name)) for f in leaf_fields(Margins)]
         return jnp.min(jnp.stack(jnp.broadcast_arrays(*named)), axis=0)
+
+
+@pytree
+class Shares:
+    """What prefill takes of a batch. Of a mixed step that is what it takes beyond a decode step."""
+
+    seconds: Scalar = field("1", "share of the system's time")
+    energy: Scalar = field("1", "share of the dynamic energy")
 
 
 @pytree
@@ -164,6 +174,7 @@ class Report(Timing):
     water: Water = field(doc="water per million output tokens")
     flops: Scalar = field("FLOP/token", "matmul work of all chips")
     battery_share: Scalar = field("1", "share of the battery that a request takes, 0 where there is none")
+    split: Shares = field(doc="what prefill takes")
     reliability: Reliability = field(doc="late ranks, failing chips, spares")
     margins: Margins = field(doc="slack of every constraint")
 
@@ -191,3 +202,58 @@ class Report(Timing):
     def carbon_intensity(self) -> Scalar:
         """Compute carbon intensity: CO2e of 10^18 FLOPs that are used, as Google defines it (arXiv:2502.01671)."""
         return self.gco2e_per_mtok * 1e12 / self.flops
+
+    @derived("USD")
+    def usd_per_query(self) -> Scalar:
+        """Cost of a request: prompt x input cost + output x output cost."""
+        return self.usd.total * self.schedule.output / 1e6
+
+    @derived("g")
+    def gco2e_per_query(self) -> Scalar:
+        """CO2e of a request, split into input and output likewise."""
+        return self.carbon.total * self.schedule.output / 1e6
+
+    @derived("J")
+    def joules_per_query(self) -> Scalar:
+        """Energy of a request, split into input and output likewise."""
+        return self.energy.total * self.schedule.output
+
+    @derived("USD/Mtok")
+    def usd_per_input_mtok(self) -> Scalar:
+        """Cost of prefill per million prompt tokens: hardware by time, electricity and water by energy."""
+        return self._input(self.usd.total, self.usd.metered) * self._outputs_per_input
+
+    @derived("USD/Mtok")
+    def usd_per_output_mtok(self) -> Scalar:
+        """Cost of decode per million output tokens."""
+        return self.usd.total - self._input(self.usd.total, self.usd.metered)
+
+    @derived("g/Mtok")
+    def gco2e_per_input_mtok(self) -> Scalar:
+        """CO2e of prefill per million prompt tokens: manufacture by time, operation by energy."""
+        return self._input(self.carbon.total, self.carbon.operation) * self._outputs_per_input
+
+    @derived("g/Mtok")
+    def gco2e_per_output_mtok(self) -> Scalar:
+        """CO2e of decode per million output tokens."""
+        return self.carbon.total - self._input(self.carbon.total, self.carbon.operation)
+
+    @derived("J/token")
+    def joules_per_input_token(self) -> Scalar:
+        """Energy of prefill per prompt token: dynamic by work, idle and hosts by time."""
+        return self._input(self.energy.total, self.energy.total) * self._outputs_per_input
+
+    @derived("J/token")
+    def joules_per_output_token(self) -> Scalar:
+        """Energy of decode per output token."""
+        return self.energy.total - self._input(self.energy.total, self.energy.total)
+
+    def _input(self, total: Scalar, powered: Scalar) -> Scalar:
+        """Share out what prefill causes of a total, `powered` of it in proportion to energy, the rest to time."""
+        e, share = self.energy, self.split
+        joules = share.energy * e.dynamic + share.seconds * (e.idle + e.host)
+        return share.seconds * (total - powered) + powered * smooth.safe_div(joules, e.total)
+
+    @property
+    def _outputs_per_input(self) -> Scalar:
+        return self.schedule.output / self.schedule.prompt

@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "evaluate": "one model on one system: time, memory, energy, cost, carbon, operator by operator",
     "compare": "one model on several systems, side by side",
+    "serve": "what serving a rate of requests within targets takes: replicas, latencies, cost of a token",
     "sweep": "many designs from a space file",
     "sensitivity": "how much a result moves with each number of the hardware",
     "list": "what the catalogue holds, with the source of every number",

@@ -33,6 +33,8 @@ __all__ = [
     "divisors",
     "evaluate",
     "is_valid",
+    "system_plans",
+    "with_degrees",
 ]
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
@@ -84,6 +86,14 @@ def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
                     found += [(tp, pp, cp, dp, ep) for ep in divisors(tp * dp)]
     plain = sorted(found, key=lambda p: (p[1], p[2], p[3], p[4], p[0]))
     return np.asarray(plain, np.float64)
+
+
+def system_plans(system: System) -> np.ndarray:
+    """List the degrees of the plans of a system's chips, as `candidate_plans`; of up to 64 where they are traced."""
+    try:
+        return candidate_plans(max(round(float(system.chips)), 1))
+    except jax.errors.ConcretizationTypeError:
+        return candidate_plans(_TRACED_CHIPS, whole=False)
 
 
 def divisors(n: int) -> list[int]:
@@ -151,13 +161,9 @@ def best_plan(
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"no objective {objective!r} for a plan; there are {', '.join(OBJECTIVES)}")
-    try:
-        candidates = candidate_plans(max(round(float(system.chips)), 1))
-    except jax.errors.ConcretizationTypeError:
-        candidates = candidate_plans(_TRACED_CHIPS, whole=False)
     plan = plan or Plan()
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
-    candidates = jnp.asarray(candidates, jnp.result_type(arguments[0].chips))
+    candidates = jnp.asarray(system_plans(system), jnp.result_type(arguments[0].chips))
     return _best_plan(*arguments, candidates, objective, design_features(system, traffic, plan))
 
 
@@ -178,7 +184,7 @@ def _best_plan(
 
     def judge(degrees: jax.Array) -> tuple[Scalar, Scalar, Scalar, Scalar]:
         s, m, t, rest, p, k = fixed
-        candidate = _with_degrees(rest, degrees)
+        candidate = with_degrees(rest, degrees)
         report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, present=present)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
         margins = report.margins
@@ -193,19 +199,20 @@ def _best_plan(
     first = jnp.argmin(score)
     others = jnp.where(jnp.arange(score.shape[0]) == first, largest, score)
     second = jnp.where(jnp.min(others) < largest, jnp.argmin(others), first)
-    chosen = _with_degrees(plan, candidates[first])
+    chosen = with_degrees(plan, candidates[first])
     count = lambda x: jnp.sum(x).astype(candidates.dtype)  # noqa: E731
     return Choice(
         plan=chosen,
         report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, present=present),
-        runner_up=_with_degrees(plan, candidates[second]),
+        runner_up=with_degrees(plan, candidates[second]),
         gap=jnp.where(count(feasible) > 1, (value[second] - value[first]) / jnp.abs(value[first]), 0),
         feasible=count(feasible),
         valid=count(valid),
     )
 
 
-def _with_degrees(plan: Plan, degrees: jax.Array) -> Plan:
+def with_degrees(plan: Plan, degrees: jax.Array) -> Plan:
+    """Copy a plan with its degrees changed to a row of `candidate_plans`."""
     return replace(plan, **dict(zip(DEGREES, degrees, strict=True)))
 
 

@@ -46,7 +46,12 @@ class Cost:
     def total(self) -> Scalar:
         """All of it."""
         surroundings = self.hosts + self.network + self.racks + self.maintenance
-        return self.chips + surroundings + self.datacenter + self.interest + self.electricity + self.water
+        return self.chips + surroundings + self.datacenter + self.interest + self.metered
+
+    @property
+    def metered(self) -> Scalar:
+        """What goes by the meter, in proportion to energy."""
+        return self.electricity + self.water
 
 
 @pytree

@@ -9,6 +9,8 @@ __all__ = ["Traffic"]
 class Traffic:
     """Requests of one shape, `batch` of them in flight over the whole system.
 
+    `rate` and `variation` are what `serve` asks of: how often requests come, and how unequal they are about that
+    shape when they wait for each other.
     A context is `prompt + retrieved + encoder_tokens` long when decoding begins and grows by `output`.
     """
 
@@ -26,6 +28,13 @@ class Traffic:
     )
     weight_updates: Scalar = field(
         "1/s", "times a second that all weights and the corpus are written anew", default=0.0
+    )
+    rate: Scalar = field(
+        "1/s", "requests a second offered to the whole deployment, at random times; 0 for none", default=0.0
+    )
+    # Prompts of recorded production traffic: 0.7 (Azure 2023, conversations) to 1.7 (Mooncake 2024).
+    variation: Scalar = field(
+        "1", "squared coefficient of variation of a request's work, 0 for equal requests", default=1.0
     )
     ttft_target: Scalar = field("s", "longest acceptable time to first token, 0 for none", default=0.0)
     tpot_target: Scalar = field("s", "longest acceptable time per output token, 0 for none", default=0.0)
