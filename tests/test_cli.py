@@ -529,3 +529,18 @@ def test_elasticities_refuse_what_is_no_total():
     assert {"tpot", "ttft", "joules_per_token"} <= set(metric_names())
     with pytest.raises(ValueError, match="no total 'speed'"):
         elasticities("speed", None, None, None, None)
+
+
+def test_what_is_compiled_is_kept(monkeypatch, tmp_path):
+    """A command keeps it in the user's cache, unless told where."""
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        assert main(["list", "grids", "--json"]) == 0
+        assert jax.config.jax_compilation_cache_dir.startswith(str(tmp_path / "jaxcost"))
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
+        assert main(["list", "grids", "--json"]) == 0
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -7,6 +7,7 @@ A command's module, `jaxcost/edge/<command>_command.py`, has `add_<command>_argu
 import argparse
 import importlib
 import os
+import platform
 import re
 import sys
 from collections.abc import Sequence
@@ -90,9 +91,21 @@ def _run(given: list[str]) -> int:
     module = importlib.import_module(f"jaxcost.edge.{name}_command")
     command = _Parser(prog=f"jaxcost {name}", description=_sentence(COMMANDS[name]), allow_abbrev=False)
     getattr(module, f"add_{name}_arguments")(command)
-    status = getattr(module, f"{name}_command")(command.parse_args(given[1:]))
+    args = command.parse_args(given[1:])
+    _keep_compiled()
+    status = getattr(module, f"{name}_command")(args)
     sys.stdout.flush()
     return status
+
+
+def _keep_compiled() -> None:
+    """Keep what is compiled for the next command, where `JAX_COMPILATION_CACHE_DIR` says or in the user's cache."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        # By machine, for processors that share a home may differ.
+        jax.config.update("jax_compilation_cache_dir", os.path.join(caches, "jaxcost", platform.node()))
 
 
 def _overview() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from rich.table import Table
 from jaxcost.core.units import engineering
 from jaxcost.edge.tables import Values, plain_table, unwrapped
 
-__all__ = ["breakdown_tables", "package_table", "power_table"]
+__all__ = ["breakdown_tables", "package_table", "power_table", "token_table"]
 
 _ENERGY = {
     "precision.bits_32": "matmul, 32 bits",
@@ -53,6 +53,7 @@ _CARBON = {
     "hosts": "servers",
     "building": "building",
 }
+_UNITS = {"usd": "USD", "gco2e": "g", "joules": "J"}
 
 
 def breakdown_tables(values: Values) -> Table:
@@ -79,6 +80,23 @@ def _parts(values: Values, title: str, branch: str, names: dict[str, str]) -> Ta
     ]
     rows.append(("all", engineering(total, unit.split("/")[0]), ""))
     return unwrapped(plain_table(title, ("", "", ""), rows))
+
+
+def token_table(values: Values) -> Table:
+    """Show what input, output and a request cost in dollars, CO2e and energy."""
+    at = lambda path: values[path][1]  # noqa: E731
+    rows = [
+        (
+            name,
+            engineering(at(f"usd_per_{kind}_mtok"), "USD"),
+            engineering(at(f"gco2e_per_{kind}_mtok"), "g"),
+            engineering(1e6 * at(f"joules_per_{kind}_token"), "J"),
+        )
+        for kind, name in (("input", "a million input tokens"), ("output", "a million output tokens"))
+    ]
+    each = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
+    rows.append(("a request", *each))
+    return unwrapped(plain_table("Input and output apart", ("", "Cost", "CO2e", "Energy"), rows))
 
 
 def power_table(values: Values) -> Table:

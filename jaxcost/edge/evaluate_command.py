@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcost.edge import tables
-from jaxcost.edge.cost_tables import breakdown_tables, package_table, power_table
+from jaxcost.edge.cost_tables import breakdown_tables, package_table, power_table, token_table
 from jaxcost.edge.intervals_option import (
     add_intervals_arguments,
     intervals_document,
@@ -154,7 +154,7 @@ def _print(
     if costs:
         beside = Table.grid(padding=(0, 2))
         beside.add_row(power_table(values), package_table(values))
-        parts += [breakdown_tables(values), tables.unwrapped(beside)]
+        parts += [breakdown_tables(values), token_table(values), tables.unwrapped(beside)]
     titles = (
         {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
     )
