@@ -222,6 +222,14 @@ def test_power_cap():
     assert capped(400.0, chip__voltage_slope=0.0).ttft > capped(400.0).ttft
 
 
+def test_a_cap_and_a_die_too_large_are_told():
+    system = jc.replace_at(jc.load_system("h100-sxm-x8"), "chip.power_cap", 350.0)
+    system = jc.replace_at(system, "chip.die_area", 900 * MM2)
+    found = {f.knob: f.what for f in jc.diagnose(system, LLAMA, evaluated(system))}
+    assert "of the clock" in found["system.chip.power_cap"]
+    assert "1.05 times the area of the reticle" in found["system.chip.package.dies"]
+
+
 def test_power_cap_has_a_gradient():
     system = jc.canonical(jc.replace_at(jc.load_system("h100-sxm-x8"), "chip.power_cap", 400.0), np.float64)
     others = jc.canonical((LLAMA, TRAFFIC, PLAN), np.float64)

@@ -37,7 +37,8 @@ def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
     """Name the failures and losses that a report shows, the largest first.
 
     Decode stalls since a prefetch window is too short, reads that wait for a routing decision, ordinary accesses
-    that wait for engines in memory, heat, late ranks, tiers too small or worn out early, edge and power exceeded.
+    that wait for engines in memory, heat, a power cap, late ranks, tiers too small or worn out early; edge, reticle and
+    power exceeded.
 
     Args:
         system: the system that was evaluated.
@@ -49,6 +50,7 @@ def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
         *_waits(system, model, report),
         *_stalls(system, report.decode),
         *_heat(report),
+        *_slowed(report),
         *_late(report),
         *_full(report),
         *_worn(report),
@@ -137,6 +139,17 @@ def _heat(report: Report) -> list[Finding]:
     return found
 
 
+def _slowed(report: Report) -> list[Finding]:
+    found = []
+    for phase in ("prefill", "decode"):
+        share = float(getattr(report, phase).capped) / float(getattr(report, phase).total)
+        if share > _WORTH_SAYING:
+            clock = float(getattr(report.power, f"{phase}_clock"))
+            what = f"{phase} takes {share:.0%} of its time to keep the power cap, at {clock:.0%} of the clock"
+            found.append(Finding(what, "system.chip.power_cap", share))
+    return found
+
+
 def _late(report: Report) -> list[Finding]:
     stale = float(report.reliability.stale_tokens)
     if stale < _WORTH_SAYING / 10:
@@ -172,7 +185,8 @@ def _worn(report: Report) -> list[Finding]:
 def _limits(report: Report) -> list[Finding]:
     words = {
         "power": ("the chip draws {:.2f} times its power", "system.chip.tdp"),
-        "shoreline": ("memory stacks take {:.2f} times the edge of the die", "system.chip.shoreline"),
+        "shoreline": ("stacks and links take {:.2f} times the edge of the die", "system.chip.shoreline"),
+        "area": ("a die has {:.2f} times the area of the reticle", "system.chip.package.dies"),
     }
     return [
         Finding(text.format(1 - margin), knob, -margin)

@@ -1,0 +1,73 @@
+"""`jaxcost evaluate --costs --power-cap --by-parts --year`: what is printed, and what is refused."""
+
+import json
+
+import pytest
+
+from jaxcost.edge.cli import main
+
+DESIGN = [
+    "evaluate",
+    "--model",
+    "llama-3.1-8b",
+    "--system",
+    "h100-sxm",
+    "--batch",
+    "32",
+    "--weight-bits",
+    "8",
+]
+
+
+def run(capsys, *argv):
+    status = main([*DESIGN, *argv])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def results(capsys, *argv):
+    status, out, _ = run(capsys, *argv, "--json")
+    assert status == 0
+    return {path: entry["value"] for path, entry in json.loads(out)["results"].items()}
+
+
+def test_what_it_goes_to(capsys):
+    status, out, err = run(capsys, "--costs")
+    assert (status, err) == (0, "")
+    for said in ("Energy a token", "vendor's margin", "a million input tokens", "yield 73%", "at the meter"):
+        assert said in out
+    assert max(map(len, out.splitlines())) <= 110
+    assert "Energy a token" not in run(capsys)[1]
+
+
+def test_a_cap(capsys):
+    status, out, _ = run(capsys, "--costs", "--power-cap", "300W")
+    assert status == 0 and "(clock at " in out and "to keep the power cap" in out
+    capped, free = results(capsys, "--power-cap", "0.3 kW"), results(capsys)
+    assert capped["power.prefill"] == pytest.approx(300, rel=1e-3)
+    assert capped["ttft"] > free["ttft"] and capped["joules_per_token"] < free["joules_per_token"]
+
+
+def test_parts_and_year(capsys):
+    free, parts = results(capsys), results(capsys, "--by-parts")
+    assert parts["usd_per_mtok"] == pytest.approx(free["usd_per_mtok"], rel=1e-4)
+    cheaper = results(capsys, "--by-parts", "--set", "system.chip.memory.capacity=40 GB")
+    assert cheaper["build.price"] < parts["build.price"] - 400
+    early = results(capsys, "--by-parts", "--year", "2023")
+    assert early["build.memory"] == pytest.approx(parts["build.memory"] / 1.35, rel=0.02)
+    assert results(capsys, "--set", "system.chip.memory.capacity=40 GB")["build.price"] == free["build.price"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--power-cap", "5 J"], "a quantity in W"),
+        (["--power-cap", "300"], "with its unit"),
+        (["--year", "1900"], "a year from 2015 to 2040"),
+        (["--year", "soon"], "a year from 2015 to 2040"),
+        (["--by-part"], "did you mean '--by-parts'?"),
+    ],
+)
+def test_refused(capsys, argv, said):
+    status, out, err = run(capsys, *argv)
+    assert (status, out) == (2, "") and said in err and err.count("\n") == 1
