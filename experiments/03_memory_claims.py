@@ -885,7 +885,8 @@ def pim_ai_ratio(batch: float, *, behind: bool = False, changed: str = "", facto
     gpus = jc.load_system("dgx-h100")
     gpus = jc.replace_at(gpus, "chip.price", gpus.chip.price * x["price of a GPU"])
     gpus = jc.replace_at(gpus, "chip.efficiency.memory", x["bandwidth that GPUs reach"])
-    model, prices = jc.load_model("llama-2-70b"), jc.Prices(lifetime=x["lifetime"])
+    # Three years' purchase and upkeep, as its authors count: without a cost of capital.
+    model, prices = jc.load_model("llama-2-70b"), jc.Prices(lifetime=x["lifetime"], interest=0.0)
     traffic = jc.Traffic(prompt=1024, output=256, batch=batch)
     of_gpus = evaluate(gpus, model, traffic, jc.Plan(tp=8), prices)
     of_modules = evaluate(modules, model, traffic, jc.Plan(tp=8, pp=2), prices)

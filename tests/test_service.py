@@ -138,7 +138,8 @@ def test_a_bill_at_the_report_s_own_load_is_the_report(chunk):
     work = float(point.prefill_joules + point.decode_joules) / 128
     assert work == pytest.approx(float(report.energy.dynamic), rel=1e-5)
     seconds = float(report.schedule.chips / report.tokens_per_second)
-    usd = seconds * float(point.bill.usd.total) + work * float(point.bill.usd_of_work)
+    by_work = float(point.bill.usd_of_work + point.bill.water_of_work)
+    usd = seconds * float(point.bill.usd.total) + work * by_work
     assert usd == pytest.approx(float(report.usd.total), rel=1e-5)
     carbon = seconds * float(point.bill.carbon.total) + work * float(point.bill.carbon_of_work)
     assert carbon == pytest.approx(float(report.carbon.total), rel=1e-5)

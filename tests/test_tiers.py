@@ -396,7 +396,7 @@ def test_gradients_of_everything_at_once():
             argnums=(0, 1),
         )
     )
-    value, gradient = (lambda *x: both(*x)[0]), (lambda *x: both(*x)[1])
+    value, gradient = (lambda *x: both(*jc.canonical(x))[0]), (lambda *x: both(*jc.canonical(x))[1])
     slope = gradient(*jc.canonical((system, plan)))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
     for path in (

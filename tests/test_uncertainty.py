@@ -29,6 +29,7 @@ REFERENCES = {
     "chip": "chips",
     "type": "memories",
     "silicon": "silicon",
+    "packaging": "packages",
     "host": "hosts",
     "fabric": "fabrics",
     "near": "near",
@@ -82,11 +83,12 @@ def test_an_entry_is_overridden_while_it_is_asked_for_and_no_longer():
 
 
 def test_a_leaf_that_is_a_product_follows_each_of_its_entries():
-    whole = float(catalog.load_chip("h100-sxm").carbon_per_area)
-    with reading({key("silicon", "n4", "good_share"): 0.5}):
-        assert catalog.load_chip("h100-sxm").carbon_per_area == pytest.approx(whole * 0.75 / 0.5)
-    with reading({key("silicon", "n4", "carbon_per_area"): 15.4}):
-        assert catalog.load_chip("h100-sxm").carbon_per_area == pytest.approx(15.4 / 0.75)
+    area = lambda: float(catalog.load_chip("h100-sxm").package.area_per_flop)  # noqa: E731
+    whole = area()
+    with reading({key("chips", "h100-sxm", "engine_share"): 0.25}):
+        assert area() == pytest.approx(whole * 0.25 / 0.5)
+    with reading({key("chips", "h100-sxm", "die_area"): 407e-6}):
+        assert area() == pytest.approx(whole / 2)
 
 
 def test_a_count_is_overridden_too():
@@ -254,10 +256,10 @@ def test_a_bar_is_what_a_changed_file_gives(result, tmp_path, end):
         m: {b.constant.name: b for b in result.tornado[m]} for m in ("usd_per_mtok", "gco2e_per_mtok", "tpot")
     }
     price = "25000 USD" if end == "low" else "30000 USD"
-    share = "0.5" if end == "low" else "0.9"
+    energy = "1.71 kWh/cm^2" if end == "low" else "3.16 kWh/cm^2"
     memory = "0.65" if end == "low" else "0.85"
     silicon = rewritten(
-        tmp_path, "silicon", "n4", {"good_share: {value: 0.75": f"good_share: {{value: {share}"}
+        tmp_path, "silicon", "n4", {'fab_energy: {value: "2.75 kWh/cm^2"': f'fab_energy: {{value: "{energy}"'}
     )
     typical = rewritten(
         tmp_path, "efficiency", "typical", {"memory: {value: 0.8,": f"memory: {{value: {memory},"}
@@ -269,7 +271,7 @@ def test_a_bar_is_what_a_changed_file_gives(result, tmp_path, end):
             {'price: {value: "27500 USD"': f'price: {{value: "{price}"'},
             "typical",
         ),
-        ("gco2e_per_mtok", "silicon/n4: good_share", {'silicon: "n4"': f'silicon: "{silicon}"'}, "typical"),
+        ("gco2e_per_mtok", "silicon/n4: fab_energy", {'silicon: "n4"': f'silicon: "{silicon}"'}, "typical"),
         ("tpot", "efficiency/typical: memory", {}, typical),
     ]
     for metric, constant, changes, efficiency in cases:

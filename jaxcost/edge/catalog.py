@@ -79,7 +79,7 @@ def load_prices(name: str = "default") -> Prices:
 def grid_leaves(name: str) -> dict[str, float]:
     """Read a region's electricity: the leaves of `Prices` that are the grid's."""
     part, path = load_part("grids", name)
-    q = {"swing": 0.0, "peak": 0.0} | quantities(part, path)
+    q = {"swing": 0.0, "peak": Prices().grid_peak * DAY} | quantities(part, path)
     in_shares(q, path, ("swing",))
     return {"grid_carbon": q["carbon"], "grid_swing": q["swing"], "grid_peak": q["peak"] / DAY}
 
