@@ -11,7 +11,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from jaxcost.edge.errors import InputError, nearest
 
@@ -102,10 +102,11 @@ def _keep_compiled() -> None:
     """Keep what is compiled for the next command, where `JAX_COMPILATION_CACHE_DIR` says or in the user's cache."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    config: Any = jax.config  # versions differ in what it declares
+    if config.jax_compilation_cache_dir is None:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         # By machine, for processors that share a home may differ.
-        jax.config.update("jax_compilation_cache_dir", os.path.join(caches, "jaxcost", platform.node()))
+        config.update("jax_compilation_cache_dir", os.path.join(caches, "jaxcost", platform.node()))
 
 
 def _overview() -> argparse.ArgumentParser:

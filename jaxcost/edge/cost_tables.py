@@ -94,8 +94,8 @@ def token_table(values: Values) -> Table:
         )
         for kind, name in (("input", "a million input tokens"), ("output", "a million output tokens"))
     ]
-    each = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
-    rows.append(("a request", *each))
+    usd, grams, joules = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
+    rows.append(("a request", usd, grams, joules))
     return unwrapped(plain_table("Input and output apart", ("", "Cost", "CO2e", "Energy"), rows))
 
 
