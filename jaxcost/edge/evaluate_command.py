@@ -130,10 +130,11 @@ def _print(
     *,
     costs: bool,
 ) -> None:
+    capacity = sum(float(getattr(system.chip, tier).capacity) for tier in TIERS) - float(system.chip.reserved)
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
         tables.headline_table(values),
-        tables.memory_table(values, sum(float(getattr(system.chip, tier).capacity) for tier in TIERS)),
+        tables.memory_table(values, capacity),
         tables.margins_table(values, untargeted(request)),
     )
     heading = Text(f"{request.name} on {name}", "bold")
