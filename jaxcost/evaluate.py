@@ -24,7 +24,7 @@ from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
 from jaxcost.physics.roofline import OpTimes, op_times
 from jaxcost.physics.shards import Shards, microbatches, shard
-from jaxcost.physics.tco import cost_per_token, metered_energy, power_limit, water_per_token
+from jaxcost.physics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
 from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
 from jaxcost.physics.wear import standby_power
@@ -182,6 +182,7 @@ def _evaluate(
     metered = metered_energy(
         system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
     )
+    supplied = supplied_power(system) * schedule.chips
     power = Power(
         prefill=chip.idle_power + smooth.safe_div(prefill.energy.dynamic, prefill.times.total),
         decode=chip.idle_power + smooth.safe_div(decode.energy.dynamic, decode.times.total),
@@ -190,8 +191,8 @@ def _evaluate(
         chips=(energy.total - energy.host) / chip_seconds * schedule.chips,
         hosts=system.host.power * schedule.chips,
         pue=prices.pue,
-        provisioned=(power_limit(chip) + system.host.power) * schedule.chips,
-        racks=(power_limit(chip) + system.host.power) * schedule.chips / prices.rack_power,
+        provisioned=supplied,
+        racks=supplied / prices.rack_power,
     )
     one_chip = embodied(built, made, beside)
     served = prices.lifetime * prices.utilization

@@ -16,6 +16,7 @@ from jaxcost.edge.parts import (
     configs_root,
     expanded,
     find,
+    in_shares,
     known,
     load_part,
     looks_like_path,
@@ -28,7 +29,7 @@ from jaxcost.edge.parts import (
     title,
 )
 from jaxcost.edge.reading import canonical, value_of
-from jaxcost.edge.silicon_files import DAY, in_shares, with_silicon
+from jaxcost.edge.silicon_files import DAY, with_silicon
 from jaxcost.edge.tier_files import load_memory, with_sections
 from jaxcost.spec.chip import Chip, Compute, Efficiency
 from jaxcost.spec.fabric import Fabric, Link, topology_id
@@ -70,7 +71,7 @@ def load_prices(name: str = "default") -> Prices:
     part, path = load_part("prices", name)
     wanted = ("lifetime", "datacenter_lifetime", "utilization", "pue", "rack_power")
     q = positive(quantities(part, path), wanted, path, "")
-    in_shares(q, path, ("load_swing",))
+    in_shares(q, ("load_swing",), path, "")
     if "load_peak" in q:
         q["load_peak"] /= DAY
     return canonical(Prices(**q, **grid_leaves(part.grid)))
@@ -80,7 +81,7 @@ def grid_leaves(name: str) -> dict[str, float]:
     """Read a region's electricity: the leaves of `Prices` that are the grid's."""
     part, path = load_part("grids", name)
     q = {"swing": 0.0, "peak": Prices().grid_peak * DAY} | quantities(part, path)
-    in_shares(q, path, ("swing",))
+    in_shares(q, ("swing",), path, "")
     return {"grid_carbon": q["carbon"], "grid_swing": q["swing"], "grid_peak": q["peak"] / DAY}
 
 

@@ -3,7 +3,8 @@
 from rich.table import Table
 
 from jaxcost.core.units import engineering
-from jaxcost.edge.tables import Values, plain_table, unwrapped
+from jaxcost.edge.tables import CONSTRAINTS, Values, plain_table, unwrapped
+from jaxcost.spec.memory import TIERS
 
 __all__ = ["breakdown_tables", "package_table", "power_table", "token_table"]
 
@@ -23,14 +24,7 @@ _ENERGY = {
     "idle": "chips at rest",
     "host": "servers",
 }
-_TIERS = {
-    "sram": "on-chip memory",
-    "memory": "main memory",
-    "hbf": "flash stacks",
-    "host": "host memory",
-    "cxl": "CXL memory",
-    "ssd": "drives",
-}
+_TIERS = {tier: CONSTRAINTS[tier] for tier in TIERS} | {"memory": "main memory"}
 _USD = {
     "dies": "logic dies",
     "memory": "memory",

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "configs_root",
     "expanded",
     "find",
+    "in_shares",
     "known",
     "load_part",
     "looks_like_path",
@@ -152,6 +154,15 @@ def positive(
         if values.get(field, 1.0) <= 0:
             raise InputError("more than zero", file=shown(file), path=f"{prefix}{field}", given=values[field])
     return values
+
+
+def in_shares(values: Mapping[str, float], fields: Iterable[str], file: Path, prefix: str) -> None:
+    """Refuse shares that are none, of those that are there."""
+    for field in fields:
+        if not 0 <= values.get(field, 0.0) <= 1:
+            raise InputError(
+                "a share from 0 to 1", file=shown(file), path=f"{prefix}{field}", given=values[field]
+            )
 
 
 def _chip_name(name: str) -> str:

@@ -19,6 +19,7 @@ from jaxcost.edge.quantity import parse_quantity
 from jaxcost.edge.set_option import Setting, add_set_argument, read_settings, with_settings
 from jaxcost.edge.tables import Values
 from jaxcost.evaluate import evaluate
+from jaxcost.explore.deployment import Service
 from jaxcost.explore.planner import DEGREES, OBJECTIVES, best_plan
 from jaxcost.report import Report
 from jaxcost.spec.chip import Efficiency
@@ -40,6 +41,7 @@ __all__ = [
     "read_number",
     "read_request",
     "read_system",
+    "with_efficiency",
 ]
 
 _PLAN = {
@@ -240,9 +242,14 @@ def build_system(name: str, efficiency: str | None, request: Request) -> System:
     # What parts cost is taken of the chip as it is made; tiers added by hand come on top.
     system = with_costs(catalog.load_system(name), name, power_cap=request.power_cap, parts=request.by_parts)
     system = with_memories(system, request.tiers, request.near)
-    if efficiency is not None:
-        system = replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(efficiency)))
-    return with_settings("system", system, request.settings)
+    return with_settings("system", with_efficiency(system, efficiency), request.settings)
+
+
+def with_efficiency(system: System, name: str | None) -> System:
+    """Take the achieved shares of the peaks from a name or file; those of the system where none is given."""
+    if name is None:
+        return system
+    return replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(name)))
 
 
 def _planned(system: System, request: Request) -> Request:
@@ -282,8 +289,8 @@ def evaluated(system: System, request: Request) -> Report:
     return jax.device_get(report)
 
 
-def measure(report: Report) -> Values:
-    """Return every number of a report by its path.
+def measure(report: Report | Service) -> Values:
+    """Return every number of a result by its path.
 
     Raises:
         InputError: numbers so large that the arithmetic overflows.

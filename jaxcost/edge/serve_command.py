@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import sys
 
 import jax
@@ -11,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxcost.core.pytree import replace, rows
+from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge import catalog, tables
 from jaxcost.edge.check import check_plan, check_traffic
@@ -22,9 +21,11 @@ from jaxcost.edge.request import (
     Values,
     add_request_arguments,
     degrees,
+    measure,
     read_number,
     read_request,
     read_system,
+    with_efficiency,
 )
 from jaxcost.explore.planner import DEGREES, is_valid
 from jaxcost.explore.service import best_service, serve
@@ -126,11 +127,7 @@ def serve_command(args: argparse.Namespace) -> int:
         expected = "a system whose chips the model can be spread over"
         raise InputError(expected, path="--plan", given="auto")
     request = dataclasses.replace(request, plan=plan)
-    values = {path: (unit, float(value)) for path, unit, value in rows(jax.device_get(service))}
-    overflown = [path for path, (_, value) in values.items() if not math.isfinite(value)]
-    if overflown:
-        expected = "sizes and rates for which every result is finite"
-        raise InputError(expected, path=overflown[0], given="overflow")
+    values = measure(jax.device_get(service))
     if args.json:
         document = {
             "model": request.name,
@@ -154,11 +151,7 @@ def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, P
         for degree, value in given.items():
             raise InputError("--prefill-system beside it", path=f"--prefill-{degree}", given=value)
         return None
-    system = catalog.load_system(args.prefill_system)
-    if args.efficiency is not None:
-        system = replace(
-            system, chip=replace(system.chip, efficiency=catalog.load_efficiency(args.efficiency))
-        )
+    system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
     plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | given), chunk=0.0)
     check_traffic(request.traffic, request.model)
     fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))

@@ -4,12 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jaxcost.edge.errors import InputError, within
-from jaxcost.edge.parts import load_part, positive, quantities, shown
+from jaxcost.edge.errors import within
+from jaxcost.edge.parts import in_shares, load_part, positive, quantities, shown
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.silicon import YIELD_MODELS, Package, Process
 
-__all__ = ["DAY", "YEAR", "in_shares", "trend", "with_silicon"]
+__all__ = ["DAY", "YEAR", "trend", "with_silicon"]
 
 DAY = 86400.0  # s
 YEAR = 365.25 * DAY
@@ -37,9 +37,9 @@ def with_silicon(chip: Chip, part: Any, path: Path, *, on_die: bool) -> dict[str
     area_per_byte = q.pop("area_per_byte")
     packaging, packaging_path = within(shown(path), "packaging", load_part, "packages", part.packaging)
     package = positive(quantities(packaging, packaging_path), ("assembly_yield",), packaging_path, "")
-    in_shares(package, packaging_path, ("assembly_yield",))
+    in_shares(package, ("assembly_yield",), packaging_path, "")
     own = positive(quantities(part, path), ("dies", "engine_share"), path, "")
-    in_shares(own, path, ("critical", "engine_share"))
+    in_shares(own, ("critical", "engine_share"), path, "")
     held = chip.memory.capacity if on_die else 0.0
     engines = own.get("engine_share", 0.0) * chip.die_area
     return {
@@ -60,10 +60,3 @@ def trend(values: dict[str, float]) -> dict[str, float]:
     """Turn a yearly price factor into a continuous rate: ln(factor) / year."""
     factor = values.pop("price_factor", 1.0)
     return values | {"price_trend": math.log(factor) / YEAR}
-
-
-def in_shares(values: dict[str, float], path: Path, fields: tuple[str, ...]) -> None:
-    """Refuse shares that are none."""
-    for field in fields:
-        if not 0 <= values.get(field, 0.0) <= 1:
-            raise InputError("a share from 0 to 1", file=shown(path), path=field, given=values[field])

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxcost.core.pytree import replace
-from jaxcost.edge.errors import InputError, not_among, within
-from jaxcost.edge.parts import load_part, positive, quantities, shown
+from jaxcost.edge.errors import not_among, within
+from jaxcost.edge.parts import in_shares, load_part, positive, quantities, shown
 from jaxcost.edge.reading import canonical
 from jaxcost.edge.silicon_files import trend
 from jaxcost.spec.chip import Chip, Cooling, Stacking
@@ -34,7 +34,7 @@ def load_memory(name: str, *, stacks: float = 1) -> Memory:
     q = positive(quantities(part, path), ("capacity", "bandwidth", "price_factor"), path, "")
     q = trend(q)
     q.pop("power", None)  # at full bandwidth: what the energy of a byte says
-    _shares(q, path, "")
+    in_shares(q, _SHARES, path, "")
     named = {_RENAMED.get(key, key): value for key, value in q.items()}
     return canonical(replace(Memory(stacks=float(stacks)), **_many(named, _PER_STACK, stacks)))
 
@@ -43,7 +43,7 @@ def load_near(name: str, *, stacks: float = 1) -> NearMemory:
     """Load engines near memory: those of one stack, module or card, or of several together."""
     part, path = load_part("near", name)
     q = positive(quantities(part, path), ("bandwidth", "flops"), path, "")
-    _shares(q, path, "")
+    in_shares(q, _SHARES, path, "")
     named = {_ENGINE.get(key, key): value for key, value in q.items()}
     return canonical(NearMemory(**_many(named, _ENGINE_PER_STACK, stacks)))
 
@@ -110,7 +110,7 @@ def with_sections(chip: Chip, part: Any, path: Path, near: str | None, where: st
         section = getattr(part, name)
         if section is not None:
             q = quantities(section, path, f"{name}.")
-            _shares(q, path, f"{name}.")
+            in_shares(q, _SHARES, path, f"{name}.")
             changed[name] = tree(**q)
     own = {k: v for k, v in quantities(part, path).items() if k in ("shoreline", "reserved", "power_cap")}
     return replace(chip, **changed, **own)
@@ -118,7 +118,7 @@ def with_sections(chip: Chip, part: Any, path: Path, near: str | None, where: st
 
 def _section(section: Any, path: Path, where: str) -> Memory:
     q = positive(quantities(section, path, where), ("stacks", "capacity", "bandwidth"), path, where)
-    _shares(q, path, where)
+    in_shares(q, _SHARES, path, where)
     stacks = q.pop("stacks")
     memory = within(shown(path), f"{where}type", lambda name: load_memory(name, stacks=stacks), section.type)
     if section.near is not None:
@@ -131,11 +131,3 @@ def _section(section: Any, path: Path, where: str) -> Memory:
 
 def _many(one: Mapping[str, float], per_stack: tuple[str, ...], stacks: float) -> dict[str, float]:
     return {key: value * stacks if key in per_stack else value for key, value in one.items()}
-
-
-def _shares(values: Mapping[str, float], path: Path, prefix: str) -> None:
-    for field in _SHARES:
-        if not 0 <= values.get(field, 0.0) <= 1:
-            raise InputError(
-                "a share from 0 to 1", file=shown(path), path=f"{prefix}{field}", given=values[field]
-            )

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.area import Build
 from jaxcost.physics.ops import add
-from jaxcost.physics.tco import power_limit
+from jaxcost.physics.tco import supplied_power
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import System
@@ -105,12 +105,11 @@ def carbon_per_token(
     """
     owned = 1e9 * owned_seconds / prices.utilization
     share = owned / prices.lifetime
-    provisioned = power_limit(system.chip) + system.host.power
     return Carbon(
         operation=1e9 * metered * grid_intensity(prices),
         dies=share * one.dies,
         memory=share * one.memory,
         package=share * one.package,
         hosts=share * system.host.carbon,
-        building=owned * provisioned * prices.building_carbon / prices.datacenter_lifetime,
+        building=owned * supplied_power(system) * prices.building_carbon / prices.datacenter_lifetime,
     )

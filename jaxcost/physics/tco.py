@@ -13,11 +13,18 @@ import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.area import Build
-from jaxcost.spec.chip import Chip
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import System
 
-__all__ = ["Cost", "Water", "annuity", "cost_per_token", "metered_energy", "power_limit", "water_per_token"]
+__all__ = [
+    "Cost",
+    "Water",
+    "annuity",
+    "cost_per_token",
+    "metered_energy",
+    "supplied_power",
+    "water_per_token",
+]
 
 
 @pytree
@@ -83,9 +90,11 @@ def annuity(interest: Scalar, lifetime: Scalar) -> Scalar:
     return jnp.where(x > 1e-3, some / -jnp.expm1(-some), 1 + x / 2 + x * x / 12)
 
 
-def power_limit(chip: Chip) -> Scalar:
-    """Watts that a chip is supplied for: its TDP, or less under a cap."""
-    return jnp.where(chip.power_cap > 0, jnp.minimum(chip.power_cap, chip.tdp), chip.tdp)
+def supplied_power(system: System) -> Scalar:
+    """Watts that a chip and its host are supplied for: the chip's TDP, or less under a cap, and the host's power."""
+    chip = system.chip
+    limit = jnp.where(chip.power_cap > 0, jnp.minimum(chip.power_cap, chip.tdp), chip.tdp)
+    return limit + system.host.power
 
 
 def water_per_token(prices: Prices, metered: Scalar) -> Water:
@@ -103,9 +112,7 @@ def cost_per_token(
     surroundings = host.price + host.network_price + host.rack_price
     hardware = made.price + surroundings
     written_off = owned / prices.lifetime
-    building = (
-        owned * (power_limit(system.chip) + host.power) * prices.datacenter / prices.datacenter_lifetime
-    )
+    building = owned * supplied_power(system) * prices.datacenter / prices.datacenter_lifetime
     return Cost(
         dies=written_off * made.dies,
         memory=written_off * made.memory,
