@@ -3,7 +3,8 @@
 from jaxcost.core.pytree import canonical, replace, replace_at, rows
 from jaxcost.edge.catalog import load_chip, load_efficiency, load_memory, load_model, load_prices, load_system
 from jaxcost.edge.catalog import names as list_names
-from jaxcost.edge.errors import InputError
+from jaxcost.edge.errors import InputError, RunError
+from jaxcost.edge.long_run import Outcome, Progress, run_sweep
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
 from jaxcost.edge.uncertain import intervals
@@ -50,12 +51,15 @@ __all__ = [
     "Memory",
     "Model",
     "NearMemory",
+    "Outcome",
     "Package",
     "Placement",
     "Plan",
     "Prices",
     "Process",
+    "Progress",
     "Report",
+    "RunError",
     "Service",
     "Space",
     "Split",
@@ -89,6 +93,7 @@ __all__ = [
     "replace",
     "replace_at",
     "rows",
+    "run_sweep",
     "serve",
     "stack",
     "stack_price",

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.errors import InputError, RunError, nearest
 
 __all__ = ["COMMANDS", "main"]
 
@@ -58,7 +58,14 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, or 2 for bad input."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    status = _status(list(sys.argv[1:] if argv is None else argv))
+    workers = sys.modules.get("jaxcost.edge.workers")
+    if workers is not None:
+        workers.leave(status)
+    return status
+
+
+def _status(given: list[str]) -> int:
     name = given[0] if given else ""
     try:
         return _run(given)
@@ -66,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         program = f"jaxcost {name}" if name in COMMANDS else "jaxcost"
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"jaxcost {name}: {error}", file=sys.stderr)
+        return error.status
     except SystemExit as stop:  # argparse ends --help so
         return int(stop.code or 0)
     except BrokenPipeError:  # the reader, such as head, has seen enough
@@ -91,7 +101,7 @@ def _run(given: list[str]) -> int:
     module = importlib.import_module(f"jaxcost.edge.{name}_command")
     command = _Parser(prog=f"jaxcost {name}", description=_sentence(COMMANDS[name]), allow_abbrev=False)
     getattr(module, f"add_{name}_arguments")(command)
-    args = command.parse_args(given[1:])
+    args = command.parse_args(given[1:], argparse.Namespace(arguments=tuple(given)))
     _keep_compiled()
     status = getattr(module, f"{name}_command")(args)
     sys.stdout.flush()

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["InputError", "nearest", "not_among", "within"]
+__all__ = ["InputError", "RunError", "nearest", "not_among", "within"]
 
 
 T = TypeVar("T")
@@ -70,3 +70,15 @@ def within(file: object, path: str, load: Callable[..., T], *arguments: Any, **o
         raise InputError(
             error.expected, file=file, path=path, given=error.given, suggestion=error.suggestion
         ) from None
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on for a reason outside its input: a full disk, a lost worker, a request to stop.
+
+    Its text is one line that says what is kept and how to go on.
+    """
+
+    def __init__(self, text: str, *, status: int = 1) -> None:
+        """Take the line and the exit status of a command that ends so."""
+        self.status = status
+        super().__init__(" ".join(text.split()))

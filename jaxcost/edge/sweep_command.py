@@ -1,18 +1,17 @@
-"""`jaxcost sweep`: every design of a space, the best of them, and what would move it."""
+"""`jaxcost sweep`: every design of a space, the best of them, why the others fail, and what would move the best."""
 
 import argparse
+import json
 import os
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcost.core.pytree import totals
-from jaxcost.core.units import engineering
 from jaxcost.edge.errors import InputError, not_among
+from jaxcost.edge.long_run import Outcome, run_sweep
+from jaxcost.edge.reducer_file import default_reducers, read_reducers
 from jaxcost.edge.set_option import (
     add_set_argument,
     described_settings,
@@ -20,49 +19,104 @@ from jaxcost.edge.set_option import (
     set_in_space,
     settings_line,
 )
-from jaxcost.edge.space_file import leaf_units, read_space
-from jaxcost.edge.tables import plain_table, write
+from jaxcost.edge.space_file import read_space, read_space_data
+from jaxcost.edge.sweep_progress import live
+from jaxcost.edge.sweep_rows import design_rows
+from jaxcost.edge.sweep_tables import print_designs, print_json, print_tables, ranked
+from jaxcost.edge.workers import join_cluster, launch, worker_started
 from jaxcost.explore.planner import OBJECTIVES
+from jaxcost.explore.reduce import Front, Grouped, Ranked, Reducer
 from jaxcost.explore.sensitivity import elasticities
-from jaxcost.explore.space import Design, design_at, digits
-from jaxcost.explore.sweep import METRICS, Sweep, sweep
-from jaxcost.report import Report
+from jaxcost.explore.space import Design, Space, design_at, space_features
+from jaxcost.explore.stream import Stream
+from jaxcost.explore.sweep import METRICS, metrics_of, model_evaluation
 
 __all__ = ["add_sweep_arguments", "sweep_command"]
 
-_UNITS = {name: total.unit for name in METRICS if (total := totals(Report).get(name))}
-_SHOWN = (
-    ("ttft", "TTFT", ""),
-    ("tpot", "TPOT", ""),
-    ("tokens_per_second", "token/s", " token/s"),
-    ("joules_per_token", "J/token", "/token"),
-    ("usd_per_mtok", "USD/Mtok", " USD/Mtok"),
-    ("gco2e_per_mtok", "CO2e/Mtok", "/Mtok"),
-)
+_CLUSTER = "cluster"
+_MOST_PROCESSES = 1024
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("space", help="a space of `jaxcost list spaces`, or a YAML path")
-    parser.add_argument("--objective", help=f"metric to rank by, one of {', '.join(_UNITS)}")
+    parser.add_argument("--objective", help=f"metric to rank by, one of {', '.join(OBJECTIVES)}")
     parser.add_argument("--top", type=int, default=10, help="designs to show (default 10)")
     parser.add_argument("--plot", type=Path, help="picture of cost against speed: .svg, .png or .pdf")
-    parser.add_argument("--save", type=Path, help="every design to a .parquet file")
+    parser.add_argument("--save", type=Path, help="every design to one .parquet file")
     add_set_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    long = parser.add_argument_group("long sweeps")
+    long.add_argument(
+        "--out", type=Path, help="folder for checkpoints, a manifest and the results as Parquet"
+    )
+    long.add_argument("--resume", action="store_true", help="go on with what --out holds")
+    long.add_argument(
+        "--keep", action="store_true", help="every design to --out, Parquet by system and model"
+    )
+    long.add_argument("--every", type=float, default=30.0, help="seconds between checkpoints (default 30)")
+    long.add_argument("--processes", help=f"processes on this machine, or `{_CLUSTER}` under SLURM, GKE, ...")
+    long.add_argument("--chunk", type=int, help="designs evaluated together, a multiple of 64")
+    long.add_argument("--index", type=int, help="show this one design of the space instead")
 
 
 def sweep_command(args: argparse.Namespace) -> int:
     """Run the command."""
-    _use_all_cores()
+    joined = worker_started()
+    processes = 1 if joined else _processes(args.processes)
+    if processes == _CLUSTER:
+        join_cluster()
+    data, file = read_space_data(args.space)[:2]
     space, objective, title = read_space(args.space)
     settings = read_settings(args.settings)
     space, title = set_in_space(space, settings), title + settings_line(settings)
     objective = args.objective or objective
-    if objective not in _UNITS:
-        raise not_among(_UNITS, objective, path="--objective")
+    if objective not in OBJECTIVES:
+        raise not_among(OBJECTIVES, objective, path="--objective")
+    _check(args, space)
+    reducers = read_reducers(data["reduce"], space, file) if "reduce" in data else default_reducers(objective)
+    if args.index is not None:
+        return _one(args, space, reducers, title)
+    if isinstance(processes, int) and processes > 1:
+        return launch(args.arguments, processes)
+    if processes == 1 and not joined:
+        _use_all_cores()
+    about = {"title": title, "command": list(args.arguments), "space": data, **described_settings(settings)}
+    with live(space.size, reducers) as progress:
+        outcome = run_sweep(
+            space,
+            reducers,
+            folder=args.out,
+            resume=args.resume,
+            keep=args.keep if args.save is None else args.save,
+            every=args.every,
+            chunk=args.chunk,
+            progress=progress,
+            about=about,
+        )
+    if jax.process_index() == 0:
+        _report(args, outcome, reducers, objective, title, described_settings(settings))
+    return 0
+
+
+def _processes(given: str | None) -> int | str:
+    if given is None or given == _CLUSTER:
+        return given or 1
+    if not given.isdecimal() or not 1 <= int(given) <= _MOST_PROCESSES:
+        expected = f"a whole number from 1 to {_MOST_PROCESSES}, or {_CLUSTER}"
+        raise InputError(expected, path="--processes", given=given)
+    return int(given)
+
+
+def _check(args: argparse.Namespace, space: Space) -> None:
     if args.top < 1:
         raise InputError("at least 1", path="--top", given=str(args.top))
+    if not args.every >= 0:
+        raise InputError("seconds, 0 or more", path="--every", given=str(args.every))
+    if args.chunk is not None and (args.chunk < 64 or args.chunk % 64):
+        raise InputError("a multiple of 64", path="--chunk", given=str(args.chunk))
+    if args.index is not None and not 0 <= args.index < space.size:
+        raise InputError(f"an index from 0 to {space.size - 1:,}", path="--index", given=str(args.index))
     for option, path, endings in (
         ("--plot", args.plot, (".svg", ".png", ".pdf")),
         ("--save", args.save, (".parquet",)),
@@ -71,24 +125,13 @@ def sweep_command(args: argparse.Namespace) -> int:
             raise InputError("a file name ending in " + " or ".join(endings), path=option, given=str(path))
         if path is not None and not path.parent.is_dir():
             raise InputError("a folder that exists", path=option, given=str(path.parent))
-    start = time.perf_counter()
-    result = sweep(space, progress=_progress(space.size) if sys.stderr.isatty() else None)
-    seconds = time.perf_counter() - start
-    best = result.best_by_pair(objective, args.top, largest=OBJECTIVES[objective])
-    if not len(best):
-        raise InputError("a space with at least one design that holds every constraint", path=args.space)
-    slopes = _slopes(design_at(space, jax.numpy.int32(best[0])), objective)
-    if args.json:
-        _print_json(result, best, objective, slopes, seconds, described_settings(settings))
-    else:
-        _print_tables(result, best, objective, slopes, seconds, title)
-    if args.plot is not None:
-        from jaxcost.edge.sweep_plot import draw_sweep
-
-        draw_sweep(args.plot, title, result, best)
-    if args.save is not None:
-        save(args.save, result)
-    return 0
+    for option, given in (("--resume", args.resume), ("--keep", args.keep)):
+        if given and args.out is None:
+            raise InputError("--out DIR beside it", path=option)
+    if args.save is not None and (args.resume or args.keep or args.processes is not None):
+        raise InputError(
+            "--out DIR --keep with --resume and --processes", path="--save", given=str(args.save)
+        )
 
 
 def _use_all_cores() -> None:
@@ -99,150 +142,62 @@ def _use_all_cores() -> None:
         pass
 
 
-def _progress(total: int) -> Any:
-    def show(done: int) -> None:
-        print(
-            f"\r{done:,} of {total:,} designs", end="" if done < total else "\n", file=sys.stderr, flush=True
-        )
+def _one(args: argparse.Namespace, space: Space, reducers: dict[str, Reducer], title: str) -> int:
+    """Rebuild one design, with the very metrics that the sweep finds for it."""
+    metrics = metrics_of(reducers, METRICS)
+    stream = Stream(space, model_evaluation(metrics, space_features(space)), metrics, {}, keep=1)
+    values = stream.run(args.index, 1)
+    index = np.asarray([args.index])
+    if args.json:
+        print(json.dumps(design_rows(space, metrics, index, values)[0], indent=2))
+    else:
+        print_designs(f"{title}: design {args.index:,} of {space.size:,}", space, index, values, metrics)
+    return 0
 
-    return show
+
+def _report(
+    args: argparse.Namespace,
+    outcome: Outcome,
+    reducers: dict[str, Reducer],
+    objective: str,
+    title: str,
+    settings: dict[str, dict[str, str]],
+) -> None:
+    best = _best(outcome, reducers, objective)
+    moves: list[tuple[str, float]] = []
+    rows: list[dict[str, Any]] = []
+    if best is not None:
+        index, values = best[0][: args.top], best[1][: args.top]
+        rows = design_rows(outcome.space, outcome.metrics, index, values)
+        moves = _slopes(design_at(outcome.space, int(index[0])), objective)
+    if args.json:
+        print_json(outcome, objective, rows, moves, settings)
+    else:
+        print_tables(outcome, reducers, title, objective, moves, args.top)
+    if args.plot is not None:
+        from jaxcost.edge.sweep_plot import draw_front
+
+        fronts = [(name, r) for name, r in outcome.results.items() if isinstance(r, Front) and len(r.index)]
+        if not fronts:
+            raise InputError("a space with a front of designs that hold every constraint", path="--plot")
+        name, front = fronts[0]
+        star = None if best is None else int(best[0][0])
+        draw_front(args.plot, title, outcome.space, front, reducers[name].objectives, star)
+
+
+def _best(
+    outcome: Outcome, reducers: dict[str, Reducer], objective: str
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return index and metrics of what the first ranking by the objective found, best first."""
+    for name, result in outcome.results.items():
+        reducer = reducers[name]
+        if isinstance(result, Ranked | Grouped) and reducer.metric == objective and len(result.index):
+            rows = ranked(result, reducer)
+            return result.index[rows], result.values[rows]
+    return None
 
 
 def _slopes(design: Design, objective: str) -> list[tuple[str, float]]:
     return elasticities(
-        objective,
-        design.system,
-        design.model,
-        design.traffic,
-        design.plan,
-        prices=design.prices,
+        objective, design.system, design.model, design.traffic, design.plan, prices=design.prices
     )
-
-
-def coordinates(result: Sweep, index: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the system, the model and every axis's value of the designs with the given indices."""
-    space = result.space
-    system, model, *rest = digits(index, space.shape)
-    out: dict[str, np.ndarray] = {
-        "system": np.asarray(space.systems)[system],
-        "model": np.asarray(space.models)[model],
-    }
-    for axis, digit in zip(space.axes, rest, strict=True):
-        out[axis.path] = np.asarray(axis.values)[digit]
-    return out
-
-
-def _axis_text(result: Sweep, path: str, value: float) -> str:
-    axis = next(a for a in result.space.axes if a.path == path)
-    if axis.relative:
-        return f"x{value:.3g}"
-    unit = leaf_units(result.space.base)[path]
-    return f"{value:g}" if unit in {"1", "token", "bit"} else engineering(value, unit)
-
-
-def _print_tables(
-    result: Sweep,
-    best: np.ndarray,
-    objective: str,
-    slopes: list[tuple[str, float]],
-    seconds: float,
-    title: str,
-) -> None:
-    place = coordinates(result, best)
-    size = result.space.size
-    summary = (
-        f"{size:,} designs in {seconds:.1f} s, compilation included ({size / seconds:,.0f} a second); "
-        f"{result.feasible.mean():.1%} hold every constraint"
-    )
-    figures = [
-        [
-            str(rank + 1),
-            str(place["model"][rank]),
-            str(place["system"][rank]),
-            *(
-                engineering(float(result.column(name)[i]), _UNITS[name]).removesuffix(cut)
-                for name, _, cut in _SHOWN
-            ),
-        ]
-        for rank, i in enumerate(best)
-    ]
-    knobs = [
-        [str(rank + 1), *(_axis_text(result, a.path, float(place[a.path][rank])) for a in result.space.axes)]
-        for rank in range(len(best))
-    ]
-    moves = [[path, f"{value:+.3f}"] for path, value in slopes[:10] if abs(value) >= 5e-4]
-    write(
-        title,
-        summary,
-        plain_table(
-            f"The best design of each model on each system, by {objective}",
-            ["#", "model", "system", *(head for _, head, _ in _SHOWN)],
-            figures,
-            left=3,
-        ),
-        plain_table("Their knobs", ["#", *(_short(a.path) for a in result.space.axes)], knobs),
-        plain_table(
-            f"At #1: percent that {objective} moves per percent of", ["system leaf", "elasticity"], moves
-        ),
-    )
-
-
-def _short(path: str) -> str:
-    return "\n".join(path.split(".")[-2:]) if path.startswith("system.") else path.split(".")[-1]
-
-
-def _print_json(
-    result: Sweep,
-    best: np.ndarray,
-    objective: str,
-    slopes: list[tuple[str, float]],
-    seconds: float,
-    settings: dict[str, dict[str, str]],
-) -> None:
-    import json
-
-    place = coordinates(result, best)
-    designs = [
-        {
-            "index": int(index),
-            **{name: _plain(values[rank]) for name, values in place.items()},
-            "metrics": {name: float(result.column(name)[index]) for name in result.metrics},
-        }
-        for rank, index in enumerate(best)
-    ]
-    print(
-        json.dumps(
-            {
-                "designs": result.space.size,
-                "seconds": seconds,
-                "feasible": float(result.feasible.mean()),
-                "objective": objective,
-                **settings,
-                "best": designs,
-                "elasticities": dict(slopes),
-            },
-            indent=2,
-        )
-    )
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
-
-
-def save(path: Path, result: Sweep) -> None:
-    """Write every design with its coordinates and metrics to Parquet, units in the schema's metadata."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    place = coordinates(result, np.arange(result.space.size))
-    leaves = leaf_units(result.space.base)
-    units = {axis.path: "1" if axis.relative else leaves[axis.path] for axis in result.space.axes}
-    arrays, fields = [], []
-    for name, values in (place | {m: result.column(m) for m in result.metrics}).items():
-        text = values.dtype.kind in "US"
-        array = pa.array(values).dictionary_encode() if text else pa.array(values)
-        unit = "" if text else units.get(name, _UNITS.get(name, "1"))
-        arrays.append(array)
-        fields.append(pa.field(name, array.type, metadata={"unit": unit}))
-    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), path, compression="zstd")

@@ -1,25 +1,34 @@
-"""Evaluate every design of a space, in chunks, on all devices of one machine.
+"""Evaluate every design of a space: all metrics of a small one in memory, or what reducers keep of any."""
 
-A design is made on the device from its index, so only indices go in and only the asked-for metrics come out.
-Measured on CPU: chunks of 256 designs keep all intermediates in the first-level caches, and 512-bit vectors
-give 1.6 times the rate of XLA's default of 256.
-"""
-
+import dataclasses
 import functools
+import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
-from jaxcost.core.pytree import field, pytree, replace_at
-from jaxcost.evaluate import design_features, evaluate
-from jaxcost.explore.space import Design, Space, design_at, digits
+from jaxcost.core.pytree import field, leaf_fields, pytree, totals
+from jaxcost.evaluate import evaluate
+from jaxcost.explore.reduce import Reducer
+from jaxcost.explore.space import Design, Space, space_features
+from jaxcost.explore.stream import Evaluation, Stream
+from jaxcost.report import Report
 
-__all__ = ["METRICS", "Sweep", "design_metrics", "space_features", "sweep"]
+__all__ = [
+    "METRICS",
+    "Sweep",
+    "default_block",
+    "design_metrics",
+    "metrics_of",
+    "model_evaluation",
+    "report_metrics",
+    "sweep",
+]
 
 METRICS = (
     "ttft",
@@ -35,10 +44,10 @@ METRICS = (
     "margins.tpot",
     "margins.worst",
 )
-_CHUNKS = {"cpu": 256}
-_DEFAULT_CHUNK = 65536
-_BLOCK = 1 << 20
-_COMPILER_OPTIONS = {"cpu": {"xla_cpu_prefer_vector_width": "512"}}
+# About a second of work, after which progress shows and a run can stop.
+_BLOCKS = {"cpu": 1 << 20}
+_DEFAULT_BLOCK = 1 << 26
+_MOST_VALUES = 1 << 33
 
 
 @pytree
@@ -65,13 +74,6 @@ class Sweep:
         allowed = np.flatnonzero(self.feasible)
         return allowed[np.argsort(score[allowed], kind="stable")[:count]]
 
-    def best_by_pair(self, metric: str, count: int, *, largest: bool = False) -> np.ndarray:
-        """Index of the best feasible design of each system with each model, best pair first."""
-        ranked = self.best(metric, self.space.size, largest=largest)
-        system, model, *_ = digits(ranked, self.space.shape)
-        _, first = np.unique(system * len(self.space.models) + model, return_index=True)
-        return ranked[np.sort(first)][:count]
-
 
 def design_metrics(
     design: Design, metrics: tuple[str, ...], present: tuple[str, ...] | None = None
@@ -95,68 +97,110 @@ def design_metrics(
     return jnp.stack([operator.attrgetter(name)(report) for name in metrics])
 
 
-def space_features(space: Space) -> tuple[str, ...]:
-    """Name what any design of a space has of `design_features`: what none has costs no time in a sweep."""
-    design = space.base
-    for axis in space.axes:
-        if not axis.relative:
-            design = replace_at(design, axis.path, axis.values)
-    return design_features(design.system, design.traffic, design.plan)
+@functools.lru_cache
+def model_evaluation(metrics: tuple[str, ...], present: tuple[str, ...] | None) -> Evaluation:
+    """Return the function that gives these metrics of a design; the same object for the same arguments."""
+    return functools.partial(design_metrics, metrics=metrics, present=present)
 
 
+def metrics_of(reducers: Mapping[str, Reducer], metrics: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the given metrics and those that reducers read, each once."""
+    return tuple(dict.fromkeys((*metrics, *(need for r in reducers.values() for need in r.needs))))
+
+
+@functools.cache
+def report_metrics(tree: type = Report, prefix: str = "") -> dict[str, str]:
+    """Map the dotted path of every number of a Report that can be a metric to its unit."""
+    out, hints = {}, typing.get_type_hints(tree)
+    for f in leaf_fields(tree):
+        if f.metadata["unit"]:
+            out[f"{prefix}{f.name}"] = f.metadata["unit"]
+        elif dataclasses.is_dataclass(hints[f.name]):
+            out |= report_metrics(hints[f.name], f"{prefix}{f.name}.")
+    return out | {f"{prefix}{name}": total.unit for name, total in totals(tree).items()}
+
+
+def default_block(platform: str) -> int:
+    """Return after how many designs a sweep looks up."""
+    return _BLOCKS.get(platform, _DEFAULT_BLOCK)
+
+
+@overload
 def sweep(
     space: Space,
     *,
     metrics: tuple[str, ...] = METRICS,
+    reduce: None = None,
+    evaluation: Evaluation | None = None,
     chunk: int | None = None,
     devices: Sequence[Any] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Sweep:
+) -> Sweep: ...
+@overload
+def sweep(
+    space: Space,
+    *,
+    metrics: tuple[str, ...] = METRICS,
+    reduce: Mapping[str, Reducer],
+    evaluation: Evaluation | None = None,
+    chunk: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]: ...
+def sweep(
+    space: Space,
+    *,
+    metrics: tuple[str, ...] = METRICS,
+    reduce: Mapping[str, Reducer] | None = None,
+    evaluation: Evaluation | None = None,
+    chunk: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Sweep | dict[str, Any]:
     """Evaluate every design of a space.
 
     Args:
         space: the designs.
-        metrics: dotted paths into a Report, such as "tpot" or "margins.memory".
-        chunk: designs evaluated together; by default what is fastest on the platform.
+        metrics: dotted paths into a Report, such as "tpot" or "margins.memory"; what reducers read comes by itself.
+        reduce: what to keep, by name; without it all metrics of all designs are returned, so they have to fit
+            in memory.
+        evaluation: another function of a design that gives `metrics` as a vector, and has to give all that is
+            read; by default `evaluate`, and the metrics out of its report.
+        chunk: designs evaluated together, a multiple of 64; by default what is fastest on the platform.
         devices: where to run; all local devices by default.
-        progress: called with the number of designs done after each block of about a million.
+        progress: called with the number of designs done after each block of about a second.
+
+    Returns:
+        A Sweep; with `reduce`, the result of every reducer by its name, the same for any chunk and devices.
+
+    Raises:
+        ValueError: a bad chunk, a reducer of an unknown metric, or more metrics than memory is likely to hold.
     """
-    blocks = list(_blocks(space, metrics, chunk, devices, progress))
-    return Sweep(space=space, values=np.concatenate(blocks)[: space.size], metrics=metrics)
-
-
-def _blocks(
-    space: Space,
-    metrics: tuple[str, ...],
-    chunk: int | None,
-    devices: Sequence[Any] | None,
-    progress: Callable[[int], None] | None,
-) -> Iterator[np.ndarray]:
+    reducers = {} if reduce is None else dict(reduce)
+    metrics = metrics if evaluation is not None else metrics_of(reducers, metrics)
+    if reduce is None and space.size * len(metrics) > _MOST_VALUES:
+        raise ValueError(f"{space.size:,} designs do not fit in memory: give `reduce`, or use run_sweep")
     devices = jax.local_devices() if devices is None else devices
-    platform = devices[0].platform
-    chunk = _CHUNKS.get(platform, _DEFAULT_CHUNK) if chunk is None else chunk
-    run = _compiled(metrics, chunk, tuple(devices), space_features(space))
-    turn = chunk * len(devices)
-    block = max(min(_BLOCK, space.size) // turn, 1) * turn
-    for start in range(0, space.size, block):
-        # The last block is as long as the others, for one compilation; what is beyond the end is cut off.
-        index = np.minimum(np.arange(start, start + block, dtype=np.int32), space.size - 1)
-        yield np.asarray(run(space, index))
+    evaluation = evaluation or model_evaluation(metrics, space_features(space))
+    block = min(default_block(devices[0].platform), space.size)
+    stream = Stream(
+        space,
+        evaluation,
+        metrics,
+        reducers,
+        chunk=chunk,
+        devices=devices,
+        keep=block if reduce is None else 0,
+    )
+    values = np.empty((space.size if reduce is None else 0, len(metrics)), jnp.result_type(float))
+    for number in range(math.ceil(space.size / block)):
+        start, end = number * block, min((number + 1) * block, space.size)
+        kept = stream.run(start, end - start)
+        if kept is not None:
+            values[start:end] = kept
         if progress is not None:
-            progress(min(start + block, space.size))
-
-
-@functools.lru_cache
-def _compiled(
-    metrics: tuple[str, ...], chunk: int, devices: tuple[Any, ...], present: tuple[str, ...]
-) -> Callable:
-    mesh = Mesh(np.asarray(devices), ("designs",))
-    here = PartitionSpec("designs")
-
-    def on_device(space: Space, index: jax.Array) -> jax.Array:
-        one = lambda i: design_metrics(design_at(space, i), metrics, present)  # noqa: E731
-        return jax.lax.map(one, index, batch_size=chunk)
-
-    # Chunking stands inside shard_map: over a sharded axis lax.map would gather everything everywhere.
-    sharded = jax.shard_map(on_device, mesh=mesh, in_specs=(PartitionSpec(), here), out_specs=here)
-    return jax.jit(sharded, compiler_options=_COMPILER_OPTIONS.get(devices[0].platform))
+            stream.wait()
+            progress(end)
+    if reduce is None:
+        return Sweep(space=space, values=values, metrics=metrics)
+    return stream.results(stream.state())

@@ -1,0 +1,329 @@
+"""Long sweeps: killed, stopped, resumed, on broken disks and files, every design is counted once."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.dataset
+import pytest
+
+import jaxcost as jc
+from jaxcost.edge import checkpoint, long_run
+from tests import cheap_sweep
+
+SIZES = (100, 60, 10)
+TOTAL = 2 * 100 * 60 * 10
+BLOCK = 3000
+
+
+class Stop(Exception):
+    """What a test raises to leave a sweep as a crash would."""
+
+
+def stopper(after: int):
+    """Raise after so many blocks."""
+    left = iter(range(after))
+
+    def look(_):
+        if next(left, None) is None:
+            raise Stop
+
+    return look
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return cheap_sweep.run(None, *SIZES, block=BLOCK)
+
+
+def equal(a, b):
+    for name, result in a.results.items():
+        for key, value in vars(result).items():
+            assert np.array_equal(value, getattr(b.results[name], key)), (name, key)
+
+
+def brute():
+    """The metrics of all designs, by NumPy."""
+    shape = (2, *SIZES)
+    _, batch, tp, dp = (x.astype(float) for x in np.unravel_index(np.arange(TOTAL), shape))
+    batch, tp, dp = batch + 1, tp + 1, dp + 1
+    speed = (tp * 37 + dp * 11) % 13 + 1
+    return speed, (batch * 17 + tp * 29 + dp * dp) % 509 + speed, (batch * 7 + dp) % 5 - 1
+
+
+def test_results_are_those_of_a_plain_count(whole):
+    speed, cost, margin = brute()
+    reasons = whole.results["reasons"]
+    assert (reasons.total, reasons.feasible) == (TOTAL, int((margin >= 0).sum()))
+    allowed = np.flatnonzero((margin >= 0) & (speed <= 9))
+    best = allowed[np.argsort(speed[allowed], kind="stable")[:12]]
+    assert np.array_equal(whole.results["top"].index, best)
+    assert whole.results["dearest"].index[0] == np.argmax(cost)
+    assert whole.results["spread"].count == (margin >= 0).sum()
+
+
+def test_a_resumed_sweep_is_the_whole_one(tmp_path, whole):
+    found = random.Random(3)
+    for _ in range(12):
+        with pytest.raises(Stop):
+            cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0, progress=stopper(found.randrange(4)))
+    end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    assert 0 < end.now < TOTAL
+    equal(whole, end)
+    again = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    assert again.now == 0
+    equal(whole, again)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["finished"] and manifest["designs"] == TOTAL
+    assert manifest["versions"]["jax"] == jax.__version__
+
+
+def test_what_was_not_yet_written_down_is_done_again(tmp_path, whole):
+    with pytest.raises(Stop):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=1e9, progress=stopper(7))
+    end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    assert end.now == TOTAL
+    equal(whole, end)
+
+
+def child(folder, every, keep):
+    """Run the sweep in a process of its own, to be killed."""
+    jax.config.update("jax_num_cpu_devices", 2)
+    cheap_sweep.run(folder, 100, 60, 100, block=2000, every=every, keep=keep)
+
+
+@pytest.mark.slow
+def test_kill_9_at_20_random_moments(tmp_path):
+    """Whenever it is killed and resumed, nothing is lost, and nothing is counted twice."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jaxcost", "tests.cheap_sweep"])
+    moments, kills, sweeps, inside = random.Random(11), 0, 0, 0
+    wanted = cheap_sweep.run(None, 100, 60, 100, block=2000)
+    while kills < 20 or not sweeps:
+        folder = tmp_path / str(sweeps)
+        while True:
+            process = context.Process(target=child, args=(str(folder), 0.0, True))
+            process.start()
+            if kills < 20:
+                _wait_for_work(folder, process)
+                process.join(moments.uniform(0, 1.2))
+            else:
+                process.join(300)
+            if process.exitcode is not None:
+                assert process.exitcode == 0
+                break
+            process.kill()
+            process.join()
+            kills += 1
+            inside += bool(list(folder.glob("state-*")))
+        end = cheap_sweep.run(str(folder), 100, 60, 100, block=2000, keep=True)
+        assert end.now == 0
+        equal(wanted, end)
+        kept = pyarrow.dataset.dataset(folder / "designs", partitioning="hive").to_table(columns=["index"])
+        assert np.array_equal(np.sort(kept["index"].to_numpy()), np.arange(2 * 100 * 60 * 100))
+        assert not list(folder.rglob("*.part"))
+        sweeps += 1
+    assert inside >= 15
+
+
+def _wait_for_work(folder: Path, process) -> None:
+    """Wait until this process writes, so that moments fall on the work more than on the imports."""
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("state-*")}
+    end = time.monotonic() + 120
+    while time.monotonic() < end and process.exitcode is None:
+        if {p: p.stat().st_mtime_ns for p in list(folder.glob("state-*")) if p.exists()} != before:
+            return
+        time.sleep(0.01)
+
+
+def test_a_request_to_stop_leaves_a_checkpoint(tmp_path, whole):
+    def ask(progress):
+        if progress.done > TOTAL // 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(jc.RunError, match=r"stopped at 3\d\.\d% of 120,000 designs.*--resume") as stopped:
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=1e9, progress=ask)
+    assert stopped.value.status == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    assert 0.5 * TOTAL < end.now < 0.7 * TOTAL
+    equal(whole, end)
+
+
+def test_control_c_stops_and_a_second_one_ends_at_once(tmp_path):
+    def once(progress):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(jc.RunError, match="stopped"):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, progress=once)
+
+    def twice(progress):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, progress=twice)
+
+
+def test_a_sweep_beside_the_main_thread(whole):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(cheap_sweep.run(None, *SIZES, block=BLOCK)))
+    thread.start()
+    thread.join()
+    equal(whole, found[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(errno.ENOSPC, "no space is left on the disk"), (errno.EIO, "Input/output error")]
+)
+def test_a_full_disk(tmp_path, monkeypatch, whole, code, said):
+    with pytest.raises(Stop):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0, progress=stopper(5))
+
+    def full(_):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", full)
+        with pytest.raises(jc.RunError, match=f"{said}; the last checkpoint there is whole.*--resume"):
+            cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0)
+        assert not list(tmp_path.rglob("*.part"))
+    end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    assert TOTAL // 2 < end.now < TOTAL
+    equal(whole, end)
+
+
+def test_a_disk_that_fills_while_designs_are_kept(tmp_path, monkeypatch, whole):
+    from jaxcost.edge import sweep_files
+
+    real, left = sweep_files.write_whole, iter(range(6))
+
+    def full(path, content):
+        if "block" in path.name and next(left, None) is None:
+            raise OSError(errno.ENOSPC, "full")
+        real(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_files, "write_whole", full)
+        with pytest.raises(jc.RunError, match="no space is left"):
+            cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0, keep=True)
+    end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, keep=True)
+    equal(whole, end)
+    kept = pyarrow.dataset.dataset(tmp_path / "designs", partitioning="hive").to_table(
+        columns=["index", "tpot"]
+    )
+    order = np.argsort(kept["index"].to_numpy())
+    assert np.array_equal(kept["tpot"].to_numpy()[order], brute()[0])
+
+
+def damage(folder: Path, change) -> Path:
+    path = next(folder.glob("state-*"))
+    path.write_bytes(change(path.read_bytes()))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1000] + bytes([data[-1000] ^ 1]) + data[-999:],
+        lambda data: b"",
+        lambda data: b"something else altogether",
+    ],
+    ids=["cut", "bit", "empty", "foreign"],
+)
+def test_a_damaged_checkpoint(tmp_path, whole, change):
+    with pytest.raises(Stop):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0, progress=stopper(5))
+    path = damage(tmp_path, change)
+    with pytest.raises(jc.RunError, match=r"state-0-0\.checkpoint: is damaged.*remove it and resume"):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    path.unlink()
+    equal(whole, cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK))
+
+
+def test_a_checkpoint_of_another_sweep(tmp_path, monkeypatch):
+    cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    with pytest.raises(jc.InputError, match="space: got 'another one'; expected a folder of this sweep"):
+        cheap_sweep.run(str(tmp_path), 100, 60, 11, block=BLOCK)
+    with pytest.raises(jc.InputError, match="block: got '3000'"):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=2 * BLOCK)
+    fewer = {"top": cheap_sweep.REDUCE["top"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(cheap_sweep, "REDUCE", fewer)
+        with pytest.raises(jc.InputError, match="reducers"):
+            cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    with monkeypatch.context() as patch:
+        patch.setattr(long_run, "version", lambda name: "0.0.7")
+        with pytest.raises(jc.InputError, match=r"jaxcost: got '0\.1\.0'; expected .* \(jaxcost: 0\.0\.7\)"):
+            cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+
+
+def test_a_folder_in_use(tmp_path):
+    space = cheap_sweep.space(*SIZES)
+    options = {"metrics": cheap_sweep.METRICS, "evaluation": cheap_sweep.cheap, "block": BLOCK}
+    jc.run_sweep(space, cheap_sweep.REDUCE, folder=tmp_path, **options)
+    with pytest.raises(
+        jc.InputError, match=r"--resume to go on with the sweep there, of which 100\.0% is done"
+    ):
+        jc.run_sweep(space, cheap_sweep.REDUCE, folder=tmp_path, **options)
+    with checkpoint.locked(tmp_path), pytest.raises(jc.RunError, match="another sweep is running"):
+        jc.run_sweep(space, cheap_sweep.REDUCE, folder=tmp_path, resume=True, **options)
+    with pytest.raises(jc.InputError, match="a folder"):
+        jc.run_sweep(space, cheap_sweep.REDUCE, keep=True, **options)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(jc.InputError, match="folder"):
+        jc.run_sweep(space, cheap_sweep.REDUCE, folder=file, **options)
+
+
+def test_checkpoints_of_several_processes_become_one(tmp_path, whole, monkeypatch):
+    """Files of a run of three processes, one of them lost, are taken over by one, and none counts twice."""
+    for number in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "process_index", lambda n=number: n)
+            patch.setattr(jax, "process_count", lambda: 3)
+            patch.setattr(long_run, "together", lambda what: None)
+            patch.setattr(long_run, "load_checkpoints", lambda *_: [])
+            patch.setattr(long_run, "everyone", stopper(0))
+            with pytest.raises(Stop):
+                cheap_sweep.run(
+                    str(tmp_path), *SIZES, block=BLOCK, every=0, progress=stopper(4 if number == 2 else 99)
+                )
+    files = sorted(path.name for path in tmp_path.glob("state-*"))
+    assert files == ["state-0-0.checkpoint", "state-0-1.checkpoint", "state-0-2.checkpoint"]
+    kept = {name: (tmp_path / name).read_bytes() for name in files}
+    end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+    assert 0 < end.now < TOTAL / 2
+    equal(whole, end)
+    assert [path.name for path in tmp_path.glob("state-*")] == ["state-1-0.checkpoint"]
+    # Killed between writing its own file and removing the three: they are not counted again.
+    for name, content in kept.items():
+        (tmp_path / name).write_bytes(content)
+    equal(whole, cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK))
+    # Its own file gone, the three count for what they are.
+    for path in tmp_path.glob("state-*"):
+        path.unlink()
+    for name, content in kept.items():
+        (tmp_path / name).write_bytes(content)
+    equal(whole, cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK))
+    # Two files that count the same are refused.
+    (tmp_path / "state-7-0.checkpoint").write_bytes(next(tmp_path.glob("state-*")).read_bytes())
+    with pytest.raises(jc.RunError, match="count the same designs"):
+        cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
+
+
+def test_devices_and_chunks_do_not_matter(whole):
+    for chunk, devices in ((64, 1), (128, 2), (1024, 1)):
+        equal(
+            whole,
+            cheap_sweep.run(None, *SIZES, block=7777, chunk=chunk, devices=jax.local_devices()[:devices]),
+        )
