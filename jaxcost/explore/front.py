@@ -1,0 +1,332 @@
+"""The Pareto front of a stream of designs, in two to four objectives, exact or to within a factor.
+
+Symbols: d objectives, c a design's costs (objectives, negated where the largest is sought), b(c) its box, s the
+places of the archive, n rows. Design x removes y where both are of one group and
+
+    b(x) <= b(y) in every objective, and b(x) differs from b(y) or (c(x), index x) comes before (c(y), index y).
+
+That is a strict partial order, and what is kept are the designs that no other removes: the same whatever the
+order in which they come. With epsilon = 0 a box holds one vector of costs, so this is the exact front, of equal
+vectors the lowest index. With epsilon > 0 boxes are runs of w = floor(2^23 epsilon) - 2 neighbouring float32
+numbers, of which the largest is within a factor 1 + epsilon of the least (Laumanns et al. 2002, with boxes on the
+bits of the numbers in place of their logarithms, which no two compilations round alike).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core import wide
+from jaxcost.core.pytree import field, pytree, replace
+from jaxcost.explore.reducer import (
+    FEASIBLE,
+    NOWHERE,
+    Batch,
+    Constraint,
+    Layout,
+    all_of,
+    any_of,
+    earlier,
+    first,
+    groups,
+    needed,
+    ordered_bits,
+    selected,
+    slice_length,
+    ungrouped,
+    when,
+)
+
+__all__ = ["Archive", "Front", "Pareto"]
+
+_GUARDS = 64
+_LEAST_EPSILON, _MOST_EPSILON = 1e-4, 1.0
+_AWAY = 1 << 30
+
+
+@pytree
+class Points:
+    """Designs with what decides among them; an empty place has NaN for a box, which removes nothing."""
+
+    cost: jax.Array = field("1", "objectives, negated where the largest is sought, [d, n]")
+    box: jax.Array = field("1", "whole number of the box, [d, n]; none where epsilon is 0: the cost itself")
+    group: jax.Array = field("1", "number of the group, int32 [n]")
+    index: jax.Array = field("1", "wide index, int32 [n, 2]")
+    values: jax.Array = field("1", "all metrics, [n, m]")
+
+
+@pytree
+class Guards:
+    """Boxes of designs that have removed many of late: a first test that nearly all designs fail."""
+
+    box: jax.Array = field("1", "boxes, [d, guards]")
+    bits: jax.Array = field("1", "sum of their ordered bits, which is less where not all are equal")
+    group: jax.Array = field("1", "group, int32 [guards]")
+    next: jax.Array = field("1", "the one to be replaced next, int32")
+
+
+@pytree
+class Archive:
+    """The front so far. Beside `points`, nothing bears on the result but `lost`."""
+
+    points: Points = field(doc="designs that none seen so far removes")
+    guards: Guards = field(doc="a few of those seen, to test against first")
+    lost: jax.Array = field("1", "designs left out for want of room, wide")
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """Designs that no other removes, by group, then by the objectives in turn, best first.
+
+    `groups` are the digits on the axes `by`. With `complete`, this is all of the front. Otherwise the archive was
+    full at some time: at most `lost` designs of the front are missing, in their stead may stand some that they
+    dominate, and which ones depends on the order in which designs came.
+    """
+
+    index: np.ndarray
+    values: np.ndarray
+    metrics: tuple[str, ...]
+    by: tuple[str, ...]
+    groups: np.ndarray
+    complete: bool
+    lost: int
+    epsilon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Pareto:
+    """The designs that no other betters in one objective without being worse in another.
+
+    With epsilon > 0, some of them: for every design f that satisfies `where` one is kept that in every objective
+    has a cost of at most f + epsilon |f|, so at most (1 + epsilon) times a positive metric that is minimised, and
+    at least 1 / (1 + epsilon) of one that is maximised; costs nearer to 0 than 1.2e-38 count as 0 there.
+
+    Args:
+        objectives: two to four metrics, minimised.
+        largest: which of them are maximised.
+        size: most designs kept, of all groups together.
+        epsilon: 0 for the exact front, or from 1e-4 to 1.
+        by: names of axes; every combination of their digits has a front of its own.
+        where: constraints that they satisfy.
+    """
+
+    objectives: tuple[str, ...]
+    largest: tuple[str, ...] = ()
+    size: int = 1024
+    epsilon: float = 0.0
+    by: tuple[str, ...] = ()
+    where: tuple[Constraint, ...] = FEASIBLE
+
+    def __post_init__(self) -> None:
+        """Check the objectives, the size and epsilon.
+
+        Raises:
+            ValueError: one of them is out of range.
+        """
+        if not 2 <= len(set(self.objectives)) == len(self.objectives) <= 4:
+            raise ValueError(
+                f"a front has two to four different objectives, not {', '.join(self.objectives)}"
+            )
+        if unknown := set(self.largest) - set(self.objectives):
+            raise ValueError(f"{', '.join(sorted(unknown))} is to be maximised but is no objective")
+        if self.size < 1:
+            raise ValueError(f"a front of at most {self.size} designs is none; a size is at least 1")
+        if self.epsilon and not _LEAST_EPSILON <= self.epsilon <= _MOST_EPSILON:
+            raise ValueError(
+                f"epsilon is 0 or from {_LEAST_EPSILON:g} to {_MOST_EPSILON:g}, not {self.epsilon:g}"
+            )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Metrics that it reads."""
+        return needed(self.objectives, self.where)
+
+    def init(self, layout: Layout, dtype: Any = None) -> Archive:
+        """No design at all.
+
+        Raises:
+            ValueError: there are more groups than a 32-bit number counts.
+        """
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        if math.prod(layout.shape[layout.axis(name)] + 1 for name in self.by) > _AWAY:
+            raise ValueError(f"{', '.join(self.by)} make more than 2^30 groups")
+        d, boxed = len(self.objectives), self.size if self.epsilon else 0
+        return Archive(
+            points=Points(
+                cost=jnp.full((d, self.size), jnp.nan, dtype),
+                box=jnp.full((d, boxed), jnp.nan, dtype),
+                group=jnp.full(self.size, -1, jnp.int32),
+                index=jnp.full((self.size, 2), NOWHERE, jnp.int32),
+                values=jnp.zeros((self.size, len(layout.metrics)), dtype),
+            ),
+            guards=Guards(
+                box=jnp.full((d, _GUARDS), jnp.nan, dtype),
+                bits=jnp.full(_GUARDS, NOWHERE, jnp.int32),
+                group=jnp.full(_GUARDS, -1, jnp.int32),
+                next=jnp.asarray(0, jnp.int32),
+            ),
+            lost=jnp.zeros(2, jnp.int32),
+        )
+
+    def update(self, layout: Layout, state: Archive, batch: Batch) -> Archive:
+        """Take in a batch: first against the guards, what is left a slice at a time against all."""
+        cost = jnp.stack(
+            [
+                batch.values[:, layout.column(name)] * (-1 if name in self.largest else 1)
+                for name in self.objectives
+            ]
+        ).astype(state.points.cost.dtype)
+        rows = Points(
+            cost=cost,
+            box=self._boxes(cost),
+            group=groups(layout, batch, self.by),
+            index=batch.index,
+            values=batch.values.astype(state.points.values.dtype),
+        )
+        return self._take(state, rows, selected(layout, batch, self.where, self.objectives))
+
+    def merge(self, layout: Layout, state: Archive, other: Archive) -> Archive:
+        """Keep what neither removes of the other."""
+        state = replace(state, lost=wide.plus(state.lost, other.lost))
+        return self._take(state, other.points, other.points.index[:, 0] != NOWHERE)
+
+    def result(self, layout: Layout, state: Archive) -> Front:
+        """Read what has been kept."""
+        points = jax.tree.map(np.asarray, state.points)
+        there = np.flatnonzero(points.index[:, 0] != NOWHERE)
+        index, cost = wide.total(points.index[there]), points.cost[:, there]
+        order = np.lexsort((index, *cost[::-1], points.group[there]))
+        there = there[order]
+        lost = int(wide.total(state.lost))
+        return Front(
+            index=index[order],
+            values=points.values[there],
+            metrics=layout.metrics,
+            by=self.by,
+            groups=ungrouped(layout, points.group[there].astype(np.int64), self.by),
+            complete=lost == 0,
+            lost=lost,
+            epsilon=self.epsilon,
+        )
+
+    def _boxes(self, cost: jax.Array) -> jax.Array:
+        if not self.epsilon:
+            return cost[:, :0]
+        # Two off, for what rounding float64 to float32 adds. Below 2^24, so exact as floats, for any epsilon allowed.
+        width = int(self.epsilon * 2**23) - 2
+        return (ordered_bits(cost) // width).astype(cost.dtype)
+
+    def _box(self, points: Points) -> jax.Array:
+        return points.box if self.epsilon else points.cost
+
+    def _removes(self, x: Points, y: Points) -> jax.Array:
+        """Whether row i of x removes row j of y, bool [i, j]."""
+        pairs = list(zip(self._box(x)[:, :, None], self._box(y)[:, None, :], strict=True))
+        within = all_of(a <= b for a, b in pairs)
+        apart = any_of(a < b for a, b in pairs)
+        before = earlier([k[:, None] for k in self._keys(x)], [k[None, :] for k in self._keys(y)])
+        return within & (apart | before) & self._akin(x.group, y.group)
+
+    def _keys(self, points: Points) -> list[jax.Array]:
+        return [*(points.cost if self.epsilon else ()), points.index[:, 0], points.index[:, 1]]
+
+    def _akin(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        return x[:, None] == y[None, :] if self.by else jnp.asarray(True)
+
+    def _guarded(self, box: jax.Array, bits: jax.Array, group: jax.Array, rows: Points) -> jax.Array:
+        """Whether some of a few boxes certainly remove a row, bool [n]: they are less, and not equal."""
+        within = all_of(a[:, None] <= b[None, :] for a, b in zip(box, self._box(rows), strict=True))
+        apart = bits[:, None] < _bits(self._box(rows))[None, :]
+        return jnp.any(within & apart & self._akin(group, rows.group), axis=0)
+
+    def _take(self, state: Archive, rows: Points, chosen: jax.Array) -> Archive:
+        length = slice_length(chosen.shape[0])
+        guards = state.guards
+        left = chosen & ~self._guarded(guards.box, guards.bits, guards.group, rows)
+
+        def some(carry: tuple[Archive, jax.Array]) -> jax.Array:
+            return jnp.any(carry[1])
+
+        def take(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
+            state, left = carry
+            place, there, left = first(left, length)
+            new = _at(rows, place)
+            slots = jnp.arange(self.size, dtype=jnp.int32)[:, None]
+            remover = jnp.max(jnp.where(self._removes(state.points, new), slots, -1), axis=0)
+            removed = (remover >= 0) & there
+            state = replace(state, guards=self._promoted(state, remover, removed))
+            enters = there & ~removed
+            enters = enters & ~jnp.any(self._removes(new, new) & enters[:, None], axis=0)
+
+            def enter(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
+                state, left = carry
+                bits = jnp.where(enters, _bits(self._box(new)), NOWHERE)
+                left = left & ~self._guarded(self._box(new), bits, new.group, rows)
+                return self._entered(state, new, enters), left
+
+            return when(jnp.any(enters), enter, (state, left))
+
+        return jax.lax.while_loop(some, take, (state, left))[0]
+
+    def _promoted(self, state: Archive, remover: jax.Array, removed: jax.Array) -> Guards:
+        """Make a guard of the design that removed most of a slice, if more than one."""
+        guards = state.guards
+        equal = (remover[:, None] == remover[None, :]) & removed[:, None] & removed[None, :]
+        tally = jnp.sum(equal, axis=0, dtype=jnp.int32)
+        most = jnp.argmax(tally)
+        slot = jnp.maximum(remover[most], 0)
+        box = self._box(state.points)[:, slot]
+        at = jnp.where(tally[most] > 1, guards.next, _GUARDS)
+        return Guards(
+            box=guards.box.at[:, at].set(box, mode="drop"),
+            bits=guards.bits.at[at].set(_bits(box), mode="drop"),
+            group=guards.group.at[at].set(state.points.group[slot], mode="drop"),
+            next=(guards.next + (tally[most] > 1)) % _GUARDS,
+        )
+
+    def _entered(self, state: Archive, new: Points, enters: jax.Array) -> Archive:
+        """Take out what the new designs remove and put them where there is room."""
+        points = state.points
+        gone = jnp.any(self._removes(new, points) & enters[:, None], axis=0)
+        free = gone | (points.index[:, 0] == NOWHERE)
+        slot, room, _ = first(free, enters.shape[0])
+        turn = jnp.cumsum(enters, dtype=jnp.int32) - 1
+        fits = enters & room[turn]
+        at = jnp.where(fits, slot[turn], self.size)
+        emptied = Points(
+            cost=jnp.where(gone[None, :], jnp.nan, points.cost),
+            box=jnp.where(gone[None, :], jnp.nan, points.box) if self.epsilon else points.box,
+            group=jnp.where(gone, -1, points.group),
+            index=jnp.where(gone[:, None], NOWHERE, points.index),
+            values=points.values,
+        )
+        return replace(
+            state,
+            points=Points(
+                cost=emptied.cost.at[:, at].set(new.cost, mode="drop"),
+                box=emptied.box.at[:, at].set(new.box, mode="drop") if self.epsilon else emptied.box,
+                group=emptied.group.at[at].set(new.group, mode="drop"),
+                index=emptied.index.at[at].set(new.index, mode="drop"),
+                values=emptied.values.at[at].set(new.values, mode="drop"),
+            ),
+            lost=wide.add(state.lost, jnp.sum(enters & ~fits, dtype=jnp.int32)),
+        )
+
+
+def _at(rows: Points, place: jax.Array) -> Points:
+    return Points(
+        cost=rows.cost[:, place],
+        box=rows.box[:, place] if rows.box.size else rows.box,
+        group=rows.group[place],
+        index=rows.index[place],
+        values=rows.values[place],
+    )
+
+
+def _bits(box: jax.Array) -> jax.Array:
+    # Quartered, so that the sum of four stands in 32 bits; never less for a box that is nowhere less.
+    return jnp.sum(ordered_bits(box) >> 2, axis=0, dtype=jnp.int32)
