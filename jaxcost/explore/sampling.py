@@ -79,7 +79,7 @@ class Latin:
                     left = (left + _mix(right ^ key) % np.uint32(a)) % np.uint32(a)
             return left * np.uint32(b) + right
 
-        start = turn(jnp.broadcast_to(number, self.keys.shape[1:]))
+        start = turn(jnp.broadcast_to(jnp.asarray(number).astype(jnp.uint32), self.keys.shape[1:]))
         beyond = lambda x: x >= np.uint32(self.count)  # noqa: E731
         return jax.lax.while_loop(
             lambda x: jnp.any(beyond(x)), lambda x: jnp.where(beyond(x), turn(x), x), start
