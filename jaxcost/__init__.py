@@ -13,7 +13,21 @@ from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.service import best_service, serve
-from jaxcost.explore.space import Axis, Design, Space, design_at, stack
+from jaxcost.explore.space import (
+    Axis,
+    Design,
+    Range,
+    Sample,
+    Space,
+    Tied,
+    choice,
+    coordinates,
+    design_at,
+    linear_range,
+    log_range,
+    sample,
+    stack,
+)
 from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.explore.uncertainty import Intervals
 from jaxcost.physics.area import by_parts, stack_price, stack_yield
@@ -55,13 +69,16 @@ __all__ = [
     "Plan",
     "Prices",
     "Process",
+    "Range",
     "Report",
+    "Sample",
     "Service",
     "Space",
     "Split",
     "Stacking",
     "Sweep",
     "System",
+    "Tied",
     "Traffic",
     "add_near",
     "add_tier",
@@ -69,6 +86,8 @@ __all__ = [
     "best_service",
     "by_parts",
     "canonical",
+    "choice",
+    "coordinates",
     "design_at",
     "diagnose",
     "elasticities",
@@ -76,6 +95,7 @@ __all__ = [
     "intervals",
     "kv_bytes_per_token",
     "largest_batch",
+    "linear_range",
     "list_names",
     "load_chip",
     "load_efficiency",
@@ -85,10 +105,12 @@ __all__ = [
     "load_prices",
     "load_space",
     "load_system",
+    "log_range",
     "parameter_count",
     "replace",
     "replace_at",
     "rows",
+    "sample",
     "serve",
     "stack",
     "stack_price",

@@ -180,11 +180,12 @@ def test_coordinates_are_what_designs_hold(mixed):
             for leaf in ("capacity", "bandwidth", "chained", "near.flops", "near.shard")
         ),
     )
-    several = jax.jit(
-        lambda space, rows: jax.vmap(
-            lambda row: {path: operator.attrgetter(path)(design_of(space, row)) for path in paths}
-        )(rows)
-    )
+
+    def leaves(space, row):
+        design = design_of(space, row)
+        return {path: operator.attrgetter(path)(design) for path in paths}
+
+    several = jax.jit(jax.vmap(leaves, in_axes=(None, 0)))
     held, before = (
         jax.tree.map(np.asarray, several(*arguments)) for arguments in ((mixed, rows), (plain, rows[:, :2]))
     )

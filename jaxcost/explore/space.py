@@ -272,7 +272,7 @@ def digits_at(space: Space, place: Place, offset: Scalar) -> jax.Array:
         total = place.start[position] + carry
         digit, carry = jax.lax.rem(total, radix), jax.lax.div(total, radix)
         if table:
-            digit = place.tables[space.guards.index(position)][digit]
+            digit = take(place.tables[space.guards.index(position)], digit)
         elif may_rest:
             digit = digit + place.shifts[position]
         out.append(digit)
