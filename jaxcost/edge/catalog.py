@@ -43,6 +43,8 @@ __all__ = [
     "grid_leaves",
     "load_chip",
     "load_efficiency",
+    "load_host",
+    "load_link",
     "load_memory",
     "load_model",
     "load_prices",
@@ -150,17 +152,26 @@ _LINK_RANGES = {
 }
 
 
+def load_link(name: str) -> Link:
+    """Load one level of a fabric, with the topology of its file, else a switch."""
+    return canonical(_link_of(*load_part("fabrics", name), {}, None))
+
+
 def _link(section: Any, path: Path, where: str) -> Link:
     if section is None:
         return Link()
     fabric, fabric_path = within(shown(path), f"{where}fabric", load_part, "fabrics", section.fabric)
-    given = quantities(fabric, fabric_path)
-    _in_range(given, _LINK_RANGES, fabric_path, "")
     here = quantities(section, path, where)
     _in_range(here, _LINK_RANGES, path, where)
-    given |= here
+    return _link_of(fabric, fabric_path, here, section.topology)
+
+
+def _link_of(fabric: Any, path: Path, changes: dict[str, float], topology: str | None) -> Link:
+    given = quantities(fabric, path)
+    _in_range(given, _LINK_RANGES, path, "")
+    given |= changes
     given["energy_per_byte"] = given.pop("energy")
-    return Link(topology=topology_id(section.topology or fabric.topology or "switch"), **given)
+    return Link(topology=topology_id(topology or fabric.topology or "switch"), **given)
 
 
 def _in_range(
@@ -172,6 +183,12 @@ def _in_range(
             kind = f"at least {least:g}" if closed else f"more than {least:g}"
             bound = "" if most == math.inf else f" and at most {most:g}"
             raise InputError(kind + bound, file=shown(file), path=f"{prefix}{field}", given=value)
+
+
+def load_host(name: str) -> Host:
+    """Load what surrounds each chip: server, network and rack."""
+    part, path = load_part("hosts", name)
+    return canonical(Host(**quantities(part, path)))
 
 
 _SYSTEM_RANGES = {
@@ -229,7 +246,6 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
     late = {k: v for k, v in rare.items() if k in ("jitter", "timeout")}
     failing = {k: v for k, v in rare.items() if k not in late}
     host_name, host_user = pick("host")
-    host, host_path = within(shown(host_user), "host", load_part, "hosts", host_name)
     return canonical(
         System(
             chip=chip,
@@ -242,7 +258,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
                 **late,
                 **message,
             ),
-            host=Host(**quantities(host, host_path)),
+            host=within(shown(host_user), "host", load_host, host_name),
             chips=chips,
             **battery,
             **failing,

@@ -153,8 +153,10 @@ def with_settings(root: str, tree: T, settings: Sequence[Setting]) -> T:
     return tree
 
 
-def _target(setting: Setting) -> str:
-    return "prices.grid_carbon" if setting.path == _GRID else setting.path
+def _targets(setting: Setting) -> list[str]:
+    if isinstance(setting.value, str):
+        return [f"prices.{leaf}" for leaf in grid_leaves(setting.value)]
+    return [setting.path]
 
 
 def set_in_space(space: Space, settings: Sequence[Setting]) -> Space:
@@ -163,9 +165,9 @@ def set_in_space(space: Space, settings: Sequence[Setting]) -> Space:
     Raises:
         InputError: a number that the space itself varies.
     """
-    axes = {axis.path for axis in space.axes if not axis.relative}  # the others scale what is set
+    varied = {path for axis in space.axes for path in axis.sets}  # what only scales keeps what is set
     for setting in settings:
-        if _target(setting) in axes:
+        if any(f"{leaf}.".startswith(f"{path}.") for leaf in _targets(setting) for path in varied):
             raise InputError("a number that is no axis of the space", path="--set", given=setting.path)
     changed = {root: with_settings(root, getattr(space.base, root), settings) for root in _ROOTS}
     return replace(space, base=replace(space.base, **changed))

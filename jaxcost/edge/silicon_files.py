@@ -9,7 +9,7 @@ from jaxcost.edge.parts import in_shares, load_part, positive, quantities, shown
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.silicon import YIELD_MODELS, Package, Process
 
-__all__ = ["DAY", "YEAR", "trend", "with_silicon"]
+__all__ = ["DAY", "YEAR", "load_package", "load_process", "trend", "with_silicon"]
 
 DAY = 86400.0  # s
 YEAR = 365.25 * DAY
@@ -27,23 +27,14 @@ def with_silicon(chip: Chip, part: Any, path: Path, *, on_die: bool) -> dict[str
     Returns:
         The changes of the chip.
     """
-    silicon, silicon_path = within(shown(path), "silicon", load_part, "silicon", part.silicon)
-    q = positive(
-        quantities(silicon, silicon_path),
-        ("wafer_price", "clustering", "area_per_byte", "fab_energy"),
-        silicon_path,
-        "",
-    )
-    area_per_byte = q.pop("area_per_byte")
-    packaging, packaging_path = within(shown(path), "packaging", load_part, "packages", part.packaging)
-    package = positive(quantities(packaging, packaging_path), ("assembly_yield",), packaging_path, "")
-    in_shares(package, ("assembly_yield",), packaging_path, "")
+    process, area_per_byte = within(shown(path), "silicon", load_process, part.silicon)
+    package = within(shown(path), "packaging", load_package, part.packaging)
     own = positive(quantities(part, path), ("dies", "engine_share"), path, "")
     in_shares(own, ("critical", "engine_share"), path, "")
     held = chip.memory.capacity if on_die else 0.0
     engines = own.get("engine_share", 0.0) * chip.die_area
     return {
-        "process": Process(**q, yield_model=float(YIELD_MODELS.index(silicon.yield_model))),
+        "process": process,
         "package": Package(
             **package,
             dies=own.get("dies", 1.0),
@@ -54,6 +45,23 @@ def with_silicon(chip: Chip, part: Any, path: Path, *, on_die: bool) -> dict[str
         ),
         "rental": own.get("rental", 0.0),
     }
+
+
+def load_process(name: str) -> tuple[Process, float]:
+    """Load a logic process, and the area that a byte of its on-chip memory takes."""
+    part, path = load_part("silicon", name)
+    wanted = ("wafer_price", "clustering", "area_per_byte", "fab_energy")
+    q = positive(quantities(part, path), wanted, path, "")
+    area_per_byte = q.pop("area_per_byte")
+    return Process(**q, yield_model=float(YIELD_MODELS.index(part.yield_model))), area_per_byte
+
+
+def load_package(name: str) -> dict[str, float]:
+    """Load how dies and memories are joined: the leaves of `Package` that say so."""
+    part, path = load_part("packages", name)
+    q = positive(quantities(part, path), ("assembly_yield",), path, "")
+    in_shares(q, ("assembly_yield",), path, "")
+    return q
 
 
 def trend(values: dict[str, float]) -> dict[str, float]:

@@ -1,29 +1,38 @@
-"""Read a space of designs from YAML: models, systems, fixed settings, and axes over dotted paths."""
+"""Read a space of designs from YAML: models, systems, fixed settings, and axes over dotted paths.
+
+Digits come in the order systems, models, axes, tied, sample; how each is written is in `axis_file`.
+"""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
 from jaxcost.core.pytree import canonical, leaf_fields, replace
+from jaxcost.edge.axis_file import AxisReader, mapping, number
 from jaxcost.edge.catalog import configs_root, load_efficiency, load_model, load_prices, load_system, names
-from jaxcost.edge.config import read_yaml
 from jaxcost.edge.errors import InputError, nearest, not_among, within
-from jaxcost.edge.formats import read_bits
-from jaxcost.edge.quantity import parse_quantity
-from jaxcost.explore.space import Axis, Design, Space, stack
+from jaxcost.edge.parts import expanded, read_part
+from jaxcost.explore.space import Design, Space, stack
 from jaxcost.explore.sweep import METRICS
-from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["leaf_units", "load_space", "read_space"]
+__all__ = ["leaf_units", "load_space", "read_space", "read_space_data"]
 
-_KEYS = ("title", "models", "systems", "efficiency", "prices", "traffic", "plan", "axes", "objective")
-_MOST_VALUES = 1_000_000
-_LIMIT = 2**31 - 2**21
+_KEYS = (
+    "title",
+    "models",
+    "systems",
+    "efficiency",
+    "prices",
+    "traffic",
+    "plan",
+    "axes",
+    "tied",
+    "sample",
+    "objective",
+    "reduce",
+)
 
 
 def load_space(name: str) -> Space:
@@ -31,26 +40,39 @@ def load_space(name: str) -> Space:
     return read_space(name)[0]
 
 
-def read_space(name: str) -> tuple[Space, str, str]:
-    """Load (space, objective, title).
+def read_space_data(name: str) -> tuple[dict[str, Any], str, Path]:
+    """Read the file of a space, once however often it is asked for.
+
+    Returns:
+        What it says, its top-level keys checked; the name errors show; where it stands.
 
     Raises:
-        InputError: an unknown name, key, path or part, or no whole grid of values.
+        InputError: an unknown name or key, or no YAML mapping.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else configs_root() / "spaces" / f"{name}.yaml"
-    if not name.endswith((".yaml", ".yml")) and (len(name) > 200 or not path.exists()):
+    in_catalogue = not name.endswith((".yaml", ".yml"))
+    path = configs_root() / "spaces" / f"{name}.yaml" if in_catalogue else expanded(name)
+    if in_catalogue and (len(name) > 200 or not path.exists()):
         raise InputError(
             "a space among configs/spaces, or a YAML path",
             given=name,
             suggestion=nearest(name, names("spaces")),
         )
-    data = read_yaml(path)
-    shown = path.name
+    data = read_part(path)
     for key in data:
         if key not in _KEYS:
             raise InputError(
-                "one of " + ", ".join(_KEYS), file=shown, path=key, suggestion=nearest(key, _KEYS)
+                "one of " + ", ".join(_KEYS), file=path.name, path=key, suggestion=nearest(key, _KEYS)
             )
+    return data, path.name, path
+
+
+def read_space(name: str) -> tuple[Space, str, str]:
+    """Load (space, objective, title); what the file says of reducing is left to others.
+
+    Raises:
+        InputError: an unknown name, key, path or part, no whole grid of values, or axes that undo each other.
+    """
+    data, shown, _ = read_space_data(name)
     systems, models = _names(data, "systems", shown), _names(data, "models", shown)
     efficiency = str(data.get("efficiency", "ideal"))
     within(shown, "efficiency", load_efficiency, efficiency)
@@ -61,21 +83,33 @@ def read_space(name: str) -> tuple[Space, str, str]:
         plan=_settings(Plan(), data.get("plan", {}), "plan", shown),
         prices=within(shown, "prices", load_prices, str(data.get("prices", "default"))),
     )
-    axes = data.get("axes", {})
-    if not isinstance(axes, dict):
-        raise InputError("a mapping from dotted paths to values", file=shown, path="axes", given=axes)
+    reader = AxisReader(file=shown, units=leaf_units(base), names={"system": systems, "model": models})
+    axes = mapping(data.get("axes", {}), "a mapping from dotted paths to values", "axes", shown)
+    for path, values in axes.items():
+        reader.add_axis(path, values)
+    for i, group in enumerate(_groups(data, "tied", shown), 1):
+        reader.add_tied(group, f"tied.{i}")
+    for i, group in enumerate(_groups(data, "sample", shown), 1):
+        reader.add_sample(group, "sample" if i == 1 else f"sample.{i}", "sample" if i == 1 else f"sample.{i}")
     space = Space(
-        base=canonical(base),
-        axes=tuple(_axis(p, values, base, shown) for p, values in axes.items()),
-        systems=tuple(systems),
-        models=tuple(models),
+        base=canonical(base), axes=tuple(reader.parts), systems=tuple(systems), models=tuple(models)
     )
-    if space.size > _LIMIT:
-        raise InputError(f"at most {_LIMIT:,} designs", file=shown, given=f"{space.size:,}")
+    try:
+        _ = space.cases
+    except ValueError as error:
+        raise InputError(f"conditions on fewer values ({error})", file=shown, path="axes") from None
     objective = str(data.get("objective", "usd_per_mtok"))
     if objective not in METRICS:
         raise not_among(METRICS, objective, file=shown, path="objective")
     return space, objective, str(data.get("title", shown))
+
+
+def _groups(data: dict[str, Any], key: str, file: str) -> list[Any]:
+    given = data.get(key, [])
+    groups = given if isinstance(given, list) else [given]
+    for group in groups:
+        mapping(group, "a mapping, or a list of them", key, file)
+    return groups
 
 
 def _names(data: dict[str, Any], key: str, file: str) -> list[str]:
@@ -110,71 +144,5 @@ def _settings(tree: Any, given: Any, where: str, file: str) -> Any:
             raise InputError(
                 "one of " + ", ".join(units), file=file, path=path, suggestion=nearest(key, units)
             )
-        changes[key] = _number(value, units[key], path, file)
+        changes[key] = number(value, units[key], path, file)
     return replace(tree, **changes)
-
-
-def _number(value: Any, unit: str, path: str, file: str) -> float:
-    if unit != "bit" and isinstance(value, int | float) and not isinstance(value, bool):
-        return parse_quantity(value, "1", file=file, path=path)
-    if unit == "bit":
-        return within(file, path, read_bits, value)
-    return parse_quantity(value, unit, file=file, path=path)
-
-
-def _topology(value: Any, path: str, file: str) -> float:
-    if value not in TOPOLOGIES:
-        raise not_among(TOPOLOGIES, str(value), file=file, path=path)
-    return topology_id(value)
-
-
-def _axis(path: str, given: Any, base: Design, file: str) -> Axis:
-    units = leaf_units(base)
-    where = f"axes.{path}"
-    if path not in units:
-        raise InputError(
-            "a dotted path of system, model, traffic, plan or prices",
-            file=file,
-            path=where,
-            suggestion=nearest(path, units),
-        )
-    relative = isinstance(given, dict) and set(given) == {"scale"}
-    values = given["scale"] if relative else given
-    unit = "1" if relative else units[path]
-    if isinstance(values, dict):
-        values = _range(values, unit, where, file)
-    if not isinstance(values, list) or not values:
-        raise InputError(
-            "a list of values, {log: [low, high, count]}, {linear: [low, high, count]}, or {scale: ...}",
-            file=file,
-            path=where,
-            given=values,
-        )
-    names = path.endswith(".topology") and not relative
-    numbers = [_topology(v, where, file) if names else _number(v, unit, where, file) for v in values]
-    return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)
-
-
-def _range(given: dict[str, Any], unit: str, where: str, file: str) -> list[float]:
-    kind = next(iter(given), "")
-    parts = given.get(kind)
-    if kind not in {"log", "linear"} or len(given) != 1 or not isinstance(parts, list) or len(parts) != 3:
-        raise InputError(
-            "{log: [low, high, count]} or {linear: [low, high, count]}",
-            file=file,
-            path=where,
-            given=repr(given),
-        )
-    low, high = (_number(v, unit, where, file) for v in parts[:2])
-    count = parts[2]
-    if (
-        not isinstance(count, int)
-        or not 2 <= count <= _MOST_VALUES
-        or high <= low
-        or (kind == "log" and low <= 0)
-    ):
-        raise InputError(
-            "0 < low < high and a whole count from 2 to 1,000,000", file=file, path=where, given=repr(parts)
-        )
-    steps = np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
-    return [float(x) for x in steps]

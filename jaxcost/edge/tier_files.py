@@ -13,7 +13,7 @@ from jaxcost.spec.chip import Chip, Cooling, Stacking
 from jaxcost.spec.memory import TIERS, Memory, NearMemory
 from jaxcost.spec.system import System
 
-__all__ = ["add_near", "add_tier", "load_memory", "load_near", "with_sections"]
+__all__ = ["ENGINE_PER_STACK", "add_near", "add_tier", "load_memory", "load_near", "with_sections"]
 
 _RENAMED = {
     "energy": "energy_per_byte",
@@ -23,7 +23,7 @@ _RENAMED = {
 }
 _PER_STACK = ("capacity", "bandwidth", "write_bandwidth", "idle_power", "queue_depth")
 _ENGINE = {"energy": "energy_per_byte", "flop_energy": "energy_per_flop"}
-_ENGINE_PER_STACK = ("bandwidth", "flops", "idle_power", "power_limit")
+ENGINE_PER_STACK = ("bandwidth", "flops", "idle_power", "power_limit")
 # Numbers that are shares, from 0 to 1.
 _SHARES = ("refresh", "chained", "in_order", "density", "blocking", "bond_yield")
 
@@ -45,7 +45,7 @@ def load_near(name: str, *, stacks: float = 1) -> NearMemory:
     q = positive(quantities(part, path), ("bandwidth", "flops"), path, "")
     in_shares(q, _SHARES, path, "")
     named = {_ENGINE.get(key, key): value for key, value in q.items()}
-    return canonical(NearMemory(**_many(named, _ENGINE_PER_STACK, stacks)))
+    return canonical(NearMemory(**_many(named, ENGINE_PER_STACK, stacks)))
 
 
 def add_tier(
