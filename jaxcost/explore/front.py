@@ -32,6 +32,7 @@ from jaxcost.explore.reducer import (
     any_of,
     earlier,
     first,
+    from_ordered_bits,
     groups,
     needed,
     ordered_bits,
@@ -44,7 +45,10 @@ from jaxcost.explore.reducer import (
 __all__ = ["Archive", "Front", "Pareto"]
 
 _GUARDS = 64
-_LEAST_EPSILON, _MOST_EPSILON = 1e-4, 1.0
+_UNROLLED = 16
+_SMALL = 2048
+_LEAST_EPSILON, _MOST_EPSILON = 1e-6, 1.0
+_LEAST_BITS = -0x7F800000
 _AWAY = 1 << 30
 
 
@@ -53,10 +57,12 @@ class Points:
     """Designs with what decides among them; an empty place has NaN for a box, which removes nothing."""
 
     cost: jax.Array = field("1", "objectives, negated where the largest is sought, [d, n]")
-    box: jax.Array = field("1", "whole number of the box, [d, n]; none where epsilon is 0: the cost itself")
+    box: jax.Array = field(
+        "1", "least numbers of their boxes, [d, n]; none where epsilon is 0: the costs themselves"
+    )
     group: jax.Array = field("1", "number of the group, int32 [n]")
-    index: jax.Array = field("1", "wide index, int32 [n, 2]")
-    values: jax.Array = field("1", "all metrics, [n, m]")
+    index: jax.Array = field("1", "wide index, int32 [2, n]")
+    values: jax.Array = field("1", "all metrics, [m, n]")
 
 
 @pytree
@@ -64,7 +70,6 @@ class Guards:
     """Boxes of designs that have removed many of late: a first test that nearly all designs fail."""
 
     box: jax.Array = field("1", "boxes, [d, guards]")
-    bits: jax.Array = field("1", "sum of their ordered bits, which is less where not all are equal")
     group: jax.Array = field("1", "group, int32 [guards]")
     next: jax.Array = field("1", "the one to be replaced next, int32")
 
@@ -103,13 +108,14 @@ class Pareto:
 
     With epsilon > 0, some of them: for every design f that satisfies `where` one is kept that in every objective
     has a cost of at most f + epsilon |f|, so at most (1 + epsilon) times a positive metric that is minimised, and
-    at least 1 / (1 + epsilon) of one that is maximised; costs nearer to 0 than 1.2e-38 count as 0 there.
+    at least 1 / (1 + epsilon) of one that is maximised; costs nearer to 0 than 1.2e-38 count as 0 there, and
+    beyond 1.7e38 as infinite.
 
     Args:
         objectives: two to four metrics, minimised.
         largest: which of them are maximised.
         size: most designs kept, of all groups together.
-        epsilon: 0 for the exact front, or from 1e-4 to 1.
+        epsilon: 0 for the exact front, or from 1e-6 to 1.
         by: names of axes; every combination of their digits has a front of its own.
         where: constraints that they satisfy.
     """
@@ -160,12 +166,11 @@ class Pareto:
                 cost=jnp.full((d, self.size), jnp.nan, dtype),
                 box=jnp.full((d, boxed), jnp.nan, dtype),
                 group=jnp.full(self.size, -1, jnp.int32),
-                index=jnp.full((self.size, 2), NOWHERE, jnp.int32),
-                values=jnp.zeros((self.size, len(layout.metrics)), dtype),
+                index=jnp.full((2, self.size), NOWHERE, jnp.int32),
+                values=jnp.zeros((len(layout.metrics), self.size), dtype),
             ),
             guards=Guards(
                 box=jnp.full((d, _GUARDS), jnp.nan, dtype),
-                bits=jnp.full(_GUARDS, NOWHERE, jnp.int32),
                 group=jnp.full(_GUARDS, -1, jnp.int32),
                 next=jnp.asarray(0, jnp.int32),
             ),
@@ -184,27 +189,27 @@ class Pareto:
             cost=cost,
             box=self._boxes(cost),
             group=groups(layout, batch, self.by),
-            index=batch.index,
-            values=batch.values.astype(state.points.values.dtype),
+            index=batch.index.T,
+            values=batch.values.T.astype(state.points.values.dtype),
         )
         return self._take(state, rows, selected(layout, batch, self.where, self.objectives))
 
     def merge(self, layout: Layout, state: Archive, other: Archive) -> Archive:
         """Keep what neither removes of the other."""
         state = replace(state, lost=wide.plus(state.lost, other.lost))
-        return self._take(state, other.points, other.points.index[:, 0] != NOWHERE)
+        return self._take(state, other.points, other.points.index[0] != NOWHERE)
 
     def result(self, layout: Layout, state: Archive) -> Front:
         """Read what has been kept."""
         points = jax.tree.map(np.asarray, state.points)
-        there = np.flatnonzero(points.index[:, 0] != NOWHERE)
-        index, cost = wide.total(points.index[there]), points.cost[:, there]
+        there = np.flatnonzero(points.index[0] != NOWHERE)
+        index, cost = wide.total(points.index[:, there].T), points.cost[:, there]
         order = np.lexsort((index, *cost[::-1], points.group[there]))
         there = there[order]
         lost = int(wide.total(state.lost))
         return Front(
             index=index[order],
-            values=points.values[there],
+            values=points.values[:, there].T,
             metrics=layout.metrics,
             by=self.by,
             groups=ungrouped(layout, points.group[there].astype(np.int64), self.by),
@@ -214,39 +219,61 @@ class Pareto:
         )
 
     def _boxes(self, cost: jax.Array) -> jax.Array:
+        """Least number of the box of every cost; with epsilon = 0 there is none but the cost."""
         if not self.epsilon:
             return cost[:, :0]
-        # Two off, for what rounding float64 to float32 adds. Below 2^24, so exact as floats, for any epsilon allowed.
+        # Two off, for what rounding float64 to float32 adds.
         width = int(self.epsilon * 2**23) - 2
-        return (ordered_bits(cost) // width).astype(cost.dtype)
+        bits = jnp.maximum(ordered_bits(cost) // width * width, _LEAST_BITS)
+        return from_ordered_bits(bits).astype(cost.dtype)
 
     def _box(self, points: Points) -> jax.Array:
         return points.box if self.epsilon else points.cost
+
+    def _keys(self, points: Points) -> list[jax.Array]:
+        return [*(points.cost if self.epsilon else ()), points.index[0], points.index[1]]
+
+    def _under(self, box: jax.Array, group: jax.Array, rows: Points) -> tuple[jax.Array, jax.Array]:
+        """Find boxes of the group of each row that are nowhere above its box.
+
+        Returns:
+            Number of the last of them, int32 [n], -1 where there is none; whether one of them is below, bool [n].
+        """
+        count, own = box.shape[1], self._box(rows)
+        # Large batches are for machines that reduce well; elsewhere a loop keeps all in registers.
+        turn = _UNROLLED if own.shape[1] <= _SMALL and count % _UNROLLED == 0 else count
+
+        def compare(start: Any, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            last, below = found
+            some, akin = (jax.lax.dynamic_slice_in_dim(x, start, turn, axis=-1) for x in (box, group))
+            for i in range(turn):
+                within = all_of(a[i] <= b for a, b in zip(some, own, strict=True))
+                within = within & (akin[i] == rows.group) if self.by else within
+                last = jnp.where(within, start + i, last)
+                below = below | (within & any_of(a[i] < b for a, b in zip(some, own, strict=True)))
+            return last, below
+
+        if turn < count:
+            nothing = (rows.group != rows.group) | (group[0] != group[0])
+            none = (jnp.where(nothing, 0, -1), nothing)
+            return jax.lax.fori_loop(0, count // turn, lambda k, found: compare(k * turn, found), none)
+        pairs = list(zip(box[:, :, None], own[:, None, :], strict=True))
+        within = all_of(a <= b for a, b in pairs)
+        within = within & (group[:, None] == rows.group[None, :]) if self.by else within
+        number = jnp.arange(count, dtype=jnp.int32)[:, None]
+        last = jnp.max(jnp.where(within, number, -1), axis=0)
+        return last, jnp.any(within & any_of(a < b for a, b in pairs), axis=0)
 
     def _removes(self, x: Points, y: Points) -> jax.Array:
         """Whether row i of x removes row j of y, bool [i, j]."""
         pairs = list(zip(self._box(x)[:, :, None], self._box(y)[:, None, :], strict=True))
         within = all_of(a <= b for a, b in pairs)
-        apart = any_of(a < b for a, b in pairs)
+        within = within & (x.group[:, None] == y.group[None, :]) if self.by else within
         before = earlier([k[:, None] for k in self._keys(x)], [k[None, :] for k in self._keys(y)])
-        return within & (apart | before) & self._akin(x.group, y.group)
-
-    def _keys(self, points: Points) -> list[jax.Array]:
-        return [*(points.cost if self.epsilon else ()), points.index[:, 0], points.index[:, 1]]
-
-    def _akin(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return x[:, None] == y[None, :] if self.by else jnp.asarray(True)
-
-    def _guarded(self, box: jax.Array, bits: jax.Array, group: jax.Array, rows: Points) -> jax.Array:
-        """Whether some of a few boxes certainly remove a row, bool [n]: they are less, and not equal."""
-        within = all_of(a[:, None] <= b[None, :] for a, b in zip(box, self._box(rows), strict=True))
-        apart = bits[:, None] < _bits(self._box(rows))[None, :]
-        return jnp.any(within & apart & self._akin(group, rows.group), axis=0)
+        return within & (any_of(a < b for a, b in pairs) | before)
 
     def _take(self, state: Archive, rows: Points, chosen: jax.Array) -> Archive:
         length = slice_length(chosen.shape[0])
-        guards = state.guards
-        left = chosen & ~self._guarded(guards.box, guards.bits, guards.group, rows)
 
         def some(carry: tuple[Archive, jax.Array]) -> jax.Array:
             return jnp.any(carry[1])
@@ -255,44 +282,40 @@ class Pareto:
             state, left = carry
             place, there, left = first(left, length)
             new = _at(rows, place)
-            slots = jnp.arange(self.size, dtype=jnp.int32)[:, None]
-            remover = jnp.max(jnp.where(self._removes(state.points, new), slots, -1), axis=0)
-            removed = (remover >= 0) & there
-            state = replace(state, guards=self._promoted(state, remover, removed))
+            under, below = self._under(self._box(state.points), state.points.group, new)
+            # In an archive that has the box of a row there is none below it.
+            other = _at(state.points, under)
+            removed = there & (under >= 0) & (below | earlier(self._keys(other), self._keys(new)))
+            state = replace(state, guards=self._promoted(state.guards, other, under, removed & below))
             enters = there & ~removed
-            enters = enters & ~jnp.any(self._removes(new, new) & enters[:, None], axis=0)
 
             def enter(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
                 state, left = carry
-                bits = jnp.where(enters, _bits(self._box(new)), NOWHERE)
-                left = left & ~self._guarded(self._box(new), bits, new.group, rows)
-                return self._entered(state, new, enters), left
+                entrants = enters & ~jnp.any(self._removes(new, new) & enters[:, None], axis=0)
+                box = jnp.where(entrants[None, :], self._box(new), jnp.nan)
+                return self._entered(state, new, entrants), left & ~self._under(box, new.group, rows)[1]
 
             return when(jnp.any(enters), enter, (state, left))
 
-        return jax.lax.while_loop(some, take, (state, left))[0]
+        below = self._under(state.guards.box, state.guards.group, rows)[1]
+        return jax.lax.while_loop(some, take, (state, chosen & ~below))[0]
 
-    def _promoted(self, state: Archive, remover: jax.Array, removed: jax.Array) -> Guards:
-        """Make a guard of the design that removed most of a slice, if more than one."""
-        guards = state.guards
-        equal = (remover[:, None] == remover[None, :]) & removed[:, None] & removed[None, :]
-        tally = jnp.sum(equal, axis=0, dtype=jnp.int32)
-        most = jnp.argmax(tally)
-        slot = jnp.maximum(remover[most], 0)
-        box = self._box(state.points)[:, slot]
-        at = jnp.where(tally[most] > 1, guards.next, _GUARDS)
+    def _promoted(self, guards: Guards, other: Points, under: jax.Array, removed: jax.Array) -> Guards:
+        """Make a guard of the design that removed most of a slice."""
+        equal = (under[:, None] == under[None, :]) & removed[None, :]
+        most = jnp.argmax(jnp.sum(equal, axis=1, dtype=jnp.int32))
+        at = jnp.where(jnp.any(removed), guards.next, _GUARDS)
         return Guards(
-            box=guards.box.at[:, at].set(box, mode="drop"),
-            bits=guards.bits.at[at].set(_bits(box), mode="drop"),
-            group=guards.group.at[at].set(state.points.group[slot], mode="drop"),
-            next=(guards.next + (tally[most] > 1)) % _GUARDS,
+            box=guards.box.at[:, at].set(self._box(other)[:, most], mode="drop"),
+            group=guards.group.at[at].set(other.group[most], mode="drop"),
+            next=(guards.next + 1) % _GUARDS,
         )
 
     def _entered(self, state: Archive, new: Points, enters: jax.Array) -> Archive:
         """Take out what the new designs remove and put them where there is room."""
         points = state.points
         gone = jnp.any(self._removes(new, points) & enters[:, None], axis=0)
-        free = gone | (points.index[:, 0] == NOWHERE)
+        free = gone | (points.index[0] == NOWHERE)
         slot, room, _ = first(free, enters.shape[0])
         turn = jnp.cumsum(enters, dtype=jnp.int32) - 1
         fits = enters & room[turn]
@@ -301,7 +324,7 @@ class Pareto:
             cost=jnp.where(gone[None, :], jnp.nan, points.cost),
             box=jnp.where(gone[None, :], jnp.nan, points.box) if self.epsilon else points.box,
             group=jnp.where(gone, -1, points.group),
-            index=jnp.where(gone[:, None], NOWHERE, points.index),
+            index=jnp.where(gone[None, :], NOWHERE, points.index),
             values=points.values,
         )
         return replace(
@@ -310,23 +333,12 @@ class Pareto:
                 cost=emptied.cost.at[:, at].set(new.cost, mode="drop"),
                 box=emptied.box.at[:, at].set(new.box, mode="drop") if self.epsilon else emptied.box,
                 group=emptied.group.at[at].set(new.group, mode="drop"),
-                index=emptied.index.at[at].set(new.index, mode="drop"),
-                values=emptied.values.at[at].set(new.values, mode="drop"),
+                index=emptied.index.at[:, at].set(new.index, mode="drop"),
+                values=emptied.values.at[:, at].set(new.values, mode="drop"),
             ),
             lost=wide.add(state.lost, jnp.sum(enters & ~fits, dtype=jnp.int32)),
         )
 
 
-def _at(rows: Points, place: jax.Array) -> Points:
-    return Points(
-        cost=rows.cost[:, place],
-        box=rows.box[:, place] if rows.box.size else rows.box,
-        group=rows.group[place],
-        index=rows.index[place],
-        values=rows.values[place],
-    )
-
-
-def _bits(box: jax.Array) -> jax.Array:
-    # Quartered, so that the sum of four stands in 32 bits; never less for a box that is nowhere less.
-    return jnp.sum(ordered_bits(box) >> 2, axis=0, dtype=jnp.int32)
+def _at(points: Points, place: jax.Array) -> Points:
+    return jax.tree.map(lambda x: x[..., place] if x.size else x, points)

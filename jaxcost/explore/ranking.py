@@ -39,8 +39,8 @@ class Kept:
     """Designs that a reducer holds, r of them; an empty place has the index NOWHERE."""
 
     key: jax.Array = field("1", "metric, or minus it, [r]")
-    index: jax.Array = field("1", "wide index, int32 [r, 2]")
-    values: jax.Array = field("1", "all metrics, [r, m]")
+    index: jax.Array = field("1", "wide index, int32 [2, r]")
+    values: jax.Array = field("1", "all metrics, [m, r]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +104,11 @@ class TopK:
 
     def merge(self, layout: Layout, state: Kept, other: Kept) -> Kept:
         """Keep the best of both."""
-        return self._insert(state, other, other.index[:, 0] != NOWHERE)
+        return self._insert(state, other, other.index[0] != NOWHERE)
 
     def result(self, layout: Layout, state: Kept) -> Ranked:
         """Read what has been kept."""
-        index, values = np.asarray(state.index), np.asarray(state.values)
+        index, values = np.asarray(state.index).T, np.asarray(state.values).T
         there = index[:, 0] != NOWHERE
         return Ranked(wide.total(index[there]), values[there], layout.metrics)
 
@@ -124,7 +124,7 @@ class TopK:
         def take(carry: tuple[Kept, jax.Array]) -> tuple[Kept, jax.Array]:
             state, left = carry
             place, there, left = first(left, length)
-            state = _merged(state, jax.tree.map(lambda x: x[place], rows), there)
+            state = _merged(state, jax.tree.map(lambda x: x[..., place], rows), there)
             return state, left & enters(state, rows)
 
         return jax.lax.while_loop(some, take, (state, chosen & enters(state, rows)))[0]
@@ -174,13 +174,11 @@ class Best:
     def merge(self, layout: Layout, state: Kept, other: Kept) -> Kept:
         """Keep the better of both in every group."""
         better = earlier(_order(other), _order(state))
-        return jax.tree.map(
-            lambda a, b: jnp.where(better.reshape(-1, *(1,) * (a.ndim - 1)), b, a), state, other
-        )
+        return jax.tree.map(lambda a, b: jnp.where(jnp.broadcast_to(better, a.shape), b, a), state, other)
 
     def result(self, layout: Layout, state: Kept) -> Grouped:
         """Read what has been kept."""
-        index, values = np.asarray(state.index), np.asarray(state.values)
+        index, values = np.asarray(state.index).T, np.asarray(state.values).T
         there = np.flatnonzero(index[:, 0] != NOWHERE)
         return Grouped(
             by=self.by,
@@ -195,8 +193,8 @@ def _nothing(count: int, layout: Layout, dtype: Any) -> Kept:
     dtype = jnp.result_type(float) if dtype is None else dtype
     return Kept(
         key=jnp.full(count, jnp.inf, dtype),
-        index=jnp.full((count, 2), NOWHERE, jnp.int32),
-        values=jnp.zeros((count, len(layout.metrics)), dtype),
+        index=jnp.full((2, count), NOWHERE, jnp.int32),
+        values=jnp.zeros((len(layout.metrics), count), dtype),
     )
 
 
@@ -205,14 +203,14 @@ def _candidates(reducer: TopK | Best, layout: Layout, state: Kept, batch: Batch)
     chosen = selected(layout, batch, reducer.where, (reducer.metric,))
     rows = Kept(
         key=-key if reducer.largest else key,
-        index=batch.index,
-        values=batch.values.astype(state.values.dtype),
+        index=batch.index.T,
+        values=batch.values.T.astype(state.values.dtype),
     )
     return rows, chosen
 
 
 def _order(kept: Kept) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return kept.key, kept.index[:, 0], kept.index[:, 1]
+    return kept.key, kept.index[0], kept.index[1]
 
 
 def _merged(state: Kept, rows: Kept, there: jax.Array) -> Kept:
@@ -237,7 +235,7 @@ def _merged(state: Kept, rows: Kept, there: jax.Array) -> Kept:
     source = (
         jnp.zeros(count, jnp.int32).at[place].set(jnp.arange(count + length, dtype=jnp.int32), mode="drop")
     )
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b])[source], state, rows)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1)[..., source], state, rows)
 
 
 def _placed(state: Kept, rows: Kept, group: jax.Array, better: jax.Array) -> Kept:
@@ -256,6 +254,6 @@ def _placed(state: Kept, rows: Kept, group: jax.Array, better: jax.Array) -> Kep
     to = jnp.where(still_new, group, away)
     return Kept(
         key=fresh[0],
-        index=jnp.stack(fresh[1:], axis=-1),
-        values=state.values.at[to].set(rows.values, mode="drop"),
+        index=jnp.stack(fresh[1:]),
+        values=state.values.at[:, to].set(rows.values, mode="drop"),
     )

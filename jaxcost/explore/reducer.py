@@ -33,6 +33,7 @@ __all__ = [
     "Reducer",
     "earlier",
     "first",
+    "from_ordered_bits",
     "groups",
     "needed",
     "ordered_bits",
@@ -43,12 +44,14 @@ __all__ = [
 ]
 
 NOWHERE = np.int32(2**31 - 1)
-_SMALL = 2048
 
 
 @pytree
 class Batch:
-    """Designs and what they came to. Rows that are not valid are padding and count nowhere."""
+    """Designs and what they came to. Rows that are not valid are padding and count nowhere.
+
+    Metrics are read one at a time: `values` is best the transpose of an array [m, n].
+    """
 
     values: jax.Array = field("1", "metrics, float [n, m], each in its own unit")
     index: jax.Array = field("1", "index of every design, wide int32 [n, 2]")
@@ -175,9 +178,14 @@ def ordered_bits(x: jax.Array) -> jax.Array:
     return jnp.where(bits < 0, -(bits & NOWHERE), bits)
 
 
+def from_ordered_bits(bits: jax.Array) -> jax.Array:
+    """Map `ordered_bits` back to float32."""
+    return jax.lax.bitcast_convert_type(jnp.where(bits < 0, -bits | ~NOWHERE, bits), jnp.float32)
+
+
 def slice_length(n: int) -> int:
     """How many of n rows are taken in at a time, where few of many are."""
-    return min(n, max(32, n // 64))
+    return min(n, max(16, n // 64))
 
 
 def first(mask: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -186,18 +194,10 @@ def first(mask: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array
     Returns:
         Positions, int32 [length]; which of them are there, bool [length]; the mask without them.
     """
-    n = mask.shape[0]
     count = jnp.cumsum(mask, dtype=jnp.int32)
-    wanted = jnp.arange(1, length + 1, dtype=jnp.int32)
-    if n <= _SMALL:
-        position = jnp.sum(count[:, None] < wanted[None, :], axis=0, dtype=jnp.int32)
-    else:
-        position = jnp.zeros_like(wanted)
-        for bit in reversed(range(n.bit_length())):
-            ahead = position + (1 << bit)
-            short = (ahead <= n) & (count[jnp.minimum(ahead, n) - 1] < wanted)
-            position = jnp.where(short, ahead, position)
-    return jnp.minimum(position, n - 1), wanted <= count[-1], mask & (count > length)
+    order = jnp.arange(mask.shape[0], dtype=jnp.int32)
+    position = jnp.zeros(length, jnp.int32).at[jnp.where(mask, count - 1, length)].set(order, mode="drop")
+    return position, jnp.arange(1, length + 1, dtype=jnp.int32) <= count[-1], mask & (count > length)
 
 
 def when(condition: jax.Array, function: Callable[[T], T], state: T) -> T:
