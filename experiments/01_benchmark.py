@@ -1,18 +1,26 @@
-"""Rates and compile times of evaluate, value and gradient, and of other analytical models on the same question.
+"""Rates and compile times of evaluate, value and gradient; what reducers cost; and other models on the same question.
 
-`python experiments/01_benchmark.py --designs 262144` prints two tables. In the first every design takes its own model
-and chip from the catalogue; values return all metrics of a sweep, gradients are summed over every leaf, so nothing is
-left out. The second asks every tool installed for prefill and decode of one model on one chip, the batch changing
-from call to call. `pip install -e ".[peers]"` and `pip install --no-deps llm-analysis` bring the others.
+`python experiments/01_benchmark.py` prints three tables and writes experiments/out/01_benchmark.json, data and
+manifest; `--readme` puts them into the README too. In the first table every design takes its own model and chip from
+the catalogue; values return all metrics of a sweep, gradients are summed over every leaf, so nothing is left out. The
+second sweeps the space `million` bare, then with all that `jaxcost sweep` keeps, turn and turn about. The third asks
+every tool installed for prefill and decode of one model on one chip, the batch changing from call to call.
+`pip install -e ".[peers]"` and `pip install --no-deps llm-analysis` bring the others. On an accelerator,
+`--profile DIR` writes a trace for TensorBoard or Perfetto and says what bounds the sweep.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import io
+import json
 import logging
 import os
+import platform
+import sys
 import time
+from pathlib import Path
 
 import jax
 
@@ -25,7 +33,14 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 import jaxcost as jc  # noqa: E402
-from jaxcost.explore.sweep import METRICS, design_metrics  # noqa: E402
+from jaxcost.edge.reducer_file import default_reducers  # noqa: E402
+from jaxcost.edge.space_file import read_space  # noqa: E402
+from jaxcost.explore.space import space_features  # noqa: E402
+from jaxcost.explore.stream import Stream  # noqa: E402
+from jaxcost.explore.sweep import METRICS, design_metrics, metrics_of, model_evaluation  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "experiments" / "out"
 
 
 def designs() -> tuple[jc.System, jc.Model]:
@@ -68,11 +83,14 @@ def gradient(*parts: str):
 
 
 CASES = (
-    ("value, all metrics", value, 128),
+    ("value, all metrics", value, 64),
     ("value, all metrics", value, 256),
     ("value, all metrics", value, 1024),
+    ("value, all metrics", value, 4096),
     ("value of one objective", lambda d: objective(d)[None], 256),
+    ("gradient, system leaves", gradient("system"), 64),
     ("gradient, system leaves", gradient("system"), 256),
+    ("gradient, system leaves", gradient("system"), 1024),
     ("gradient, all leaves", gradient("system", "model", "traffic", "plan"), 256),
 )
 
@@ -197,9 +215,9 @@ PEERS = (
         "jaxcost, a call each",
         "jaxcost",
         jaxcost_one_by_one,
-        "latency, memory, energy, $, CO2e, margins; gradients",
+        "latency, memory, energy, USD, CO2e, 14 margins, gradients",
     ),
-    ("GenZ", "GenZ", genz, "latency, memory"),
+    ("GenZ", "GenZ", genz, "latency, memory, operator by operator"),
     ("llm-analysis", "llm_analysis", llm_analysis, "latency, memory"),
 )
 
@@ -213,39 +231,191 @@ def rate(ask, seconds: float = 3.0) -> tuple[float, float, float]:
     return calls / (time.perf_counter() - start), *ask(32)
 
 
-def peers(sweep_rate: float) -> Table:
-    title = f"{MODEL} on one {CHIP}, {PROMPT} + {OUTPUT} tokens; latencies at batch 32, every peak reached"
-    table = Table("tool", "calls/s", "prefill ms", "decode ms", "one call gives", title=title)
-    table.add_row("jaxcost, a sweep", f"{sweep_rate:,.0f}", "", "", "11 metrics of mixed models and chips")
+def peer_rows(sweep_rate: float) -> list[list[str]]:
+    rows = [["jaxcost, a sweep", f"{sweep_rate:,.0f}", "", "", "the same for mixed models and chips"]]
     for name, module, make, gives in PEERS:
         if importlib.util.find_spec(module) is None:
-            table.add_row(name, "not installed", "", "", gives)
+            rows.append([name, "not installed", "", "", gives])
             continue
         calls, prefill, decode = rate(make())
-        table.add_row(name, f"{calls:,.0f}", f"{prefill:.1f}", f"{decode:.2f}", gives)
-    return table
+        rows.append([name, f"{calls:,.0f}", f"{prefill:.1f}", f"{decode:.2f}", gives])
+    return rows
+
+
+def timed(function) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def overhead_rows(count: int, rounds: int) -> list[list[str]]:
+    """Sweep the first designs of `million` bare, with all metrics summed and nothing kept, and with reducers."""
+    space, objective, _ = read_space("million")
+    reducers = default_reducers(objective)
+    count = min(count, space.size)
+    metrics = metrics_of(reducers, METRICS)
+    evaluation = model_evaluation(metrics, space_features(space))
+    kept = {
+        "bare": {},
+        "top 100": {"top": jc.TopK(objective, 100)},
+        "Pareto front of three": {
+            "front": jc.Pareto(("tpot", "usd_per_mtok", "gco2e_per_mtok"), epsilon=0.01, size=4096)
+        },
+        "all that `jaxcost sweep` keeps": reducers,
+    }
+    streams = {name: Stream(space, evaluation, metrics, r or {"sum": Total()}) for name, r in kept.items()}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in streams}
+
+    def whole(stream: Stream) -> None:
+        stream.run(0, count)
+        stream.wait()
+
+    for stream in streams.values():
+        whole(stream)
+    for _ in range(rounds):
+        for name, stream in streams.items():
+            seconds[name].append(timed(lambda stream=stream: whole(stream)))
+    rows = []
+    bare = np.asarray(seconds["bare"])
+    for name, taken in seconds.items():
+        wall, cpu = np.asarray(taken).T
+        # In pairs, so that what else the machine does falls on both.
+        ratio = np.median(cpu / bare[:, 1]) - 1
+        rows.append(
+            [name, f"{count / wall.min() / 1e6:.2f}", f"{cpu.min() / count * 1e9:.0f}", f"{ratio:+.1%}"]
+        )
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """The sum of all metrics: the least that keeps XLA from leaving the evaluation out."""
+
+    needs = ()
+
+    def init(self, layout, dtype=None):
+        return jnp.zeros(len(layout.metrics))
+
+    def update(self, layout, state, batch):
+        return state + jnp.sum(batch.values, axis=0)
+
+    def merge(self, layout, state, other):
+        return state + other
+
+    def result(self, layout, state):
+        return state
+
+
+def profile(folder: str, count: int) -> list[list[str]]:
+    """Trace a sweep with a ranking and a front on the device, and hold what it moves against the chip's roofs."""
+    space, objective, _ = read_space("billion")
+    reducers = {
+        "top": jc.TopK(objective, 100),
+        "front": jc.Pareto(("tpot", "usd_per_mtok", "gco2e_per_mtok"), epsilon=0.01, size=4096),
+    }
+    metrics = metrics_of(reducers, METRICS)
+    evaluation = model_evaluation(metrics, space_features(space))
+    rows = []
+    for chunk in (1 << 14, 1 << 16, 1 << 18, 1 << 20):
+        stream = Stream(space, evaluation, metrics, reducers, chunk=chunk)
+        stream.run(0, chunk)
+        stream.wait()
+        seconds, _ = timed(lambda stream=stream: (stream.run(0, count), stream.wait()))
+        rows.append([f"{chunk:,}", f"{count / seconds / 1e6:,.1f}"])
+    best = int(rows[int(np.argmax([float(r[1].replace(",", "")) for r in rows]))][0].replace(",", ""))
+    stream = Stream(space, evaluation, metrics, reducers, chunk=best)
+    stream.run(0, best)
+    stream.wait()
+    with jax.profiler.trace(folder):
+        stream.run(0, count)
+        stream.wait()
+    rows.append([f"trace of {best:,} in {folder}", ""])
+    one = jax.jit(jax.vmap(lambda i: evaluation(jc.design_at(space, i))))
+    cost = one.lower(jnp.arange(best, dtype=np.int32)).compile().cost_analysis()
+    flops, moved = cost["flops"] / best, cost["bytes accessed"] / best
+    rows.append([f"XLA counts {flops:,.0f} FLOP and {moved:,.0f} bytes a design, caches not counted", ""])
+    name = jax.local_devices()[0].device_kind.lower().removeprefix("nvidia ")
+    for chip in (c for c in jc.list_names("chips") if c.startswith(name.replace(" ", "-"))):
+        bandwidth = float(jc.load_chip(chip).memory.bandwidth)
+        rows.append(
+            [f"its bytes at the {bandwidth / 1e12:.2f} TB/s of {chip}", f"{bandwidth / moved / 1e6:,.1f}"]
+        )
+    return rows
+
+
+HEADS = {
+    "rates": ("what", "chunk", "trace + compile s", "million/s", "CPU ns each"),
+    "overhead": ("the space `million`", "million/s", "CPU ns each", "over bare"),
+    "peers": ("tool", "calls/s", "prefill ms", "decode ms", "one call gives"),
+    "profile": ("chunk", "million/s"),
+}
+
+
+def markdown(tables: dict[str, list[list[str]]], about: str) -> str:
+    """The tables as they stand in the README."""
+    blocks = [about]
+    for name, rows in tables.items():
+        head = HEADS[name]
+        lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+        lines.insert(1, "|" + "---|" * len(head))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--designs", type=int, default=1 << 18)
-    count = parser.parse_args().designs // 8192 * 8192
-    table = Table(
-        "what", "chunk", "trace + compile s", "million/s", "CPU ns each", title=f"{count:,} mixed designs"
-    )
+    parser.add_argument("--rounds", type=int, default=5, help="turns of bare sweep and sweep with reducers")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
+    parser.add_argument("--profile", metavar="DIR", help="trace a sweep, and say what bounds it")
+    args = parser.parse_args()
+    count = args.designs // 8192 * 8192
+    tables: dict[str, list[list[str]]] = {"rates": []}
     for name, f, _ in (CASES[1], *CASES[-2:]):
-        table.add_row(f"{name}, one design", "", f"{first_call(f):.1f}", "", "")
+        tables["rates"].append([f"{name}, one design", "", f"{first_call(f):.1f}", "", ""])
     sweep_rate = 0.0
     for name, f, chunk in CASES:
         seconds, designs_per_second, nanoseconds = measure(f, chunk, count)
         if f is value:
             sweep_rate = max(sweep_rate, designs_per_second)
-        table.add_row(
-            name, str(chunk), f"{seconds:.1f}", f"{designs_per_second / 1e6:.2f}", f"{nanoseconds:.0f}"
+        tables["rates"].append(
+            [name, str(chunk), f"{seconds:.1f}", f"{designs_per_second / 1e6:.2f}", f"{nanoseconds:.0f}"]
         )
+    tables["overhead"] = overhead_rows(4 * count, args.rounds)
+    tables["peers"] = peer_rows(sweep_rate)
+    if args.profile:
+        tables["profile"] = profile(args.profile, 64 * count)
+    devices = jax.local_devices()
+    about = (
+        f"On {len(devices)} {devices[0].device_kind} device(s) of {cpu_name()}, jax {jax.__version__}, {count:,} mixed "
+        f"designs. The peers answer for {MODEL} on one {CHIP}, {PROMPT} + {OUTPUT} tokens, latencies at batch 32, every "
+        "peak reached."
+    )
+    OUT.mkdir(parents=True, exist_ok=True)
+    manifest = {"command": sys.argv[1:], "about": about, "python": platform.python_version()}
+    (OUT / "01_benchmark.json").write_text(json.dumps({"manifest": manifest, **tables}, indent=1) + "\n")
     console = Console()
-    console.print(table)
-    console.print(peers(sweep_rate))
+    for name, rows in tables.items():
+        table = Table(*HEADS[name])
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    if args.readme:
+        readme = ROOT / "README.md"
+        before, _, rest = readme.read_text().partition("<!-- rates -->")
+        _, _, after = rest.partition("<!-- end -->")
+        text = markdown(tables, about)
+        readme.write_text(f"{before}<!-- rates -->\n{text}\n<!-- end -->{after}")
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxcost.core.pytree import replace, rows
+from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering, number
 from jaxcost.edge import catalog, tables
 from jaxcost.edge.cli import COMMANDS, main
@@ -248,69 +248,6 @@ def test_list_kinds(capsys, kind):
             assert entry["low"] <= entry["value"] <= entry["high"]
 
 
-@pytest.fixture
-def small_space(tmp_path):
-    """A space of 2 models, 2 systems and 24 settings, some of which do not fit."""
-    path = tmp_path / "small.yaml"
-    path.write_text(
-        "title: A small space\n"
-        "models: [llama-3.1-8b, llama-3.1-70b]\n"
-        "systems: [h100-sxm-x8, b200-x8]\n"
-        "objective: tpot\n"
-        "axes:\n"
-        "  traffic.batch: {log: [1, 64, 3]}\n"
-        "  plan.tp: [1, 8]\n"
-        "  system.chip.memory.bandwidth: {scale: [0.5, 1, 2, 4]}\n"
-    )
-    return str(path)
-
-
-def test_sweep_prints_saves_and_draws(capsys, tmp_path, small_space):
-    """The table ranks each pair's best; the file holds every design with units; the picture has both panels."""
-    import pyarrow.parquet as pq
-
-    picture, saved = tmp_path / "sweep.svg", tmp_path / "sweep.parquet"
-    status, out, err = run(capsys, "sweep", small_space, "--plot", str(picture), "--save", str(saved))
-    assert (status, err) == (0, "")
-    assert "A small space" in out and "96 designs" in out
-    assert "The best design of each model on each system, by tpot" in out and "x1" in out
-    assert picture.stat().st_size > 10_000
-    table = pq.read_table(saved)
-    assert table.num_rows == 96
-    assert table.schema.field("tpot").metadata == {b"unit": b"s"}
-    assert set(table["model"].to_pylist()) == {"llama-3.1-8b", "llama-3.1-70b"}
-
-
-def test_sweep_json_equals_the_saved_designs(capsys, tmp_path, small_space):
-    """The best design of the JSON is the least feasible one of the file, and evaluate finds the same figures."""
-    import pyarrow.parquet as pq
-
-    saved = tmp_path / "sweep.parquet"
-    status, out, _ = run(capsys, "sweep", small_space, "--json", "--top", "2", "--save", str(saved))
-    assert status == 0
-    told = json.loads(out)
-    assert (told["designs"], told["objective"], len(told["best"])) == (96, "tpot", 2)
-    rows_of = pq.read_table(saved).to_pylist()
-    margins = [name for name in rows_of[0] if name.startswith("margins.")]
-    fitting = [row for row in rows_of if all(row[m] >= 0 for m in margins)]
-    assert told["feasible"] == pytest.approx(len(fitting) / 96)
-    best = told["best"][0]
-    assert best["metrics"]["tpot"] == min(row["tpot"] for row in fitting)
-    system = catalog.load_system(best["system"])
-    memory = system.chip.memory
-    memory = replace(memory, bandwidth=memory.bandwidth * best["system.chip.memory.bandwidth"])
-    found = evaluate(
-        replace(system, chip=replace(system.chip, memory=memory)),
-        catalog.load_model(best["model"]),
-        Traffic(batch=best["traffic.batch"]),
-        Plan(tp=best["plan.tp"]),
-    )
-    assert float(found.tpot) == pytest.approx(best["metrics"]["tpot"], rel=1e-5)
-    assert max(told["elasticities"], key=lambda k: abs(told["elasticities"][k])) in dict(
-        (path, 0) for path, _, _ in rows(system)
-    )
-
-
 def test_list_models_and_systems(capsys):
     """Models show parameters, systems their totals, `<chip>-x<N>` its chip's sources."""
     assert "llama-3.1-70b" in run(capsys, "list", "models")[1]
@@ -392,14 +329,6 @@ BAD = [
     (["sensitivity", *DESIGN, "--metric", "tpt"], "did you mean 'tpot'"),
     (["sensitivity", *DESIGN, "--tau", "2"], "--tau"),
     (["sensitivity", *DESIGN, "--tau", "x"], "--tau: got 'x'"),
-    (["sweep"], "space"),
-    (["sweep", "milion"], "did you mean 'million'"),
-    (["sweep", "/no/such/space.yaml"], "/no/such/space.yaml"),
-    (["sweep", "million", "--objective", "tpt"], "did you mean 'tpot'"),
-    (["sweep", "million", "--top", "0"], "--top"),
-    (["sweep", "million", "--plot", "sweep.gif"], ".svg"),
-    (["sweep", "million", "--save", "sweep.csv"], ".parquet"),
-    (["sweep", "million", "--save", "/no/such/folder/a.parquet"], "folder that exists"),
     (["list", "chip"], "did you mean 'chips'"),
     (["list", "chips", "h100-smx"], "did you mean 'h100-sxm'"),
     (["list", "systems", "h100-smx-x8"], "did you mean 'h100-sxm-x8'"),

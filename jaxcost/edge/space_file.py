@@ -14,6 +14,7 @@ from jaxcost.edge.errors import InputError, nearest, not_among, within
 from jaxcost.edge.parts import expanded, read_part
 from jaxcost.explore.space import Design, Space, stack
 from jaxcost.explore.sweep import METRICS
+from jaxcost.physics.area import by_parts
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 
@@ -24,6 +25,7 @@ _KEYS = (
     "models",
     "systems",
     "efficiency",
+    "by_parts",
     "prices",
     "traffic",
     "plan",
@@ -76,8 +78,12 @@ def read_space(name: str) -> tuple[Space, str, str]:
     systems, models = _names(data, "systems", shown), _names(data, "models", shown)
     efficiency = str(data.get("efficiency", "ideal"))
     within(shown, "efficiency", load_efficiency, efficiency)
+    loaded = [within(shown, "systems", load_system, s, efficiency=efficiency) for s in systems]
+    free = data.get("by_parts", False)
+    if not isinstance(free, bool):
+        raise InputError("true or false", file=shown, path="by_parts", given=free)
     base = Design(
-        system=stack([within(shown, "systems", load_system, s, efficiency=efficiency) for s in systems]),
+        system=stack([by_parts(system) for system in loaded] if free else loaded),
         model=stack([within(shown, "models", load_model, m) for m in models]),
         traffic=_settings(Traffic(), data.get("traffic", {}), "traffic", shown),
         plan=_settings(Plan(), data.get("plan", {}), "plan", shown),
