@@ -29,7 +29,7 @@ COLUMNS = ("a", "b", "c", "d", "margins.one", "margins.two", "margins.worst")
 LAYOUT = Layout(metrics=COLUMNS, axes=("system", "model", "tp"), shape=(3, 2, 4))
 HOLDS = (Constraint("margins.worst", low=0.0),)
 FEW = Feasibility(margins=("margins.one", "margins.two"))
-SIZES = (5, 48)
+SIZE = 48
 few = settings(max_examples=15, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -80,11 +80,11 @@ merge = functools.partial(jax.jit, static_argnums=(0, 1))(lambda r, layout, s, o
 def reduced(reducer, some, random):
     """Feed designs in a random order, in batches of random sizes, to several states; merge them in some tree."""
     states = [reducer.init(LAYOUT) for _ in range(random.integers(1, 5))]
-    order, size = random.permutation(len(some.index)), random.choice(SIZES)
+    order, most = random.permutation(len(some.index)), random.choice([3, SIZE])
     while len(order):
-        rows, order = np.split(order, [min(random.integers(1, size + 1), len(order))])
+        rows, order = np.split(order, [min(random.integers(1, most + 1), len(order))])
         at = random.integers(len(states))
-        states[at] = update(reducer, LAYOUT, states[at], batch(some.take(rows), size))
+        states[at] = update(reducer, LAYOUT, states[at], batch(some.take(rows), SIZE))
     while len(states) > 1:
         random.shuffle(states)
         a, b, *states = states
@@ -223,10 +223,14 @@ def test_front_to_within_a_factor(seed, reducer):
 def test_a_coarser_front_is_smaller():
     some = scattered(np.random.default_rng(5), 600)
     sizes = [
-        len(reduced(Pareto(("a", "b", "c"), epsilon=e, size=512), some, np.random.default_rng(1)).index)
-        for e in (0.0, 0.1, 1.0)
+        len(
+            reduced(
+                Pareto(("a", "b", "c"), epsilon=e, size=512, largest=("b",)), some, np.random.default_rng(1)
+            ).index
+        )
+        for e in (0.0, 0.3)
     ]
-    assert sizes[0] > sizes[1] > sizes[2] > 0
+    assert sizes[0] > sizes[1] > 0
 
 
 def test_a_full_front_says_so():
@@ -380,12 +384,12 @@ def test_under_64_bits():
     some = designs(np.random.default_rng(2))
     fine = dataclasses.replace(some, values=some.values.astype(np.float64) + 1e-12 * np.arange(150)[:, None])
     with jax.enable_x64(True):
-        for reducer in (*ALL, Pareto(("a", "b"), epsilon=0.1)):
+        for reducer in (*ALL, NEAR[0]):
             state = reducer.init(LAYOUT)
             structure = jax.tree.map(lambda x: (x.shape, x.dtype), jax.tree.leaves(state))
-            state = reducer.update(LAYOUT, state, batch(fine))
+            state = update(reducer, LAYOUT, state, batch(fine))
             assert jax.tree.map(lambda x: (x.shape, x.dtype), jax.tree.leaves(state)) == structure
-            result = reducer.result(LAYOUT, reducer.merge(LAYOUT, state, reducer.init(LAYOUT)))
+            result = reducer.result(LAYOUT, merge(reducer, LAYOUT, state, reducer.init(LAYOUT)))
             if isinstance(reducer, TopK):
                 good = kept(fine, ["a"])
                 order = np.lexsort((good.index, column(good, "a")))[:3]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import wide
-from jaxcost.core.pytree import field, pytree, replace
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.explore.reducer import (
     FEASIBLE,
     NOWHERE,
@@ -80,6 +80,7 @@ class Archive:
 
     points: Points = field(doc="designs that none seen so far removes")
     guards: Guards = field(doc="a few of those seen, to test against first")
+    used: jax.Array = field("1", "places that have ever been used: the first so many, int32")
     lost: jax.Array = field("1", "designs left out for want of room, wide")
 
 
@@ -174,6 +175,7 @@ class Pareto:
                 group=jnp.full(_GUARDS, -1, jnp.int32),
                 next=jnp.asarray(0, jnp.int32),
             ),
+            used=jnp.asarray(0, jnp.int32),
             lost=jnp.zeros(2, jnp.int32),
         )
 
@@ -233,8 +235,10 @@ class Pareto:
     def _keys(self, points: Points) -> list[jax.Array]:
         return [*(points.cost if self.epsilon else ()), points.index[0], points.index[1]]
 
-    def _under(self, box: jax.Array, group: jax.Array, rows: Points) -> tuple[jax.Array, jax.Array]:
-        """Find boxes of the group of each row that are nowhere above its box.
+    def _under(
+        self, box: jax.Array, group: jax.Array, rows: Points, used: Scalar | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Find boxes, of the first `used`, of the group of each row that are nowhere above its box.
 
         Returns:
             Number of the last of them, int32 [n], -1 where there is none; whether one of them is below, bool [n].
@@ -256,7 +260,8 @@ class Pareto:
         if turn < count:
             nothing = (rows.group != rows.group) | (group[0] != group[0])
             none = (jnp.where(nothing, 0, -1), nothing)
-            return jax.lax.fori_loop(0, count // turn, lambda k, found: compare(k * turn, found), none)
+            turns = count // turn if used is None else (used + turn - 1) // turn
+            return jax.lax.fori_loop(0, turns, lambda k, found: compare(k * turn, found), none)
         pairs = list(zip(box[:, :, None], own[:, None, :], strict=True))
         within = all_of(a <= b for a, b in pairs)
         within = within & (group[:, None] == rows.group[None, :]) if self.by else within
@@ -281,33 +286,33 @@ class Pareto:
         def take(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
             state, left = carry
             place, there, left = first(left, length)
-            new = _at(rows, place)
-            under, below = self._under(self._box(state.points), state.points.group, new)
+            new = _at(replace(rows, values=rows.values[:0]), place)
+            under, below = self._under(self._box(state.points), state.points.group, new, state.used)
             # In an archive that has the box of a row there is none below it.
             other = _at(state.points, under)
             removed = there & (under >= 0) & (below | earlier(self._keys(other), self._keys(new)))
-            state = replace(state, guards=self._promoted(state.guards, other, under, removed & below))
+            state = replace(state, guards=self._promoted(state.guards, other, removed & below))
             enters = there & ~removed
 
             def enter(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
                 state, left = carry
                 entrants = enters & ~jnp.any(self._removes(new, new) & enters[:, None], axis=0)
                 box = jnp.where(entrants[None, :], self._box(new), jnp.nan)
-                return self._entered(state, new, entrants), left & ~self._under(box, new.group, rows)[1]
+                whole = replace(new, values=rows.values[:, place])
+                return self._entered(state, whole, entrants), left & ~self._under(box, new.group, rows)[1]
 
             return when(jnp.any(enters), enter, (state, left))
 
         below = self._under(state.guards.box, state.guards.group, rows)[1]
         return jax.lax.while_loop(some, take, (state, chosen & ~below))[0]
 
-    def _promoted(self, guards: Guards, other: Points, under: jax.Array, removed: jax.Array) -> Guards:
-        """Make a guard of the design that removed most of a slice."""
-        equal = (under[:, None] == under[None, :]) & removed[None, :]
-        most = jnp.argmax(jnp.sum(equal, axis=1, dtype=jnp.int32))
-        at = jnp.where(jnp.any(removed), guards.next, _GUARDS)
+    def _promoted(self, guards: Guards, other: Points, removed: jax.Array) -> Guards:
+        """Make a guard of the first design that removed one of a slice."""
+        one = jnp.argmax(removed)
+        at = jnp.where(removed[one], guards.next, _GUARDS)
         return Guards(
-            box=guards.box.at[:, at].set(self._box(other)[:, most], mode="drop"),
-            group=guards.group.at[at].set(other.group[most], mode="drop"),
+            box=guards.box.at[:, at].set(self._box(other)[:, one], mode="drop"),
+            group=guards.group.at[at].set(other.group[one], mode="drop"),
             next=(guards.next + 1) % _GUARDS,
         )
 
@@ -336,6 +341,7 @@ class Pareto:
                 index=emptied.index.at[:, at].set(new.index, mode="drop"),
                 values=emptied.values.at[:, at].set(new.values, mode="drop"),
             ),
+            used=jnp.maximum(state.used, jnp.max(jnp.where(fits, at + 1, 0))),
             lost=wide.add(state.lost, jnp.sum(enters & ~fits, dtype=jnp.int32)),
         )
 

@@ -113,13 +113,14 @@ class Distribution:
         """Count a batch."""
         value = batch.values[:, layout.column(self.metric)].astype(state.least.dtype)
         chosen = selected(layout, batch, self.where, (self.metric,))
+        ends = jnp.min(jnp.where(chosen[None, :], jnp.stack([value, -value]), jnp.inf), axis=1)
         at = _bin(value)
         counts = state.counts.at[at, 1].add(chosen.astype(jnp.int32))
         return Bins(
             # Rows of one bin all carry for it, and write the same.
             counts=counts.at[at].set(wide.add(counts[at], 0)),
-            least=jnp.minimum(state.least, jnp.min(jnp.where(chosen, value, jnp.inf))),
-            most=jnp.maximum(state.most, jnp.max(jnp.where(chosen, value, -jnp.inf))),
+            least=jnp.minimum(state.least, ends[0]),
+            most=jnp.maximum(state.most, -ends[1]),
         )
 
     def merge(self, layout: Layout, state: Bins, other: Bins) -> Bins:
@@ -216,23 +217,20 @@ class Feasibility:
 
     def update(self, layout: Layout, state: Counts, batch: Batch) -> Counts:
         """Count a batch."""
-        margins = [batch.values[:, layout.column(name)] for name in self.margins]
-        number = batch.valid
-        for margin in margins:
-            number = number & (margin == margin)
-        failing = [margin < 0 for margin in margins]
-        fails = sum(x.astype(jnp.int32) for x in failing)
-        rows = [batch.valid, number & (fails == 0), batch.valid & ~number]
-        rows += [number & x for x in failing]
-        rows += [number & x & (fails == 1) for x in failing]
-        counted = jnp.stack([jnp.sum(x, dtype=jnp.int32) for x in rows])
+        margins = _columns(batch.values, [layout.column(name) for name in self.margins])
+        number = batch.valid & jnp.all(margins == margins, axis=0)
+        failing = number[None, :] & (margins < 0)
+        fails = jnp.sum(failing, axis=0, dtype=jnp.int32)
+        single = failing & (fails == 1)[None, :]
+        whole = jnp.stack([batch.valid, number & (fails == 0), batch.valid & ~number])
         c = len(self.margins)
+        counted = _count(jnp.concatenate([failing, single, whole]))
         return Counts(
-            total=wide.add(state.total, counted[0]),
-            feasible=wide.add(state.feasible, counted[1]),
-            invalid=wide.add(state.invalid, counted[2]),
-            violated=wide.add(state.violated, counted[3 : 3 + c]),
-            alone=wide.add(state.alone, counted[3 + c :]),
+            total=wide.add(state.total, counted[2 * c]),
+            feasible=wide.add(state.feasible, counted[2 * c + 1]),
+            invalid=wide.add(state.invalid, counted[2 * c + 2]),
+            violated=wide.add(state.violated, counted[:c]),
+            alone=wide.add(state.alone, counted[c : 2 * c]),
         )
 
     def merge(self, layout: Layout, state: Counts, other: Counts) -> Counts:
@@ -249,3 +247,23 @@ class Feasibility:
             violated=wide.total(state.violated),
             alone=wide.total(state.alone),
         )
+
+
+def _columns(values: jax.Array, columns: list[int]) -> jax.Array:
+    """Some columns [n, m] as rows, [c, n]: a view where they stand side by side."""
+    start, stop = columns[0], columns[-1] + 1
+    if columns == list(range(start, stop)):
+        return values.T[start:stop]
+    return jnp.stack([values[:, column] for column in columns])
+
+
+def _count(masks: jax.Array) -> jax.Array:
+    """How many of each row are true, int32 [c] of [c, n].
+
+    A product with ones is one operation where a sum is several; it is exact below 2^24.
+    """
+    n = masks.shape[1]
+    if n >= 1 << 24:
+        return jnp.sum(masks, axis=1, dtype=jnp.int32)
+    ones = jnp.ones(n, jnp.float32)
+    return jnp.dot(masks.astype(jnp.float32), ones, precision="highest").astype(jnp.int32)
