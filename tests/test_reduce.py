@@ -345,6 +345,7 @@ def test_a_bin_carries_while_batches_come():
     for _ in range(3):
         state = update(reducer, LAYOUT, state, batch(some, 32))
     assert reducer.result(LAYOUT, state).count == 2**40 - 40 + 96
+    assert np.array_equal(state.counts[at], wide.wide(2**40 + 56))
 
 
 @pytest.mark.parametrize("reducer", ALL, ids=lambda r: type(r).__name__)
