@@ -168,7 +168,8 @@ class Best:
         """Take in a batch: where none of it is the best of its group so far, only that is found out."""
         rows, chosen = _candidates(self, layout, state, batch)
         group = groups(layout, batch, self.by)
-        better = chosen & earlier(_order(rows), [x[group] for x in _order(state)])
+        # Ties go on to where the index decides: to look up the index of each row's rival would cost more.
+        better = chosen & (rows.key <= state.key[group])
         return when(jnp.any(better), lambda state: _placed(state, rows, group, better), state)
 
     def merge(self, layout: Layout, state: Kept, other: Kept) -> Kept:

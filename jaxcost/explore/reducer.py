@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcost.core import wide
 from jaxcost.core.pytree import field, pytree
 
 T = TypeVar("T")
@@ -31,6 +30,8 @@ __all__ = [
     "Constraint",
     "Layout",
     "Reducer",
+    "all_of",
+    "any_of",
     "earlier",
     "first",
     "from_ordered_bits",
@@ -211,8 +212,3 @@ def when(condition: jax.Array, function: Callable[[T], T], state: T) -> T:
 
 any_of = functools.partial(functools.reduce, operator.or_)
 all_of = functools.partial(functools.reduce, operator.and_)
-
-
-def total_of(words: jax.Array) -> int:
-    """One wide number as a Python int."""
-    return int(wide.total(words))
