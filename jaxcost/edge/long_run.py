@@ -8,6 +8,7 @@ design is counted once or still to do, and since reducers give the same result i
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import math
 import signal
@@ -203,7 +204,8 @@ class _Run:
             first, last = self._range(int(number))
             values = self.stream.run(first, last - first)
             if self.designs is not None and values is not None:
-                self._written(lambda v=values, n=int(number), i=first: self.designs.put(n, i, v))
+                put = functools.partial(self.designs.put, int(number), first, values)
+                self._written(put)
             self.stream.wait()
             self.own.done[number] = True
             self.now += last - first
@@ -250,10 +252,11 @@ class _Run:
         """Write down what is done, where there is a folder."""
         if self.designs is not None:
             self._written(self.designs.settle)
-        if self.folder is None:
+        folder = self.folder
+        if folder is None:
             return
         checkpoint = dataclasses.replace(self.own, state=self.stream.state(), seconds=self._seconds())
-        self._written(lambda: save_checkpoint(self.folder, checkpoint))
+        self._written(lambda: save_checkpoint(folder, checkpoint))
 
     def _written(self, write: Callable[[], Any]) -> None:
         _guarded(self.folder, write)

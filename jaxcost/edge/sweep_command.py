@@ -25,7 +25,7 @@ from jaxcost.edge.sweep_rows import design_rows
 from jaxcost.edge.sweep_tables import print_designs, print_json, print_tables, ranked
 from jaxcost.edge.workers import join_cluster, launch, worker_started
 from jaxcost.explore.planner import OBJECTIVES
-from jaxcost.explore.reduce import Front, Grouped, Ranked, Reducer
+from jaxcost.explore.reduce import Best, Pareto, Reducer, TopK
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.space import Design, Space, design_at, space_features
 from jaxcost.explore.stream import Stream
@@ -147,7 +147,8 @@ def _one(args: argparse.Namespace, space: Space, reducers: dict[str, Reducer], t
     metrics = metrics_of(reducers, METRICS)
     stream = Stream(space, model_evaluation(metrics, space_features(space)), metrics, {}, keep=1)
     values = stream.run(args.index, 1)
-    index = np.asarray([args.index])
+    assert values is not None  # for it keeps them
+    index = np.asarray([args.index], dtype=object if args.index >= 1 << 63 else np.int64)
     if args.json:
         print(json.dumps(design_rows(space, metrics, index, values)[0], indent=2))
     else:
@@ -177,21 +178,22 @@ def _report(
     if args.plot is not None:
         from jaxcost.edge.sweep_plot import draw_front
 
-        fronts = [(name, r) for name, r in outcome.results.items() if isinstance(r, Front) and len(r.index)]
-        if not fronts:
-            raise InputError("a space with a front of designs that hold every constraint", path="--plot")
-        name, front = fronts[0]
         star = None if best is None else int(best[0][0])
-        draw_front(args.plot, title, outcome.space, front, reducers[name].objectives, star)
+        for name, reducer in reducers.items():
+            front = outcome.results[name]
+            if isinstance(reducer, Pareto) and len(front.index):
+                draw_front(args.plot, title, outcome.space, front, reducer.objectives, star)
+                return
+        raise InputError("a space with a front of designs that hold every constraint", path="--plot")
 
 
 def _best(
     outcome: Outcome, reducers: dict[str, Reducer], objective: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Return index and metrics of what the first ranking by the objective found, best first."""
-    for name, result in outcome.results.items():
-        reducer = reducers[name]
-        if isinstance(result, Ranked | Grouped) and reducer.metric == objective and len(result.index):
+    for name, reducer in reducers.items():
+        result = outcome.results[name]
+        if isinstance(reducer, TopK | Best) and reducer.metric == objective and len(result.index):
             rows = ranked(result, reducer)
             return result.index[rows], result.values[rows]
     return None

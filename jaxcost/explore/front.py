@@ -13,7 +13,9 @@ bits of the numbers in place of their logarithms, which no two compilations roun
 """
 
 import dataclasses
+import functools
 import math
+import operator
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import wide
-from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.core.pytree import field, pytree, replace
 from jaxcost.explore.reducer import (
     FEASIBLE,
     NOWHERE,
@@ -31,15 +33,12 @@ from jaxcost.explore.reducer import (
     all_of,
     any_of,
     earlier,
-    first,
     from_ordered_bits,
     groups,
     needed,
     ordered_bits,
     selected,
-    slice_length,
     ungrouped,
-    when,
 )
 
 __all__ = ["Archive", "Front", "Pareto"]
@@ -50,6 +49,7 @@ _SMALL = 2048
 _LEAST_EPSILON, _MOST_EPSILON = 1e-6, 1.0
 _LEAST_BITS = -0x7F800000
 _AWAY = 1 << 30
+_MOST = 2**31 - 1
 
 
 @pytree
@@ -70,7 +70,9 @@ class Guards:
     """Boxes of designs that have removed many of late: a first test that nearly all designs fail."""
 
     box: jax.Array = field("1", "boxes, [d, guards]")
+    cost: jax.Array = field("1", "costs, [d, guards]; none where epsilon is 0: the box itself")
     group: jax.Array = field("1", "group, int32 [guards]")
+    index: jax.Array = field("1", "wide index, int32 [2, guards]")
     next: jax.Array = field("1", "the one to be replaced next, int32")
 
 
@@ -80,7 +82,6 @@ class Archive:
 
     points: Points = field(doc="designs that none seen so far removes")
     guards: Guards = field(doc="a few of those seen, to test against first")
-    used: jax.Array = field("1", "places that have ever been used: the first so many, int32")
     lost: jax.Array = field("1", "designs left out for want of room, wide")
 
 
@@ -172,10 +173,11 @@ class Pareto:
             ),
             guards=Guards(
                 box=jnp.full((d, _GUARDS), jnp.nan, dtype),
+                cost=jnp.full((d, _GUARDS if self.epsilon else 0), jnp.nan, dtype),
                 group=jnp.full(_GUARDS, -1, jnp.int32),
+                index=jnp.full((2, _GUARDS), NOWHERE, jnp.int32),
                 next=jnp.asarray(0, jnp.int32),
             ),
-            used=jnp.asarray(0, jnp.int32),
             lost=jnp.zeros(2, jnp.int32),
         )
 
@@ -235,115 +237,103 @@ class Pareto:
     def _keys(self, points: Points) -> list[jax.Array]:
         return [*(points.cost if self.epsilon else ()), points.index[0], points.index[1]]
 
-    def _under(
-        self, box: jax.Array, group: jax.Array, rows: Points, used: Scalar | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Find boxes, of the first `used`, of the group of each row that are nowhere above its box.
+    def _guarded(self, guards: Guards, rows: Points) -> jax.Array:
+        """Whether a guard removes a row, as far as that is cheap to tell, bool [n].
 
-        Returns:
-            Number of the last of them, int32 [n], -1 where there is none; whether one of them is below, bool [n].
+        Its box is below the row's; or it is no dearer in any objective and comes before all rows, so before the row.
+        Designs of a grid are often alike in all objectives, which is why the second matters as much as the first.
         """
-        count, own = box.shape[1], self._box(rows)
+        high = jnp.min(rows.index[0])
+        low = jnp.min(jnp.where(rows.index[0] == high, rows.index[1], _AWAY))
+        before = earlier(list(guards.index), [high, low])
+        cost = jnp.where(before[None, :], guards.cost if self.epsilon else guards.box, jnp.nan)
+        own = self._box(rows)
         # Large batches are for machines that reduce well; elsewhere a loop keeps all in registers.
-        turn = _UNROLLED if own.shape[1] <= _SMALL and count % _UNROLLED == 0 else count
+        turn = _UNROLLED if own.shape[1] <= _SMALL else _GUARDS
 
-        def compare(start: Any, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            last, below = found
-            some, akin = (jax.lax.dynamic_slice_in_dim(x, start, turn, axis=-1) for x in (box, group))
+        def compare(turns: Any, found: jax.Array) -> jax.Array:
+            cut = lambda x: jax.lax.dynamic_slice_in_dim(x, turns * turn, turn, axis=-1)  # noqa: E731
+            box, costs, group = cut(guards.box), cut(cost), cut(guards.group)
             for i in range(turn):
-                within = all_of(a[i] <= b for a, b in zip(some, own, strict=True))
-                within = within & (akin[i] == rows.group) if self.by else within
-                last = jnp.where(within, start + i, last)
-                below = below | (within & any_of(a[i] < b for a, b in zip(some, own, strict=True)))
-            return last, below
+                below = all_of(a[i] <= b for a, b in zip(box, own, strict=True))
+                below = below & any_of(a[i] < b for a, b in zip(box, own, strict=True))
+                below = below | all_of(a[i] <= b for a, b in zip(costs, rows.cost, strict=True))
+                found = found | (below & (group[i] == rows.group) if self.by else below)
+            return found
 
-        if turn < count:
-            nothing = (rows.group != rows.group) | (group[0] != group[0])
-            none = (jnp.where(nothing, 0, -1), nothing)
-            turns = count // turn if used is None else (used + turn - 1) // turn
-            return jax.lax.fori_loop(0, turns, lambda k, found: compare(k * turn, found), none)
-        pairs = list(zip(box[:, :, None], own[:, None, :], strict=True))
-        within = all_of(a <= b for a, b in pairs)
-        within = within & (group[:, None] == rows.group[None, :]) if self.by else within
-        number = jnp.arange(count, dtype=jnp.int32)[:, None]
-        last = jnp.max(jnp.where(within, number, -1), axis=0)
-        return last, jnp.any(within & any_of(a < b for a, b in pairs), axis=0)
+        return jax.lax.fori_loop(0, _GUARDS // turn, compare, rows.group != rows.group)
 
     def _removes(self, x: Points, y: Points) -> jax.Array:
-        """Whether row i of x removes row j of y, bool [i, j]."""
-        pairs = list(zip(self._box(x)[:, :, None], self._box(y)[:, None, :], strict=True))
+        """Whether x removes y, one of them a single design and the other many, bool [n]."""
+        pairs = list(zip(self._box(x), self._box(y), strict=True))
         within = all_of(a <= b for a, b in pairs)
-        within = within & (x.group[:, None] == y.group[None, :]) if self.by else within
-        before = earlier([k[:, None] for k in self._keys(x)], [k[None, :] for k in self._keys(y)])
-        return within & (any_of(a < b for a, b in pairs) | before)
+        within = within & (x.group == y.group) if self.by else within
+        return within & (any_of(a < b for a, b in pairs) | earlier(self._keys(x), self._keys(y)))
 
     def _take(self, state: Archive, rows: Points, chosen: jax.Array) -> Archive:
-        length = slice_length(chosen.shape[0])
+        """Take in rows, one at a time, for most are removed by the first few: those that look best go first."""
+        bits = [ordered_bits(box) // 4 for box in self._box(rows)]
+        looks = functools.reduce(operator.add, bits[1:], bits[0])
 
         def some(carry: tuple[Archive, jax.Array]) -> jax.Array:
             return jnp.any(carry[1])
 
         def take(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
             state, left = carry
-            place, there, left = first(left, length)
-            new = _at(replace(rows, values=rows.values[:0]), place)
-            under, below = self._under(self._box(state.points), state.points.group, new, state.used)
-            # In an archive that has the box of a row there is none below it.
-            other = _at(state.points, under)
-            removed = there & (under >= 0) & (below | earlier(self._keys(other), self._keys(new)))
-            state = replace(state, guards=self._promoted(state.guards, other, removed & below))
-            enters = there & ~removed
+            place = _first(left & (looks == jnp.min(jnp.where(left, looks, _MOST))))
+            new = _at(rows, place)
+            over = self._removes(state.points, new)
+            removed = jnp.any(over)
+            known = _at(replace(state.points, values=new.values[:0]), _first(over))
+            other = jax.tree.map(
+                lambda a, b: jnp.where(removed, a, b), known, replace(new, values=new.values[:0])
+            )
+            state = replace(state, guards=self._promoted(state.guards, other))
+            left = left & ~self._removes(other, rows) & (jnp.arange(left.shape[0]) != place)
+            return self._entered(state, new, ~removed), left
 
-            def enter(carry: tuple[Archive, jax.Array]) -> tuple[Archive, jax.Array]:
-                state, left = carry
-                entrants = enters & ~jnp.any(self._removes(new, new) & enters[:, None], axis=0)
-                box = jnp.where(entrants[None, :], self._box(new), jnp.nan)
-                whole = replace(new, values=rows.values[:, place])
-                return self._entered(state, whole, entrants), left & ~self._under(box, new.group, rows)[1]
+        return jax.lax.while_loop(some, take, (state, chosen & ~self._guarded(state.guards, rows)))[0]
 
-            return when(jnp.any(enters), enter, (state, left))
-
-        below = self._under(state.guards.box, state.guards.group, rows)[1]
-        return jax.lax.while_loop(some, take, (state, chosen & ~below))[0]
-
-    def _promoted(self, guards: Guards, other: Points, removed: jax.Array) -> Guards:
-        """Make a guard of the first design that removed one of a slice."""
-        one = jnp.argmax(removed)
-        at = jnp.where(removed[one], guards.next, _GUARDS)
+    def _promoted(self, guards: Guards, other: Points) -> Guards:
+        """Make a guard of the design that removed another of late, or entered."""
+        at = guards.next
         return Guards(
-            box=guards.box.at[:, at].set(self._box(other)[:, one], mode="drop"),
-            group=guards.group.at[at].set(other.group[one], mode="drop"),
-            next=(guards.next + 1) % _GUARDS,
+            box=guards.box.at[:, at].set(self._box(other)),
+            cost=guards.cost.at[:, at].set(other.cost) if self.epsilon else guards.cost,
+            group=guards.group.at[at].set(other.group),
+            index=guards.index.at[:, at].set(other.index),
+            next=(at + 1) % _GUARDS,
         )
 
     def _entered(self, state: Archive, new: Points, enters: jax.Array) -> Archive:
-        """Take out what the new designs remove and put them where there is room."""
+        """Take out what a new design removes and put it where there is room, if it enters."""
         points = state.points
-        gone = jnp.any(self._removes(new, points) & enters[:, None], axis=0)
+        gone = enters & self._removes(new, points)
         free = gone | (points.index[0] == NOWHERE)
-        slot, room, _ = first(free, enters.shape[0])
-        turn = jnp.cumsum(enters, dtype=jnp.int32) - 1
-        fits = enters & room[turn]
-        at = jnp.where(fits, slot[turn], self.size)
-        emptied = Points(
-            cost=jnp.where(gone[None, :], jnp.nan, points.cost),
-            box=jnp.where(gone[None, :], jnp.nan, points.box) if self.epsilon else points.box,
-            group=jnp.where(gone, -1, points.group),
-            index=jnp.where(gone[None, :], NOWHERE, points.index),
-            values=points.values,
-        )
-        return replace(
-            state,
+        slot = _first(free)
+        fits = enters & jnp.any(free)
+        at = jnp.where(fits, slot, self.size)
+
+        def put(old: jax.Array, empty: Any, x: jax.Array) -> jax.Array:
+            return jnp.where(jnp.broadcast_to(gone, old.shape), empty, old).at[..., at].set(x, mode="drop")
+
+        return Archive(
             points=Points(
-                cost=emptied.cost.at[:, at].set(new.cost, mode="drop"),
-                box=emptied.box.at[:, at].set(new.box, mode="drop") if self.epsilon else emptied.box,
-                group=emptied.group.at[at].set(new.group, mode="drop"),
-                index=emptied.index.at[:, at].set(new.index, mode="drop"),
-                values=emptied.values.at[:, at].set(new.values, mode="drop"),
+                cost=put(points.cost, jnp.nan, new.cost),
+                box=put(points.box, jnp.nan, new.box) if self.epsilon else points.box,
+                group=put(points.group, -1, new.group),
+                index=put(points.index, NOWHERE, new.index),
+                values=points.values.at[:, at].set(new.values, mode="drop"),
             ),
-            used=jnp.maximum(state.used, jnp.max(jnp.where(fits, at + 1, 0))),
-            lost=wide.add(state.lost, jnp.sum(enters & ~fits, dtype=jnp.int32)),
+            guards=state.guards,
+            lost=wide.add(state.lost, (enters & ~fits).astype(jnp.int32)),
         )
+
+
+def _first(mask: jax.Array) -> jax.Array:
+    """Position of the first true entry, 0 where there is none."""
+    n = mask.shape[0]
+    return jnp.min(jnp.where(mask, jnp.arange(n, dtype=jnp.int32), n)) % n
 
 
 def _at(points: Points, place: jax.Array) -> Points:

@@ -1,8 +1,12 @@
 """Evaluate runs of consecutive designs on all devices of one process and keep only what reducers keep.
 
-A design is made on the device from its index. A run of designs is cut into chunks; device d of D takes the chunks
-d, d + D, d + 2 D, ..., evaluates each with `vmap`, hands it to the reducers, whose state it carries, and forgets it.
-How long a run is, is traced, so runs of any length share one compilation.
+A design is made on the device from its index. A run of designs is cut into batches; device d of D takes the batches
+d, d + D, d + 2 D, ..., evaluates each chunk by chunk with `vmap`, hands it to the reducers, whose state it carries, and
+forgets it. How long a run is, is traced, so runs of any length share one compilation.
+
+Chunks fill a batch in a loop of their own, which XLA can not fuse with what follows: reducers then read the metrics
+from memory, a row a metric, and no program computes them in its own way. Batches of 2,048 designs or more spread what
+a call of a reducer costs whatever its size.
 
 The metrics of a design do not depend on its neighbours, bit for bit, while chunks are multiples of 64 designs: then
 all of them stand in whole vectors, and no design meets the scalar code of a vector loop's remainder.
@@ -31,6 +35,7 @@ _CHUNKS = {"cpu": 256}
 _DEFAULT_CHUNK = 65536
 _COMPILER_OPTIONS = {"cpu": {"xla_cpu_prefer_vector_width": "512"}}
 _VECTOR = 64
+_BATCH = 2048
 _LONGEST = 2**29
 
 
@@ -75,13 +80,13 @@ class Stream:
             missing = [metric for metric in reducer.needs if metric not in metrics]
             if missing:
                 raise ValueError(f"reducer {name!r} reads {missing[0]!r}, which is not among the metrics")
-        self.space, self.metrics, self.chunk = space, metrics, chunk
+        self.space, self.metrics = space, metrics
+        self.batch = -(-_BATCH // chunk) * chunk
         self.reducers = dict(reducers)
         self.layout = Layout(metrics=metrics, axes=space.names, shape=space.shape)
-        self._turn = chunk * len(devices)
-        self._rounds = -(-keep // self._turn)
+        self._rounds = -(-keep // (self.batch * len(devices)))
         self._run = _compiled(
-            evaluation, self.layout, tuple(self.reducers.items()), chunk, devices, self._rounds
+            evaluation, self.layout, tuple(self.reducers.items()), chunk, self.batch, devices, self._rounds
         )
         self._split = NamedSharding(Mesh(np.asarray(devices), ("designs",)), PartitionSpec("designs"))
         self._devices = len(devices)
@@ -114,8 +119,8 @@ class Stream:
         return np.concatenate(kept) if kept else None
 
     def _in_order(self, values: jax.Array, count: int) -> np.ndarray:
-        by_device = np.asarray(values).reshape(self._devices, self._rounds, self.chunk, len(self.metrics))
-        return by_device.swapaxes(0, 1).reshape(-1, len(self.metrics))[:count]
+        by_device = np.asarray(values).reshape(self._devices, self._rounds, len(self.metrics), self.batch)
+        return by_device.transpose(1, 0, 3, 2).reshape(-1, len(self.metrics))[:count]
 
     def wait(self) -> None:
         """Return when all runs are done."""
@@ -151,6 +156,7 @@ def _compiled(
     layout: Layout,
     reducers: tuple[tuple[str, Reducer], ...],
     chunk: int,
+    batch: int,
     devices: tuple[Any, ...],
     rounds: int,
 ) -> Callable:
@@ -167,20 +173,32 @@ def _compiled(
         device = jax.lax.axis_index("designs")
         state = jax.tree.map(lambda x: x[0], state)
 
-        def chunk_of(turn: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        def take(turn: jax.Array, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
             state, kept = carry
-            offset = (turn * count_of_devices + device) * chunk + jnp.arange(chunk, dtype=np.int32)
-            valid = offset < count
-            values, digits = jax.vmap(one, (None, None, 0))(space, where, jnp.minimum(offset, count - 1))
-            # Fused with reducers, the same design could differ in its last bits from program to program.
-            values = jax.lax.optimization_barrier(values)
-            batch = Batch(values=values, index=wide.add(base, offset), digits=digits, valid=valid)
-            state = {name: r.update(layout, state[name], batch) for name, r in reducers}
+            first = (turn * count_of_devices + device) * batch
+
+            def fill(k: jax.Array, filled: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+                offset = jnp.minimum(first + k * chunk + jnp.arange(chunk, dtype=np.int32), count - 1)
+                new = jax.vmap(one, (None, None, 0), 1)(space, where, offset)
+                put = lambda all_of_them, some: jax.lax.dynamic_update_slice_in_dim(  # noqa: E731
+                    all_of_them, some, k * chunk, axis=1
+                )
+                return jax.tree.map(put, filled, new)
+
+            values, digits = jax.lax.fori_loop(0, batch // chunk, fill, empty)
+            offset = first + jnp.arange(batch, dtype=np.int32)
+            rows = Batch(values=values.T, index=wide.add(base, offset), digits=digits.T, valid=offset < count)
+            state = {name: r.update(layout, state[name], rows) for name, r in reducers}
             return state, jax.lax.dynamic_update_index_in_dim(kept, values, turn, 0) if rounds else kept
 
-        kept = jnp.zeros((rounds, chunk, len(layout.metrics)), jnp.result_type(float))
-        turns = -(-count // (chunk * count_of_devices))
-        state, kept = jax.lax.fori_loop(0, turns, chunk_of, (state, kept))
+        metrics = len(layout.metrics)
+        empty = (
+            jnp.zeros((metrics, batch), jnp.result_type(float)),
+            jnp.zeros((len(layout.axes), batch), np.int32),
+        )
+        kept = jnp.zeros((rounds, metrics, batch), jnp.result_type(float))
+        turns = -(-count // (batch * count_of_devices))
+        state, kept = jax.lax.fori_loop(0, turns, take, (state, kept))
         return jax.tree.map(lambda x: x[None], state), kept
 
     sharded = jax.shard_map(
