@@ -168,8 +168,13 @@ class Best:
         """Take in a batch: where none of it is the best of its group so far, only that is found out."""
         rows, chosen = _candidates(self, layout, state, batch)
         group = groups(layout, batch, self.by)
-        # Ties go on to where the index decides: to look up the index of each row's rival would cost more.
-        better = chosen & (rows.key <= state.key[group])
+        # A tie is decided by the index, of which it is enough here that it comes before the last of those kept: to
+        # look up the index of each row's rival would cost more, and a sweep in order has no such row.
+        high = jnp.max(jnp.where(state.index[0] == NOWHERE, -1, state.index[0]))
+        low = jnp.max(jnp.where(state.index[0] == high, state.index[1], -1))
+        rival = state.key[group]
+        tie = (rows.key == rival) & (earlier(list(rows.index), [high, low]) | jnp.isinf(rows.key))
+        better = chosen & ((rows.key < rival) | tie)
         return when(jnp.any(better), lambda state: _placed(state, rows, group, better), state)
 
     def merge(self, layout: Layout, state: Kept, other: Kept) -> Kept:
