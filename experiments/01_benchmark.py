@@ -90,7 +90,6 @@ CASES = (
     ("value of one objective", lambda d: objective(d)[None], 256),
     ("gradient, system leaves", gradient("system"), 64),
     ("gradient, system leaves", gradient("system"), 256),
-    ("gradient, system leaves", gradient("system"), 1024),
     ("gradient, all leaves", gradient("system", "model", "traffic", "plan"), 256),
 )
 

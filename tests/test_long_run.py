@@ -1,16 +1,20 @@
 """Long sweeps: killed, stopped, resumed, on broken disks and files, every design is counted once."""
 
+import dataclasses
 import errno
 import json
 import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.dataset
 import pytest
@@ -327,3 +331,56 @@ def test_devices_and_chunks_do_not_matter(whole):
             whole,
             cheap_sweep.run(None, *SIZES, block=7777, chunk=chunk, devices=jax.local_devices()[:devices]),
         )
+
+
+def test_one_to_eight_devices(whole):
+    """Forced on the processor, in a process of their own, for their number is fixed when JAX starts."""
+    script = (
+        "import jax, json; jax.config.update('jax_num_cpu_devices', 8)\n"
+        "from tests import cheap_sweep as c\n"
+        "run = lambda n: c.run(None, 100, 60, 10, block=3000 * n, devices=jax.local_devices()[:n])\n"
+        "print(json.dumps([c.digest(run(n).results) for n in (1, 3, 8)]))"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert json.loads(done.stdout) == [cheap_sweep.digest(whole.results)] * 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Slowest:
+    """A reducer of a user: the largest time per token of all designs, feasible or not."""
+
+    needs = ("tpot",)
+
+    def init(self, layout, dtype=None):
+        return jnp.asarray(-jnp.inf, dtype or float)
+
+    def update(self, layout, state, batch):
+        value = batch.values[:, layout.column("tpot")]
+        return jnp.maximum(state, jnp.max(jnp.where(batch.valid, value, -jnp.inf)))
+
+    def merge(self, layout, state, other):
+        return jnp.maximum(state, other)
+
+    def result(self, layout, state):
+        return float(state)
+
+
+def test_a_reducer_of_ones_own(tmp_path):
+    options = {"metrics": cheap_sweep.METRICS, "evaluation": cheap_sweep.cheap, "block": BLOCK}
+    space = cheap_sweep.space(*SIZES)
+    found = jc.run_sweep(space, {"slowest": Slowest()}, folder=tmp_path, **options)
+    assert found.results == {"slowest": brute()[0].max()}
+    assert json.loads((tmp_path / "results.json").read_text()) == {"slowest": {"kind": "float"}}
+    with pytest.raises(ValueError, match="'slowest' reads 'tpot', which is not among the metrics"):
+        jc.run_sweep(space, {"slowest": Slowest()}, **options | {"metrics": ("a", "b", "c")})
+
+
+def test_a_vast_space_has_a_bounded_number_of_blocks():
+    device = jax.local_devices()
+    assert long_run._block(96, device, None) >= 96
+    assert long_run._block(10**6, device, None) <= 10**6 // 32
+    assert long_run._block(10**9, device, None) == 1 << 20
+    assert 10**17 // long_run._block(10**17, device, None) <= 1 << 26

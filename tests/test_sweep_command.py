@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge import reducer_file, sweep_rows
+from jaxcost.edge import reducer_file, sweep_command, sweep_rows
 from jaxcost.edge.cli import main
 from jaxcost.edge.space_file import load_space
 from jaxcost.explore.sweep import report_metrics
@@ -209,6 +209,16 @@ def test_results_open_in_one_line(folder):
     ).fetchall()
     assert least[0][0] == pytest.approx(min(row["tpot"] for row in designs(folder) if fits(row)))
     assert xarray.Dataset.from_dataframe(pandas.read_parquet(kept).set_index("index")).sizes == {"index": 96}
+
+
+def test_all_cores_are_asked_for_before_anything_starts_jax(capsys, monkeypatch):
+    """Reading a space makes arrays, after which the number of devices is fixed."""
+    called = []
+    monkeypatch.setattr(sweep_command, "_use_all_cores", lambda: called.append("cores"))
+    monkeypatch.setattr(sweep_command, "read_space_data", lambda name: called.append("read") or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["sweep", "million"])
+    assert called == ["cores", "read"]
 
 
 BAD = [

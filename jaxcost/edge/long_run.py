@@ -27,7 +27,7 @@ from jaxcost.edge.errors import InputError, RunError
 from jaxcost.edge.workers import everyone, orphaned, together
 from jaxcost.explore.reduce import Reducer
 from jaxcost.explore.space import Space, space_features
-from jaxcost.explore.stream import Evaluation, Stream, merged
+from jaxcost.explore.stream import Evaluation, Stream, default_chunk, merged
 from jaxcost.explore.sweep import METRICS, default_block, metrics_of, model_evaluation
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Progress", "run_sweep"]
 
 _MOST = 1 << 60  # designs that a sweep can count
+_MOST_BLOCKS = 26  # as a power of two
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -106,8 +107,7 @@ def run_sweep(
         raise InputError("a space of at most 2^60 designs", given=f"{space.size:,}")
     metrics = metrics if evaluation is not None else metrics_of(reduce, metrics)
     devices = jax.local_devices() if devices is None else devices
-    default = min(default_block(devices[0].platform), max(space.size // 64, 1 << 12))
-    block = min(default if block is None else block, space.size)
+    block = min(_block(space.size, devices, chunk) if block is None else block, space.size)
     stream = Stream(
         space,
         evaluation or model_evaluation(metrics, space_features(space)),
@@ -285,12 +285,21 @@ class _Run:
         return f"{how} at {done.done / done.size:.1%} of {done.size:,} designs{where}"
 
 
+def _block(size: int, devices: Sequence[Any], chunk: int | None) -> int:
+    """Designs between two looks: about a second's work, but some of a small space and not too many of a vast one."""
+    platform = devices[0].platform
+    least = max(chunk or default_chunk(platform), 4096) * len(devices)
+    return max(min(default_block(platform), max(size // 64, least)), size >> _MOST_BLOCKS)
+
+
 def _guarded(folder: Path | None, write: Callable[[], Any]) -> None:
     """Write, and say what a full or failing disk means for the sweep."""
     try:
         write()
     except OSError as error:
         why = "no space is left on the disk" if error.errno in _FULL else (error.strerror or str(error))
+        if folder is None:
+            raise RunError(f"{error.filename or 'the file of designs'}: {why}") from error
         raise RunError(
             f"{folder}: {why}; the last checkpoint there is whole: make room and run again with --resume"
         ) from error

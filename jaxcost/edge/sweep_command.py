@@ -66,6 +66,8 @@ def sweep_command(args: argparse.Namespace) -> int:
     processes = 1 if joined else _processes(args.processes)
     if processes == _CLUSTER:
         join_cluster()
+    elif processes == 1 and not joined:
+        _use_all_cores()  # before anything is read, for reading makes arrays
     data, file = read_space_data(args.space)[:2]
     space, objective, title = read_space(args.space)
     settings = read_settings(args.settings)
@@ -79,8 +81,6 @@ def sweep_command(args: argparse.Namespace) -> int:
         return _one(args, space, reducers, title)
     if isinstance(processes, int) and processes > 1:
         return launch(args.arguments, processes)
-    if processes == 1 and not joined:
-        _use_all_cores()
     about = {"title": title, "command": list(args.arguments), "space": data, **described_settings(settings)}
     with live(space.size, reducers) as progress:
         outcome = run_sweep(

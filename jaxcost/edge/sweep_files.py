@@ -53,12 +53,8 @@ def design_table(
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def result_table(space: Space, result: Any) -> pa.Table:
-    """Make a table of what a reducer has kept.
-
-    Raises:
-        TypeError: a result of an unknown kind.
-    """
+def result_table(space: Space, result: Any) -> pa.Table | None:
+    """Make a table of what a reducer has kept; None of a result of a kind that is not known here."""
     if isinstance(result, Ranked | Front | Grouped):
         return design_table(space, result.metrics, result.index, result.values)
     if isinstance(result, Histogram):
@@ -80,13 +76,15 @@ def result_table(space: Space, result: Any) -> pa.Table:
             ]
         )
         return pa.table(columns, schema=schema)
-    raise TypeError(f"no table is known of {type(result).__name__}")
+    return None
 
 
 def write_results(folder: Path, space: Space, results: Mapping[str, Any]) -> None:
     """Write a Parquet file of every result, and `results.json` with what stands in no table."""
     for name, result in results.items():
-        write_whole(folder / f"{name}.parquet", _parquet(result_table(space, result)))
+        table = result_table(space, result)
+        if table is not None:
+            write_whole(folder / f"{name}.parquet", _parquet(table))
     said = {name: result_summary(result) for name, result in results.items()}
     write_whole(folder / "results.json", json.dumps(said, indent=2).encode() + b"\n")
 

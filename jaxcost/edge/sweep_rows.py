@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxcost.edge.space_file import leaf_units
-from jaxcost.explore.reduce import Front, Histogram, Reasons
+from jaxcost.explore.reduce import Front, Grouped, Histogram, Ranked, Reasons
 from jaxcost.explore.space import Choice, Space, coordinates, leaves_moved
 from jaxcost.explore.sweep import report_metrics
 
@@ -52,4 +52,4 @@ def result_summary(result: Any) -> dict[str, Any]:
         return {"metric": result.metric, "designs": result.count, **ends}
     if isinstance(result, Reasons):
         return {"total": result.total, "feasible": result.feasible, "invalid": result.invalid}
-    return {}
+    return {} if isinstance(result, Ranked | Grouped) else {"kind": type(result).__name__}
