@@ -72,7 +72,7 @@ def test_it_prints_saves_and_draws(capsys, tmp_path, folder):
     assert (status, err) == (0, "")
     assert "A small space; prices.pue = 1.5" in out and "96 designs" in out
     assert "The best design of each model on each system, by tpot" in out and "x1" in out
-    for text in ("Why designs fail", "tpot of the", "within 0.005 of the front", "percent that tpot moves"):
+    for text in ("Why designs fail", "TPOT of the", "within 0.005 of the front", "percent that tpot moves"):
         assert text in out
     assert max(map(len, out.splitlines())) <= 100
     assert (folder / "a.svg").stat().st_size > 10_000

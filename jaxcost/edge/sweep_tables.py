@@ -26,6 +26,8 @@ _SHOWN = (
 )
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _FRONT_ROWS = 12
+_WIDE = 6
+_OWN_COLUMNS = ("system", "model")
 
 
 def ranked(result: Ranked | Grouped, reducer: TopK | Best) -> np.ndarray:
@@ -104,13 +106,17 @@ def _designs(
     ]
     yield plain_table(heading, ["#", "model", "system", *(head for _, head, _ in shown)], figures, left=3)
     texts = {
-        path: _axis_texts(space, path, column)
-        for path, column in place.items()
-        if path not in ("system", "model")
+        path: _axis_texts(space, path, column) for path, column in place.items() if path not in _OWN_COLUMNS
     }
-    knobs = [[str(rank + 1), *(column[rank] for column in texts.values())] for rank in range(len(index))]
-    if texts:
-        yield plain_table("Their knobs", ["#", *map(_short, texts)], knobs)
+    numbers = [str(rank + 1) for rank in range(len(index))]
+    if len(texts) > _WIDE:  # many knobs go below each other
+        rows = [[" ".join(_short(path).split("\n")), *column] for path, column in texts.items()]
+        yield plain_table("Their knobs", ["#", *numbers], rows)
+    elif texts:
+        rows = [
+            [number, *row] for number, row in zip(numbers, zip(*texts.values(), strict=True), strict=True)
+        ]
+        yield plain_table("Their knobs", ["#", *map(_short, texts)], rows)
 
 
 def _axis_texts(space: Space, path: str, column: np.ndarray) -> list[str]:
@@ -152,18 +158,26 @@ def _front(space: Space, name: str, reducer: Pareto, result: Front) -> Iterator[
 
 
 def _spread(result: Histogram) -> Any:
-    heading = f"{result.metric} of the {result.count:,} designs that hold every constraint"
+    heading = f"{_heading(result.metric)} of the {result.count:,} designs that hold every constraint"
     if not result.count:
         return f"{heading}: none"
     unit = metric_unit(result.metric)
+    cut = f" {unit}" if unit.startswith("USD") else "/" + unit.partition("/")[2]
     shares = [
         ("least", result.least),
         *((f"{q:.0%}", result.quantile(q)) for q in _QUANTILES),
         ("most", result.most),
     ]
     return plain_table(
-        heading, [name for name, _ in shares], [[engineering(v, unit) for _, v in shares]], left=0
+        heading,
+        [name for name, _ in shares],
+        [[engineering(v, unit).removesuffix(cut) for _, v in shares]],
+        left=0,
     )
+
+
+def _heading(metric: str) -> str:
+    return next((head for name, head, _ in _SHOWN if name == metric), metric)
 
 
 def _reasons(result: Reasons) -> Any:
