@@ -12,9 +12,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxcost.explore.reduce import Best, Constraint, Distribution, Feasibility, Pareto, TopK
 
 import jaxcost as jc
+from jaxcost.explore.reduce import Best, Constraint, Distribution, Feasibility, Pareto, TopK
 
 METRICS = ("tpot", "usd_per_mtok", "margins.worst")
 FAST = (Constraint("margins.worst", low=0.0), Constraint("tpot", high=9.0))
