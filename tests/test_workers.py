@@ -78,7 +78,7 @@ def send(monkeypatch, tmp_path):
 def test_a_lost_process(tmp_path, cheap_command, wanted, capfd, send, number):
     send(number, signal.SIGKILL)
     with pytest.raises(jc.RunError, match=rf"process {number + 1} of 3 was lost \(SIGKILL\).*--resume"):
-        workers.launch([str(tmp_path), str(BLOCK), "0.5"], 3)
+        workers.launch([str(tmp_path), str(BLOCK), "1.5"], 3)
     capfd.readouterr()
     status, said = run([str(tmp_path), str(BLOCK)], 2, capfd)
     assert status == 0
@@ -89,7 +89,7 @@ def test_a_lost_process(tmp_path, cheap_command, wanted, capfd, send, number):
 @pytest.mark.slow
 def test_a_process_that_is_asked_to_stop_stops_all(tmp_path, cheap_command, wanted, capfd, send):
     send(1, signal.SIGTERM)
-    assert workers.launch([str(tmp_path), str(BLOCK), "0.5"], 3) == 130
+    assert workers.launch([str(tmp_path), str(BLOCK), "1.5"], 3) == 130
     assert "of 120,000 designs; all of it is in" in capfd.readouterr().err
     assert run([str(tmp_path), str(BLOCK)], 1, capfd)[1]["digest"] == wanted
 

@@ -213,7 +213,7 @@ class _Run:
                 self.progress(self._progress())
             if asked.is_set() or orphaned():
                 self.save()
-                raise RunError(self._stopped("stopped"), status=130)
+                raise RunError(self._stopped(), status=130)
             if time.monotonic() - saved > self.every:
                 self.save()
                 saved = time.monotonic()
@@ -277,12 +277,12 @@ class _Run:
             results=lambda: self.stream.results(self.stream.state()),
         )
 
-    def _stopped(self, how: str) -> str:
+    def _stopped(self) -> str:
         done = self._progress()
         where = "; nothing was kept, for no folder was given (--out)"
         if self.folder is not None:
             where = f"; all of it is in {self.folder}, run again with --resume to go on"
-        return f"{how} at {done.done / done.size:.1%} of {done.size:,} designs{where}"
+        return f"stopped at {done.done / done.size:.1%} of {done.size:,} designs{where}"
 
 
 def _block(size: int, devices: Sequence[Any], chunk: int | None) -> int:
@@ -312,7 +312,7 @@ def _sink(keep: bool | str | Path, folder: Path | None, stream: Stream) -> "Part
 
     if isinstance(keep, str | Path):
         return DesignFile(Path(keep), stream.space, stream.metrics)
-    return Partitions(folder, stream.space, stream.metrics) if keep and folder else None
+    return Partitions(folder, stream.space, stream.metrics) if folder else None
 
 
 def _prepare(folder: Path) -> None:

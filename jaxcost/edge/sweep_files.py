@@ -31,16 +31,13 @@ __all__ = [
     "write_results",
 ]
 
-_ROWS = 1 << 16
 _PARTED = ("system", "model")
 
 
-def design_table(
-    space: Space, metrics: Sequence[str], index: np.ndarray, values: np.ndarray, **more: np.ndarray
-) -> pa.Table:
-    """Make a table of designs: index, system, model, what every axis says, more columns, metrics; with units."""
+def design_table(space: Space, metrics: Sequence[str], index: np.ndarray, values: np.ndarray) -> pa.Table:
+    """Make a table of designs: index, system, model, what every axis says, metrics; with units."""
     units = axis_units(space)
-    columns: dict[str, np.ndarray] = {"index": np.asarray(index)} | coordinates(space, index) | more
+    columns: dict[str, np.ndarray] = {"index": np.asarray(index)} | coordinates(space, index)
     columns |= {metric: values[:, j] for j, metric in enumerate(metrics)}
     arrays, fields = [], []
     for name, column in columns.items():

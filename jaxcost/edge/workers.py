@@ -127,7 +127,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     they have done.
 
     Raises:
-        RunError: a process was lost.
+        RunError: a process was lost, or all were asked to stop and the first had nothing left to say.
     """
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
@@ -149,9 +149,14 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         lost = sorted(
             (number for number, status in enumerate(statuses) if status), key=lambda n: _blame(statuses[n])
         )
-        if not lost or (not said[lost[0]] and statuses[lost[0]] > 0):
+        if not lost or (not said[lost[0]] and workers[0].returncode > 0):
             return statuses[lost[0]] if lost else 0  # the first process has said why
         number, status = lost[0], statuses[lost[0]]
+        if status == _ASKED:  # the first was through with its part, and ended where it waited for the others
+            raise RunError(
+                "stopped; what all processes had written down is kept: run again with --resume to go on",
+                status=_ASKED,
+            )
         if status > 0:
             log = said[number]
             log.seek(0)

@@ -302,11 +302,8 @@ def _check_range(low: float, high: float, *, whole: bool, above: float) -> None:
 
 def _range(path: str, tables: list[np.ndarray], low: float, high: float, **options: bool) -> Range:
     dtype = jnp.result_type(float)
-    bounds = (jnp.asarray(x, dtype) for x in (low, high))
-    low_bound, high_bound = bounds
-    return Range(
-        tables=jnp.asarray(np.stack(tables), dtype), low=low_bound, high=high_bound, path=path, **options
-    )
+    stacked, least, most = (jnp.asarray(x, dtype) for x in (np.stack(tables), low, high))
+    return Range(tables=stacked, low=least, high=most, path=path, **options)
 
 
 @pytree

@@ -182,7 +182,7 @@ class Pareto:
         )
 
     def update(self, layout: Layout, state: Archive, batch: Batch) -> Archive:
-        """Take in a batch: first against the guards, what is left a slice at a time against all."""
+        """Take in a batch: first against the guards, what is left one at a time against all."""
         cost = jnp.stack(
             [
                 batch.values[:, layout.column(name)] * (-1 if name in self.largest else 1)
