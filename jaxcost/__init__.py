@@ -9,6 +9,7 @@ from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
 from jaxcost.edge.uncertain import intervals
 from jaxcost.explore.batch import largest_batch
+from jaxcost.explore.codesign import Codesign, codesign
 from jaxcost.explore.deployment import Service
 from jaxcost.explore.diagnosis import Finding, diagnose
 from jaxcost.explore.planner import Choice, best_plan, evaluate
@@ -30,6 +31,7 @@ from jaxcost.explore.space import (
     sample,
     stack,
 )
+from jaxcost.explore.stack_knob import stacks
 from jaxcost.explore.sweep import Sweep, sweep
 from jaxcost.explore.uncertainty import Intervals
 from jaxcost.physics.area import by_parts, stack_price, stack_yield
@@ -53,6 +55,7 @@ __all__ = [
     "Best",
     "Chip",
     "Choice",
+    "Codesign",
     "Compute",
     "Constraint",
     "Cooling",
@@ -98,6 +101,7 @@ __all__ = [
     "by_parts",
     "canonical",
     "choice",
+    "codesign",
     "coordinates",
     "design_at",
     "diagnose",
@@ -127,5 +131,6 @@ __all__ = [
     "stack",
     "stack_price",
     "stack_yield",
+    "stacks",
     "sweep",
 ]

@@ -96,7 +96,7 @@ def _evaluate(
 ) -> Report:
     tau = knobs.tau
     shards = shard(model, plan, tau)
-    prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, tau)
+    prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, knobs)
     built = system.chip
     fabric = system.fabric
     one = opaque_one(built.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
@@ -110,7 +110,7 @@ def _evaluate(
         model,
         plan,
         shards,
-        sequences=smooth.ceil_div(traffic.batch, plan.dp, tau),
+        sequences=_group_of(traffic.batch, plan.dp, knobs),
         context=_context(traffic) + traffic.output,
         step_tokens=widest,
         communication=communication_buffers(model, plan, shards, widest),
@@ -229,12 +229,12 @@ def _evaluate(
         margins=Margins(
             memory=1 - use["memory"] / chip.memory.capacity,
             chips=1 - schedule.chips / system.chips,
-            power=1 - jnp.maximum(power.prefill, power.decode) / chip.tdp,
+            power=1 - smooth.maximum(power.prefill, power.decode, tau) / chip.tdp,
             ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
             tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
             **{name: _room(getattr(chip, name), use[name]) for name in beside},
             area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
-            **_chip_margins(chip, fabric, tiers, prefill.heat, decode.heat, hot=hot),
+            **_chip_margins(chip, fabric, tiers, prefill.heat, decode.heat, tau, hot=hot),
         ),
     )
 
@@ -244,17 +244,15 @@ def _room(tier: Memory, used: Scalar) -> Scalar:
 
 
 def _chip_margins(
-    chip: Chip, fabric: Fabric, tiers: Tiers, prefill: Heat, decode: Heat, *, hot: bool
+    chip: Chip, fabric: Fabric, tiers: Tiers, prefill: Heat, decode: Heat, tau: Scalar, *, hot: bool
 ) -> dict[str, Scalar]:
     """Margins that only tiers, edges or heat can break; those that nothing here can break keep their default."""
     out = {}
     if hot:
         top, coolant = limit(chip), chip.cooling.coolant
-        hottest = jnp.maximum(prefill.temperature, decode.temperature)
+        rise = smooth.maximum(prefill.temperature - coolant, decode.temperature - coolant, tau)
         cooled = (top > 0) & (resistance(chip) > 0)
-        out["temperature"] = jnp.where(
-            cooled, 1 - (hottest - coolant) / jnp.where(cooled, top - coolant, 1), 1
-        )
+        out["temperature"] = jnp.where(cooled, 1 - rise / jnp.where(cooled, top - coolant, 1), 1)
     memories = {name: getattr(chip, name) for name in TIERS}
     links = (fabric.package, fabric.scale_up, fabric.scale_out)
     edge = add(
@@ -281,8 +279,14 @@ def _tokens(group: Group) -> Scalar:
     return group.sequences * group.new
 
 
+def _group_of(batch: Scalar, groups: Scalar, knobs: Knobs) -> Scalar:
+    """Requests in the fullest of so many groups."""
+    whole = smooth.ceil_div(batch, groups, knobs.tau)
+    return jnp.where(knobs.fractional > 0, jnp.maximum(batch / groups, 1), whole)
+
+
 def _steps(
-    model: Model, traffic: Traffic, plan: Plan, shards: Shards, tau: Scalar
+    model: Model, traffic: Traffic, plan: Plan, shards: Shards, knobs: Knobs
 ) -> tuple[Group, Group, Group, Schedule]:
     """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
 
@@ -297,7 +301,7 @@ def _steps(
     parts = microbatches(plan)
     balance = shards.stage_share
     interval = jnp.maximum(parts, plan.pp) * balance
-    sequences = smooth.ceil_div(traffic.batch, plan.dp * parts, tau)
+    sequences = _group_of(traffic.batch, plan.dp * parts, knobs)
     context = _context(traffic)
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
     computed = context - cached
@@ -314,7 +318,7 @@ def _steps(
 
     chunked = plan.chunk > 0
     chunk = jnp.where(chunked, jnp.minimum(plan.chunk, computed), computed)
-    chunks = jnp.where(chunked, smooth.ceil_div(computed, jnp.where(chunked, chunk, 1), tau), 1)
+    chunks = jnp.where(chunked, smooth.ceil_div(computed, jnp.where(chunked, chunk, 1), knobs.tau), 1)
     positions = traffic.encoder_tokens * model.encoder_ratio
     prefill = Group(
         sequences=jnp.where(chunked, 1, sequences),

@@ -18,10 +18,10 @@ from jaxcost.edge.catalog import (
 )
 from jaxcost.edge.errors import InputError, not_among, within
 from jaxcost.edge.silicon_files import load_package, load_process
-from jaxcost.edge.tier_files import ENGINE_PER_STACK, load_near
+from jaxcost.edge.tier_files import load_near
 from jaxcost.explore.axes import Choice, stack
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
-from jaxcost.spec.memory import TIERS, Memory, NearMemory
+from jaxcost.spec.memory import ENGINE_PER_STACK, TIERS, Memory, NearMemory
 
 __all__ = ["NONE", "choosable", "read_choice"]
 

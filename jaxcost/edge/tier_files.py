@@ -10,10 +10,10 @@ from jaxcost.edge.parts import in_shares, load_part, positive, quantities, shown
 from jaxcost.edge.reading import canonical
 from jaxcost.edge.silicon_files import trend
 from jaxcost.spec.chip import Chip, Cooling, Stacking
-from jaxcost.spec.memory import TIERS, Memory, NearMemory
+from jaxcost.spec.memory import ENGINE_PER_STACK, PER_STACK, TIERS, Memory, NearMemory
 from jaxcost.spec.system import System
 
-__all__ = ["ENGINE_PER_STACK", "add_near", "add_tier", "load_memory", "load_near", "with_sections"]
+__all__ = ["add_near", "add_tier", "load_memory", "load_near", "with_sections"]
 
 _RENAMED = {
     "energy": "energy_per_byte",
@@ -21,9 +21,7 @@ _RENAMED = {
     "carbon": "carbon_per_byte",
     "price": "price_per_byte",
 }
-_PER_STACK = ("capacity", "bandwidth", "write_bandwidth", "idle_power", "queue_depth")
 _ENGINE = {"energy": "energy_per_byte", "flop_energy": "energy_per_flop"}
-ENGINE_PER_STACK = ("bandwidth", "flops", "idle_power", "power_limit")
 # Numbers that are shares, from 0 to 1.
 _SHARES = ("refresh", "chained", "in_order", "density", "blocking", "bond_yield")
 
@@ -36,7 +34,7 @@ def load_memory(name: str, *, stacks: float = 1) -> Memory:
     q.pop("power", None)  # at full bandwidth: what the energy of a byte says
     in_shares(q, _SHARES, path, "")
     named = {_RENAMED.get(key, key): value for key, value in q.items()}
-    return canonical(replace(Memory(stacks=float(stacks)), **_many(named, _PER_STACK, stacks)))
+    return canonical(replace(Memory(stacks=float(stacks)), **_many(named, PER_STACK, stacks)))
 
 
 def load_near(name: str, *, stacks: float = 1) -> NearMemory:

@@ -22,6 +22,7 @@ __all__ = [
     "Axis",
     "Choice",
     "Condition",
+    "Joint",
     "Part",
     "Range",
     "Sample",
@@ -228,6 +229,11 @@ class Range:
     whole: bool = field(doc="whether values are rounded down to whole numbers", static=True, default=False)
 
     @property
+    def name(self) -> str:
+        """Its path."""
+        return self.path
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """What it moves."""
         return (self.path,)
@@ -252,6 +258,34 @@ class Range:
     def columns(self, coordinate: np.ndarray) -> dict[str, np.ndarray]:
         """Return the values of coordinates."""
         return {self.path: jax.tree.map(np.asarray, self).value(coordinate)}
+
+
+@pytree
+class Joint:
+    """Several ranges that one coordinate moves together."""
+
+    ranges: tuple[Range, ...] = field(doc="what moves")
+    name: str = field(doc="what the knob is called", static=True)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What they move."""
+        return tuple(r.path for r in self.ranges)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """What they set absolutely."""
+        return tuple(path for r in self.ranges for path in r.sets)
+
+    def put(self, design: T, coordinate: Any) -> T:
+        """Return the design with the values of a coordinate."""
+        for r in self.ranges:
+            design = r.put(design, coordinate)
+        return design
+
+    def columns(self, coordinate: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the values of coordinates, of the first as the knob's own."""
+        return {self.name: self.ranges[0].columns(coordinate)[self.ranges[0].path]}
 
 
 def log_range(path: str, low: float, high: float, *, relative: bool = False, whole: bool = False) -> Range:
@@ -313,7 +347,7 @@ class Sample:
     A `Range` takes a value for the coordinate; of an axis, a choice or tied axes the coordinate picks a digit.
     """
 
-    knobs: tuple[Range | Axis | Choice | Tied, ...] = field(doc="what varies")
+    knobs: tuple[Range | Joint | Axis | Choice | Tied, ...] = field(doc="what varies")
     points: Sampler = field(doc="points of the unit cube")
     size: int = field(doc="number of points, at most 2^30", static=True)
     name: str = field(doc="unlike that of any other axis", static=True, default="sample")
@@ -346,7 +380,7 @@ class Sample:
 
 
 def sample(
-    *knobs: Range | Axis | Choice | Tied,
+    *knobs: Range | Joint | Axis | Choice | Tied,
     count: int,
     method: str = "sobol",
     seed: int = 0,
@@ -373,11 +407,14 @@ def sample(
 Part: TypeAlias = Axis | Choice | Tied | Sample
 
 
-def leaves_moved(part: Part | Range) -> Iterator[Axis | Choice | Range]:
+def leaves_moved(part: Part | Range | Joint) -> Iterator[Axis | Choice | Range]:
     """Yield what a part of a space consists of, in the order in which it changes a design."""
-    if isinstance(part, Tied | Sample):
-        for inner in part.axes if isinstance(part, Tied) else part.knobs:
-            yield from leaves_moved(inner)
+    if isinstance(part, Tied | Sample | Joint):
+        inner = (
+            part.knobs if isinstance(part, Sample) else part.axes if isinstance(part, Tied) else part.ranges
+        )
+        for one in inner:
+            yield from leaves_moved(one)
     else:
         yield part
 
@@ -386,8 +423,8 @@ def _put_number(design: T, path: str, value: Any, relative: bool) -> T:
     return replace_at(design, path, value * operator.attrgetter(path)(design) if relative else value)
 
 
-def _digit(knob: Range | Axis | Choice | Tied, coordinate: Any) -> Any:
-    return coordinate if isinstance(knob, Range) else sampling.pick(coordinate, knob.size)
+def _digit(knob: Range | Joint | Axis | Choice | Tied, coordinate: Any) -> Any:
+    return coordinate if isinstance(knob, Range | Joint) else sampling.pick(coordinate, knob.size)
 
 
 _points = jax.jit(jax.vmap(lambda points, number: points.point(number), in_axes=(None, 0)))

@@ -26,6 +26,7 @@ from jaxcost.explore.axes import (
     Axis,
     Choice,
     Condition,
+    Joint,
     Part,
     Range,
     Sample,
@@ -51,6 +52,7 @@ __all__ = [
     "Choice",
     "Condition",
     "Design",
+    "Joint",
     "Part",
     "Place",
     "Range",
@@ -63,6 +65,7 @@ __all__ = [
     "design_of",
     "digits",
     "digits_at",
+    "digits_of",
     "linear_range",
     "log_range",
     "place",
@@ -334,7 +337,7 @@ def coordinates(space: Space, indices: Sequence[int] | np.ndarray) -> dict[str, 
     index = np.asarray([int(i) for i in indices] if kind is object else indices, kind).reshape(-1)
     if len(index) and not (0 <= index.min() and index.max() < space.size):
         raise IndexError(f"indices from {index.min():,} to {index.max():,} in a space of {space.size:,}")
-    found = _digits_of(space, index)
+    found = digits_of(space, index)
     out = {"system": np.asarray(space.systems)[found[0]], "model": np.asarray(space.models)[found[1]]}
     for axis, digit in zip(space.axes, found[2:], strict=True):
         active = digit >= 0
@@ -344,7 +347,8 @@ def coordinates(space: Space, indices: Sequence[int] | np.ndarray) -> dict[str, 
     return out
 
 
-def _digits_of(space: Space, index: np.ndarray) -> np.ndarray:
+def digits_of(space: Space, index: np.ndarray) -> np.ndarray:
+    """Return the digits of indices, int64 [axes, n], -1 where an axis is inactive."""
     starts = np.asarray([case.start for case in space.cases], index.dtype)
     which = np.searchsorted(starts, index, side="right") - 1
     order = np.argsort(which, kind="stable")

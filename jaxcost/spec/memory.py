@@ -2,10 +2,13 @@
 
 from jaxcost.core.pytree import Scalar, field, pytree
 
-__all__ = ["TIERS", "Memory", "NearMemory"]
+__all__ = ["ENGINE_PER_STACK", "PER_STACK", "TIERS", "Memory", "NearMemory"]
 
 # Tiers of a chip by name: `chip.memory` is the main one, the others stand beside it.
 TIERS = ("sram", "memory", "hbf", "host", "cxl", "ssd")
+# What each stack brings of its own, and each stack's engines.
+PER_STACK = ("capacity", "bandwidth", "write_bandwidth", "idle_power", "queue_depth")
+ENGINE_PER_STACK = ("bandwidth", "flops", "idle_power", "power_limit")
 
 
 @pytree

@@ -40,3 +40,8 @@ class Knobs:
     """Numerical knobs, apart from physics."""
 
     tau: Scalar = field("1", "softness of max, min and ceil: 0 is exact", default=0.0)
+    fractional: Scalar = field(
+        "1",
+        "1 where groups of requests may hold a fraction of one, as a relaxation of whole numbers; 0 is exact",
+        default=0.0,
+    )
