@@ -5,6 +5,7 @@ exact model: `relaxation`, `lagrangian`, `descent`, `solver` and `rounding` are 
 """
 
 import dataclasses
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +114,6 @@ class Codesign:
     failed: str  # "" where a design keeps all limits, else what stands in the way
     design: Design  # in the first scenario
     designs: tuple[Design, ...]  # in every scenario
-    reports: tuple[Report, ...]  # exact, in every scenario
     scenarios: tuple[str, ...]
     choices: dict[str, Any]  # what was chosen of what is enumerated
     knobs: tuple[KnobValue, ...]
@@ -126,6 +126,14 @@ class Codesign:
     ]  # relaxed objective of every combination, the best first
     positions: np.ndarray  # of the knobs, u
     combination: int
+
+    @functools.cached_property
+    def reports(self) -> tuple[Report, ...]:
+        """Exact reports, in every scenario."""
+        return tuple(
+            evaluate(d.system, d.model, d.traffic, d.plan, prices=d.prices, knobs=d.knobs)
+            for d in self.designs
+        )
 
     @property
     def report(self) -> Report:
@@ -298,9 +306,6 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
     own_score = np.where(broken(own) <= 1e-3, own.objective, 1e3 + broken(own))
     priced = own.take([int(np.argmin(own_score))])
     designs = tuple(relaxation.design(combination, w, u) for w in range(len(relaxation.scenarios)))
-    reports = tuple(
-        evaluate(d.system, d.model, d.traffic, d.plan, prices=d.prices, knobs=d.knobs) for d in designs
-    )
     value = float(np.exp(at.objective[0]))
     first = relaxed.take([nearest])
     best = own.objective[broken(own) <= 1e-3].min(initial=np.inf)
@@ -314,7 +319,6 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
         failed=failed,
         design=designs[0],
         designs=designs,
-        reports=reports,
         scenarios=relaxation.scenarios,
         choices=relaxation.choices[combination],
         knobs=_knob_values(relaxation, priced, u),

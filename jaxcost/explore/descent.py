@@ -235,7 +235,8 @@ def _move(
         ahead, memory = rule.update(slope, memory, trial)
         direction = -ahead * free
     if optimiser == "adam":
-        direction, reach = _RATE * direction, jnp.ones_like(seen.value)
+        rate = _RATE * jnp.sqrt(schedule.tau[state.stage] / schedule.tau[0])
+        direction, reach = rate * direction, jnp.ones_like(seen.value)
     else:
         downhill = -jnp.vdot(direction, slope) > 1e-10 * jnp.linalg.norm(direction) * jnp.linalg.norm(
             slope * free
