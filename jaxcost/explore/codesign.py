@@ -37,6 +37,7 @@ __all__ = [
     "draws_of",
     "prepare",
     "starting",
+    "surest",
     "unit_of",
 ]
 
@@ -44,6 +45,7 @@ Tell = Callable[[str, float], None]  # what is being done, and the share of it t
 
 _ACTIVE = 1e-3  # of the multiplier of a limit that is called active
 _AGREE = 0.005
+_SAME = 1e-3
 _FROM_END = 0.02  # how near to an end, as a share of the range, a knob counts as at it
 # What stands on the other side of a margin: the leaf whose more makes it wider.
 _STANDS_ON = {
@@ -303,8 +305,7 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
     combination, u = int(at.combination[0]), at.positions[0]
     # Prices are of the relaxed problem with the same choices: around a rounded number a limit may bind nothing.
     own = relaxed.take(np.flatnonzero(relaxed.combination == combination))
-    own_score = np.where(broken(own) <= 1e-3, own.objective, 1e3 + broken(own))
-    priced = own.take([int(np.argmin(own_score))])
+    priced = own.take([surest(own)])
     designs = tuple(relaxation.design(combination, w, u) for w in range(len(relaxation.scenarios)))
     value = float(np.exp(at.objective[0]))
     first = relaxed.take([nearest])
@@ -340,6 +341,13 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
         positions=u,
         combination=combination,
     )
+
+
+def surest(solutions: Solutions) -> int:
+    """Return the row of the best solution; of those within a thousandth of it the one that is solved best."""
+    score = np.where(broken(solutions) <= 1e-3, solutions.objective, 1e3 + broken(solutions))
+    near = np.flatnonzero(score <= score.min() + _SAME)
+    return int(near[np.lexsort([solutions.stationarity[near], ~solutions.converged[near]])[0]])
 
 
 def _why(solver: Solver, at: Solutions) -> str:
