@@ -31,7 +31,7 @@ from jaxcost.physics.area import by_parts
 __all__ = ["add_codesign_arguments", "codesign_command"]
 
 _MOST_STARTS = 4096
-_WALK_STARTS = 4  # a combination at each value: neighbours help one another
+_WALK_STARTS = 2  # a combination at each value: neighbours help one another
 Told = Callable[[str, float], None]
 
 

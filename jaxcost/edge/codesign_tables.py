@@ -6,10 +6,13 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rich.console import Group
+from rich.text import Text
+
 from jaxcost.core.units import number
 from jaxcost.edge.study_file import Study
 from jaxcost.edge.study_words import Goal, amount, label, one_more
-from jaxcost.edge.tables import plain_table
+from jaxcost.edge.tables import plain_table, unwrapped
 from jaxcost.explore.codesign import Codesign, KnobValue, Limit
 from jaxcost.explore.sweep import report_metrics
 
@@ -38,6 +41,7 @@ _METRICS = (
 )
 _MOST_LIMITS = 8
 _BEST = 5
+_WIDE = 140
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +56,12 @@ class Block:
 
 def renderable(block: Block) -> Any:
     """Make a block ready for a terminal."""
-    from rich.text import Text
-
     if not block.columns:
         return Text(f"{block.text}\n")
-    return plain_table(
-        block.text, block.columns, [[Text(cell) for cell in row] for row in block.rows], block.left
-    )
+    table = plain_table("", block.columns, [[Text(cell) for cell in row] for row in block.rows], block.left)
+    lines = [block.columns, *block.rows]
+    wide = sum(max(len(line[i]) for line in lines) + 1 for i in range(len(block.columns)))
+    return Group(Text(block.text, "bold"), unwrapped(table) if wide <= _WIDE else table)
 
 
 def markdown(title: str, blocks: Sequence[Block], pictures: Sequence[tuple[str, str]] = ()) -> str:
@@ -92,7 +95,7 @@ def design_blocks(study: Study, found: Codesign) -> Iterator[Block]:
     yield _design(found)
     yield _metrics(found)
     if found.failed:
-        yield _broken(found)
+        yield from _broken(found)
     else:
         yield from _limits(found, goal)
     yield Block(_convergence(found))
@@ -123,21 +126,18 @@ def chosen(found: Codesign) -> dict[str, Any]:
 
 def _design(found: Codesign) -> Block:
     rows = [
-        (_of_choice(path), _choice_text(found, path, value), "", "", "")
-        for path, value in found.choices.items()
+        (_of_choice(path), _choice_text(found, path, value), "", "") for path, value in found.choices.items()
     ]
     rows += [
         (
-            _knob_label(knob),
+            label(knob.name),
             knob_text(found, knob, knob.value),
-            f"{knob_text(found, knob, knob.low)} to {knob_text(found, knob, knob.high)}",
-            f"at its {knob.end} end" if knob.end else "",
-            _held_back(knob),
+            " to ".join(knob_text(found, knob, x).split(" (")[0] for x in (knob.low, knob.high)),
+            _at_end(knob),
         )
         for knob in found.knobs
     ]
-    columns = ("", "Value", "Range", "", "1% beyond its end would bring")
-    return Block("The design", columns, tuple(rows), left=1)
+    return Block("The design", ("", "Value", "Range", "Where in it"), tuple(rows))
 
 
 def _of_choice(path: str) -> str:
@@ -151,12 +151,12 @@ def _choice_text(found: Codesign, path: str, value: Any) -> str:
     return amount(float(value), unit) if unit else number(float(value))
 
 
-def _held_back(knob: KnobValue) -> str:
-    return f"{abs(knob.slope):.2f}%" if knob.end and abs(knob.slope) >= 5e-5 else ""
-
-
-def _knob_label(knob: KnobValue) -> str:
-    return label(knob.name)
+def _at_end(knob: KnobValue) -> str:
+    if not knob.end:
+        return "within"
+    # The slope of what is lowered: what the end holds back.
+    more = f"; 1% beyond it would bring {abs(knob.slope):.2f}%" if abs(knob.slope) >= 5e-5 else ""
+    return f"at its {knob.end} end{more}"
 
 
 def _unit(found: Codesign, path: str) -> str:
@@ -171,7 +171,7 @@ def _unit(found: Codesign, path: str) -> str:
 def knob_text(found: Codesign, knob: KnobValue, value: float) -> str:
     """Write a value of a knob; of one that multiplies, what it makes of the number in the design."""
     if knob.name.endswith(".stacks"):
-        return number(value)
+        return f"{value:g}" if knob.whole else number(value)
     unit = _unit(found, knob.name)
     if not knob.relative:
         return amount(value, unit)
@@ -235,7 +235,7 @@ def _limit_row(limit: Limit, found: Codesign, goal: Goal) -> tuple[str, ...]:
     )
 
 
-def _broken(found: Codesign) -> Block:
+def _broken(found: Codesign) -> Iterator[Block]:
     units = report_metrics()
     rows = tuple(
         (
@@ -244,11 +244,11 @@ def _broken(found: Codesign) -> Block:
             amount(limit.value, units[limit.metric]),
         )
         for limit in sorted(found.limits, key=lambda x: x.slack)
-        if limit.slack < 0
+        if limit.slack < -1e-9
     )
-    return Block(
-        "Limits that the nearest design breaks", ("Limit", "Bound", "Design"), rows[:_MOST_LIMITS], left=2
-    )
+    if rows:
+        columns = ("Limit", "Bound", "Design")
+        yield Block("Limits that the nearest design breaks", columns, rows[:_MOST_LIMITS], left=2)
 
 
 def _convergence(found: Codesign) -> str:
@@ -304,7 +304,7 @@ def robust_blocks(found: Codesign, robust: Codesign, draws: int) -> Iterator[Blo
         if path in chosen(found) or path in chosen(robust)
     ]
     rows += [
-        (_knob_label(a), knob_text(found, a, a.value), knob_text(robust, b, b.value))
+        (label(a.name), knob_text(found, a, a.value), knob_text(robust, b, b.value))
         for a, b in zip(found.knobs, robust.knobs, strict=True)
     ]
     rows.append((goal.name, f"{goal.says(found.value)} at best values", f"{goal.says(robust.value)}, {over}"))
