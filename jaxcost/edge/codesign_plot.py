@@ -1,5 +1,6 @@
 """Pictures of co-design: fronts, the best design along a number with the walls it meets, break-evens, elasticities."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jaxcost.edge.plots import STYLE, save_figure
-from jaxcost.edge.study_words import Goal, amount, label, one_more
+from jaxcost.edge.study_words import Goal, amount, followed, label, one_more
 from jaxcost.explore.codesign import Codesign
 from jaxcost.explore.frontier import Front
 from jaxcost.explore.roadmap import Along, BreakEven, Elasticities
@@ -101,11 +102,11 @@ def draw_along(path: Path, title: str, found: Codesign, along: Along) -> None:
         _none_holds(upper, x, own)
         upper.legend(frameon=False, fontsize=9)
         _walls(lower, x, along, np.isfinite(own), goal)
-        lower.set_xlabel(_axis(along.path, unit))
+        lower.set_xlabel(_axis(along.path, unit, followed))
         _logarithmic(lower.xaxis, lower.set_xscale, x)
         for axes in (upper, lower):
             _grid(axes)
-        figure.suptitle(f"{title}\nthe best design at each {label(along.path)}", fontsize=11)
+        figure.suptitle(f"{title}\nthe best design at each {followed(along.path)}", fontsize=11)
         save_figure(figure, path, _OPTION)
 
 
@@ -178,12 +179,12 @@ def draw_break_even(path: Path, title: str, found: Codesign, even: BreakEven) ->
             at = (even.value / step, goal.own(even.objective))
             axes.axvline(at[0], color="0.6", lw=0.8, ls=":")
             axes.plot(*at, "k*", ms=13, zorder=5, label=f"equal at {amount(even.value, even.unit)}")
-        axes.set_xlabel(_axis(even.path, unit))
+        axes.set_xlabel(_axis(even.path, unit, followed))
         axes.set_ylabel(_axis(goal.metric, goal.unit) if goal.metric else goal.name)
         together = np.concatenate(drawn)
         _logarithmic(axes.xaxis, axes.set_xscale, x)
         _logarithmic(axes.yaxis, axes.set_yscale, together[np.isfinite(together)])
-        _finish(figure, axes, f"{title}\neach at its best, by {label(even.path)}")
+        _finish(figure, axes, f"{title}\neach at its best, by {followed(even.path)}")
         axes.legend(frameon=False, fontsize=9)
         save_figure(figure, path, _OPTION)
 
@@ -209,8 +210,8 @@ def draw_elasticities(path: Path, title: str, found: Elasticities) -> None:
         save_figure(figure, path, _OPTION)
 
 
-def _axis(path: str, unit: str) -> str:
-    return f"{label(path)} ({unit})" if unit not in ("", "1") else label(path)
+def _axis(path: str, unit: str, name: Callable[[str], str] = label) -> str:
+    return f"{name(path)} ({unit})" if unit not in ("", "1") else name(path)
 
 
 def _logarithmic(axis: Any, scale: Any, values: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jaxcost.edge.codesign_tables import Block, knob_text, percent
-from jaxcost.edge.study_words import Goal, amount, label
+from jaxcost.edge.study_words import Goal, amount, followed, label
 from jaxcost.explore.codesign import Codesign
 from jaxcost.explore.frontier import Front
 from jaxcost.explore.roadmap import Along, BreakEven, Elasticities
@@ -57,26 +57,28 @@ def along_blocks(found: Codesign, along: Along) -> Iterator[Block]:
         for k, knob in enumerate(found.knobs)
     ]
     heads = [amount(along.values[i], along.unit) for i in shown]
-    yield Block(f"The best design at each {label(along.path)}", ("", *heads), tuple(rows))
+    yield Block(f"The best design at each {followed(along.path)}", ("", *heads), tuple(rows))
     walls = [
         (label(name), *(f"{prices[i]:.2f}" if prices[i] >= 5e-3 else "" for i in shown))
         for name, prices in sorted(along.multipliers.items(), key=lambda item: -item[1].max())
         if prices.max() >= 5e-3
     ]
     if walls:
-        title = f"Percent by which a limit eased by 1% {goal.verb} {goal.name}, at each {label(along.path)}"
+        title = (
+            f"Percent by which a limit eased by 1% {goal.verb} {goal.name}, at each {followed(along.path)}"
+        )
         yield Block(title, ("", *heads), tuple(walls))
 
 
 def break_even_blocks(found: Codesign, even: BreakEven) -> Iterator[Block]:
     """Say where two ways are equally good, and list how good each is on either side."""
     goal = Goal(found.objective)
-    what = f"{label(even.path)} from {amount(even.low, even.unit)} to {amount(even.high, even.unit)}"
+    what = f"{followed(even.path)} from {amount(even.low, even.unit)} to {amount(even.high, even.unit)}"
     if np.isfinite(even.value):
         # Which is better below tells a reader on which side to build which.
         below = _better_below(even, goal)
         yield Block(
-            f"Break-even: {even.names[0]} and {even.names[1]} are equally good at a {label(even.path)} of "
+            f"Break-even: {even.names[0]} and {even.names[1]} are equally good at a {followed(even.path)} of "
             f"{amount(even.value, even.unit)}, with {goal.says(even.objective)} each; below it {below} is better."
         )
     else:
@@ -95,7 +97,7 @@ def break_even_blocks(found: Codesign, even: BreakEven) -> Iterator[Block]:
         for name, curve in zip(even.names, (even.first, even.second), strict=True)
     ]
     heads = [amount(even.values[i], even.unit) for i in shown]
-    yield Block(f"{goal.name} of either, at its best, by {label(even.path)}", ("", *heads), tuple(rows))
+    yield Block(f"{goal.name} of either, at its best, by {followed(even.path)}", ("", *heads), tuple(rows))
 
 
 def _better_below(even: BreakEven, goal: Goal) -> str:

@@ -7,7 +7,7 @@ from jaxcost.edge.quantity import parse_quantity
 from jaxcost.edge.tables import CONSTRAINTS, HEADLINE
 from jaxcost.explore.sweep import report_metrics
 
-__all__ = ["Goal", "amount", "label", "one_more"]
+__all__ = ["Goal", "amount", "followed", "label", "one_more"]
 
 _TITLES = {path: name for path, name, _ in HEADLINE} | {
     "ttft": "time to first token",
@@ -78,6 +78,11 @@ def label(path: str) -> str:
         head = parts[-2] if len(parts) > 1 else ""
     tail = _TAILS.get(parts[-1], _HEADS.get(parts[-1]) or parts[-1])
     return f"{head} {tail}".replace("_", " ").strip()
+
+
+def followed(path: str) -> str:
+    """Name what designs are found along: a number of a design, or the bound of a limit."""
+    return f"bound on {label(path)}" if path in report_metrics() else label(path)
 
 
 def amount(value: float, unit: str) -> str:
