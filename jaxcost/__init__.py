@@ -12,8 +12,17 @@ from jaxcost.explore.batch import largest_batch
 from jaxcost.explore.codesign import Codesign, codesign
 from jaxcost.explore.deployment import Service
 from jaxcost.explore.diagnosis import Finding, diagnose
+from jaxcost.explore.frontier import Front, codesign_front
 from jaxcost.explore.planner import Choice, best_plan, evaluate
 from jaxcost.explore.reduce import Best, Constraint, Distribution, Feasibility, Pareto, TopK
+from jaxcost.explore.roadmap import (
+    Along,
+    BreakEven,
+    Elasticities,
+    break_even,
+    codesign_along,
+    elasticity_table,
+)
 from jaxcost.explore.sensitivity import elasticities
 from jaxcost.explore.service import best_service, serve
 from jaxcost.explore.space import (
@@ -51,8 +60,10 @@ from jaxcost.spec.traffic import Traffic
 __all__ = [
     "TIERS",
     "YIELD_MODELS",
+    "Along",
     "Axis",
     "Best",
+    "BreakEven",
     "Chip",
     "Choice",
     "Codesign",
@@ -62,9 +73,11 @@ __all__ = [
     "Design",
     "Distribution",
     "Efficiency",
+    "Elasticities",
     "Fabric",
     "Feasibility",
     "Finding",
+    "Front",
     "Host",
     "InputError",
     "Intervals",
@@ -98,14 +111,18 @@ __all__ = [
     "add_tier",
     "best_plan",
     "best_service",
+    "break_even",
     "by_parts",
     "canonical",
     "choice",
     "codesign",
+    "codesign_along",
+    "codesign_front",
     "coordinates",
     "design_at",
     "diagnose",
     "elasticities",
+    "elasticity_table",
     "evaluate",
     "intervals",
     "kv_bytes_per_token",

@@ -6,6 +6,7 @@ exact model: `relaxation`, `lagrangian`, `descent`, `solver` and `rounding` are 
 
 import dataclasses
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,18 @@ from jaxcost.explore.sweep import report_metrics
 from jaxcost.explore.uncertainty import Spread, leaves_at, positions
 from jaxcost.report import Report
 
-__all__ = ["Codesign", "Convergence", "KnobValue", "Limit", "codesign", "draws_of", "prepare", "starting"]
+__all__ = [
+    "Codesign",
+    "Convergence",
+    "KnobValue",
+    "Limit",
+    "codesign",
+    "described",
+    "draws_of",
+    "prepare",
+    "starting",
+    "unit_of",
+]
 
 Tell = Callable[[str, float], None]  # what is being done, and the share of it that is
 
@@ -279,20 +291,23 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
         at = solver.measure(Start(combination=point.combination, positions=point.positions))
         found = (at, point)
         failed = _why(solver, at)
-    at, smooth = found
+    at, _ = found
     combination, u = int(at.combination[0]), at.positions[0]
-    # Prices are of the smooth problem around what was rounded; where nothing else moves, of the relaxed one.
-    priced = smooth if not all(k.values is not None for k in relaxation.knobs) else relaxed.take([nearest])
+    # Prices are of the relaxed problem with the same choices: around a rounded number a limit may bind nothing.
+    own = relaxed.take(np.flatnonzero(relaxed.combination == combination))
+    own_score = np.where(broken(own) <= 1e-3, own.objective, 1e3 + broken(own))
+    priced = own.take([int(np.argmin(own_score))])
     designs = tuple(relaxation.design(combination, w, u) for w in range(len(relaxation.scenarios)))
     reports = tuple(
         evaluate(d.system, d.model, d.traffic, d.plan, prices=d.prices, knobs=d.knobs) for d in designs
     )
     value = float(np.exp(at.objective[0]))
     first = relaxed.take([nearest])
-    own = relaxed.take(np.flatnonzero(relaxed.combination == combination))
     best = own.objective[broken(own) <= 1e-3].min(initial=np.inf)
     agreed = float(np.mean((own.objective <= best + _AGREE) & (broken(own) <= 1e-3)))
-    by_choice = {c: float(np.exp(score[relaxed.combination == c].min())) for c in range(len(solver.bases))}
+    by_choice = {
+        c: float(np.exp(score[relaxed.combination == c].min())) for c in np.unique(relaxed.combination)
+    }
     return Codesign(
         objective=dict(solver.objective.metrics),
         over=solver.objective.level,
@@ -302,14 +317,14 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
         reports=reports,
         scenarios=relaxation.scenarios,
         choices=relaxation.choices[combination],
-        knobs=_knob_values(relaxation, priced, first, u),
+        knobs=_knob_values(relaxation, priced, u),
         value=value,
         relaxed=float(np.exp(first.objective[0])),
         limits=_limits(solver, at, priced, designs, value),
         convergence=Convergence(
             stationarity=float(priced.stationarity[0]),
             violation=float(max(priced.violation[0], 0)),
-            complementarity=float(np.max(priced.multipliers[0] * np.abs(at.limits[0]))),
+            complementarity=float(np.max(priced.multipliers[0] * np.abs(priced.limits[0]))),
             converged=float(np.mean(relaxed.converged)),
             agreed=agreed,
             starts=len(relaxed.combination),
@@ -331,9 +346,7 @@ def _why(solver: Solver, at: Solutions) -> str:
     return "no design was found that keeps all limits; the nearest breaks " + ", ".join(names[:4])
 
 
-def _knob_values(
-    relaxation: Relaxation, smooth: Solutions, relaxed: Solutions, u: np.ndarray
-) -> tuple[KnobValue, ...]:
+def _knob_values(relaxation: Relaxation, priced: Solutions, u: np.ndarray) -> tuple[KnobValue, ...]:
     out = []
     for k, knob in enumerate(relaxation.knobs):
         value = float(knob.value(u[k]))
@@ -349,11 +362,7 @@ def _knob_values(
                 relative=knob.relative,
                 whole=knob.values is not None,
                 end=end,
-                slope=float(
-                    (smooth if knob.values is None else relaxed).slope[0, k] / knob.per_position(value)
-                )
-                if value
-                else 0.0,
+                slope=float(priced.slope[0, k] / knob.per_position(value)) if value else 0.0,
             )
         )
     return tuple(out)
@@ -395,9 +404,15 @@ def _leaf(design: Design, path: str) -> tuple[float, str]:
     """Return a leaf and its unit; 0 where there is no such leaf."""
     if not path:
         return 0.0, ""
-    tree: Any = design
-    *branches, last = path.split(".")
-    for name in branches:
-        tree = getattr(tree, name)
-    unit = next(f.metadata["unit"] for f in dataclasses.fields(tree) if f.name == last)
-    return float(getattr(tree, last)), unit
+    return float(operator.attrgetter(path)(design)), _unit(design, path)
+
+
+def _unit(design: Design, path: str) -> str:
+    branch, _, last = path.rpartition(".")
+    fields = dataclasses.fields(operator.attrgetter(branch)(design))
+    return next(f.metadata["unit"] for f in fields if f.name == last)
+
+
+def unit_of(space: Space, path: str) -> str:
+    """Return the unit of a metric of a Report, or of a leaf of a design."""
+    return report_metrics().get(path) or _unit(space.base, path)

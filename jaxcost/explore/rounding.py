@@ -15,6 +15,7 @@ from jaxcost.explore.solver import ANNEALED, Solutions, Solver, Start
 __all__ = ["HAIR", "exact"]
 
 HAIR = 2e-5  # by which limits are kept in the end, in logarithms: above the rounding of float32
+_EXACT = 1e-12
 _CORNERS = 5  # numbers that are rounded to both sides all together
 _CANDIDATES = 6
 _CORRECTIONS = 4
@@ -56,8 +57,12 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
 
 
 def broken(solutions: Solutions) -> np.ndarray:
-    """Return by how much the worst limit is broken, in logarithms; below 0 where all are kept."""
-    return solutions.limits.max(axis=(1, 2))
+    """Return by how much the worst limit is broken, in logarithms; below 0 where all are kept.
+
+    What is met to the last bit is a count, such as all of the chips in use, and kept.
+    """
+    g = solutions.limits
+    return np.where(np.abs(g) < _EXACT, -HAIR, g).max(axis=(1, 2))
 
 
 def _first(found: Solutions, smooth: Solutions) -> tuple[Solutions, Solutions] | None:
@@ -68,15 +73,19 @@ def _first(found: Solutions, smooth: Solutions) -> tuple[Solutions, Solutions] |
     return found.take([best]), smooth.take([best])
 
 
-def _best_rows(solutions: Solutions, count: int) -> np.ndarray:
-    """Return rows of different designs, those that keep limits first, then by objective."""
+def _best_rows(solutions: Solutions, count: int, listed: np.ndarray | None = None) -> np.ndarray:
+    """Return rows of different designs, those that keep limits first, then by objective.
+
+    Listed knobs differ where their values do, others by a hundredth of their range.
+    """
+    least = np.full(solutions.positions.shape[1], 1e-2) if listed is None else np.where(listed, 1e-9, 1e-2)
     held = broken(solutions) <= 1e-3
     order = np.lexsort([solutions.objective, ~held * np.maximum(broken(solutions), 0)])
     chosen: list[int] = []
     for row in order:
         same = [
             solutions.combination[row] == solutions.combination[i]
-            and np.max(np.abs(solutions.positions[row] - solutions.positions[i])) < 1e-2
+            and np.all(np.abs(solutions.positions[row] - solutions.positions[i]) < least)
             for i in chosen
         ]
         if not any(same):
@@ -151,7 +160,7 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
         Smooth solutions, and the same positions as the exact model sees them.
     """
     found = solver.measure(_start(solver, rows))
-    best = _best_rows(found, _CANDIDATES)
+    best = _best_rows(found, _CANDIDATES, listed)
     rows, found = rows.take(best), found.take(best)
     if listed.all():
         return rows, found
@@ -159,9 +168,9 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
     kept_rows, kept_found = rows, found
     free = np.tile(~listed, (len(best), 1)).astype(float)
     stage = len(ANNEALED.tau) - 1
-    for _ in range(_CORRECTIONS):
-        used = np.abs(found.limits) < 0.3
-        shift = np.where(used, np.clip(found.limits - smooth_limits, -0.1, 0.1) + HAIR, shift)
+    for attempt in range(_CORRECTIONS):
+        used = (np.abs(found.limits) < 0.3) & (np.abs(found.limits) > _EXACT)
+        shift = np.where(used, np.clip(found.limits - smooth_limits, -0.1, 0.1) + HAIR * 2**attempt, shift)
         rows = solver.solve(_start(solver, rows, stage=stage, free=free, shift=shift))
         found, smooth_limits = solver.measure(_start(solver, rows)), rows.limits
         held, before = broken(found) <= -HAIR / 4, broken(kept_found) <= -HAIR / 4

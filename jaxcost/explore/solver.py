@@ -78,6 +78,12 @@ class Solutions:
         """Return some of them."""
         return Solutions(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
+    @staticmethod
+    def joined(parts: Sequence["Solutions"]) -> "Solutions":
+        """Return the rows of all parts."""
+        names = [f.name for f in dataclasses.fields(Solutions)]
+        return Solutions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
 
 def weights_of(objective: str | Mapping[str, float]) -> dict[str, float]:
     """Return the exponents of the metrics that an objective lowers.
@@ -230,9 +236,7 @@ class Solver:
                 found = run(Start(**cut))
             parts.append(found.take(slice(0, min(self.batch, n - first))))
             progress(min(first + self.batch, n) / n)
-        out = Solutions(
-            *(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Solutions))
-        )
+        out = Solutions.joined(parts)
         self.evaluations += int(out.evaluations.sum())
         return out
 
