@@ -1,7 +1,7 @@
 """Axes of a space from YAML: values, ranges, choices, tied and sampled ones, and the conditions they stand under."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxcost.explore.axes import (
     Axis,
     Choice,
     Condition,
+    Joint,
     Part,
     Range,
     Tied,
@@ -25,13 +26,20 @@ from jaxcost.explore.axes import (
     sample,
 )
 from jaxcost.explore.sampling import METHODS, MOST_POINTS
+from jaxcost.explore.stack_knob import stacks
+from jaxcost.spec.memory import TIERS
 
-__all__ = ["AxisReader", "mapping", "number"]
+__all__ = ["AxisReader", "mapping", "number", "two_numbers", "value_list"]
 
 _MOST_VALUES = 1_000_000
 _RANGES = ("log", "linear")
 _FORMS = "a list of values, {log: [low, high, count]}, {linear: [low, high, count]}, {choose: ...}, or {scale: ...}"
-_KNOB_FORMS = "{log: [low, high]}, {linear: [low, high]}, a list of values, {choose: ...}, or {scale: ...}"
+_KNOB_FORMS = (
+    "{log: [low, high]}, {linear: [low, high]}, a list of values, {choose: ...}, {scale: ...}, or of a memory tier "
+    "{stacks: [low, high]}"
+)
+_TIERS = tuple(f"system.chip.{tier}" for tier in TIERS)
+_STUDY_POINTS = 1 << 16  # an optimiser reads the ranges of a sample, not its points
 _SAMPLE_KEYS = ("method", "count", "seed", "knobs", "when")
 _SAME = 1e-6  # relative difference within which a condition names a value
 
@@ -56,6 +64,59 @@ def mapping(given: Any, expected: str, where: str, file: str) -> dict[str, Any]:
     return given
 
 
+def two_numbers(
+    given: Any, unit: str, where: str, file: str, read: Callable[..., float] = number
+) -> tuple[str, float, float]:
+    """Read {log: [low, high]} or {linear: [low, high]} as its kind and its two ends.
+
+    Raises:
+        InputError: another form, or not 0 < low < high.
+    """
+    kind = next(iter(given), "") if isinstance(given, dict) else ""
+    if kind not in _RANGES or len(given) != 1 or not isinstance(given[kind], list) or len(given[kind]) != 2:
+        raise InputError(
+            "{log: [low, high]} or {linear: [low, high]}", file=file, path=where, given=repr(given)
+        )
+    low, high = (read(v, unit, where, file) for v in given[kind])
+    if not 0 < low < high:
+        raise InputError("0 < low < high", file=file, path=where, given=repr(given[kind]))
+    return kind, low, high
+
+
+def value_list(
+    given: Any, unit: str, where: str, file: str, read: Callable[..., float] = number
+) -> list[float]:
+    """Read a list of values, {log: [low, high, count]} or {linear: [low, high, count]} in SI units.
+
+    Raises:
+        InputError: another form, no value, or too many.
+    """
+    if isinstance(given, dict):
+        return _steps(given, unit, where, file, read)
+    if not isinstance(given, list) or not given:
+        raise InputError(_FORMS, file=file, path=where, given=given)
+    if len(given) > _MOST_VALUES:
+        raise InputError(f"at most {_MOST_VALUES:,} values", file=file, path=where, given=len(given))
+    return [read(v, unit, where, file) for v in given]
+
+
+def _steps(
+    given: dict[str, Any], unit: str, where: str, file: str, read: Callable[..., float]
+) -> list[float]:
+    kind = next(iter(given), "")
+    parts = given.get(kind)
+    if kind not in _RANGES or len(given) != 1 or not isinstance(parts, list) or len(parts) != 3:
+        raise InputError(_FORMS, file=file, path=where, given=repr(given))
+    low, high = (read(v, unit, where, file) for v in parts[:2])
+    count = parts[2]
+    known = isinstance(count, int) and not isinstance(count, bool) and 2 <= count <= _MOST_VALUES
+    if not known or high <= low or (kind == "log" and low <= 0):
+        expected = "0 < low < high and a whole count from 2 to 1,000,000"
+        raise InputError(expected, file=file, path=where, given=repr(parts))
+    steps = np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
+    return [float(x) for x in steps]
+
+
 @dataclasses.dataclass(frozen=True)
 class AxisReader:
     """Reads the axes of one file, each knowing those before it."""
@@ -63,6 +124,7 @@ class AxisReader:
     file: str
     units: Mapping[str, str]  # of the leaves of a design
     names: Mapping[str, Sequence[str]]  # of the choices before all axes: system and model
+    tiers: Mapping[str, Any]  # stacks of every memory tier by its path, before all axes
     parts: list[Part] = dataclasses.field(default_factory=list)
 
     def add_axis(self, path: str, given: Any) -> None:
@@ -92,18 +154,23 @@ class AxisReader:
             if key not in _SAMPLE_KEYS:
                 raise not_among(_SAMPLE_KEYS, key, file=self.file, path=where)
         values, when = self._conditions(given, where)
-        knobs = mapping(
-            values.get("knobs"), "a mapping from dotted paths to ranges", f"{where}.knobs", self.file
-        )
-        if not knobs:
-            raise InputError("at least one knob", file=self.file, path=f"{where}.knobs")
+        read = self._knobs(values.get("knobs"), f"{where}.knobs")
         method = values.get("method", METHODS[0])
         if method not in METHODS:
             raise not_among(METHODS, str(method), file=self.file, path=f"{where}.method")
-        read = [self._knob(path, own, f"{where}.knobs.{path}") for path, own in knobs.items()]
         count = self._whole(values.get("count"), 1, MOST_POINTS, f"{where}.count")
         seed = self._whole(values.get("seed", 0), 0, (1 << 32) - 1, f"{where}.seed")
         self._add(sample(*read, count=count, method=method, seed=seed, name=name, when=when), where)
+
+    def add_knobs(self, given: Any, where: str) -> None:
+        """Read the knobs of a study: those of a sample alone, for an optimiser asks for no points."""
+        self._add(sample(*self._knobs(given, where), count=_STUDY_POINTS, name=where), where)
+
+    def _knobs(self, given: Any, where: str) -> list[Range | Joint | Axis | Choice]:
+        knobs = mapping(given, "a mapping from dotted paths to ranges", where, self.file)
+        if not knobs:
+            raise InputError("at least one knob", file=self.file, path=where)
+        return [self._knob(path, own, f"{where}.{path}") for path, own in knobs.items()]
 
     def _whole(self, given: Any, least: int, most: int, where: str) -> int:
         if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
@@ -151,32 +218,14 @@ class AxisReader:
         relative = isinstance(given, dict) and set(given) == {"scale"}
         values = given["scale"] if relative else inner
         unit = "1" if relative else unit
-        if isinstance(values, dict):
-            values = self._steps(values, unit, where)
-        if not isinstance(values, list) or not values:
-            raise InputError(_FORMS, file=self.file, path=where, given=values)
-        if len(values) > _MOST_VALUES:
-            raise InputError(
-                f"at most {_MOST_VALUES:,} values", file=self.file, path=where, given=len(values)
-            )
-        numbers = [number(v, unit, where, self.file) for v in values]
+        numbers = value_list(values, unit, where, self.file)
         return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)
 
-    def _steps(self, given: dict[str, Any], unit: str, where: str) -> list[float]:
-        kind = next(iter(given), "")
-        parts = given.get(kind)
-        if kind not in _RANGES or len(given) != 1 or not isinstance(parts, list) or len(parts) != 3:
-            raise InputError(_FORMS, file=self.file, path=where, given=repr(given))
-        low, high = (number(v, unit, where, self.file) for v in parts[:2])
-        count = parts[2]
-        known = isinstance(count, int) and not isinstance(count, bool) and 2 <= count <= _MOST_VALUES
-        if not known or high <= low or (kind == "log" and low <= 0):
-            expected = "0 < low < high and a whole count from 2 to 1,000,000"
-            raise InputError(expected, file=self.file, path=where, given=repr(parts))
-        steps = np.geomspace(low, high, count) if kind == "log" else np.linspace(low, high, count)
-        return [float(x) for x in steps]
-
-    def _knob(self, path: str, given: Any, where: str) -> Range | Axis | Choice:
+    def _knob(self, path: str, given: Any, where: str) -> Range | Joint | Axis | Choice:
+        if isinstance(given, dict) and "stacks" in given:
+            return self._stacks(path, given, where)
+        if isinstance(given, dict) and "together" in given:
+            return self._together(path, given, where)
         scaled = isinstance(given, dict) and "scale" in given
         form = {**given, **given["scale"]} if scaled and isinstance(given["scale"], dict) else given
         kind = next((k for k in _RANGES if isinstance(form, dict) and k in form), None)
@@ -202,6 +251,56 @@ class AxisReader:
             raise InputError(
                 str(error).split(", not ")[0], file=self.file, path=where, given=repr(bounds)
             ) from None
+
+    def _stacks(self, path: str, given: dict[str, Any], where: str) -> Joint:
+        """Read {stacks: [low, high]}, of a tier that is one stack, with `whole: false` where parts of one will do."""
+        if path not in _TIERS:
+            raise not_among(_TIERS, path, file=self.file, path=where)
+        whole, bounds = given.get("whole", True), given["stacks"]
+        if (
+            not set(given) <= {"stacks", "whole"}
+            or not isinstance(whole, bool)
+            or not isinstance(bounds, list)
+        ):
+            raise InputError(
+                "{stacks: [low, high]}, and whole: false", file=self.file, path=where, given=repr(given)
+            )
+        _, low, high = two_numbers({"log": bounds}, "1", where, self.file)
+        self._refuse_several(path, where)
+        try:
+            return stacks(path, low, high, whole=whole)
+        except ValueError as error:
+            raise InputError(
+                str(error).split(", not ")[0], file=self.file, path=where, given=repr(bounds)
+            ) from None
+
+    def _refuse_several(self, path: str, where: str) -> None:
+        chosen = [leaf for part in self.parts for leaf in leaves_moved(part) if leaf.path == path]
+        tiers = chosen[0].branches[path] if chosen and isinstance(chosen[0], Choice) else None
+        stacked = self.tiers[path] if tiers is None else tiers.stacks
+        if (np.asarray(stacked) > 1 + _SAME).any():
+            raise InputError(
+                f"a tier of one stack, as an axis {path}: {{choose: [hbm4]}} makes it",
+                file=self.file,
+                path=where,
+                given=f"{float(np.max(stacked)):g} stacks",
+            )
+
+    def _together(self, path: str, given: dict[str, Any], where: str) -> Joint:
+        """Read {scale: ..., together: [paths]}: the same factor on other leaves too."""
+        others = given["together"]
+        if "scale" not in given or not isinstance(others, list) or not others:
+            raise InputError(
+                "{scale: {log: [low, high]}, together: [other paths]}",
+                file=self.file,
+                path=where,
+                given=repr(given),
+            )
+        own = {key: value for key, value in given.items() if key != "together"}
+        moved = [self._knob(str(one), own, where) for one in (path, *others)]
+        if not all(isinstance(one, Range) for one in moved):
+            raise InputError("a range, {log: [low, high]}", file=self.file, path=where, given=repr(own))
+        return Joint(ranges=tuple(one for one in moved if isinstance(one, Range)), name=path)
 
     def _conditions(self, given: Any, where: str) -> tuple[Any, tuple[Condition, ...]]:
         """Part the values of an axis from the conditions it stands under."""

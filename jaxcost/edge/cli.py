@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "one model on several systems, side by side",
     "serve": "what serving a rate of requests within targets takes: replicas, latencies, cost of a token",
     "sweep": "many designs from a space file",
+    "codesign": "which hardware to build, by gradient, and what every limit costs",
     "sensitivity": "how much a result moves with each number of the hardware",
     "list": "what the catalogue holds, with the source of every number",
 }

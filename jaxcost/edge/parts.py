@@ -48,6 +48,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "prices": schema.PricesFile,
     "grids": schema.GridFile,
     "spaces": None,
+    "studies": None,
 }
 LONGEST_NAME = 200  # longer ones a file system may refuse
 
@@ -179,7 +180,7 @@ def title(kind: str, name: str) -> str:
 
 def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str, Any, Any]]:
     """List (path, value, unit, source, date, kind, low, high) of every number of a part."""
-    if kind in {"models", "spaces"}:
+    if kind in {"models", "spaces", "studies"}:
         data = read_part(find(kind, name))
         source, date, basis = (str(data.get(key, "")) for key in ("source", "date", "kind"))
         config = data.get("config", {})

@@ -1,6 +1,6 @@
 """What a sweep is to keep, as a space file says under `reduce`, or what is kept where it says nothing."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxcost.edge.errors import InputError, nearest, not_among
@@ -19,7 +19,7 @@ from jaxcost.explore.reduce import (
 from jaxcost.explore.space import Space
 from jaxcost.explore.sweep import report_metrics
 
-__all__ = ["default_reducers", "read_reducers"]
+__all__ = ["bound", "default_reducers", "known_metric", "read_limits", "read_reducers"]
 
 _MOST = 100_000
 _BARE = ("1", "token", "token/s")
@@ -86,6 +86,56 @@ def read_reducers(given: Any, space: Space, file: str) -> dict[str, Reducer]:
     return out
 
 
+def known_metric(metric: Any, where: str, file: str) -> str:
+    """Return a metric that a Report has.
+
+    Raises:
+        InputError: it has none of that name.
+    """
+    if metric not in report_metrics():
+        ends = [path for path in report_metrics() if path.endswith(f".{metric}")]
+        raise InputError(
+            "a number of a report, such as " + ", ".join(OBJECTIVES),
+            file=file,
+            path=where,
+            given=str(metric),
+            suggestion=ends[0] if ends else nearest(str(metric), report_metrics()),
+        )
+    return metric
+
+
+def read_limits(given: Any, where: str, file: str) -> tuple[Constraint, ...]:
+    """Read limits on metrics: `{tpot: {at_most: 50 ms}, margins.memory: {at_least: 5%}}`.
+
+    Raises:
+        InputError: no such metric, form or unit.
+    """
+    if not isinstance(given, dict):
+        raise InputError(
+            "a mapping from metrics to {at_least:, at_most:}", file=file, path=where, given=repr(given)
+        )
+    out = []
+    for metric, bounds in given.items():
+        at = f"{where}.{metric}"
+        unit = report_metrics()[known_metric(metric, at, file)]
+        if not isinstance(bounds, dict) or not bounds or not set(bounds) <= {"at_least", "at_most"}:
+            expected = "{at_least: ..., at_most: ...}, either or both"
+            raise InputError(expected, file=file, path=at, given=repr(bounds))
+        read = {key: bound(value, unit, at, file) for key, value in bounds.items()}
+        ends = read.get("at_least", -float("inf")), read.get("at_most", float("inf"))
+        out.append(Constraint(metric, low=ends[0], high=ends[1]))
+    return tuple(out)
+
+
+def bound(value: Any, unit: str, where: str, file: str) -> float:
+    """Read a value of a metric."""
+    # Quantities know no "per million tokens": those units are taken as they are written.
+    if isinstance(value, str) and unit not in ("", "1") and value.endswith(f" {unit}"):
+        value, unit = value.removesuffix(unit), "1"
+    bare = unit in _BARE or (isinstance(value, int | float) and "Mtok" in unit)
+    return parse_quantity(value, "1" if bare else unit, file=file, path=where)
+
+
 class _Reader:
     """One entry of `reduce`."""
 
@@ -139,16 +189,7 @@ class _Reader:
             raise InputError(f"another choice: {error}", file=self._file, path=self._where) from None
 
     def _known(self, metric: Any, option: str) -> str:
-        if metric not in report_metrics():
-            ends = [path for path in report_metrics() if path.endswith(f".{metric}")]
-            raise InputError(
-                "a number of a report, such as " + ", ".join(OBJECTIVES),
-                file=self._file,
-                path=f"{self._where}.{option}",
-                given=str(metric),
-                suggestion=ends[0] if ends else nearest(str(metric), report_metrics()),
-            )
-        return metric
+        return known_metric(metric, f"{self._where}.{option}", self._file)
 
     def _metric(self, option: str) -> str:
         if option not in self._section:
@@ -181,26 +222,5 @@ class _Reader:
         anyhow = self._section.get("infeasible", False)
         if not isinstance(anyhow, bool):
             raise self._error("true or false", "infeasible", anyhow)
-        given: Mapping[str, Any] = self._section.get("where", {})
-        if not isinstance(given, dict):
-            raise self._error("a mapping from metrics to {at_least:, at_most:}", "where", given)
-        out = [] if anyhow else list(FEASIBLE)
-        for metric, bounds in given.items():
-            where = f"where.{metric}"
-            unit = report_metrics()[self._known(metric, where)]
-            if not isinstance(bounds, dict) or not bounds or not set(bounds) <= {"at_least", "at_most"}:
-                raise self._error("{at_least: ..., at_most: ...}, either or both", where, bounds)
-            read = {key: self._bound(value, unit, where) for key, value in bounds.items()}
-            out.append(
-                Constraint(
-                    metric, low=read.get("at_least", -float("inf")), high=read.get("at_most", float("inf"))
-                )
-            )
-        return tuple(out)
-
-    def _bound(self, value: Any, unit: str, where: str) -> float:
-        # Quantities know no "per million tokens": those units are taken as they are written.
-        if isinstance(value, str) and unit not in ("", "1") and value.endswith(f" {unit}"):
-            value, unit = value.removesuffix(unit), "1"
-        bare = unit in _BARE or (isinstance(value, int | float) and "Mtok" in unit)
-        return parse_quantity(value, "1" if bare else unit, file=self._file, path=f"{self._where}.{where}")
+        limits = read_limits(self._section.get("where", {}), f"{self._where}.where", self._file)
+        return limits if anyhow else (*FEASIBLE, *limits)

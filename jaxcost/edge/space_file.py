@@ -4,6 +4,7 @@ Digits come in the order systems, models, axes, tied, sample; how each is writte
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from jaxcost.edge.parts import expanded, read_part
 from jaxcost.explore.space import Design, Space, stack
 from jaxcost.explore.sweep import METRICS
 from jaxcost.physics.area import by_parts
+from jaxcost.spec.memory import TIERS
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["leaf_units", "load_space", "read_space", "read_space_data"]
+__all__ = ["SPACE_KEYS", "leaf_units", "load_space", "read_space", "read_space_data", "space_of"]
 
-_KEYS = (
+SPACE_KEYS = (
     "title",
     "models",
     "systems",
@@ -31,10 +33,9 @@ _KEYS = (
     "plan",
     "axes",
     "tied",
-    "sample",
-    "objective",
-    "reduce",
 )
+_ONE_OF = {"spaces": "space", "studies": "study"}
+_KEYS = (*SPACE_KEYS, "sample", "objective", "reduce")
 
 
 def load_space(name: str) -> Space:
@@ -42,8 +43,10 @@ def load_space(name: str) -> Space:
     return read_space(name)[0]
 
 
-def read_space_data(name: str) -> tuple[dict[str, Any], str, Path]:
-    """Read the file of a space, once however often it is asked for.
+def read_space_data(
+    name: str, kind: str = "spaces", keys: Sequence[str] = _KEYS
+) -> tuple[dict[str, Any], str, Path]:
+    """Read the file of a space, or of another kind with keys of its own, once however often it is asked for.
 
     Returns:
         What it says, its top-level keys checked; the name errors show; where it stands.
@@ -52,18 +55,18 @@ def read_space_data(name: str) -> tuple[dict[str, Any], str, Path]:
         InputError: an unknown name or key, or no YAML mapping.
     """
     in_catalogue = not name.endswith((".yaml", ".yml"))
-    path = configs_root() / "spaces" / f"{name}.yaml" if in_catalogue else expanded(name)
+    path = configs_root() / kind / f"{name}.yaml" if in_catalogue else expanded(name)
     if in_catalogue and (len(name) > 200 or not path.exists()):
         raise InputError(
-            "a space among configs/spaces, or a YAML path",
+            f"a {_ONE_OF[kind]} among configs/{kind}, or a YAML path",
             given=name,
-            suggestion=nearest(name, names("spaces")),
+            suggestion=nearest(name, names(kind)),
         )
     data = read_part(path)
     for key in data:
-        if key not in _KEYS:
+        if key not in keys:
             raise InputError(
-                "one of " + ", ".join(_KEYS), file=path.name, path=key, suggestion=nearest(key, _KEYS)
+                "one of " + ", ".join(keys), file=path.name, path=key, suggestion=nearest(key, keys)
             )
     return data, path.name, path
 
@@ -75,6 +78,19 @@ def read_space(name: str) -> tuple[Space, str, str]:
         InputError: an unknown name, key, path or part, no whole grid of values, or axes that undo each other.
     """
     data, shown, _ = read_space_data(name)
+    space = space_of(data, shown)
+    objective = str(data.get("objective", "usd_per_mtok"))
+    if objective not in METRICS:
+        raise not_among(METRICS, objective, file=shown, path="objective")
+    return space, objective, str(data.get("title", shown))
+
+
+def space_of(data: dict[str, Any], shown: str) -> Space:
+    """Make the space that the keys of a file say; of a study, its `knobs` are the sample.
+
+    Raises:
+        InputError: as `read_space`.
+    """
     systems, models = _names(data, "systems", shown), _names(data, "models", shown)
     efficiency = str(data.get("efficiency", "ideal"))
     within(shown, "efficiency", load_efficiency, efficiency)
@@ -89,7 +105,12 @@ def read_space(name: str) -> tuple[Space, str, str]:
         plan=_settings(Plan(), data.get("plan", {}), "plan", shown),
         prices=within(shown, "prices", load_prices, str(data.get("prices", "default"))),
     )
-    reader = AxisReader(file=shown, units=leaf_units(base), names={"system": systems, "model": models})
+    reader = AxisReader(
+        file=shown,
+        units=leaf_units(base),
+        names={"system": systems, "model": models},
+        tiers={f"system.chip.{tier}": getattr(base.system.chip, tier).stacks for tier in TIERS},
+    )
     axes = mapping(data.get("axes", {}), "a mapping from dotted paths to values", "axes", shown)
     for path, values in axes.items():
         reader.add_axis(path, values)
@@ -97,6 +118,8 @@ def read_space(name: str) -> tuple[Space, str, str]:
         reader.add_tied(group, f"tied.{i}")
     for i, group in enumerate(_groups(data, "sample", shown), 1):
         reader.add_sample(group, "sample" if i == 1 else f"sample.{i}", "sample" if i == 1 else f"sample.{i}")
+    if "knobs" in data:
+        reader.add_knobs(data["knobs"], "knobs")
     space = Space(
         base=canonical(base), axes=tuple(reader.parts), systems=tuple(systems), models=tuple(models)
     )
@@ -104,10 +127,7 @@ def read_space(name: str) -> tuple[Space, str, str]:
         _ = space.cases
     except ValueError as error:
         raise InputError(f"conditions on fewer values ({error})", file=shown, path="axes") from None
-    objective = str(data.get("objective", "usd_per_mtok"))
-    if objective not in METRICS:
-        raise not_among(METRICS, objective, file=shown, path="objective")
-    return space, objective, str(data.get("title", shown))
+    return space
 
 
 def _groups(data: dict[str, Any], key: str, file: str) -> list[Any]:
