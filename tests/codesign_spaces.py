@@ -15,7 +15,6 @@ import numpy as np
 import jaxcost as jc
 from jaxcost.edge.tier_files import load_memory
 from jaxcost.explore.stack_knob import PER_STACK
-from jaxcost.explore.sweep import report_metrics
 
 ROWS = 1 << 15
 STACKED = ("stacks", *PER_STACK)
@@ -33,7 +32,6 @@ PATHS = (
     "system.chip.memory.bandwidth",
     *(f"system.chip.memory.{leaf}" for leaf in STACKED if leaf != "bandwidth"),
 )
-LIMITS = ("tpot", "ttft", "power.provisioned", "tokens_per_second", "usd_per_mtok")
 METRICS = (
     "usd_per_mtok",
     "joules_per_token",
@@ -191,7 +189,8 @@ def exhaustive(problem):
                 if feasible.any() and values[feasible].min() < best:
                     row = np.flatnonzero(feasible)[np.argmin(values[feasible])]
                     best = float(values[row])
-                    at = (model, system, *(n for n, _ in chosen), {v.path: float(columns[v.path][row]) for v in problem.varies if v.path in columns})
+                    moved = [p for p in PATHS if p in columns and np.ptp(columns[p][:count])]
+                    at = (model, system, *(n for n, _ in chosen), {p: float(columns[p][row]) for p in moved})
     return best, held, at
 
 
@@ -322,8 +321,8 @@ PROBLEMS = (
         ("b200-x8",),
         {"usd_per_mtok": 1.0},
         (
-            even("system.fabric.scale_up.bandwidth", 5e10, 2e12, 32),
-            even(f"{CHIP}.compute.flops_16", 2e14, 5e15, 32),
+            even("system.fabric.scale_up.bandwidth", 5e10, 2e12, 70),
+            even(f"{CHIP}.compute.flops_16", 2e14, 5e15, 60),
             Whole(BATCH, 1, 64),
         ),
         {**LONG, "tpot_target": 0.05, "ttft_target": 60.0},

@@ -18,6 +18,7 @@ HAIR = 2e-5  # by which limits are kept in the end, in logarithms: above the rou
 _TO_THE_BIT = 1e-13
 _COARSE = 0.01  # of a knob's range, between two numbers
 _MENDED = 0.02  # by which a limit may be broken where another number, or a continuous knob, makes up for it
+_REACH = 2  # numbers on either side: where two limits pinch a number between them, both next to it may fail
 _DIFFERENT = 1e-9
 _CORNERS = 5  # numbers that are rounded to both sides all together
 _CANDIDATES = 6
@@ -112,15 +113,17 @@ def _start(solver: Solver, rows: Solutions, **changes: Any) -> Start:
     )
 
 
-def _neighbours(solver: Solver, positions: np.ndarray, listed: np.ndarray) -> list[list[float]]:
-    """Return for every listed knob the positions of the values on either side, the nearer first."""
+def _neighbours(
+    solver: Solver, positions: np.ndarray, listed: np.ndarray, reach: int = 1
+) -> list[list[float]]:
+    """Return for every listed knob the positions of so many values on either side, the nearer first."""
     out = []
     for k in np.flatnonzero(listed):
         knob = solver.relaxation.knobs[k]
         u = np.asarray(knob.position(knob.values))
         above = int(np.clip(np.searchsorted(u, positions[k]), 0, len(u) - 1))
-        pair = {float(u[max(above - 1, 0)]), float(u[above])}
-        out.append(sorted(pair, key=lambda x: abs(x - positions[k])))
+        around = {float(x) for x in u[max(above - reach, 0) : above + reach]}
+        out.append(sorted(around, key=lambda x: abs(x - positions[k])))
     return out
 
 
@@ -136,18 +139,20 @@ def _dived(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
         if not (listed & ~rounded).sum() > 1 and listed.all():
             break
         rounded = rounded | (np.arange(len(listed)) == k)
-        rows = _cornered(solver, rows, np.arange(len(listed)) == k, rounded)
+        rows = _cornered(solver, rows, np.arange(len(listed)) == k, rounded, reach=_REACH)
         rows = rows.take(_best_rows(rows, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT))
     return _cornered(solver, rows, listed & ~rounded, listed)
 
 
-def _cornered(solver: Solver, rows: Solutions, now: np.ndarray, rounded: np.ndarray) -> Solutions:
+def _cornered(
+    solver: Solver, rows: Solutions, now: np.ndarray, rounded: np.ndarray, *, reach: int = 1
+) -> Solutions:
     """Round numbers of each row to several lists of values, and solve what is not rounded again."""
     if not now.any():
         return rows
     ways, parents = [], []
     for row in range(len(rows.combination)):
-        sides = _neighbours(solver, rows.positions[row], now)
+        sides = _neighbours(solver, rows.positions[row], now, reach)
         if len(sides) <= _CORNERS:
             corners = list(itertools.product(*sides))
         else:
