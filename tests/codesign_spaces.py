@@ -356,10 +356,10 @@ PROBLEMS = (
         ("b200-x8",),
         {"usd_per_mtok": 1.0},
         (
-            even("system.fabric.scale_up.bandwidth", 1e11, 4e12, 32),
-            even(f"{CHIP}.compute.flops_16", 2e14, 5e15, 40),
+            even("system.fabric.scale_up.bandwidth", 1e11, 4e12, 64),
+            even(f"{CHIP}.compute.flops_16", 2e14, 5e15, 80),
             Stacks(MEMORY, 1, 16),
-            Whole(BATCH, 1, 512),
+            Whole(BATCH, 1, 128),
         ),
         {**CHAT, "tpot_target": 0.03},
         {"tp": 8.0},
