@@ -27,6 +27,7 @@ _LONGEST = 0.25  # of a step, as a share of a knob's range
 _TRIES = 12
 _BETTER = 0.3  # share of its violation that a stage may leave before the penalty grows
 _GROWTH = 4.0
+_HOPELESS = 0.01  # a violation, hardly falling at the last stage, of a lane that is given up
 _LARGEST = 1e4
 _RATE = 0.05
 _TURNS = 20_000
@@ -275,7 +276,8 @@ def _next_stage(problem: Problem, lane: Lane, schedule: Schedule, state: State, 
     last = state.stage == schedule.tau.shape[0] - 1
     worse = (still | last) & (violation > _BETTER * state.violation)
     through = last & still & (violation <= schedule.kept)
-    spent = state.evaluations >= schedule.most
+    hopeless = last & (violation > _HOPELESS) & (violation > 0.9 * state.violation)
+    spent = hopeless | (state.evaluations >= schedule.most)
     return replace(
         state,
         multipliers=pushed,

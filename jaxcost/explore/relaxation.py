@@ -25,6 +25,7 @@ from jaxcost.explore.space import Design, Space, coordinates, design_of, digits_
 __all__ = ["Knob", "Moves", "Relaxation", "design_from", "leaves_with", "relax"]
 
 _ENUMERATED = 4096  # combinations; beyond, long axes become knobs
+_OFF = 1e-10  # relative distance to a whole number that is rounding
 _SHORT = 8  # values of an axis that is always enumerated
 _MOST = 1 << 17
 _MOST_WHOLE = 1 << 20
@@ -40,6 +41,7 @@ class Moves:
     high: Any = field("1", "[M]: value or factor at u = 1")
     logarithmic: Any = field("1", "[M]: whether the knob is even in the logarithm")
     relative: Any = field("1", "[M]: whether the knob multiplies the leaf")
+    whole: Any = field("1", "[M]: whether the values that count in the end are whole")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +106,24 @@ class Relaxation:
     def moves(self, length: int | None = None) -> Moves:
         """What knobs do to leaves, padded to `length` rows."""
         rows = [
-            (self.paths.index(r.path), k, float(r.low), float(r.high), r.product, r.relative)
+            (self.paths.index(r.path), k, float(r.low), float(r.high), r.product, r.relative, r.whole)
             for k, knob in enumerate(self.knobs)
             for r in knob.ranges
         ]
-        nothing = (len(self.paths), 0, 1.0, 1.0, False, False)
+        nothing = (len(self.paths), 0, 1.0, 1.0, False, False, False)
         rows += [nothing] * ((length or len(rows)) - len(rows))
         columns = [np.asarray(column) for column in zip(*rows, strict=True)]
         leaf, knob = (column.astype(np.int32) for column in columns[:2])
         low, high = (column.astype(float) for column in columns[2:4])
-        return Moves(leaf=leaf, knob=knob, low=low, high=high, logarithmic=columns[4], relative=columns[5])
+        return Moves(
+            leaf=leaf,
+            knob=knob,
+            low=low,
+            high=high,
+            logarithmic=columns[4],
+            relative=columns[5],
+            whole=columns[6],
+        )
 
     def design(self, combination: int, scenario: int, positions: np.ndarray) -> Design:
         """Build a design of the space's own precision; knobs of certain values take the nearest."""
@@ -243,6 +253,7 @@ def _of_axis(axis: Axis) -> Knob:
         path=axis.path,
         product=bool(low > 0),
         relative=axis.relative,
+        whole=bool(np.all(values % 1 == 0)),
     )
     return Knob(name=axis.path, ranges=(moved,), values=values)
 
@@ -263,6 +274,9 @@ def leaves_with(base: jax.Array, moves: Moves, positions: jax.Array) -> jax.Arra
     ratio = jnp.where(moves.logarithmic, moves.high / jnp.where(moves.logarithmic, moves.low, 1), 1)
     powers = jnp.where(moves.logarithmic, moves.low, 1) * jnp.exp(u * jnp.log(ratio))
     x = jnp.where(moves.logarithmic, powers, moves.low + (moves.high - moves.low) * u)
+    # A batch of 220 plus a rounding error would count as 221.
+    off = jax.lax.stop_gradient(jnp.round(x) - x)
+    x = x + jnp.where(moves.whole & (jnp.abs(off) <= _OFF * jnp.abs(x)), off, 0)
     before = base.at[moves.leaf].get(mode="fill", fill_value=1)
     return base.at[moves.leaf].set(jnp.where(moves.relative, x * before, x), mode="drop")
 

@@ -15,7 +15,11 @@ from jaxcost.explore.solver import ANNEALED, Solutions, Solver, Start
 __all__ = ["HAIR", "exact"]
 
 HAIR = 2e-5  # by which limits are kept in the end, in logarithms: above the rounding of float32
-_EXACT = 1e-12
+_TO_THE_BIT = 1e-13
+_COARSE = 0.01  # of a knob's range, between two numbers
+_MENDED = 0.02  # by which a limit may be broken where another number, or a continuous knob, makes up for it
+_REACH = 2  # numbers on either side: where two limits pinch a number between them, both next to it may fail
+_DIFFERENT = 1e-9
 _CORNERS = 5  # numbers that are rounded to both sides all together
 _CANDIDATES = 6
 _CORRECTIONS = 4
@@ -35,14 +39,15 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
         The design as the exact model sees it, one row, and the smooth solution it comes from; None where no design
         keeps all limits.
     """
-    best = _best_rows(relaxed, _CANDIDATES)
-    candidates = relaxed.take(best)
+    candidates = relaxed.take(_best_rows(relaxed, _CANDIDATES))
     listed = np.asarray([knob.values is not None for knob in solver.relaxation.knobs])
     if listed.any():
-        candidates = _cornered(solver, candidates, listed)
+        candidates = _dived(solver, candidates, listed)
     smooth, found = _corrected(solver, candidates, listed)
     if not listed.any():
         return _first(found, smooth)
+    if listed.all():
+        return _searched(solver, found, smooth, listed)
     for _ in range(_ROUNDS):
         top = _first(found, smooth)
         moved = _stepped(solver, found if top is None else top[0], listed)
@@ -57,35 +62,36 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
 
 
 def broken(solutions: Solutions) -> np.ndarray:
-    """Return by how much the worst limit is broken, in logarithms; below 0 where all are kept.
+    """Return by how much the worst limit is broken, in logarithms; below 0 where all are kept."""
+    return solutions.limits.max(axis=(1, 2))
 
-    What is met to the last bit is a count, such as all of the chips in use, and kept.
-    """
-    g = solutions.limits
-    return np.where(np.abs(g) < _EXACT, -HAIR, g).max(axis=(1, 2))
+
+def _broken(found: Solutions) -> np.ndarray:
+    """Return by how much the worst limit lacks its hair; one met to the bit, as counts are, needs none."""
+    return np.where(_met(found), -HAIR, found.limits).max(axis=(1, 2)) + HAIR / 4
+
+
+def _met(found: Solutions) -> np.ndarray:
+    return np.abs(found.limits) < _TO_THE_BIT
 
 
 def _first(found: Solutions, smooth: Solutions) -> tuple[Solutions, Solutions] | None:
-    kept = np.flatnonzero(broken(found) <= -HAIR / 4)
+    kept = np.flatnonzero(_broken(found) <= 0)
     if not len(kept):
         return None
     best = kept[np.argmin(found.objective[kept])]
     return found.take([best]), smooth.take([best])
 
 
-def _best_rows(solutions: Solutions, count: int, listed: np.ndarray | None = None) -> np.ndarray:
-    """Return rows of different designs, those that keep limits first, then by objective.
-
-    Listed knobs differ where their values do, others by a hundredth of their range.
-    """
-    least = np.full(solutions.positions.shape[1], 1e-2) if listed is None else np.where(listed, 1e-9, 1e-2)
-    held = broken(solutions) <= 1e-3
-    order = np.lexsort([solutions.objective, ~held * np.maximum(broken(solutions), 0)])
+def _best_rows(solutions: Solutions, count: int, *, slack: float = 1e-3, apart: float = 1e-2) -> np.ndarray:
+    """Return rows of different designs, those that keep limits but for some slack first, then by objective."""
+    worst = broken(solutions)
+    order = np.lexsort([solutions.objective, np.where(worst <= slack, 0, worst)])
     chosen: list[int] = []
     for row in order:
         same = [
             solutions.combination[row] == solutions.combination[i]
-            and np.all(np.abs(solutions.positions[row] - solutions.positions[i]) < least)
+            and np.max(np.abs(solutions.positions[row] - solutions.positions[i])) < apart
             for i in chosen
         ]
         if not any(same):
@@ -107,23 +113,46 @@ def _start(solver: Solver, rows: Solutions, **changes: Any) -> Start:
     )
 
 
-def _neighbours(solver: Solver, positions: np.ndarray, listed: np.ndarray) -> list[list[float]]:
-    """Return for every listed knob the positions of the values on either side, the nearer first."""
+def _neighbours(
+    solver: Solver, positions: np.ndarray, listed: np.ndarray, reach: int = 1
+) -> list[list[float]]:
+    """Return for every listed knob the positions of so many values on either side, the nearer first."""
     out = []
     for k in np.flatnonzero(listed):
         knob = solver.relaxation.knobs[k]
         u = np.asarray(knob.position(knob.values))
         above = int(np.clip(np.searchsorted(u, positions[k]), 0, len(u) - 1))
-        pair = {float(u[max(above - 1, 0)]), float(u[above])}
-        out.append(sorted(pair, key=lambda x: abs(x - positions[k])))
+        around = {float(x) for x in u[max(above - reach, 0) : above + reach]}
+        out.append(sorted(around, key=lambda x: abs(x - positions[k])))
     return out
 
 
-def _cornered(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
-    """Round each row to several lists of values, and solve the rest of them again."""
+def _dived(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
+    """Round the coarse numbers one after the other, to both sides, with the rest solved again; then the fine ones.
+
+    How far its neighbours are apart says how coarse a number is: what a stack more or less does, a batch makes up for.
+    """
+    gaps = [max(side) - min(side) for side in _neighbours(solver, rows.positions[0], listed)]
+    coarse = [(gap, k) for gap, k in zip(gaps, np.flatnonzero(listed), strict=True) if gap > _COARSE]
+    rounded = np.zeros_like(listed)
+    for _, k in sorted(coarse, reverse=True):
+        if not (listed & ~rounded).sum() > 1 and listed.all():
+            break
+        rounded = rounded | (np.arange(len(listed)) == k)
+        rows = _cornered(solver, rows, np.arange(len(listed)) == k, rounded, reach=_REACH)
+        rows = rows.take(_best_rows(rows, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT))
+    return _cornered(solver, rows, listed & ~rounded, listed)
+
+
+def _cornered(
+    solver: Solver, rows: Solutions, now: np.ndarray, rounded: np.ndarray, *, reach: int = 1
+) -> Solutions:
+    """Round numbers of each row to several lists of values, and solve what is not rounded again."""
+    if not now.any():
+        return rows
     ways, parents = [], []
     for row in range(len(rows.combination)):
-        sides = _neighbours(solver, rows.positions[row], listed)
+        sides = _neighbours(solver, rows.positions[row], now, reach)
         if len(sides) <= _CORNERS:
             corners = list(itertools.product(*sides))
         else:
@@ -132,11 +161,11 @@ def _cornered(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
             corners = [tuple(nearest)] + [(*nearest[:i], sides[i][1], *nearest[i + 1 :]) for i in flips]
         for corner in corners:
             positions = rows.positions[row].copy()
-            positions[listed] = corner
+            positions[now] = corner
             ways.append(positions)
             parents.append(row)
-    rounded = rows.take(np.asarray(parents))
-    return _resolved(solver, _at(rounded, np.asarray(ways)), rounded, listed)
+    parted = rows.take(np.asarray(parents))
+    return _resolved(solver, _at(parted, np.asarray(ways)), parted, rounded)
 
 
 def _at(rows: Solutions, positions: np.ndarray) -> Solutions:
@@ -160,7 +189,10 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
         Smooth solutions, and the same positions as the exact model sees them.
     """
     found = solver.measure(_start(solver, rows))
-    best = _best_rows(found, _CANDIDATES, listed)
+    if listed.any():
+        best = _best_rows(found, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT)
+    else:
+        best = _best_rows(found, _CANDIDATES)
     rows, found = rows.take(best), found.take(best)
     if listed.all():
         return rows, found
@@ -169,16 +201,33 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
     free = np.tile(~listed, (len(best), 1)).astype(float)
     stage = len(ANNEALED.tau) - 1
     for attempt in range(_CORRECTIONS):
-        used = (np.abs(found.limits) < 0.3) & (np.abs(found.limits) > _EXACT)
-        shift = np.where(used, np.clip(found.limits - smooth_limits, -0.1, 0.1) + HAIR * 2**attempt, shift)
+        used = np.abs(found.limits) < 0.3
+        added = np.clip(found.limits - smooth_limits, -0.1, 0.1) + np.where(_met(found), 0, HAIR * 2**attempt)
+        shift = np.where(used, added, shift)
         rows = solver.solve(_start(solver, rows, stage=stage, free=free, shift=shift))
         found, smooth_limits = solver.measure(_start(solver, rows)), rows.limits
-        held, before = broken(found) <= -HAIR / 4, broken(kept_found) <= -HAIR / 4
+        held, before = _broken(found) <= 0, _broken(kept_found) <= 0
         better = (held & ~before) | (held & (found.objective < kept_found.objective)) | (~held & ~before)
         kept_rows, kept_found = _mixed(better, rows, kept_rows), _mixed(better, found, kept_found)
         if held.all():
             break
     return kept_rows, kept_found
+
+
+def _searched(
+    solver: Solver, found: Solutions, smooth: Solutions, listed: np.ndarray
+) -> tuple[Solutions, Solutions] | None:
+    """Step from every rounded design whose own smooth problem promises more than the best so far."""
+    best = _first(found, smooth)
+    for row in np.argsort(smooth.objective):
+        start, of = found.take([row]), smooth.take([row])
+        if best is not None and of.objective[0] >= best[0].objective[0]:
+            continue
+        moved = _stepped(solver, start, listed)
+        here = None if moved is None else _first(moved, of)
+        if here is not None and (best is None or here[0].objective[0] < best[0].objective[0]):
+            best = here
+    return best
 
 
 def _mixed(take: np.ndarray, a: Solutions, b: Solutions) -> Solutions:
@@ -195,9 +244,9 @@ def _stepped(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions |
         if not len(ways):
             break
         tried = solver.measure(_start(solver, _at(at.take(np.zeros(len(ways), int)), ways)))
-        worst, now = broken(tried), broken(at)[0]
+        worst, now = _broken(tried), _broken(at)[0]
         # Where nothing is kept yet, less broken is better; the continuous knobs can mend a little.
-        slack = -HAIR / 4 if listed.all() else 0.02
+        slack = 0.0 if listed.all() else _MENDED
         allowed = worst <= max(slack, min(now, slack))
         if allowed.any():
             rows_allowed = np.flatnonzero(allowed)
