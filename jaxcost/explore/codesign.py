@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.evaluate import evaluate
@@ -279,7 +280,7 @@ def starting(solver: Solver, starts: int, seed: int) -> Start:
         raise ValueError(f"at least one start, not {starts}")
     knobs, combinations = solver.knobs, len(solver.bases)
     points = sampler("sobol", knobs, max(starts, 2), seed)
-    cube = np.asarray(jax.vmap(points.point)(np.arange(starts))) / float(1 << 24)
+    cube = np.asarray(jax.vmap(points.point)(jnp.arange(starts))) / float(1 << 24)
     cube = 0.05 + 0.9 * cube.astype(float)
     cube[0] = 0.5
     return Start(
@@ -352,8 +353,11 @@ def surest(solutions: Solutions) -> int:
 
 def _why(solver: Solver, at: Solutions) -> str:
     worst = at.limits[0].max(axis=0)[: len(solver.limits)]
+    lacking = [name for name, value in zip(solver.metrics, at.metrics[0].T, strict=True) if np.isnan(value).any()]
+    if lacking:
+        return f"the model gives no number for {', '.join(lacking[:4])}"
     names = [
-        f"{solver.limits[i][0]} by {math.expm1(worst[i]):.1%}" for i in np.argsort(-worst) if worst[i] > -1e-6
+        f"{solver.limits[i][0]} by {math.expm1(worst[i]):.1%}" for i in np.argsort(-worst) if worst[i] > 1e-5
     ]
     return "no design was found that keeps all limits; the nearest breaks " + ", ".join(names[:4])
 

@@ -234,7 +234,7 @@ def _move(
         # A changed Lagrangian makes differences of slopes across the change mean nothing.
         memory = _choose(state.fresh & (optimiser == "lbfgs"), rule.init(trial), state.optimiser)
         ahead, memory = rule.update(slope, memory, trial)
-        direction = -ahead * free
+        direction = -1.0 * jnp.asarray(ahead) * free
     if optimiser == "adam":
         rate = _RATE * jnp.sqrt(schedule.tau[state.stage] / schedule.tau[0])
         direction, reach = rate * direction, jnp.ones_like(seen.value)

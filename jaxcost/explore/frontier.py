@@ -13,7 +13,7 @@ import numpy as np
 from jaxcost.explore.codesign import KnobValue, Tell, described, prepare, starting
 from jaxcost.explore.reducer import Constraint
 from jaxcost.explore.rounding import broken, exact
-from jaxcost.explore.solver import Solutions, Solver, Start
+from jaxcost.explore.solver import Solutions, Solver, Start, resumed
 from jaxcost.explore.space import Space
 from jaxcost.explore.stream import Evaluation
 from jaxcost.explore.sweep import report_metrics
@@ -134,17 +134,7 @@ def bounded(solver: Solver, bound: np.ndarray, rows: Sequence[int]) -> Solver:
 
 def warm(rows: Solutions, **changes: Any) -> Start:
     """Start where solutions ended, from the middle of the annealing on."""
-    return Start(
-        **{
-            "combination": rows.combination,
-            "positions": rows.positions,
-            "multipliers": rows.multipliers,
-            "penalty": np.minimum(rows.penalty, 40.0),
-            "stage": _RESUMED,
-            "fractional": True,
-        }
-        | changes
-    )
+    return resumed(rows, **{"stage": _RESUMED, "fractional": True} | changes)
 
 
 def _ends(

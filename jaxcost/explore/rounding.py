@@ -6,11 +6,10 @@ keeps all limits by a hair. Single steps and pairs of steps of the rounded numbe
 """
 
 import itertools
-from typing import Any
 
 import numpy as np
 
-from jaxcost.explore.solver import ANNEALED, Solutions, Solver, Start
+from jaxcost.explore.solver import ANNEALED, Solutions, Solver, resumed
 
 __all__ = ["HAIR", "exact"]
 
@@ -101,18 +100,6 @@ def _best_rows(solutions: Solutions, count: int, *, slack: float = 1e-3, apart: 
     return np.asarray(chosen)
 
 
-def _start(solver: Solver, rows: Solutions, **changes: Any) -> Start:
-    return Start(
-        **{
-            "combination": rows.combination,
-            "positions": rows.positions,
-            "multipliers": rows.multipliers,
-            "penalty": np.minimum(rows.penalty, 40.0),
-        }
-        | changes
-    )
-
-
 def _neighbours(
     solver: Solver, positions: np.ndarray, listed: np.ndarray, reach: int = 1
 ) -> list[list[float]]:
@@ -179,7 +166,7 @@ def _resolved(solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarr
     parent = 0 if len(like.combination) != len(rows.combination) else slice(None)
     multipliers = np.broadcast_to(like.multipliers[parent], rows.multipliers.shape)
     free = np.tile(~listed, (len(rows.combination), 1)).astype(float)
-    return solver.solve(_start(solver, rows, multipliers=multipliers, stage=_RESUMED, free=free))
+    return solver.solve(resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free))
 
 
 def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Solutions, Solutions]:
@@ -188,7 +175,7 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
     Returns:
         Smooth solutions, and the same positions as the exact model sees them.
     """
-    found = solver.measure(_start(solver, rows))
+    found = solver.measure(resumed(rows))
     if listed.any():
         best = _best_rows(found, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT)
     else:
@@ -204,8 +191,8 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
         used = np.abs(found.limits) < 0.3
         added = np.clip(found.limits - smooth_limits, -0.1, 0.1) + np.where(_met(found), 0, HAIR * 2**attempt)
         shift = np.where(used, added, shift)
-        rows = solver.solve(_start(solver, rows, stage=stage, free=free, shift=shift))
-        found, smooth_limits = solver.measure(_start(solver, rows)), rows.limits
+        rows = solver.solve(resumed(rows, stage=stage, free=free, shift=shift))
+        found, smooth_limits = solver.measure(resumed(rows)), rows.limits
         held, before = _broken(found) <= 0, _broken(kept_found) <= 0
         better = (held & ~before) | (held & (found.objective < kept_found.objective)) | (~held & ~before)
         kept_rows, kept_found = _mixed(better, rows, kept_rows), _mixed(better, found, kept_found)
@@ -243,7 +230,7 @@ def _stepped(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions |
         ways = _steps(solver, at.positions[0], listed)
         if not len(ways):
             break
-        tried = solver.measure(_start(solver, _at(at.take(np.zeros(len(ways), int)), ways)))
+        tried = solver.measure(resumed(_at(at.take(np.zeros(len(ways), int)), ways)))
         worst, now = _broken(tried), _broken(at)[0]
         # Where nothing is kept yet, less broken is better; the continuous knobs can mend a little.
         slack = 0.0 if listed.all() else _MENDED

@@ -21,7 +21,7 @@ from jaxcost.explore.stream import Evaluation
 from jaxcost.explore.sweep import report_metrics
 from jaxcost.report import Margins
 
-__all__ = ["ANNEALED", "MARGINS", "Solutions", "Solver", "Start", "limits_of", "weights_of"]
+__all__ = ["ANNEALED", "MARGINS", "Solutions", "Solver", "Start", "limits_of", "resumed", "weights_of"]
 
 MARGINS = tuple(f"margins.{f.name}" for f in leaf_fields(Margins))
 _STANDARD = (*metric_names(), "power.prefill", "power.decode", "power.provisioned", *MARGINS)
@@ -30,6 +30,7 @@ _DEFAULT_LANES = 1024
 # Of what is compiled, sizes are padded to these, so that most studies share one compilation.
 _KNOBS, _MOVES, _LIMITS = 32, 64, 32
 _PENALTY = 10.0
+_RESUMED_PENALTY = 40.0
 # Compiling with all effort takes three times as long, and more than the run that it hurries along.
 _QUICK = {"cpu": {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}}
 ANNEALED = descent.Schedule(
@@ -83,6 +84,17 @@ class Solutions:
         """Return the rows of all parts."""
         names = [f.name for f in dataclasses.fields(Solutions)]
         return Solutions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def resumed(rows: Solutions, **changes: Any) -> Start:
+    """Start where solutions ended; other fields of `Start` as `changes` say."""
+    same: dict[str, Any] = {
+        "combination": rows.combination,
+        "positions": rows.positions,
+        "multipliers": rows.multipliers,
+        "penalty": np.minimum(rows.penalty, _RESUMED_PENALTY),
+    }
+    return Start(**same | changes)
 
 
 def weights_of(objective: str | Mapping[str, float]) -> dict[str, float]:
@@ -228,7 +240,7 @@ class Solver:
         n, parts = len(start.combination), []
         for first in range(0, n, self.batch):
             rows = np.minimum(np.arange(first, first + self.batch), n - 1)  # the last batch is filled up
-            cut = {
+            cut: dict[str, Any] = {
                 f.name: value[rows] if isinstance(value := getattr(start, f.name), np.ndarray) else value
                 for f in dataclasses.fields(start)
             }
