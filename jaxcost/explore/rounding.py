@@ -19,6 +19,8 @@ _EXACT = 1e-12
 _CORNERS = 5  # numbers that are rounded to both sides all together
 _CANDIDATES = 6
 _CORRECTIONS = 4
+_COARSE = 0.05  # a number whose neighbours are further apart than that share of it is rounded before others
+_ROUNDED = 1e-9
 _ROUNDS = 8
 _RESUMED = 2  # stage at which a solve around rounded numbers begins
 _STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
@@ -39,6 +41,11 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
     candidates = relaxed.take(best)
     listed = np.asarray([knob.values is not None for knob in solver.relaxation.knobs])
     if listed.any():
+        # Few values first: a stack more or less moves all else, numbers of many values such as a batch among it.
+        coarse = listed & _coarse(solver, candidates.positions[0])
+        if coarse.any() and (listed & ~coarse).any():
+            candidates = _cornered(solver, candidates, coarse, fractional=True)
+            candidates = candidates.take(_best_rows(candidates, _CANDIDATES))
         candidates = _cornered(solver, candidates, listed)
     smooth, found = _corrected(solver, candidates, listed)
     if not listed.any():
@@ -107,6 +114,17 @@ def _start(solver: Solver, rows: Solutions, **changes: Any) -> Start:
     )
 
 
+def _coarse(solver: Solver, positions: np.ndarray) -> np.ndarray:
+    """Tell of every knob whether its next value is far, against the value it has."""
+    out = np.zeros(len(positions), bool)
+    for k, knob in enumerate(solver.relaxation.knobs):
+        if knob.values is not None and len(knob.values) > 1:
+            value = float(knob.value(positions[k]))
+            gaps = np.sort(np.abs(knob.values - value))
+            out[k] = gaps[:2].sum() > _COARSE * abs(value)
+    return out
+
+
 def _neighbours(solver: Solver, positions: np.ndarray, listed: np.ndarray) -> list[list[float]]:
     """Return for every listed knob the positions of the values on either side, the nearer first."""
     out = []
@@ -114,12 +132,14 @@ def _neighbours(solver: Solver, positions: np.ndarray, listed: np.ndarray) -> li
         knob = solver.relaxation.knobs[k]
         u = np.asarray(knob.position(knob.values))
         above = int(np.clip(np.searchsorted(u, positions[k]), 0, len(u) - 1))
-        pair = {float(u[max(above - 1, 0)]), float(u[above])}
+        nearest = float(u[np.argmin(np.abs(u - positions[k]))])
+        rounded = abs(nearest - positions[k]) < _ROUNDED
+        pair = {nearest} if rounded else {float(u[max(above - 1, 0)]), float(u[above])}
         out.append(sorted(pair, key=lambda x: abs(x - positions[k])))
     return out
 
 
-def _cornered(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
+def _cornered(solver: Solver, rows: Solutions, listed: np.ndarray, *, fractional: bool = False) -> Solutions:
     """Round each row to several lists of values, and solve the rest of them again."""
     ways, parents = [], []
     for row in range(len(rows.combination)):
@@ -136,21 +156,25 @@ def _cornered(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
             ways.append(positions)
             parents.append(row)
     rounded = rows.take(np.asarray(parents))
-    return _resolved(solver, _at(rounded, np.asarray(ways)), rounded, listed)
+    return _resolved(solver, _at(rounded, np.asarray(ways)), rounded, listed, fractional=fractional)
 
 
 def _at(rows: Solutions, positions: np.ndarray) -> Solutions:
     return Solutions(**{**vars(rows), "positions": positions})
 
 
-def _resolved(solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarray) -> Solutions:
+def _resolved(
+    solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarray, *, fractional: bool = False
+) -> Solutions:
     """Solve what is not rounded again; all in place where everything is."""
     if listed.all():
         return rows
     parent = 0 if len(like.combination) != len(rows.combination) else slice(None)
     multipliers = np.broadcast_to(like.multipliers[parent], rows.multipliers.shape)
     free = np.tile(~listed, (len(rows.combination), 1)).astype(float)
-    return solver.solve(_start(solver, rows, multipliers=multipliers, stage=_RESUMED, free=free))
+    return solver.solve(
+        _start(solver, rows, multipliers=multipliers, stage=_RESUMED, free=free, fractional=fractional)
+    )
 
 
 def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Solutions, Solutions]:
