@@ -103,15 +103,13 @@ def _best_rows(solutions: Solutions, count: int, listed: np.ndarray | None = Non
 
 
 def _start(solver: Solver, rows: Solutions, **changes: Any) -> Start:
-    return Start(
-        **{
-            "combination": rows.combination,
-            "positions": rows.positions,
-            "multipliers": rows.multipliers,
-            "penalty": np.minimum(rows.penalty, 40.0),
-        }
-        | changes
-    )
+    given: dict[str, Any] = {
+        "combination": rows.combination,
+        "positions": rows.positions,
+        "multipliers": rows.multipliers,
+        "penalty": np.minimum(rows.penalty, 40.0),
+    }
+    return Start(**given | changes)
 
 
 def _coarse(solver: Solver, positions: np.ndarray) -> np.ndarray:
@@ -133,7 +131,7 @@ def _neighbours(solver: Solver, positions: np.ndarray, listed: np.ndarray) -> li
         u = np.asarray(knob.position(knob.values))
         above = int(np.clip(np.searchsorted(u, positions[k]), 0, len(u) - 1))
         nearest = float(u[np.argmin(np.abs(u - positions[k]))])
-        rounded = abs(nearest - positions[k]) < _ROUNDED
+        rounded = bool(abs(nearest - positions[k]) < _ROUNDED)
         pair = {nearest} if rounded else {float(u[max(above - 1, 0)]), float(u[above])}
         out.append(sorted(pair, key=lambda x: abs(x - positions[k])))
     return out
