@@ -353,7 +353,9 @@ def surest(solutions: Solutions) -> int:
 
 def _why(solver: Solver, at: Solutions) -> str:
     worst = at.limits[0].max(axis=0)[: len(solver.limits)]
-    lacking = [name for name, value in zip(solver.metrics, at.metrics[0].T, strict=True) if np.isnan(value).any()]
+    lacking = [
+        name for name, value in zip(solver.metrics, at.metrics[0].T, strict=True) if np.isnan(value).any()
+    ]
     if lacking:
         return f"the model gives no number for {', '.join(lacking[:4])}"
     names = [
