@@ -7,10 +7,11 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.explore import descent, lagrangian
-from jaxcost.explore.codesign import prepare, starting
+from jaxcost.explore.codesign import draws_of, prepare, starting
 from jaxcost.explore.relaxation import leaves_with, relax
 from jaxcost.explore.rounding import HAIR
 from jaxcost.explore.solver import Start
+from jaxcost.explore.uncertainty import Spread
 
 BANDWIDTH, FLOPS = "system.chip.memory.bandwidth", "system.chip.compute.flops_16"
 GIVES = ("tpot", "usd_per_mtok", "margins.power")
@@ -281,3 +282,31 @@ def test_starts_are_within_the_box_and_differ():
     start = starting(solver, 8, 3)
     assert np.all((start.positions > 0) & (start.positions < 1))
     assert len(np.unique(start.positions, axis=0)) == 8
+
+
+def test_over_draws_of_an_uncertain_constant():
+    where = space(models=(4.0,), tdp=8.0, low=1.0)
+    design = jc.design_at(where, 0)
+    leaves, structure = jax.tree.flatten((design.system, design.prices))
+    mid = np.asarray([float(x) for x in leaves])
+    low, high = mid[None].copy(), mid[None].copy()
+    paths = [
+        ".".join(k.name for k in path[1:])
+        for path, _ in jax.tree_util.tree_leaves_with_path((design.system, design.prices))
+    ]
+    at = paths.index("chip.price")
+    low[0, at], high[0, at] = 0.5, 2.0
+    spread = Spread(structure=structure, mid=mid, low=low, high=high)
+    limits = (POWER, jc.Constraint("tpot", high=1.3))
+    options = {"uncertain": spread, "draws": 16, "seed": 3}
+    factors = draws_of(relax(where), spread, 16, 3)
+    assert factors.shape == (16, len(relax(where).paths))
+    price = factors[:, relax(where).paths.index("system.chip.price")]
+    assert price.min() >= 0.5
+    assert price.max() <= 2.0
+    sure = solve(where, "usd_per_mtok", limits)
+    mean = solve(where, "usd_per_mtok", limits, **options)
+    assert mean.value == pytest.approx(sure.value * price.mean(), rel=1e-3)
+    tail = solve(where, "usd_per_mtok", limits, over=0.75, **options)
+    assert tail.value == pytest.approx(sure.value * np.sort(price)[-4:].mean(), rel=1e-3)
+    assert len(tail.limits) == 16 * 2

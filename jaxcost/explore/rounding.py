@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 
+from jaxcost.core.pytree import replace
 from jaxcost.explore.solver import ANNEALED, Solutions, Solver, resumed
 
 __all__ = ["HAIR", "exact"]
@@ -20,10 +21,11 @@ _MENDED = 0.02  # by which a limit may be broken where another number, or a cont
 _REACH = 2  # numbers on either side: where two limits pinch a number between them, both next to it may fail
 _DIFFERENT = 1e-9
 _CORNERS = 5  # numbers that are rounded to both sides all together
-_CANDIDATES = 6
+_CANDIDATES = 4
 _CORRECTIONS = 4
 _ROUNDS = 8
 _RESUMED = 2  # stage at which a solve around rounded numbers begins
+_AGAIN = replace(ANNEALED, most=np.asarray(120, np.int32))  # they begin near their end
 _STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 
 
@@ -166,7 +168,7 @@ def _resolved(solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarr
     parent = 0 if len(like.combination) != len(rows.combination) else slice(None)
     multipliers = np.broadcast_to(like.multipliers[parent], rows.multipliers.shape)
     free = np.tile(~listed, (len(rows.combination), 1)).astype(float)
-    return solver.solve(resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free))
+    return solver.solve(resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free), _AGAIN)
 
 
 def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Solutions, Solutions]:
@@ -191,7 +193,7 @@ def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Sol
         used = np.abs(found.limits) < 0.3
         added = np.clip(found.limits - smooth_limits, -0.1, 0.1) + np.where(_met(found), 0, HAIR * 2**attempt)
         shift = np.where(used, added, shift)
-        rows = solver.solve(resumed(rows, stage=stage, free=free, shift=shift))
+        rows = solver.solve(resumed(rows, stage=stage, free=free, shift=shift), _AGAIN)
         found, smooth_limits = solver.measure(resumed(rows)), rows.limits
         held, before = _broken(found) <= 0, _broken(kept_found) <= 0
         better = (held & ~before) | (held & (found.objective < kept_found.objective)) | (~held & ~before)
