@@ -52,8 +52,18 @@ def main() -> None:
         ax.set_ylabel("above the best of all", fontsize=8)
     for ax in axes[-1]:
         ax.set_xlabel("evaluations", fontsize=8)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(COLOURS), frameon=False, fontsize=9)
+    drawn = {}
+    for ax in axes.flat:
+        drawn = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)) | drawn
+    named = [name for name in COLOURS if name in drawn]
+    figure.legend(
+        [drawn[n] for n in named],
+        named,
+        loc="outside upper center",
+        ncols=len(COLOURS),
+        frameon=False,
+        fontsize=9,
+    )
     out = HERE / "out"
     out.mkdir(exist_ok=True)
     for suffix in ("svg", "png"):
