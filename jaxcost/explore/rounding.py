@@ -128,13 +128,19 @@ def _dived(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
         if not (listed & ~rounded).sum() > 1 and listed.all():
             break
         rounded = rounded | (np.arange(len(listed)) == k)
-        rows = _cornered(solver, rows, np.arange(len(listed)) == k, rounded, reach=_REACH)
+        rows = _cornered(solver, rows, np.arange(len(listed)) == k, rounded, reach=_REACH, fractional=True)
         rows = rows.take(_best_rows(rows, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT))
     return _cornered(solver, rows, listed & ~rounded, listed)
 
 
 def _cornered(
-    solver: Solver, rows: Solutions, now: np.ndarray, rounded: np.ndarray, *, reach: int = 1
+    solver: Solver,
+    rows: Solutions,
+    now: np.ndarray,
+    rounded: np.ndarray,
+    *,
+    reach: int = 1,
+    fractional: bool = False,
 ) -> Solutions:
     """Round numbers of each row to several lists of values, and solve what is not rounded again."""
     if not now.any():
@@ -154,21 +160,27 @@ def _cornered(
             ways.append(positions)
             parents.append(row)
     parted = rows.take(np.asarray(parents))
-    return _resolved(solver, _at(parted, np.asarray(ways)), parted, rounded)
+    return _resolved(solver, _at(parted, np.asarray(ways)), parted, rounded, fractional=fractional)
 
 
 def _at(rows: Solutions, positions: np.ndarray) -> Solutions:
     return Solutions(**{**vars(rows), "positions": positions})
 
 
-def _resolved(solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarray) -> Solutions:
-    """Solve what is not rounded again; all in place where everything is."""
+def _resolved(
+    solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarray, *, fractional: bool = False
+) -> Solutions:
+    """Solve what is not rounded again; all in place where everything is.
+
+    Numbers that are still to be rounded move as fractions: between whole numbers the model is a stair without a slope.
+    """
     if listed.all():
         return rows
     parent = 0 if len(like.combination) != len(rows.combination) else slice(None)
     multipliers = np.broadcast_to(like.multipliers[parent], rows.multipliers.shape)
     free = np.tile(~listed, (len(rows.combination), 1)).astype(float)
-    return solver.solve(resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free), _AGAIN)
+    start = resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free, fractional=fractional)
+    return solver.solve(start, _AGAIN)
 
 
 def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Solutions, Solutions]:
