@@ -185,7 +185,7 @@ class Config:
     cases: tuple[Case, ...] = CASES
     budget: int = 20_000
     seeds: int = 1
-    starts: int = 2
+    starts: int = 1
 
 
 class Spent(Exception):

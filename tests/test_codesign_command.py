@@ -206,7 +206,7 @@ def test_from_study_to_folder(study, quick, tmp_path, capsys):
     for words in (
         "How many stacks and how much arithmetic?",
         "Limits that bind",
-        "one more ms lowers it by",
+        "one more ms of",
         "No break-even",
         "The best of 2 combinations",
         "![front](front.svg)",

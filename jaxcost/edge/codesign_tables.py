@@ -201,37 +201,41 @@ def _metrics(found: Codesign) -> Block:
 
 
 def _limits(found: Codesign, goal: Goal) -> Iterator[Block]:
-    rows = tuple(_limit_row(limit, found, goal) for limit in found.active[:_MOST_LIMITS])
-    if not rows:
+    shown = found.active[:_MOST_LIMITS]
+    if not shown:
         yield Block(
             "No limit binds: the design is where it is for its own sake, or at the ends of its knobs."
         )
         return
-    rest = len(found.active) - len(rows)
-    columns = ("Limit", "Bound", "Design", "Eased by 1%", "One more of it")
+    rest = len(found.active) - len(shown)
+    columns = ("Limit", "Bound", "Design", "Eased by 1%")
+    rows = tuple(_limit_row(limit, found, goal) for limit in shown)
     yield Block(f"Limits that bind, the dearest first{f' ({rest} more)' * (rest > 0)}", columns, rows, left=2)
+    priced = [limit for limit in shown if limit.limit and limit.price]
+    if priced:
+        yield Block("At that: " + "; ".join(_worth(limit, found, goal) for limit in priced) + ".")
+
+
+def _worth(limit: Limit, found: Codesign, goal: Goal) -> str:
+    margin = limit.metric.startswith("margins.")
+    step, name = one_more(limit.limit, limit.unit)
+    more = "less" if not margin and not limit.upper else "more"
+    of = label(limit.path) if margin else label(limit.metric)
+    counted = f"one {more} {name}".strip()
+    return f"{counted} of {of} {goal.verb} it by {goal.change(found.value, limit.price * step)}"
 
 
 def _limit_row(limit: Limit, found: Codesign, goal: Goal) -> tuple[str, ...]:
     margin = limit.metric.startswith("margins.")
     where = f" ({limit.scenario})" if limit.scenario and len({x.scenario for x in found.limits}) > 1 else ""
     side = "at least" if margin or not limit.upper else "at most"
-    units = report_metrics()
-    unit = units[limit.metric]
-    eased = f"{goal.verb} it by {limit.multiplier / abs(goal.weight):.2f}%"
-    worth = ""
-    if limit.limit and limit.price:
-        step, name = one_more(limit.limit, limit.unit)
-        more = "less" if not margin and not limit.upper else "more"
-        of = f" of {label(limit.path)}" if margin else ""
-        counted = f"one {more} {name}".strip()
-        worth = f"{counted}{of} {goal.verb} it by {goal.change(found.value, limit.price * step)}"
+    unit = report_metrics()[limit.metric]
+    sign = "-" if goal.verb.startswith("lower") else "+"
     return (
         label(limit.metric) + where,
         f"{side} {amount(limit.bound, unit)}",
         amount(limit.value, unit),
-        eased,
-        worth,
+        f"{sign}{limit.multiplier / abs(goal.weight):.2f}%",
     )
 
 

@@ -93,11 +93,17 @@ def break_even_blocks(found: Codesign, even: BreakEven) -> Iterator[Block]:
         yield Block(f"No break-even: {which} a {what}.")
     shown = _spread(len(even.values))
     rows = [
-        (name, *(goal.says(curve[i]) if np.isfinite(curve[i]) else "none holds" for i in shown))
-        for name, curve in zip(even.names, (even.first, even.second), strict=True)
+        (
+            amount(even.values[i], even.unit),
+            *(
+                goal.says(curve[i]) if np.isfinite(curve[i]) else "none holds"
+                for curve in (even.first, even.second)
+            ),
+        )
+        for i in shown
     ]
-    heads = [amount(even.values[i], even.unit) for i in shown]
-    yield Block(f"{goal.name} of either, at its best, by {followed(even.path)}", ("", *heads), tuple(rows))
+    heads = (followed(even.path), *even.names)
+    yield Block(f"{goal.name} of either, at its best, by {followed(even.path)}", heads, tuple(rows))
 
 
 def _better_below(even: BreakEven, goal: Goal) -> str:
@@ -111,11 +117,11 @@ def _better_below(even: BreakEven, goal: Goal) -> str:
 def elasticity_block(found: Elasticities) -> Block:
     """Show percent by percent what each knob moves."""
     rows = tuple(
-        (label(knob), *(f"{x:+.2f}" if abs(x) >= 5e-3 else "" for x in found.table[:, k]))
-        for k, knob in enumerate(found.knobs)
+        (label(metric), *(f"{x:+.2f}" if abs(x) >= 5e-3 else "" for x in found.table[m]))
+        for m, metric in enumerate(found.metrics)
     )
     title = "Percent by which a metric moves where a knob alone grows by 1%, limits left aside"
-    return Block(title, ("", *map(label, found.metrics)), rows)
+    return Block(title, ("", *map(label, found.knobs)), rows)
 
 
 def _spread(count: int) -> list[int]:

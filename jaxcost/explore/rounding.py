@@ -51,9 +51,12 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
         return _searched(solver, found, smooth, listed)
     for _ in range(_ROUNDS):
         top = _first(found, smooth)
-        moved = _stepped(solver, found if top is None else top[0], listed)
+        moved = _stepped(solver, found if top is None else top[0], listed, strict=top is None)
         if moved is None:
             break
+        if top is None and _broken(moved)[0] <= 0:
+            found, smooth = moved, smooth.take([0])
+            top = _first(found, smooth)
         again, exactly = _corrected(solver, _resolved(solver, moved, smooth, listed), listed)
         better = _first(exactly, again)
         if better is None or (top is not None and better[0].objective[0] >= top[0].objective[0] - 1e-7):
@@ -236,8 +239,11 @@ def _mixed(take: np.ndarray, a: Solutions, b: Solutions) -> Solutions:
     return Solutions(**{name: np.where(shaped(x), x, getattr(b, name)) for name, x in vars(a).items()})
 
 
-def _stepped(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions | None:
-    """Move rounded numbers of the first row by steps while the exact model gains; None where it does not."""
+def _stepped(solver: Solver, rows: Solutions, listed: np.ndarray, *, strict: bool = True) -> Solutions | None:
+    """Move rounded numbers of the first row by steps while the exact model gains; None where it does not.
+
+    Unless strict, limits may be broken by what continuous knobs can mend afterwards.
+    """
     at = rows.take([0])
     improved = False
     for _ in range(_ROUNDS):
@@ -246,8 +252,7 @@ def _stepped(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions |
             break
         tried = solver.measure(resumed(_at(at.take(np.zeros(len(ways), int)), ways)))
         worst, now = _broken(tried), _broken(at)[0]
-        # Where nothing is kept yet, less broken is better; the continuous knobs can mend a little.
-        slack = 0.0 if listed.all() else _MENDED
+        slack = 0.0 if strict else _MENDED
         allowed = worst <= max(slack, min(now, slack))
         if allowed.any():
             rows_allowed = np.flatnonzero(allowed)
