@@ -20,6 +20,7 @@ _COARSE = 0.01  # of a knob's range, between two numbers
 _MENDED = 0.02  # by which a limit may be broken where another number, or a continuous knob, makes up for it
 _REACH = 2  # numbers on either side: where two limits pinch a number between them, both next to it may fail
 _DIFFERENT = 1e-9
+_GAIN = 1e-5  # of the objective's logarithm, for which another round is worth it
 _CORNERS = 5  # numbers that are rounded to both sides all together
 _CANDIDATES = 4
 _CORRECTIONS = 4
@@ -47,22 +48,21 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
     smooth, found = _corrected(solver, candidates, listed)
     if not listed.any():
         return _first(found, smooth)
+    best = _searched(solver, found, smooth, listed)
     if listed.all():
-        return _searched(solver, found, smooth, listed)
+        return best
     for _ in range(_ROUNDS):
-        top = _first(found, smooth)
-        moved = _stepped(solver, found if top is None else top[0], listed, strict=top is None)
-        if moved is None:
+        moved = _stepped(solver, found if best is None else best[0], listed, strict=best is None)
+        tries = [rows for rows in (best[0] if best else None, moved) if rows is not None]
+        if not tries:
             break
-        if top is None and _broken(moved)[0] <= 0:
-            found, smooth = moved, smooth.take([0])
-            top = _first(found, smooth)
-        again, exactly = _corrected(solver, _resolved(solver, moved, smooth, listed), listed)
-        better = _first(exactly, again)
-        if better is None or (top is not None and better[0].objective[0] >= top[0].objective[0] - 1e-7):
+        rows = Solutions.joined(tries)
+        again, exactly = _corrected(solver, _resolved(solver, rows, smooth.take([0]), listed), listed)
+        better = _searched(solver, exactly, again, listed)
+        if better is None or (best is not None and better[0].objective[0] >= best[0].objective[0] - _GAIN):
             break
-        smooth, found = again, exactly
-    return _first(found, smooth)
+        best = better
+    return best
 
 
 def broken(solutions: Solutions) -> np.ndarray:
@@ -179,7 +179,7 @@ def _resolved(
     """
     if listed.all():
         return rows
-    parent = 0 if len(like.combination) != len(rows.combination) else slice(None)
+    parent = [0] * len(rows.combination) if len(like.combination) == 1 else slice(None)
     multipliers = np.broadcast_to(like.multipliers[parent], rows.multipliers.shape)
     free = np.tile(~listed, (len(rows.combination), 1)).astype(float)
     start = resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free, fractional=fractional)
