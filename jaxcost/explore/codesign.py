@@ -19,7 +19,7 @@ from jaxcost.evaluate import evaluate
 from jaxcost.explore.lagrangian import Weights
 from jaxcost.explore.reducer import Constraint
 from jaxcost.explore.relaxation import Relaxation, relax
-from jaxcost.explore.rounding import broken, exact
+from jaxcost.explore.rounding import broken, exact, score
 from jaxcost.explore.sampling import sampler
 from jaxcost.explore.solver import ANNEALED, Solutions, Solver, Start, limits_of, weights_of
 from jaxcost.explore.space import Design, Space
@@ -225,7 +225,7 @@ def prepare(
     return Solver(
         relaxation,
         Weights(metrics=tuple(weights_of(objective).items()), level=_level(over)),
-        limits_of(constraints) if evaluation is None else _own_limits(constraints, metrics),
+        limits_of(constraints) if evaluation is None else _own_limits(constraints),
         factors=factors,
         optimiser=optimiser,
         evaluation=evaluation,
@@ -233,9 +233,7 @@ def prepare(
     )
 
 
-def _own_limits(
-    constraints: Sequence[Constraint], metrics: tuple[str, ...]
-) -> tuple[tuple[str, float, float], ...]:
+def _own_limits(constraints: Sequence[Constraint]) -> tuple[tuple[str, float, float], ...]:
     """Limits of another evaluation: only those that are given."""
     given = {c.metric for c in constraints if c.metric.startswith("margins.")}
     return tuple(
@@ -294,8 +292,8 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
     """Put a solution into words of the problem."""
     relaxation = solver.relaxation
     kept = broken(relaxed) <= 1e-3
-    score = np.where(kept, relaxed.objective, np.inf)
-    nearest = int(np.argmin(score) if kept.any() else np.argmin(broken(relaxed)))
+    held = np.where(kept, relaxed.objective, np.inf)
+    nearest = int(np.argmin(score(relaxed)))
     failed = ""
     if found is None:
         point = relaxed.take([nearest])
@@ -313,7 +311,7 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
     best = own.objective[broken(own) <= 1e-3].min(initial=np.inf)
     agreed = float(np.mean((own.objective <= best + _AGREE) & (broken(own) <= 1e-3)))
     by_choice = {
-        c: float(np.exp(score[relaxed.combination == c].min())) for c in np.unique(relaxed.combination)
+        c: float(np.exp(held[relaxed.combination == c].min())) for c in np.unique(relaxed.combination)
     }
     return Codesign(
         objective=dict(solver.objective.metrics),
@@ -346,8 +344,8 @@ def described(solver: Solver, relaxed: Solutions, found: tuple[Solutions, Soluti
 
 def surest(solutions: Solutions) -> int:
     """Return the row of the best solution; of those within a thousandth of it the one that is solved best."""
-    score = np.where(broken(solutions) <= 1e-3, solutions.objective, 1e3 + broken(solutions))
-    near = np.flatnonzero(score <= score.min() + _SAME)
+    ranks = score(solutions)
+    near = np.flatnonzero(ranks <= ranks.min() + _SAME)
     return int(near[np.lexsort([solutions.stationarity[near], ~solutions.converged[near]])[0]])
 
 

@@ -39,7 +39,7 @@ class Schedule:
     """Stages: how soft, how near to a stationary point, and how many evaluations each may take."""
 
     tau: Any = field("1", "[T]: softness")
-    tolerance: Any = field("1", "[T]: largest slope by z that ends a stage")
+    tolerance: Any = field("1", "[T]: largest step, in u, of a projected slope that ends a stage")
     patience: Any = field("1", "[T]: evaluations of a stage")
     kept: Any = field("1", "largest violation, in logarithms, at the end")
     most: Any = field("1", "evaluations of a lane")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcost.explore.codesign import KnobValue, Tell, described, prepare, starting
 from jaxcost.explore.reducer import Constraint
-from jaxcost.explore.rounding import broken, exact
+from jaxcost.explore.rounding import exact, score
 from jaxcost.explore.solver import Solutions, Solver, Start, resumed
 from jaxcost.explore.space import Space
 from jaxcost.explore.stream import Evaluation
@@ -102,7 +102,7 @@ def codesign_front(
     progress("front", 0.5)
     found = []
     for number, (bound, part) in enumerate(zip(bounds, solved, strict=True)):
-        own = bounded(solver, bound, rows)
+        own = bounded(solver, _own(solver, bound[None], rows)[0])
         exactly = exact(own, part)
         if exactly is not None:
             result = described(own, part, exactly)
@@ -124,11 +124,10 @@ def codesign_front(
     )
 
 
-def bounded(solver: Solver, bound: np.ndarray, rows: Sequence[int]) -> Solver:
-    """Return a solver of the same problem with other bounds in some rows."""
+def bounded(solver: Solver, bounds: np.ndarray) -> Solver:
+    """Return a solver of the same problem with other bounds [C]."""
     other = copy.copy(solver)
-    other.bounds = solver.bounds.copy()
-    other.bounds[list(rows)] = bound
+    other.bounds = bounds
     return other
 
 
@@ -155,9 +154,8 @@ def _ends(
 
 def _leading(solutions: Solutions) -> np.ndarray:
     """Return the best row of each of the best combinations."""
-    score = np.where(broken(solutions) <= 1e-3, solutions.objective, 1e3 + broken(solutions))
     best: dict[int, int] = {}
-    for row in np.argsort(score):
+    for row in np.argsort(score(solutions)):
         best.setdefault(int(solutions.combination[row]), int(row))
     return np.asarray(list(best.values())[:_CHOICES])
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from jaxcost.explore.codesign import Codesign, Tell, described, prepare, starting, unit_of
-from jaxcost.explore.frontier import warm
+from jaxcost.explore.frontier import bounded, warm
 from jaxcost.explore.reducer import Constraint
-from jaxcost.explore.rounding import broken, exact
+from jaxcost.explore.rounding import broken, exact, score
 from jaxcost.explore.solver import Solutions, Solver, Start
 from jaxcost.explore.space import Space
 from jaxcost.explore.stream import Evaluation
@@ -113,7 +113,7 @@ def codesign_along(
     solved = _solve_all(wide, bounds, per, len(grid), starting(solver, starts, seed), progress)
     designs = []
     for i, part in enumerate(solved):
-        own = wide if bounds is None else _with_bounds(wide, bounds[i])
+        own = wide if bounds is None else bounded(wide, bounds[i])
         designs.append(described(own, part, exact(own, part)))
         progress("recheck", (i + 1) / len(grid))
     kept = np.asarray([not d.failed for d in designs])
@@ -321,12 +321,6 @@ def _set(bases: np.ndarray, leaf: int, values: np.ndarray) -> np.ndarray:
     return out
 
 
-def _with_bounds(solver: Solver, bounds: np.ndarray) -> Solver:
-    other = copy.copy(solver)
-    other.bounds = bounds
-    return other
-
-
 def _solve_all(
     wide: Solver, bounds: np.ndarray | None, per: int, n: int, start: Start, progress: Tell
 ) -> list[Solutions]:
@@ -341,8 +335,7 @@ def _solve_all(
     )
     solved = wide.solve(first, progress=lambda share: progress("solve", 0.7 * share))
     parts = [solved.take(slice(i * lanes, (i + 1) * lanes)) for i in range(n)]
-    score = [np.where(broken(p) <= 1e-3, p.objective, 1e3 + broken(p)) for p in parts]
-    rows = [p.take([int(np.argmin(s))]) for p, s in zip(parts, score, strict=True)]
+    rows = [p.take([int(np.argmin(score(p)))]) for p in parts]
     pairs = [(i, j) for i in range(n) for j in (i - 1, i + 1) if 0 <= j < n]
     if not pairs:
         return parts

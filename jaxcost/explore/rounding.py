@@ -12,9 +12,11 @@ import numpy as np
 from jaxcost.core.pytree import replace
 from jaxcost.explore.solver import ANNEALED, Solutions, Solver, resumed
 
-__all__ = ["HAIR", "exact"]
+__all__ = ["HAIR", "broken", "exact", "score"]
 
 HAIR = 2e-5  # by which limits are kept in the end, in logarithms: above the rounding of float32
+_KEPT = 1e-3  # by which a smooth solution may break a limit and count as keeping it
+_FAR = 1e3  # beyond the logarithm of any objective
 _TO_THE_BIT = 1e-13
 _COARSE = 0.01  # of a knob's range, between two numbers
 _MENDED = 0.02  # by which a limit may be broken where another number, or a continuous knob, makes up for it
@@ -68,6 +70,12 @@ def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | N
 def broken(solutions: Solutions) -> np.ndarray:
     """Return by how much the worst limit is broken, in logarithms; below 0 where all are kept."""
     return solutions.limits.max(axis=(1, 2))
+
+
+def score(solutions: Solutions) -> np.ndarray:
+    """Return what the best solution has least of: the objective where limits are all but kept, then how far broken."""
+    worst = broken(solutions)
+    return np.where(worst <= _KEPT, solutions.objective, _FAR + worst)
 
 
 def _broken(found: Solutions) -> np.ndarray:
