@@ -71,6 +71,7 @@ class ComputeSection(Strict):
     flops_4: Annotated[Entry | None, "FLOP/s"] = None
     vector_flops: Annotated[Entry, "FLOP/s"]
     exponentials: Annotated[Entry, "1/s"]
+    cores: Annotated[Entry | None, "1"] = None
 
 
 class MemorySection(Strict):

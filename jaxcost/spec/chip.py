@@ -18,6 +18,9 @@ class Compute:
     flops_4: Scalar = field("FLOP/s", "matmul rate with 4-bit operands", default=0.0)
     vector_flops: Scalar = field("FLOP/s", "element-wise rate in 32-bit arithmetic", default=0.0)
     exponentials: Scalar = field("1/s", "exponentials a second", default=0.0)
+    cores: Scalar = field(
+        "1", "cores that take tiles of work; 0 where not known, and none are counted", default=0.0
+    )
 
 
 @pytree

@@ -1,0 +1,195 @@
+"""Fit the few numbers of a physical form to measured times, many selections of the rows at once.
+
+Symbols: R rows, P parameters, L lanes (selections of rows to fit on), t measured and f(p) predicted seconds.
+
+A parameter p lies between bounds and is fitted as u, p = low + (high - low) / (1 + exp(-u)), so that no step leaves
+the bounds. What is minimised is robust: with z = (ln f - ln t) / scale, rho(z) = 2 (sqrt(1 + z^2) - 1), which
+counts large residuals by their size and not by its square, plus a weak pull ((u - u0) / width)^2 towards the start,
+which keeps what the rows do not determine where it was. All of it in 64 bits, by Levenberg and Marquardt
+(optimistix) from several starts; the lowest is kept. Its spread follows from the slopes J of the weighted residuals r,
+with the rows of a group (one shape, one model) taken to err together (Liang and Zeger 1986):
+
+    covariance of u = H^-1 (sum over groups of (J_g' r_g)(J_g' r_g)') H^-1,   H = J' J,  J and r with the pull
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix
+
+__all__ = ["Bounds", "Fit", "fit", "folds", "predict"]
+
+SCALE = 0.05  # of a residual in logarithms: beyond it a row counts by its size
+_PULL = 3.0  # width of the pull, in u
+_STEPS = 80
+_STARTS = 4
+_EIGHTIETH = 1.2816  # standard deviations either side that hold 80% of a normal distribution
+
+Columns = Mapping[str, Any]
+Seconds = Callable[[Columns, Mapping[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """Where a parameter may lie, where the search for it begins, and its value in the ideal roofline."""
+
+    low: float
+    high: float
+    start: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """Fitted parameters of every lane.
+
+    Attributes:
+        names: the parameters, P of them.
+        values: float64 [L, P].
+        low: lower end of their 80% intervals, [L, P].
+        high: upper end, [L, P].
+        cost: what was minimised, [L].
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    cost: np.ndarray
+
+    def lane(self, at: int) -> dict[str, float]:
+        """Return the parameters of one lane by name."""
+        return dict(zip(self.names, self.values[at].tolist(), strict=True))
+
+
+def fit(
+    seconds: Seconds,
+    bounds: Mapping[str, Bounds],
+    columns: Columns,
+    measured: np.ndarray,
+    weights: np.ndarray,
+    groups: np.ndarray,
+    *,
+    seed: int = 0,
+) -> Fit:
+    """Fit a form to each of several selections of the rows.
+
+    Args:
+        seconds: (columns, parameters) to predicted seconds [R], a pure function of JAX.
+        bounds: the parameters, by name.
+        columns: what describes the rows, [R] each.
+        measured: t, seconds [R].
+        weights: [L, R], 0 for a row that a lane does not see.
+        groups: whole number [R] of the group a row errs with.
+        seed: of the starts.
+    """
+    names = tuple(bounds)
+    low, high, begin = (
+        np.asarray([getattr(b, side) for b in bounds.values()], np.float64)
+        for side in ("low", "high", "start")
+    )
+    share = np.clip((begin - low) / (high - low), 1e-4, 1 - 1e-4)
+    first = np.log(share / (1 - share))
+    draws = np.random.default_rng(seed).normal(0, 0.7, (_STARTS - 1, len(names)))
+    rows, most = _padded(len(measured)), int(groups.max()) + 1
+    fill = functools.partial(_fill, rows=rows)
+    with jax.enable_x64(True):
+        found = _fit(
+            {name: jnp.asarray(fill(x)) for name, x in columns.items()},
+            jnp.log(jnp.asarray(fill(measured))),
+            jnp.asarray(np.pad(weights.astype(np.float64), ((0, 0), (0, rows - len(measured))))),
+            jnp.asarray(fill(groups), jnp.int32),
+            jnp.asarray(np.stack([first, *(first + draws)])),
+            jnp.asarray(low),
+            jnp.asarray(high),
+            seconds=seconds,
+            names=names,
+            most=_padded(most),
+        )
+    return Fit(names, *(np.asarray(x) for x in found))
+
+
+def predict(seconds: Seconds, columns: Columns, parameters: Mapping[str, float]) -> np.ndarray:
+    """Predict the seconds of rows, float64 [R], with one set of parameters."""
+    with jax.enable_x64(True):
+        given = {name: jnp.asarray(np.asarray(x, np.float64)) for name, x in columns.items()}
+        values = {name: jnp.asarray(x, jnp.float64) for name, x in parameters.items()}
+        return np.asarray(_predict(given, values, seconds=seconds))
+
+
+def folds(keys: np.ndarray, most: int, *, seed: int = 0) -> np.ndarray:
+    """Number every row by the fold it is held out in: rows of equal key together, at most `most` folds."""
+    distinct, at = np.unique(keys, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(distinct))
+    return (order % min(most, len(distinct)))[at]
+
+
+def _padded(n: int) -> int:
+    """The next number of few digits, so that few sizes are compiled."""
+    step = max(32, 1 << max(n.bit_length() - 3, 0))
+    return -(-n // step) * step
+
+
+def _fill(x: np.ndarray, *, rows: int) -> np.ndarray:
+    return np.pad(np.asarray(x, np.float64), (0, rows - len(x)), mode="edge")
+
+
+@functools.partial(jax.jit, static_argnames="seconds")
+def _predict(columns: Columns, parameters: Mapping[str, Any], *, seconds: Seconds) -> jax.Array:
+    return seconds(columns, parameters)
+
+
+@functools.partial(jax.jit, static_argnames=("seconds", "names", "most"))
+def _fit(
+    columns: Columns,
+    measured: jax.Array,
+    weights: jax.Array,
+    groups: jax.Array,
+    starts: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+    *,
+    seconds: Seconds,
+    names: tuple[str, ...],
+    most: int,
+) -> tuple[jax.Array, ...]:
+    def values(u: jax.Array) -> jax.Array:
+        return low + (high - low) * jax.nn.sigmoid(u)
+
+    def residuals(u: jax.Array, weight: jax.Array) -> jax.Array:
+        z = (jnp.log(seconds(columns, dict(zip(names, values(u), strict=True)))) - measured) / SCALE
+        # sqrt(rho) with the sign of z, written so that it is smooth at 0.
+        soft = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
+        return jnp.concatenate([jnp.sqrt(weight) * soft, (u - starts[0]) / _PULL])
+
+    solver = optimistix.LevenbergMarquardt(rtol=1e-8, atol=1e-10)
+
+    def from_start(u: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+        at = optimistix.least_squares(
+            residuals, solver, u, args=weight, max_steps=_STEPS, throw=False
+        ).value
+        cost = jnp.sum(residuals(at, weight) ** 2)
+        return at, jnp.where(jnp.isfinite(cost), cost, jnp.inf)
+
+    def lane(weight: jax.Array) -> tuple[jax.Array, ...]:
+        ends, costs = jax.vmap(lambda u: from_start(u, weight))(starts)
+        best = jnp.argmin(costs)
+        u = ends[best]
+        slopes, r = jax.jacfwd(residuals)(u, weight), residuals(u, weight)
+        inverse = jnp.linalg.inv(slopes.T @ slopes)
+        data = slopes[: measured.shape[0]] * r[: measured.shape[0], None]
+        grouped = jax.ops.segment_sum(data, groups, num_segments=most)
+        there = jax.ops.segment_sum(weight, groups, num_segments=most) > 0
+        few = jnp.sum(there) / jnp.maximum(jnp.sum(there) - 1, 1)
+        covariance = few * inverse @ (grouped.T @ grouped) @ inverse
+        # What the rows do not determine keeps the width of the pull, not the error of rows that are silent on it.
+        held = jnp.diag(inverse) / _PULL**2
+        spread = jnp.sqrt(jnp.maximum(jnp.diag(covariance), 0) + (held * _PULL) ** 2)
+        reach = _EIGHTIETH * spread
+        return values(u), values(u - reach), values(u + reach), costs[best]
+
+    return jax.lax.map(lane, weights)
