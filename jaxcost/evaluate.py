@@ -16,13 +16,15 @@ from jaxcost.physics.carbon import carbon_per_token, embodied
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
 from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
+from jaxcost.physics.kernel_rows import kernel_rows
+from jaxcost.physics.kernels import Machine
 from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.messages import communication_buffers, groups, meetings, step_messages
 from jaxcost.physics.ops import add, matmul_work, step_table
 from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
-from jaxcost.physics.roofline import OpTimes, op_times
+from jaxcost.physics.roofline import OpTimes, Rates, op_times
 from jaxcost.physics.shards import Shards, microbatches, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
@@ -150,7 +152,12 @@ def _evaluate(
         table, cost = fence(
             (step_table(model, plan, shards, load, asked, window="window" in present), unit), one
         )
-        timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, heat=hot)
+        own = None
+        if cost.kernels is not None:
+            own = kernel_rows(
+                model, plan, shards, tuple(both), load, cost.kernels, functools.partial(_machine, chip, cost)
+            )
+        timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, kernels=own, heat=hot)
         spent, times = step_energy(table, timed.near, sent, chip, fabric, cost), timed.times
         heat, clock = Heat(), Clock()
         if capped:
@@ -236,6 +243,17 @@ def _evaluate(
             area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
             **_chip_margins(chip, fabric, tiers, prefill.heat, decode.heat, tau, hot=hot),
         ),
+    )
+
+
+def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
+    """What a kernel on operands of a class of data meets of the chip."""
+    return Machine(
+        rate=1 / unit.seconds_per_flop[operands],
+        bandwidth=1 / unit.seconds_per_byte,
+        cores=chip.compute.cores,
+        cache=chip.package.cache,
+        exponentials=1 / unit.seconds_per_exponential,
     )
 
 

@@ -15,8 +15,9 @@ from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.kernels import MatmulKernel
 
-__all__ = ["Machine", "Pace", "matmul_legs", "matmul_pace", "paced"]
+__all__ = ["Machine", "MatmulWork", "Pace", "matmul_bytes", "matmul_pace", "paced", "shares_of_cache"]
 
+_FAR = 1e3  # capacities beyond which nothing is held, and a power of which 32 bits still hold
 _TILE = 128.0  # rows and columns of a large tile, by which waves are counted
 
 
@@ -46,59 +47,44 @@ def paced(pace: Pace, memory: Scalar) -> Any:
     return pace.fixed + smooth.maximum(pace.stretch * memory, pace.busy, pace.serial)
 
 
-def matmul_pace(
-    machine: Machine,
-    kernel: MatmulKernel,
-    *,
-    rows: Scalar,
-    columns: Scalar,
-    inner: Scalar,
-    activation_bits: Scalar,
-    busy: Scalar | None = None,
-) -> Pace:
+def shares_of_cache(moved: Scalar, capacity: Scalar, sharpness: float) -> Any:
+    """Share of the bytes that a cache still holds from the run before: 1 / (1 + (bytes / capacity)^sharpness)."""
+    return 1 / (1 + jnp.minimum(moved / capacity, _FAR) ** sharpness)
+
+
+@pytree
+class MatmulWork:
+    """A matmul of activations [m, k] with weights [k, n]."""
+
+    rows: Scalar = field("1", "m")
+    columns: Scalar = field("1", "n")
+    inner: Scalar = field("1", "k")
+    weight_bits: Scalar = field("bit", "of a weight")
+    activation_bits: Scalar = field("bit", "of an activation as the matmul takes it")
+
+
+def matmul_bytes(work: MatmulWork) -> Any:
+    """Count the bytes of a matmul whose result has 16 bits."""
+    m, n, k = work.rows, work.columns, work.inner
+    return (work.weight_bits * n * k + work.activation_bits * m * k + 16 * m * n) / 8
+
+
+def matmul_pace(machine: Machine, kernel: MatmulKernel, work: MatmulWork) -> Pace:
     """Pace a matmul [m, k] x [k, n].
 
         busy = 2 max(m, rows) n k / (peak matmul) (ceil(x) / x)^waves,   x = ceil(m / 128) ceil(n / 128) / cores
         fixed = launch + depth k + quantise m k (2 + b) / bandwidth
 
     the last where activations have b <= 1 bytes: they are written as 16 bits before, and read to be narrowed.
-
-    Args:
-        machine: the chip.
-        kernel: the library's kernel.
-        rows: m.
-        columns: n.
-        inner: k.
-        activation_bits: bits of an activation as the matmul takes it.
-        busy: time of the cores at the peak, without padding; 2 m n k / peak if absent.
     """
-    at_peak = 2 * rows * columns * inner / machine.rate if busy is None else busy
-    padded = jnp.maximum(rows, kernel.rows) / rows
-    narrow = jnp.where(activation_bits <= 8, (2 + activation_bits / 8) / machine.bandwidth, 0)
+    m, n, k = work.rows, work.columns, work.inner
+    tiles = jnp.ceil(m / _TILE) * jnp.ceil(n / _TILE)
+    rounds = smooth.safe_div(tiles, machine.cores)
+    whole = smooth.safe_div(jnp.ceil(rounds), rounds, 1.0) ** kernel.waves
+    narrowed = jnp.where(work.activation_bits <= 8, (2 + work.activation_bits / 8) / machine.bandwidth, 0)
     return Pace(
-        fixed=kernel.launch + kernel.depth * inner + kernel.quantise * rows * inner * narrow,
+        fixed=kernel.launch + kernel.depth * k + kernel.quantise * m * k * narrowed,
         stretch=1 / kernel.memory,
-        busy=at_peak * padded * _last_wave(machine, kernel, rows, columns) / kernel.matmul,
+        busy=2 * jnp.maximum(m, kernel.rows) * n * k * whole / (machine.rate * kernel.matmul),
         serial=kernel.serial,
     )
-
-
-def matmul_legs(
-    machine: Machine,
-    *,
-    rows: Scalar,
-    columns: Scalar,
-    inner: Scalar,
-    weight_bits: Scalar,
-    activation_bits: Scalar,
-) -> Scalar:
-    """Seconds of a matmul's bytes at the datasheet's bandwidth; its result has 16 bits."""
-    moved = weight_bits * columns * inner + activation_bits * rows * inner + 16 * rows * columns
-    return moved / 8 / machine.bandwidth
-
-
-def _last_wave(machine: Machine, kernel: MatmulKernel, rows: Scalar, columns: Scalar) -> Scalar:
-    """Whole rounds of tiles over rounds, to the power that counts; 1 where the cores are not known."""
-    tiles = jnp.ceil(rows / _TILE) * jnp.ceil(columns / _TILE)
-    rounds = smooth.safe_div(tiles, machine.cores, 1.0)
-    return jnp.where(machine.cores > 0, (jnp.ceil(rounds) / rounds) ** kernel.waves, 1)

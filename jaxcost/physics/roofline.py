@@ -10,7 +10,8 @@ An operator's legs are the times it would need if only one resource counted:
     matmul = FLOPs / (peak(bits) e_matmul)        vector = FLOPs / (peak e_vector)
     exponential = exps / (peak e_vector)          memory = bytes / (bandwidth e_memory)
 
-Its time is their maximum (smooth above tau = 0) plus the overhead of launching it. Source: Williams, Waterman
+Its time is their maximum (smooth above tau = 0) plus the overhead of launching it; with calibrated kernels, what
+they make of these legs (`kernel_rows`). Source: Williams, Waterman
 and Patterson 2009 (doi 10.1145/1498765.1498785), with one leg an engine.
 """
 
@@ -21,10 +22,12 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
+from jaxcost.physics.kernel_rows import KernelRow, kernel_seconds
 from jaxcost.physics.near_memory import NearStream
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
 from jaxcost.physics.tiers import Shares, Stream, both, largest
 from jaxcost.spec.chip import Chip
+from jaxcost.spec.kernels import Kernels
 from jaxcost.spec.plan import Plan
 
 __all__ = [
@@ -99,6 +102,7 @@ class Rates:
     seconds_per_byte: Scalar = field("s/B", "main memory")
     width: dict[str, Scalar] = field(doc="bits of the matmul engine, by operand class")
     operator_overhead: Scalar = field("s", "launching one operator")
+    kernels: Kernels | None = field(doc="calibrated kernels, where there are")
     refreshing: Scalar = field("1", "by what main memory slows where refresh doubles")
     in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn")
     interleaved: Scalar = field("1", "share of near-memory work that hides")
@@ -138,6 +142,7 @@ def rates(
         seconds_per_byte=1 / (chip.memory.bandwidth * share.memory),
         width=width | {"shared": width["weights"]},
         operator_overhead=share.operator_overhead,
+        kernels=share.kernels,
         refreshing=(1 - refresh) / (1 - 2 * refresh),
         in_turn=plan.placement.in_turn,
         interleaved=plan.placement.interleaved,
@@ -165,14 +170,17 @@ def op_times(
     overlap: Scalar,
     tau: Scalar,
     *,
+    kernels: dict[str, KernelRow] | None = None,
     heat: bool = False,
 ) -> StepTimes:
     """Time every row of the table, and behind them the messages, given as {name: (count, message)}.
 
     Of C seconds of operators and M of messages the shorter can hide behind the longer, and `overlap` of it does:
     the step takes C + M - overlap min(C, M). Of work near memory and on the chip `interleaved` hides likewise.
+    `kernels` are the rows' own, by name, where the chip's are calibrated.
     """
-    timed = [_row_time(row, unit, tau) for row in table.rows]
+    own = {} if kernels is None else kernels
+    timed = [_row_time(row, unit, tau, own.get(n)) for n, row in zip(table.names, table.rows, strict=True)]
     operators, near = [one for one, _ in timed], tuple(chosen for _, chosen in timed)
     sent = [count * m.seconds for count, m in messages.values()]
     busy, messaging = add(*(row.seconds for row in operators)), add(*sent)
@@ -195,7 +203,9 @@ def op_times(
     )
 
 
-def _row_time(row: Op, unit: Rates, tau: Scalar) -> tuple[OpTime, Scalar]:
+def _row_time(
+    row: Op, unit: Rates, tau: Scalar, kernel: KernelRow | None = None
+) -> tuple[OpTime, Scalar]:
     """Time one row, all its runs together; and tell whether it runs near memory, 0.0 where it never does."""
     legs = {
         "matmul": times(row.matmul_flops, unit.seconds_per_flop[row.operands]),
@@ -204,6 +214,14 @@ def _row_time(row: Op, unit: Rates, tau: Scalar) -> tuple[OpTime, Scalar]:
         "exponential": times(row.exponentials, unit.seconds_per_exponential),
     }
     seconds, chosen = _longest(legs, tau), 0.0
+    if kernel is not None:
+        spent = kernel_seconds(kernel, legs["memory"], legs["matmul"])
+        legs |= {"memory": spent.memory, "matmul": spent.busy}
+        seconds = spent.seconds
+    elif unit.kernels is not None:
+        passing = unit.kernels.elementwise
+        legs["memory"] = times(legs["memory"], 1 / passing.memory)
+        seconds = add(_longest(legs, tau), passing.launch)
     near = unit.near.get(row.operands)
     if near is not None and not absent(row.matmul_flops) and not absent(row.operand_bytes):
         there = _near_leg(row, near)

@@ -1,6 +1,7 @@
 """One accelerator: engines, memories, heat, power, silicon, and how much of its peaks software reaches."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.spec.kernels import Kernels
 from jaxcost.spec.memory import Memory
 from jaxcost.spec.silicon import Package, Process
 
@@ -25,7 +26,10 @@ class Compute:
 
 @pytree
 class Efficiency:
-    """Achieved share of each peak. All ones and no overhead is the ideal roofline."""
+    """Achieved share of each peak. All ones and no overhead is the ideal roofline.
+
+    Calibrated kernels have shares of their own, which multiply these.
+    """
 
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
     vector: Scalar = field("1", "share of the element-wise and exponential peaks", default=1.0)
@@ -37,6 +41,7 @@ class Efficiency:
         default=0.0,
     )
     operator_overhead: Scalar = field("s", "fixed time of launching one operator", default=0.0)
+    kernels: Kernels | None = field(doc="kernels of a serving library, where calibrated", default=None)
 
 
 @pytree
