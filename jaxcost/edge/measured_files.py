@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,13 +140,13 @@ def _check_header(header: list[str], format_: FileFormat, path: Path) -> None:
 
 
 def rows_of(
-    format_: FileFormat, columns: dict[str, list[str]], lines: np.ndarray, *, file: str
+    format_: FileFormat, columns: Mapping[str, Sequence[str | float]], lines: np.ndarray, *, file: str
 ) -> tuple[Measurements, list[Refused]]:
     """Turn columns of words into measurements; rows with words that are none of what they may be are refused.
 
     Args:
         format_: what the columns are.
-        columns: words by name of column, all equally long.
+        columns: words, or numbers, by name of column, all equally long.
         lines: the line of each row.
         file: where they stand.
     """
@@ -160,7 +160,7 @@ def rows_of(
         words = columns.get(name, [column.default or ""] * count)
         table, wrong = {}, {}
         for word in set(words):
-            given = word or column.default or ""
+            given = column.default or "" if word is None or word == "" else str(word)
             try:
                 if not given and column.default is None:
                     raise ValueError("got nothing; expected a value")
