@@ -1,5 +1,6 @@
 """Files of measurements: rows become SI columns, bad rows are refused by line, and bad files named with the cure."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 
 from jaxcost.edge.errors import InputError
-from jaxcost.edge.measured_columns import FORMATS_OF_FILES, chip_name, format_of, precision_bits
+from jaxcost.edge.measured_columns import (
+    FORMATS_OF_FILES,
+    PRECISIONS,
+    UNITS,
+    chip_name,
+    format_of,
+    precision_bits,
+)
 from jaxcost.edge.measured_files import read_measured, write_measured
 from jaxcost.spec.measurement import FAMILIES, Measurements, concatenate
 
@@ -197,6 +205,28 @@ def test_words_become_bits_and_chips():
     assert precision_bits("int8_wo") == (8, 16)
     assert chip_name("l40s") == "l40s"
     assert chip_name("a40") == "a40"
+
+
+def test_rows_without_a_label_that_their_file_needs_are_not_written(folder, tmp_path):
+    one = read_measured(folder)[0]["collective"][0]
+    bare = dataclasses.replace(one, labels={"chip": one.labels["chip"], "op": one.labels["op"]})
+    (path,) = write_measured([bare], tmp_path / "out")
+    assert path.read_text() == "gpu,op,num_gpus,bytes,latency_us\na100-80gb-sxm,all_to_all,4,512,9.0\n"
+    with pytest.raises(ValueError, match="without the label 'op'"):
+        write_measured([dataclasses.replace(bare, labels={"chip": one.labels["chip"]})], tmp_path / "more")
+
+
+def test_every_column_and_word_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "measurements.md").read_text()
+    for kind, form in FORMATS_OF_FILES.items():
+        words = [kind, form.family, *(name for name in form.columns if name != "flag")]
+        assert [word for word in words if f"`{word}`" not in text and word != form.family] == []
+        assert form.family in text
+    assert [
+        word for word in [*PRECISIONS, *set(UNITS) - {"token/s", "token/s/chip"}] if f"`{word}`" not in text
+    ] == []
+    for columns in FAMILIES.values():
+        assert all(name in text for name in columns)
 
 
 def test_rows_are_picked_by_labels_and_masks(folder):

@@ -109,11 +109,13 @@ class Column:
         to: the columns of work, or the labels that start with "=", which its words become.
         read: turns a word into a value for each of those.
         default: the word where the file has no such column, or an empty field; None where it must have one.
+        numbers: whether its label is a word in place of a number, and blank where there is one.
     """
 
     to: tuple[str, ...]
     read: Callable[[str], tuple[float | str, ...]]
     default: str | None = None
+    numbers: bool = False
 
 
 def _number(word: str, least: float, *, whole: bool, open_below: bool = False) -> float:
@@ -355,7 +357,7 @@ FORMATS_OF_FILES: dict[str, FileFormat] = {
             "engine_version": _label("version"),
             "input_len": _count("input"),
             "output_len": _count("output"),
-            "concurrency": Column(("concurrency", "=load"), _concurrency, ""),
+            "concurrency": Column(("concurrency", "=load"), _concurrency, "", numbers=True),
             "batch_per_replica": Column(
                 ("batch",),
                 lambda word: (_number(word, 0, whole=False, open_below=True) if word else math.nan,),

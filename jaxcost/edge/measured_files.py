@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcost.edge.checkpoint import write_whole
 from jaxcost.edge.errors import InputError, nearest, not_among
-from jaxcost.edge.measured_columns import FORMATS_OF_FILES, UNITS, FileFormat, chip_name, format_of
+from jaxcost.edge.measured_columns import FORMATS_OF_FILES, UNITS, Column, FileFormat, chip_name, format_of
 from jaxcost.edge.parts import expanded
 from jaxcost.spec.measurement import FAMILIES, Measurements, concatenate
 
@@ -243,28 +243,28 @@ def write_measured(measurements: Sequence[Measurements], folder: Path | str) -> 
 
 
 def _text(format_: FileFormat, rows: Measurements) -> str:
-    written: dict[str, list[str]] = {}
-    for name, column in format_.columns.items():
-        if not column.to:
-            continue
-        labels = [to[1:] for to in column.to if to.startswith("=") and to[1:] in rows.labels]
-        if labels and not (name == "concurrency"):
-            written[name] = [str(word) for word in rows.labels[labels[0]]]
-        elif any(to.startswith("=") for to in column.to) and name != "concurrency":
-            if column.default is None:
-                raise ValueError(f"rows of {rows.family} without the label {column.to[-1][1:]!r}")
-        elif column.to[0] == "seconds":
-            factor = 1e6 if name == "latency_us" else 1.0
-            written[name] = [repr(float(value * factor)) for value in rows.seconds]
-        else:
-            values = rows.work[column.to[0]]
-            words = ["" if np.isnan(value) else f"{value:.17g}" for value in values]
-            loads = (
-                rows.labels.get("load", np.full(len(rows), "", object)) if name == "concurrency" else words
-            )
-            written[name] = [word or str(load) for word, load in zip(words, loads, strict=True)]
+    written = {name: _words(name, column, rows) for name, column in format_.columns.items() if column.to}
+    known = {name: words for name, words in written.items() if words is not None}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(written)
-    writer.writerows(zip(*written.values(), strict=True))
+    writer.writerow(known)
+    writer.writerows(zip(*known.values(), strict=True))
     return buffer.getvalue()
+
+
+def _words(name: str, column: Column, rows: Measurements) -> list[str] | None:
+    """Write a column as the words it was read from; None where the rows lack its label and may."""
+    if column.to[0] == "seconds":
+        factor = 1e6 if name == "latency_us" else 1.0
+        return [repr(float(value * factor)) for value in rows.seconds]
+    labels = [to[1:] for to in column.to if to.startswith("=")]
+    if labels and labels[0] not in rows.labels:
+        if column.default is None:
+            raise ValueError(f"rows of {rows.family} without the label {labels[0]!r}")
+        return None
+    words = [str(word) for word in rows.labels[labels[0]]] if labels else [""] * len(rows)
+    if labels and not column.numbers:
+        return words
+    values = rows.work[column.to[0]]
+    numbers = ["" if np.isnan(value) else f"{value:.17g}" for value in values]
+    return [word or number for word, number in zip(words, numbers, strict=True)]
