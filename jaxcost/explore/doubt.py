@@ -1,0 +1,290 @@
+"""Which measured rows cannot be right: faster than the datasheet, out of line with neighbours, or contradicted."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.measurement import Measurements
+
+__all__ = ["Doubt", "doubtful", "least_bytes", "least_flops", "least_link_bytes"]
+
+_FASTER = 1.02  # clocks above the nominal ones, and rounding of what was written down
+_OUT_OF_LINE = 2.0
+_CONTRADICTED = 1.5
+# DeepSeek-V2's latent attention: 512 features and 64 of position a token are kept, heads have 128 and those 64.
+_LATENT, _POSITION, _HEAD = 512.0, 64.0, 128.0
+
+Work = dict[str, np.ndarray]
+
+
+class Doubt(NamedTuple):
+    """A row that cannot be right: its index, its line in the file, what kind of doubt, and the numbers."""
+
+    row: int
+    line: int
+    kind: str
+    reason: str
+
+
+def doubtful(measurements: Measurements, chip: Chip, *, link_bandwidth: float | None = None) -> list[Doubt]:
+    """List the rows of one chip that cannot be right; none is taken out.
+
+    A row is in doubt where it is faster than the chip's matmul peak, or than its memory moves what its last-level
+    cache cannot hold between repeats, or than its links move what must cross them ("faster"); where it takes more
+    than twice as long as both rows next to it in size, or less than half, all else equal, though one of those has
+    more work, or less ("out of line"); or where others of the same work and labels differ by half ("contradicted").
+
+    Args:
+        measurements: rows of one chip, of any family.
+        chip: the chip, whose efficiencies are not used.
+        link_bandwidth: B/s that a chip sends while it receives as many; collectives are not held to it without.
+
+    Raises:
+        ValueError: rows of several chips.
+    """
+    chips = measurements.values("chip") if "chip" in measurements.labels else []
+    if len(chips) > 1:
+        raise ValueError(f"rows of several chips: {', '.join(chips)}")
+    found = _faster(measurements, chip, link_bandwidth)
+    found += _out_of_line(measurements)
+    found += _contradicted(measurements)
+    return sorted(found)
+
+
+def _pairs(work: Work) -> np.ndarray:
+    """Count the (query, key) pairs of a causal sequence, within the window if there is one."""
+    queries, keys = work["queries"], work["keys"]
+    window = work.get("window", np.zeros_like(keys))
+    window = np.where(window > 0, np.minimum(window, keys), keys)
+    # Query i of the new ones sees keys - queries + i + 1 of them, which of the first few is less than a window.
+    missing = window - (keys - queries) - 1
+    early = np.clip(missing, 0, queries)
+    return queries * window - early * missing + early * (early - 1) / 2
+
+
+def least_flops(family: str, work: Work) -> np.ndarray:
+    """Count the FLOPs that no way of computing the work avoids; zeros for a family that has none."""
+    if family == "matmul":
+        return 2 * work["rows"] * work["columns"] * work["inner"]
+    if family == "attention":
+        return 4 * work["sequences"] * work["heads"] * work["head_dim"] * _pairs(work)
+    if family == "latent_attention":
+        # A single query attends in the latent itself; heads expanded from it are less work for many.
+        features = np.where(work["queries"] == 1, 2 * _LATENT + _POSITION, 2 * _HEAD + _POSITION)
+        return 2 * work["sequences"] * work["heads"] * features * _pairs(work)
+    if family == "mixture":
+        # A skewed rank may get less than its share.
+        rows = work["tokens"] * work["top_k"] / work["expert_parallel"] * (work["skew"] == 0)
+        return 6 * rows * work["hidden"] * work["width"] / work["tensor_parallel"]
+    return np.zeros_like(next(iter(work.values())))
+
+
+def least_bytes(family: str, work: Work) -> np.ndarray:
+    """Count the bytes that the work reads and writes at least once; zeros for a family that has none."""
+    if family == "matmul":
+        weights = work["columns"] * work["inner"] * work["weight_bits"]
+        # Operands may be given in 16 bits and narrowed on the way; narrow ones are the less.
+        return (weights + work["rows"] * (work["inner"] * work["activation_bits"] + work["columns"] * 16)) / 8
+    if family == "attention":
+        seen = np.where(work["window"] > 0, work["window"] + work["queries"] - 1, np.inf)
+        cached = 2 * np.minimum(work["keys"], seen) * work["kv_heads"] * work["kv_bits"]
+        own = 2 * work["queries"] * work["heads"] * np.minimum(work["compute_bits"], 16)
+        return work["sequences"] * (cached + own) * work["head_dim"] / 8
+    if family == "latent_attention":
+        return work["sequences"] * work["keys"] * (_LATENT + _POSITION) * work["kv_bits"] / 8
+    if family == "mixture":
+        own = work["experts"] / work["expert_parallel"]
+        # Balanced routing reaches as many experts as it can; a skewed rank may get none.
+        reached = np.where(
+            work["skew"] == 0,
+            np.minimum(own, np.floor(work["tokens"] * work["top_k"] / work["expert_parallel"])),
+            0,
+        )
+        matrix = work["hidden"] * work["width"] / work["tensor_parallel"]
+        return 3 * reached * matrix * work["weight_bits"] / 8
+    return np.zeros_like(next(iter(work.values())))
+
+
+def least_link_bytes(measurements: Measurements) -> np.ndarray:
+    """Count the bytes that a chip must receive from others; zeros for a family that sends none."""
+    work, ranks = measurements.work, measurements.work.get("ranks")
+    if ranks is None:
+        return np.zeros(len(measurements))
+    if measurements.family == "collective":
+        whole = np.isin(measurements.labels["op"].astype(str), ["all_reduce", "send_recv", "broadcast"])
+        return work["bytes"] * np.where(whole, 1.0, (ranks - 1) / ranks)
+    # The experts of a token lie on so many other chips, wherever they are drawn; a chip gets a token once.
+    others = (ranks - 1) * (1 - (1 - 1 / ranks) ** work["top_k"])
+    return np.nan_to_num(work["tokens"] * others * work["hidden"] * work["bits"] / 8)
+
+
+def _peak(work: Work, chip: Chip) -> np.ndarray:
+    bits = work.get("activation_bits", work.get("compute_bits"))
+    if bits is None:
+        return np.full(len(next(iter(work.values()))), np.inf)
+    compute = chip.compute
+    rates = [compute.flops_4, compute.flops_6, compute.flops_8, compute.flops_16]
+    return np.select([bits <= 4.5, bits <= 6.5, bits <= 8.5, bits <= 16.5], rates, compute.flops_32)
+
+
+def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[Doubt]:
+    work, family, seconds = measurements.work, measurements.family, measurements.seconds
+    if not len(measurements) or family == "serving":
+        return []
+    cache = float(chip.package.cache)
+    beyond = np.maximum(least_bytes(family, work) - cache, 0)
+    links = np.zeros(len(measurements)) if link is None else least_link_bytes(measurements) / link
+    floors = (
+        ("the matmul peak", least_flops(family, work) / _peak(work, chip)),
+        ("the memory bandwidth beyond the cache", beyond / float(chip.memory.bandwidth)),
+        ("the link bandwidth", links),
+    )
+    found = []
+    for name, floor in floors:
+        for row in np.flatnonzero(seconds * _FASTER < floor):
+            times = floor[row] / seconds[row]
+            reason = (
+                f"{seconds[row] * 1e6:.4g} us, {times:.3g} times {name} (at least {floor[row] * 1e6:.4g} us)"
+            )
+            found.append(Doubt(int(row), int(measurements.line[row]), "faster", reason))
+    return found
+
+
+def _groups(columns: list[np.ndarray], count: int) -> np.ndarray:
+    """Number the rows so that those equal in all columns have one number."""
+    group = np.zeros(count, dtype=np.int64)
+    for column in columns:
+        values = column.astype(str) if column.dtype == object else column
+        _, code = np.unique(values, return_inverse=True)
+        _, group = np.unique(group * (code.max(initial=0) + 1) + code, return_inverse=True)
+    return group
+
+
+_NOT_WORK = ("source", "quality", "notes", "citation", "file")
+_SIZES = {
+    "matmul": ("rows", "columns", "inner"),
+    "attention": ("sequences", "keys"),
+    "latent_attention": ("sequences", "keys"),
+    "mixture": ("tokens",),
+    "collective": ("bytes",),
+    "all_to_all": ("tokens",),
+    "serving": (),
+}
+
+
+def _else_equal(measurements: Measurements, without: str) -> list[np.ndarray]:
+    work = dict(measurements.work)
+    if without == "keys":
+        # A prompt grows in queries and keys alike, a decoded sequence in keys alone.
+        grows = (work["queries"] > 1) & (work["queries"] == work["keys"])
+        work["queries"] = np.where(grows, -1, work["queries"])
+    labels = [column for name, column in measurements.labels.items() if name not in _NOT_WORK]
+    return [column for name, column in work.items() if name != without] + labels
+
+
+class _Candidate(NamedTuple):
+    """A row out of line with two others; the score is the logarithm of how far, from the closer of them."""
+
+    score: float
+    row: int
+    near: tuple[int, int]
+    size: str
+
+
+def _out_of_line(measurements: Measurements) -> list[Doubt]:
+    lines = [
+        (size, rows)
+        for size in _SIZES[measurements.family]
+        for rows in _by_size(measurements, size)
+        if len(rows) > 2
+    ]
+    through: dict[int, list[int]] = {}
+    for i, (_, rows) in enumerate(lines):
+        for row in rows:
+            through.setdefault(row, []).append(i)
+    accepted: dict[int, _Candidate] = {}
+    active = range(len(lines))
+    # A row beside one far out of line looks so too, the other way: the one at odds with most rows goes first, and
+    # the others are looked at again without it.
+    while active:
+        found = []
+        for i in active:
+            size, rows = lines[i]
+            found += _candidates(measurements, size, [row for row in rows if row not in accepted])
+        odds = {c.row: sum(_odds(measurements, lines[i][1], c.row) for i in through[c.row]) for c in found}
+        touched: set[int] = set()
+        for candidate in sorted(found, key=lambda c: (odds[c.row], c.score, c.row), reverse=True):
+            if candidate.row not in touched and not touched.intersection(candidate.near):
+                accepted[candidate.row] = candidate
+                touched.add(candidate.row)
+        active = sorted({i for row in touched for i in through[row]})
+    return [_told(measurements, candidate) for candidate in accepted.values()]
+
+
+def _odds(measurements: Measurements, rows: list[int], row: int) -> int:
+    """Count the rows of a line that do more work than this one in less than half the time, or the other way."""
+    seconds, at = measurements.seconds[rows], rows.index(row)
+    own = seconds[at]
+    more = seconds[at + 1 :] * _OUT_OF_LINE < own
+    return int(more.sum() + (seconds[:at] > _OUT_OF_LINE * own).sum())
+
+
+def _by_size(measurements: Measurements, size: str) -> list[list[int]]:
+    """List rows that differ in one size alone, in its order; of several with one size, the first."""
+    group = _groups(_else_equal(measurements, size), len(measurements))
+    sizes = measurements.work[size]
+    order = np.lexsort((measurements.line, sizes, group))
+    fresh = (np.diff(group[order], prepend=-1) != 0) | (np.diff(sizes[order], prepend=-1) != 0)
+    order = order[fresh]
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    return [rows.tolist() for rows in np.split(order, starts[1:])]
+
+
+def _candidates(measurements: Measurements, size: str, rows: list[int]) -> list[_Candidate]:
+    count = len(rows)
+    if count < 3:
+        return []
+    logs = np.log(measurements.seconds[rows])
+    # At either end the two rows on the one side are the neighbours.
+    before = np.arange(count) - 1
+    after = before + 2
+    before[0], after[-1] = 2, count - 3
+    above = logs - np.maximum(logs[before], logs[after])
+    below = np.minimum(logs[before], logs[after]) - logs
+    # A slow row must have one of more work beside it, a quick one of less.
+    above[-1], below[0] = 0, 0
+    score = np.maximum(above, below)
+    return [
+        _Candidate(float(score[i]), rows[i], (rows[before[i]], rows[after[i]]), size)
+        for i in np.flatnonzero(score > np.log(_OUT_OF_LINE))
+    ]
+
+
+def _told(measurements: Measurements, candidate: _Candidate) -> Doubt:
+    row, size = candidate.row, candidate.size
+
+    def at(i: int) -> str:
+        return f"{measurements.seconds[i] * 1e6:.4g} us at {size} {measurements.work[size][i]:g}"
+
+    reason = f"{at(row)}, beside {at(candidate.near[0])} and {at(candidate.near[1])}"
+    return Doubt(row, int(measurements.line[row]), "out of line", reason)
+
+
+def _contradicted(measurements: Measurements) -> list[Doubt]:
+    if not len(measurements):
+        return []
+    columns = list(measurements.work.values())
+    columns += [column for name, column in measurements.labels.items() if name not in _NOT_WORK]
+    group = _groups(columns, len(measurements))
+    seconds = measurements.seconds
+    least = np.full(group.max() + 1, np.inf)
+    most = np.zeros(group.max() + 1)
+    np.minimum.at(least, group, seconds)
+    np.maximum.at(most, group, seconds)
+    found = []
+    for row in np.flatnonzero((most > _CONTRADICTED * least)[group]):
+        low, high = least[group[row]], most[group[row]]
+        reason = f"{seconds[row]:.4g}, where the same work gave {low:.4g} to {high:.4g}"
+        found.append(Doubt(int(row), int(measurements.line[row]), "contradicted", reason))
+    return found
