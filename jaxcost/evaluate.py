@@ -155,7 +155,13 @@ def _evaluate(
         own = None
         if cost.kernels is not None:
             own = kernel_rows(
-                model, plan, shards, tuple(both), load, cost.kernels, functools.partial(_machine, chip, cost)
+                model,
+                plan,
+                shards,
+                (both[0], both[1]),
+                load,
+                cost.kernels,
+                functools.partial(_machine, chip, cost),
             )
         timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, kernels=own, heat=hot)
         spent, times = step_energy(table, timed.near, sent, chip, fabric, cost), timed.times

@@ -77,7 +77,13 @@ class Transfer:
 
 
 def calibrate_rows(
-    form: Form, columns: Columns, measured: np.ndarray, axis: np.ndarray, *, most_folds: int = FOLDS, seed: int = 0
+    form: Form,
+    columns: Columns,
+    measured: np.ndarray,
+    axis: np.ndarray,
+    *,
+    most_folds: int = FOLDS,
+    seed: int = 0,
 ) -> Calibration:
     """Fit one set of parameters to rows and hold out each fold of an axis in turn.
 
@@ -95,14 +101,22 @@ def calibrate_rows(
     left_out = [(), *((i,) for i in range(many)), *pairs]
     weights = np.stack([~np.isin(part, out) for out in left_out]).astype(float)
     found = fit(
-        form.seconds, form.bounds, columns, measured, weights, np.unique(axis, return_inverse=True)[1], seed=seed
+        form.seconds,
+        form.bounds,
+        columns,
+        measured,
+        weights,
+        np.unique(axis, return_inverse=True)[1],
+        seed=seed,
     )
 
     def errors(lane: int) -> np.ndarray:
         return np.log(predict(form.seconds, columns, found.lane(lane)) / measured)
 
     each = {out: errors(lane) for lane, out in enumerate(left_out)}
-    held = np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]
+    held = (
+        np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]
+    )
     covered = np.zeros(len(measured), bool)
     for i in range(many if many > 2 else 0):
         # What i's interval is made of has seen neither i nor what it is tested on.

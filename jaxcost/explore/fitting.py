@@ -169,9 +169,7 @@ def _fit(
     solver = optimistix.LevenbergMarquardt(rtol=1e-8, atol=1e-10)
 
     def from_start(u: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-        at = optimistix.least_squares(
-            residuals, solver, u, args=weight, max_steps=_STEPS, throw=False
-        ).value
+        at = optimistix.least_squares(residuals, solver, u, args=weight, max_steps=_STEPS, throw=False).value
         cost = jnp.sum(residuals(at, weight) ** 2)
         return at, jnp.where(jnp.isfinite(cost), cost, jnp.inf)
 

@@ -40,7 +40,9 @@ class AttentionWork:
     value_dim: Scalar = field("1", "width d_v of a value")
     row_bytes: Scalar = field("B", "bytes of one key and value of one head")
     query_bytes: Scalar = field("B", "bytes of an element of a query")
-    replayed: Scalar = field("1", "1 where the same data were read the run before, 0 within a model", default=0.0)
+    replayed: Scalar = field(
+        "1", "1 where the same data were read the run before, 0 within a model", default=0.0
+    )
 
 
 def attention_bytes(work: AttentionWork, pad: Scalar = 0.0) -> Any:
@@ -75,7 +77,9 @@ def attention_pace(machine: Machine, kernel: AttentionKernel, work: AttentionWor
     key_seconds = work.row_bytes * machine.cores / (machine.bandwidth * kernel.core)
     first = kernel.prologue + longest / splits * key_seconds
     each = kernel.prologue + pairs / q / splits * key_seconds
-    stream = jnp.maximum(first, jnp.maximum(1, _rounds(tasks / (kernel.slots * machine.cores), kernel.waves)) * each)
+    stream = jnp.maximum(
+        first, jnp.maximum(1, _rounds(tasks / (kernel.slots * machine.cores), kernel.waves)) * each
+    )
 
     pair = 2 * (work.key_dim + work.value_dim) / (machine.rate * kernel.matmul) + 1 / (
         machine.exponentials * kernel.exponentials

@@ -22,7 +22,7 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
-from jaxcost.physics.kernel_rows import KernelRow, kernel_seconds
+from jaxcost.physics.kernel_rows import Runs, kernel_seconds
 from jaxcost.physics.near_memory import NearStream
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
 from jaxcost.physics.tiers import Shares, Stream, both, largest
@@ -170,7 +170,7 @@ def op_times(
     overlap: Scalar,
     tau: Scalar,
     *,
-    kernels: dict[str, KernelRow] | None = None,
+    kernels: dict[str, Runs] | None = None,
     heat: bool = False,
 ) -> StepTimes:
     """Time every row of the table, and behind them the messages, given as {name: (count, message)}.
@@ -203,9 +203,7 @@ def op_times(
     )
 
 
-def _row_time(
-    row: Op, unit: Rates, tau: Scalar, kernel: KernelRow | None = None
-) -> tuple[OpTime, Scalar]:
+def _row_time(row: Op, unit: Rates, tau: Scalar, kernel: Runs | None = None) -> tuple[OpTime, Scalar]:
     """Time one row, all its runs together; and tell whether it runs near memory, 0.0 where it never does."""
     legs = {
         "matmul": times(row.matmul_flops, unit.seconds_per_flop[row.operands]),

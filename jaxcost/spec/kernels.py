@@ -35,13 +35,19 @@ class MatmulKernel:
     """A matmul of activations [m, k] with weights [k, n]."""
 
     launch: Scalar = field("s", "time of an empty kernel", default=0.0)
-    depth: Scalar = field("s", "time an element of the inner dimension adds, which a core goes through", default=0.0)
+    depth: Scalar = field(
+        "s", "time an element of the inner dimension adds, which a core goes through", default=0.0
+    )
     memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
-    serial: Scalar = field("1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0)
+    serial: Scalar = field(
+        "1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0
+    )
     rows: Scalar = field("1", "least rows that a tile computes", default=0.0)
     waves: Scalar = field("1", "power to which the last, partly filled round of tiles counts", default=0.0)
-    quantise: Scalar = field("1", "times that inputs are moved to be narrowed to 8 bits or fewer", default=0.0)
+    quantise: Scalar = field(
+        "1", "times that inputs are moved to be narrowed to 8 bits or fewer", default=0.0
+    )
 
 
 @pytree
@@ -56,7 +62,9 @@ class AttentionKernel:
     reduce: Scalar = field("s", "time of the kernel that adds up splits of the keys", default=0.0)
     memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
     cache: Scalar = field("B", "bytes that the last-level cache delivers a cycle and core", default=UNLIMITED)
-    capacity: Scalar = field("1", "share of the last-level cache that keeps its content between runs", default=1e-9)
+    capacity: Scalar = field(
+        "1", "share of the last-level cache that keeps its content between runs", default=1e-9
+    )
     core: Scalar = field("1", "what one core streams, of the bandwidth over the cores", default=UNLIMITED)
     fill: Scalar = field("1", "tasks a core that splitting aims at", default=UNLIMITED)
     packed: Scalar = field("1", "1 where query heads of one key head share a tile, 0 where not", default=1.0)
@@ -67,13 +75,17 @@ class AttentionKernel:
     aware: Scalar = field("1", "1 where splitting knows of the window, 0 where not", default=1.0)
     prologue: Scalar = field("s", "fixed part of a task", default=0.0)
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
-    exponentials: Scalar = field("1", "exponentials reached over those of the special units", default=UNLIMITED)
+    exponentials: Scalar = field(
+        "1", "exponentials reached over those of the special units", default=UNLIMITED
+    )
     pad: Scalar = field("token", "keys computed beyond the mask", default=0.0)
     unskipped: Scalar = field("1", "share computed of what the window masks", default=0.0)
     traffic: Scalar = field("1", "bytes moved over those that must be", default=1.0)
     rows: Scalar = field("1", "rows of a tile of queries", default=1.0)
     waves: Scalar = field("1", "power to which the last, partly filled round of tasks counts", default=0.0)
-    serial: Scalar = field("1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0)
+    serial: Scalar = field(
+        "1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0
+    )
 
 
 @pytree
@@ -85,13 +97,19 @@ class MixtureKernel:
     memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
     fill: Scalar = field("1", "how much more a byte costs where tiles are as few as cores", default=0.0)
     cache: Scalar = field("1", "bandwidth of the last-level cache over that of memory", default=1.0)
-    resident: Scalar = field("1", "share of the last-level cache that keeps weights between runs", default=1e-9)
+    resident: Scalar = field(
+        "1", "share of the last-level cache that keeps weights between runs", default=1e-9
+    )
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
     rows: Scalar = field("1", "rows of a tile", default=1.0)
     padding: Scalar = field("1", "how uneven the rows of experts are: 0 even", default=0.0)
-    depth: Scalar = field("1", "elements of the inner dimension that a tile's start and end cost", default=0.0)
+    depth: Scalar = field(
+        "1", "elements of the inner dimension that a tile's start and end cost", default=0.0
+    )
     waves: Scalar = field("1", "power to which tiles too few to fill the cores count", default=0.0)
-    serial: Scalar = field("1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0)
+    serial: Scalar = field(
+        "1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0
+    )
     passes: Scalar = field("1", "times more that activations pass memory", default=0.0)
     foreign: Scalar = field("1", "share moved of what goes to experts held elsewhere", default=0.0)
 
