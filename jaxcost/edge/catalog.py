@@ -10,6 +10,7 @@ from typing import Any
 from jaxcost.core.pytree import replace
 from jaxcost.edge.config import read_json, read_yaml
 from jaxcost.edge.errors import InputError, nearest, within
+from jaxcost.edge.kernel_files import kernels_of
 from jaxcost.edge.parts import (
     KINDS,
     LONGEST_NAME,
@@ -59,13 +60,14 @@ _PRECISIONS = ("flops_16", "flops_8", "flops_6", "flops_4")  # each falls back o
 
 
 def load_efficiency(name: str = "ideal") -> Efficiency:
-    """Load achieved shares of the peaks: "ideal", "typical", or a YAML path."""
+    """Load achieved shares of the peaks: "ideal", "typical", a calibrated library on a chip, or a YAML path."""
     part, path = load_part("efficiency", name)
     q = positive(quantities(part, path), ("matmul", "vector", "memory", "link"), path, "")
     for field in ("matmul", "vector", "memory", "link", "overlap"):
         if not 0 <= q.get(field, 0) <= 1:
             raise InputError("a share of at most 1", file=shown(path), path=field, given=q[field])
-    return canonical(Efficiency(**q))
+    kernels = None if part.kernels is None else kernels_of(part.kernels, path)
+    return canonical(Efficiency(**q, kernels=kernels))
 
 
 def load_prices(name: str = "default") -> Prices:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from jaxcost.edge import schema
 from jaxcost.edge.config import read_yaml
 from jaxcost.edge.errors import InputError, nearest
+from jaxcost.edge.kernel_files import EfficiencyFile
 from jaxcost.edge.reading import value_of
 from jaxcost.edge.schema import Entry, check, unit_of
 
@@ -44,7 +45,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "hosts": schema.HostFile,
     "silicon": schema.SiliconFile,
     "packages": schema.PackageFile,
-    "efficiency": schema.EfficiencyFile,
+    "efficiency": EfficiencyFile,
     "prices": schema.PricesFile,
     "grids": schema.GridFile,
     "spaces": None,

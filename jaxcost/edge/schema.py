@@ -13,7 +13,6 @@ from jaxcost.spec.fabric import TOPOLOGIES
 
 __all__ = [
     "ChipFile",
-    "EfficiencyFile",
     "Entry",
     "FabricFile",
     "GridFile",
@@ -22,7 +21,9 @@ __all__ = [
     "PackageFile",
     "PricesFile",
     "SiliconFile",
+    "Strict",
     "SystemFile",
+    "Titled",
     "check",
     "unit_of",
 ]
@@ -303,17 +304,6 @@ class HostFile(Titled):
     rack_price: Annotated[Entry | None, "USD"] = None
     power: Annotated[Entry, "W"]
     carbon: Annotated[Entry, "kg"]
-
-
-class EfficiencyFile(Titled):
-    """configs/efficiency: achieved shares of the peaks."""
-
-    matmul: Annotated[Entry, "1"]
-    vector: Annotated[Entry, "1"]
-    memory: Annotated[Entry, "1"]
-    link: Annotated[Entry, "1"]
-    overlap: Annotated[Entry | None, "1"] = None
-    operator_overhead: Annotated[Entry, "s"]
 
 
 class PricesFile(Titled):

@@ -1,187 +1,149 @@
-"""Calibrate kernels to measurements, and say how well they predict what they have not seen.
-
-Rows of one chip, library and precision are fitted together. How well a form predicts is seen on whole axes held out:
-of K folds over an axis (shapes, head configurations, models) each is predicted from the others. The interval of a
-prediction is that of such errors, and is itself tested: for every fold it is taken from the errors of folds that
-were predicted without either. Of several chips each is predicted from its datasheet and what the others share.
-"""
+"""Calibrate the kernels of serving libraries to measurements: of all families, chips and precisions."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jaxcost.explore.fitting import Bounds, Columns, fit, folds, predict
+from jaxcost.explore.fitting import Columns, predict
+from jaxcost.explore.held_out import Calibration, Transfer, calibrate_rows, transfer
+from jaxcost.explore.kernel_families import FAMILIES, Selection, selections
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.measurement import Measurements
 
-__all__ = ["Calibration", "Form", "Transfer", "calibrate_rows", "transfer"]
-
-FOLDS = 6
-_TAIL = 0.1  # on either side of an 80% interval
+__all__ = ["Fitted", "Transferred", "calibrate", "fastest", "transfers"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
-    """A family of kernels as a function of few parameters.
+class Fitted:
+    """One set of parameters: of a family of kernels on a chip, by a library, at a precision.
 
     Attributes:
-        family: its name.
-        seconds: (columns, parameters) to seconds, a pure function of JAX; columns hold the chip's numbers too.
-        bounds: the parameters.
+        selection: the rows and what they have in common.
+        calibration: the parameters, and how far off they are on what they have not seen.
+        slowness: median of measured seconds over those of the ideal roofline.
+    """
+
+    selection: Selection
+    calibration: Calibration
+    slowness: float
+
+    @property
+    def place(self) -> tuple[str, str] | None:
+        """Where the numbers belong: the field of `Kernels`, and of its precision; None where they do not."""
+        return self.selection.family.place(self.selection.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transferred:
+    """Rows of a chip predicted from its datasheet and the parameters that other chips share.
+
+    Attributes:
+        family: the family of kernels.
+        labels: what the rows have in common, the chip apart.
+        rows: those of the chip left out.
+        transfer: how far off they are.
     """
 
     family: str
-    seconds: Callable[..., object]
-    bounds: Mapping[str, Bounds]
+    labels: Mapping[str, str]
+    rows: Measurements
+    transfer: Transfer
 
 
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Parameters fitted to some rows, and how far off they are.
-
-    Attributes:
-        values: the parameters fitted to all rows.
-        low: lower ends of their 80% intervals.
-        high: upper ends.
-        inside: ln(predicted / measured) of the rows as fitted, [R].
-        held: the same, each row predicted without its fold, [R].
-        interval: ln(measured / predicted) that holds the middle 80% of held-out rows, (low, high).
-        covered: whether each row lies within an interval that was made without its fold, [R].
-        folds: in how many parts the axis was cut.
-    """
-
-    values: dict[str, float]
-    low: dict[str, float]
-    high: dict[str, float]
-    inside: np.ndarray
-    held: np.ndarray
-    interval: tuple[float, float]
-    covered: np.ndarray
-    folds: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """One chip predicted from its datasheet and the others' parameters.
-
-    Attributes:
-        chip: the chip left out.
-        held: ln(predicted / measured), [R].
-        interval: ln(measured / predicted) of 80%, from the others predicting one another.
-        covered: whether each row lies within it, [R].
-    """
-
-    chip: str
-    held: np.ndarray
-    interval: tuple[float, float]
-    covered: np.ndarray
-
-
-def calibrate_rows(
-    form: Form,
-    columns: Columns,
-    measured: np.ndarray,
-    axis: np.ndarray,
+def calibrate(
+    found: Mapping[str, Sequence[Measurements]],
+    chips: Mapping[str, Chip],
     *,
-    most_folds: int = FOLDS,
+    families: Iterable[str] | None = None,
     seed: int = 0,
-) -> Calibration:
-    """Fit one set of parameters to rows and hold out each fold of an axis in turn.
+    told: Callable[[str], None] = lambda text: None,
+) -> list[Fitted]:
+    """Fit every selection of rows, and hold out its axis.
 
     Args:
-        form: the family.
-        columns: what describes the rows, [R] each.
-        measured: seconds [R].
-        axis: the value of the held-out axis for every row [R].
-        most_folds: at most so many folds.
+        found: measurements by family, as `read_measured` gives them.
+        chips: chips by the name that rows are labelled with; rows of others are left out.
+        families: names among `FAMILIES`; all by default.
         seed: of folds and starts.
+        told: called with a line before every selection.
+
+    Raises:
+        ValueError: no such family.
     """
-    part = folds(axis, most_folds, seed=seed)
-    many = int(part.max()) + 1
-    pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
-    left_out = [(), *((i,) for i in range(many)), *pairs]
-    weights = np.stack([~np.isin(part, out) for out in left_out]).astype(float)
-    found = fit(
-        form.seconds,
-        form.bounds,
-        columns,
-        measured,
-        weights,
-        np.unique(axis, return_inverse=True)[1],
-        seed=seed,
-    )
-
-    def errors(lane: int) -> np.ndarray:
-        return np.log(predict(form.seconds, columns, found.lane(lane)) / measured)
-
-    each = {out: errors(lane) for lane, out in enumerate(left_out)}
-    held = (
-        np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]
-    )
-    covered = np.zeros(len(measured), bool)
-    for i in range(many if many > 2 else 0):
-        # What i's interval is made of has seen neither i nor what it is tested on.
-        others = np.concatenate([each[min(i, j), max(i, j)][part == j] for j in range(many) if j != i])
-        low, high = _interval(others)
-        at = part == i
-        covered[at] = (-held[at] >= low) & (-held[at] <= high)
-    names = found.names
-    return Calibration(
-        values=found.lane(0),
-        low=dict(zip(names, found.low[0].tolist(), strict=True)),
-        high=dict(zip(names, found.high[0].tolist(), strict=True)),
-        inside=each[()],
-        held=held,
-        interval=_interval(held),
-        covered=covered,
-        folds=many,
-    )
-
-
-def transfer(
-    form: Form, columns: Columns, measured: np.ndarray, chip: np.ndarray, *, seed: int = 0
-) -> list[Transfer]:
-    """Predict every chip from parameters that the others share.
-
-    Args:
-        form: the family.
-        columns: what describes the rows, [R] each, the chips' own numbers among them.
-        measured: seconds [R].
-        chip: name of the chip of every row [R].
-        seed: of the starts.
-    """
-    names, at = np.unique(chip, return_inverse=True)
-    if len(names) < 2:
-        return []
-    seen = [frozenset(range(len(names))) - {i} for i in range(len(names))]
-    # The others without one of them, by which it is seen how far such predictions are off.
-    less = {s - {j} for s in seen for j in s if len(s) > 1}
-    lanes = list(dict.fromkeys([*seen, *sorted(less, key=sorted)]))
-    # Every chip counts the same, however many rows it has.
-    share = np.bincount(at).mean() / np.bincount(at)
-    weights = np.stack([np.isin(at, sorted(s)) * share[at] for s in lanes])
-    found = fit(form.seconds, form.bounds, columns, measured, weights, at, seed=seed)
-    each = {s: np.log(predict(form.seconds, columns, found.lane(n)) / measured) for n, s in enumerate(lanes)}
     out = []
-    for i, name in enumerate(names.tolist()):
-        rest = seen[i]
-        others = [each[rest - {j}][at == j] for j in sorted(rest) if len(rest) > 1]
-        low, high = _interval(np.concatenate(others)) if others else (-np.inf, np.inf)
-        held = each[rest][at == i]
-        out.append(Transfer(name, held, (low, high), (-held >= low) & (-held <= high)))
+    for selection in _selected(found, chips, families):
+        family, rows = selection.family, selection.rows
+        told(f"{family.name}: {' '.join(selection.labels.values())}, {len(rows)} rows")
+        columns = family.columns(rows, chips)
+        made = calibrate_rows(family.form, columns, rows.seconds, selection.axis, seed=seed)
+        out.append(Fitted(selection, made, _slowness(selection, columns)))
     return out
 
 
-def scores(errors: np.ndarray) -> tuple[float, float]:
-    """Median and 90th percentile of the absolute errors."""
-    size = np.abs(errors)
-    return float(np.median(size)), float(np.quantile(size, 0.9))
+def transfers(
+    found: Mapping[str, Sequence[Measurements]],
+    chips: Mapping[str, Chip],
+    *,
+    families: Iterable[str] | None = None,
+    seed: int = 0,
+) -> list[Transferred]:
+    """Leave every chip out in turn and predict it from the others: rows of one library and precision together.
+
+    Of several kernels of a library at a precision on one chip the fastest stands for it.
+    """
+    apart = ("chip", "version", "kernel")
+    out = []
+    for name in FAMILIES if families is None else families:
+        family = FAMILIES[name]
+        keyed: dict[str, dict[str, tuple[float, Selection, Columns]]] = {}
+        for part in _selected(found, chips, [name]):
+            columns = family.columns(part.rows, chips)
+            key = " ".join(v for k, v in part.labels.items() if k not in apart)
+            one = (_slowness(part, columns), part, columns)
+            of = keyed.setdefault(key, {})
+            chip = part.labels["chip"]
+            if chip not in of or one[0] < of[chip][0]:
+                of[chip] = one
+        for of in keyed.values():
+            if len(of) < 2:
+                continue
+            columns = [c for _, _, c in of.values()]
+            together = {n: np.concatenate([c[n] for c in columns]) for n in columns[0]}
+            rows = {chip: part.rows for chip, (_, part, _) in of.items()}
+            seconds = np.concatenate([r.seconds for r in rows.values()])
+            chip = np.concatenate([np.full(len(r), c) for c, r in rows.items()])
+            some = next(iter(of.values()))[1]
+            labels = {k: v for k, v in some.labels.items() if k not in apart}
+            out += [
+                Transferred(name, labels, rows[made.chip], made)
+                for made in transfer(family.form, together, seconds, chip, seed=seed)
+            ]
+    return out
 
 
-def _interval(errors: np.ndarray) -> tuple[float, float]:
-    """ln(measured / predicted) between which 80% of such errors lie."""
-    return float(np.quantile(-errors, _TAIL)), float(np.quantile(-errors, 1 - _TAIL))
+def fastest(fits: Iterable[Fitted]) -> dict[tuple[str, str], Fitted]:
+    """Choose for every place in `Kernels` the fit of the kernel that comes nearest the roofline."""
+    out: dict[tuple[str, str], Fitted] = {}
+    for one in fits:
+        place = one.place
+        if place is not None and (place not in out or one.slowness < out[place].slowness):
+            out[place] = one
+    return out
 
 
-def labelled(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Join several columns to one key a row."""
-    return np.asarray([" ".join(map(str, row)) for row in zip(*values, strict=True)])
+def _slowness(selection: Selection, columns: Columns) -> float:
+    """Median of measured seconds over those of the ideal roofline."""
+    return float(np.median(selection.rows.seconds / predict(selection.family.form.run, columns, {})))
+
+
+def _selected(
+    found: Mapping[str, Sequence[Measurements]], chips: Mapping[str, Chip], families: Iterable[str] | None
+) -> list[Selection]:
+    wanted = list(FAMILIES) if families is None else list(families)
+    unknown = [name for name in wanted if name not in FAMILIES]
+    if unknown:
+        raise ValueError(f"no family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
+    return [
+        s for name in wanted for s in selections(FAMILIES[name], found.get(FAMILIES[name].source, ()), chips)
+    ]

@@ -3,11 +3,12 @@
 Symbols: R rows, P parameters, L lanes (selections of rows to fit on), t measured and f(p) predicted seconds.
 
 A parameter p lies between bounds and is fitted as u, p = low + (high - low) / (1 + exp(-u)), so that no step leaves
-the bounds. What is minimised is robust: with z = (ln f - ln t) / scale, rho(z) = 2 (sqrt(1 + z^2) - 1), which
-counts large residuals by their size and not by its square, plus a weak pull ((u - u0) / width)^2 towards the start,
-which keeps what the rows do not determine where it was. All of it in 64 bits, by Levenberg and Marquardt
-(optimistix) from several starts; the lowest is kept. Its spread follows from the slopes J of the weighted residuals r,
-with the rows of a group (one shape, one model) taken to err together (Liang and Zeger 1986):
+the bounds; in the same way by its logarithm where low > 0. What is minimised is robust: with
+z = (ln f - ln t) / scale, rho(z) = 2 (sqrt(1 + z^2) - 1), which counts large residuals by their size and not by its
+square, plus a weak pull ((u - u0) / width)^2 towards the start, which keeps what the rows do not determine where it
+was. All of it in 64 bits, by Levenberg and Marquardt (optimistix) from several starts; the lowest is kept. The spread
+follows from the slopes J of the weighted residuals r, with the rows of a group (one shape, one model) taken to err
+together (Liang and Zeger 1986):
 
     covariance of u = H^-1 (sum over groups of (J_g' r_g)(J_g' r_g)') H^-1,   H = J' J,  J and r with the pull
 """
@@ -92,8 +93,12 @@ def fit(
         np.asarray([getattr(b, side) for b in bounds.values()], np.float64)
         for side in ("low", "high", "start")
     )
-    share = np.clip((begin - low) / (high - low), 1e-4, 1 - 1e-4)
-    first = np.log(share / (1 - share))
+    least = np.where(low > 0, low, 1)
+    ratio = np.maximum(high / least, 1 + 1e-9)
+    share = np.where(
+        low > 0, np.log(np.maximum(begin, 1e-30) / least) / np.log(ratio), (begin - low) / (high - low)
+    )
+    first = np.log(np.clip(share, 0.02, 0.98) / (1 - np.clip(share, 0.02, 0.98)))
     draws = np.random.default_rng(seed).normal(0, 0.7, (_STARTS - 1, len(names)))
     rows, most = _padded(len(measured)), int(groups.max()) + 1
     fill = functools.partial(_fill, rows=rows)
@@ -158,7 +163,9 @@ def _fit(
     most: int,
 ) -> tuple[jax.Array, ...]:
     def values(u: jax.Array) -> jax.Array:
-        return low + (high - low) * jax.nn.sigmoid(u)
+        share = jax.nn.sigmoid(u)
+        least = jnp.where(low > 0, low, 1)
+        return jnp.where(low > 0, least * (high / least) ** share, low + (high - low) * share)
 
     def residuals(u: jax.Array, weight: jax.Array) -> jax.Array:
         z = (jnp.log(seconds(columns, dict(zip(names, values(u), strict=True)))) - measured) / SCALE

@@ -23,6 +23,7 @@ from jaxcost.spec.kernels import UNLIMITED, AttentionKernel
 __all__ = ["AttentionWork", "attention_bytes", "attention_pace"]
 
 _SHARPNESS = 6.0  # of the fall of the cache's share: from 73% to 27% between 0.85 and 1.18 of its capacity
+_UNITS = 16.0  # exponentials a cycle and core, by which the cycles of all cores are known
 _WHOLE = 1e-3  # of a task: what a quotient of whole numbers may be off by
 
 
@@ -45,12 +46,9 @@ class AttentionWork:
     )
 
 
-def attention_bytes(work: AttentionWork, pad: Scalar = 0.0) -> Any:
-    """Count the bytes that must move: keys in sight, queries and outputs."""
-    reach = jnp.minimum(jnp.minimum(work.keys, _window(work) + work.queries - 1) + pad, work.keys)
-    cached = work.sequences * work.kv_heads * reach * work.row_bytes
-    ends = work.key_dim * work.query_bytes + work.value_dim * 2
-    return cached + work.sequences * work.heads * work.queries * ends
+def attention_bytes(work: AttentionWork) -> Any:
+    """Count the bytes that must move: keys and values in sight, queries and outputs."""
+    return sum(_bytes(work))
 
 
 def attention_pace(machine: Machine, kernel: AttentionKernel, work: AttentionWork) -> Pace:
@@ -89,14 +87,27 @@ def attention_pace(machine: Machine, kernel: AttentionKernel, work: AttentionWor
     alone = kernel.rows * longest / splits * pair * machine.cores
     math = jnp.maximum(alone, work.sequences * work.heads * pairs * padded * pair * filled)
 
-    moved = attention_bytes(work, kernel.pad) * kernel.traffic
+    cached, ends = _bytes(work, kernel.pad)
+    moved = cached * kernel.traffic + ends * kernel.traffic_ends
     kept = work.replayed * shares_of_cache(moved, kernel.capacity * machine.cache, _SHARPNESS)
-    cached = machine.bandwidth / (machine.exponentials / 16 * kernel.cache)
+    in_cache = machine.exponentials / _UNITS * kernel.cache / machine.bandwidth
     return Pace(
         fixed=kernel.launch + kernel.reduce * jnp.minimum(splits - 1, 1),
-        stretch=(moved / attention_bytes(work)) * ((1 - kept) / kernel.memory + kept * cached),
+        stretch=moved
+        / (_bytes(work)[0] + ends)
+        * ((1 - kept) / kernel.memory + kept / jnp.maximum(kernel.memory, in_cache)),
         busy=stream + math,
         serial=kernel.serial,
+    )
+
+
+def _bytes(work: AttentionWork, pad: Scalar = 0.0) -> tuple[Scalar, Scalar]:
+    """Bytes of keys and values, and those of queries and outputs."""
+    reach = jnp.minimum(jnp.minimum(work.keys, _window(work) + work.queries - 1) + pad, work.keys)
+    ends = work.key_dim * work.query_bytes + work.value_dim * 2
+    return (
+        work.sequences * work.kv_heads * reach * work.row_bytes,
+        work.sequences * work.heads * work.queries * ends,
     )
 
 

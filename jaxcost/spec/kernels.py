@@ -71,16 +71,17 @@ class AttentionKernel:
     packed_window: Scalar = field("1", "the same under a window", default=1.0)
     slots: Scalar = field("1", "tasks that a core holds at once", default=1.0)
     splits: Scalar = field("1", "most splits of one sequence", default=UNLIMITED)
-    block: Scalar = field("token", "fewest keys of a split", default=1.0)
+    block: Scalar = field("1", "fewest keys of a split", default=1.0)
     aware: Scalar = field("1", "1 where splitting knows of the window, 0 where not", default=1.0)
     prologue: Scalar = field("s", "fixed part of a task", default=0.0)
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
     exponentials: Scalar = field(
         "1", "exponentials reached over those of the special units", default=UNLIMITED
     )
-    pad: Scalar = field("token", "keys computed beyond the mask", default=0.0)
+    pad: Scalar = field("1", "keys computed beyond the mask", default=0.0)
     unskipped: Scalar = field("1", "share computed of what the window masks", default=0.0)
-    traffic: Scalar = field("1", "bytes moved over those that must be", default=1.0)
+    traffic: Scalar = field("1", "bytes of keys and values moved over those that must be", default=1.0)
+    traffic_ends: Scalar = field("1", "the same of queries and outputs", default=1.0)
     rows: Scalar = field("1", "rows of a tile of queries", default=1.0)
     waves: Scalar = field("1", "power to which the last, partly filled round of tasks counts", default=0.0)
     serial: Scalar = field(

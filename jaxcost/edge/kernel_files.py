@@ -1,0 +1,91 @@
+"""The sections of calibrated kernels in the files of configs/efficiency: their schema, and the trees they become."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, create_model
+
+from jaxcost.core.pytree import leaf_fields
+from jaxcost.edge.schema import Entry, Strict, Titled
+from jaxcost.spec.kernels import Kernels
+
+__all__ = ["EfficiencyFile", "FitSection", "kernels_of"]
+
+# A precision that was not measured takes the numbers of the nearest that was.
+_NEAREST = {
+    "bits_16": ("bits_8", "bits_4"),
+    "bits_8": ("bits_16", "bits_4"),
+    "bits_4": ("bits_8", "bits_16"),
+}
+
+
+def _section(kernel: Any) -> Any:
+    """Make the section of a tree of kernels: its numbers are entries in its fields' units, none of them required."""
+    fields: dict[str, Any] = {}
+    for f in leaf_fields(kernel):
+        inner = f.default_factory
+        number = inner is dataclasses.MISSING
+        kind = Annotated[Entry | None, f.metadata["unit"]] if number else _section(inner) | None
+        fields[f.name] = (kind, None)
+    return create_model(f"{kernel.__name__}Section", __base__=Strict, __doc__=kernel.__doc__, **fields)
+
+
+class FitSection(Strict):
+    """What a kernel's numbers rest on: rows, and |ln(predicted / measured)| of those held out.
+
+    `low` and `high` hold 80% of ln(measured / predicted) of held-out rows, `covered` is the share of rows in an
+    interval made without them.
+    """
+
+    kernels: str
+    bits: str
+    library: str
+    kernel: str = ""
+    rows: int
+    held_out: str
+    folds: int
+    median: float
+    ninth: float
+    low: float
+    high: float
+    covered: float
+    source: str
+    date: str | int
+
+
+class EfficiencyFile(Titled):
+    """configs/efficiency: achieved shares of the peaks, and kernels where they are calibrated."""
+
+    matmul: Annotated[Entry, "1"]
+    vector: Annotated[Entry, "1"]
+    memory: Annotated[Entry, "1"]
+    link: Annotated[Entry, "1"]
+    overlap: Annotated[Entry | None, "1"] = None
+    operator_overhead: Annotated[Entry, "s"]
+    kernels: _section(Kernels) | None = None  # type: ignore[valid-type]
+    fits: list[FitSection] = []
+
+
+def kernels_of(section: Any, path: Path) -> Kernels:
+    """Read a `kernels` section; what it lacks is ideal."""
+    return _tree(Kernels, section, path, "kernels.")
+
+
+def _tree(kernel: Any, section: BaseModel, path: Path, prefix: str) -> Any:
+    # Read when first used: parts reads this file's schema.
+    from jaxcost.edge.parts import quantities
+
+    given: dict[str, Any] = dict(quantities(section, path, prefix))
+    nested = {
+        f.name: f.default_factory for f in leaf_fields(kernel) if f.default_factory is not dataclasses.MISSING
+    }
+    for name, inner in nested.items():
+        found = getattr(section, name)
+        if found is not None:
+            given[name] = _tree(inner, found, path, f"{prefix}{name}.")
+    for name in nested:
+        others = [given[other] for other in _NEAREST.get(name, ()) if other in given]
+        if name not in given and others:
+            given[name] = others[0]
+    return kernel(**given)

@@ -1,0 +1,200 @@
+"""Fit a form to measured rows, and say how well it predicts what it has not seen.
+
+Rows of one chip, library and precision are fitted together. How well a form predicts is seen on whole axes held out:
+of K folds over an axis (shapes, head configurations, models) each is predicted from the others. The interval of a
+prediction is that of such errors, and is itself tested: for every fold it is taken from the errors of folds that
+were predicted without either. Of several chips each is predicted from its datasheet and what the others share.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcost.explore.fitting import Bounds, Columns, fit, folds, predict
+
+__all__ = ["Calibration", "Form", "Transfer", "calibrate_rows", "scores", "transfer"]
+
+FOLDS = 6
+_TAIL = 0.1  # on either side of an 80% interval
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Form:
+    """A family of kernels as a function of few parameters.
+
+    Attributes:
+        family: its name.
+        run: (columns, parameters of the kernel) to seconds, a pure function of JAX; columns hold the chip's numbers
+            too, and a parameter that is absent is ideal.
+        bounds: the parameters that are fitted.
+        constants: parameters that are not: `start`, and between what they might be.
+        tied: parameters that are equal to a fitted one, by name.
+    """
+
+    family: str
+    run: Callable[[Columns, Mapping[str, Any]], Any]
+    bounds: Mapping[str, Bounds]
+    constants: Mapping[str, Bounds] = dataclasses.field(default_factory=dict)
+    tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def kernel(self, fitted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all parameters of the kernel, given those that are fitted."""
+        return {
+            **{name: bounds.start for name, bounds in self.constants.items()},
+            **fitted,
+            **{name: fitted[other] for name, other in self.tied.items()},
+        }
+
+    def seconds(self, columns: Columns, fitted: Mapping[str, Any]) -> Any:
+        """Predict seconds, [R], with the parameters that are fitted."""
+        return self.run(columns, self.kernel(fitted))
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Parameters fitted to some rows, and how far off they are.
+
+    Attributes:
+        values: the parameters fitted to all rows.
+        low: lower ends of their 80% intervals.
+        high: upper ends.
+        inside: ln(predicted / measured) of the rows as fitted, [R].
+        held: the same, each row predicted without its fold, [R].
+        interval: ln(measured / predicted) that holds the middle 80% of held-out rows, (low, high).
+        covered: whether each row lies within an interval that was made without its fold, [R].
+        folds: in how many parts the axis was cut.
+    """
+
+    values: dict[str, float]
+    low: dict[str, float]
+    high: dict[str, float]
+    inside: np.ndarray
+    held: np.ndarray
+    interval: tuple[float, float]
+    covered: np.ndarray
+    folds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """One chip predicted from its datasheet and the others' parameters.
+
+    Attributes:
+        chip: the chip left out.
+        held: ln(predicted / measured), [R].
+        interval: ln(measured / predicted) of 80%, from the others predicting one another.
+        covered: whether each row lies within it, [R].
+    """
+
+    chip: str
+    held: np.ndarray
+    interval: tuple[float, float]
+    covered: np.ndarray
+
+
+def calibrate_rows(
+    form: Form,
+    columns: Columns,
+    measured: np.ndarray,
+    axis: np.ndarray,
+    *,
+    most_folds: int = FOLDS,
+    seed: int = 0,
+) -> Calibration:
+    """Fit one set of parameters to rows and hold out each fold of an axis in turn.
+
+    Args:
+        form: the family.
+        columns: what describes the rows, [R] each.
+        measured: seconds [R].
+        axis: the value of the held-out axis for every row [R].
+        most_folds: at most so many folds.
+        seed: of folds and starts.
+    """
+    part = folds(axis, most_folds, seed=seed)
+    many = int(part.max()) + 1
+    pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
+    left_out = [(), *((i,) for i in range(many)), *pairs]
+    weights = np.stack([~np.isin(part, out) for out in left_out]).astype(float)
+    found = fit(
+        form.seconds,
+        form.bounds,
+        columns,
+        measured,
+        weights,
+        np.unique(axis, return_inverse=True)[1],
+        seed=seed,
+    )
+
+    def errors(lane: int) -> np.ndarray:
+        return np.log(predict(form.seconds, columns, found.lane(lane)) / measured)
+
+    each = {out: errors(lane) for lane, out in enumerate(left_out)}
+    held = (
+        np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]
+    )
+    covered = np.zeros(len(measured), bool)
+    for i in range(many if many > 2 else 0):
+        # What i's interval is made of has seen neither i nor what it is tested on.
+        others = np.concatenate([each[min(i, j), max(i, j)][part == j] for j in range(many) if j != i])
+        low, high = _interval(others)
+        at = part == i
+        covered[at] = (-held[at] >= low) & (-held[at] <= high)
+    names = found.names
+    return Calibration(
+        values=found.lane(0),
+        low=dict(zip(names, found.low[0].tolist(), strict=True)),
+        high=dict(zip(names, found.high[0].tolist(), strict=True)),
+        inside=each[()],
+        held=held,
+        interval=_interval(held),
+        covered=covered,
+        folds=many,
+    )
+
+
+def transfer(
+    form: Form, columns: Columns, measured: np.ndarray, chip: np.ndarray, *, seed: int = 0
+) -> list[Transfer]:
+    """Predict every chip from parameters that the others share.
+
+    Args:
+        form: the family.
+        columns: what describes the rows, [R] each, the chips' own numbers among them.
+        measured: seconds [R].
+        chip: name of the chip of every row [R].
+        seed: of the starts.
+    """
+    names, at = np.unique(chip, return_inverse=True)
+    if len(names) < 2:
+        return []
+    seen = [frozenset(range(len(names))) - {i} for i in range(len(names))]
+    # The others without one of them, by which it is seen how far such predictions are off.
+    less = {s - {j} for s in seen for j in s if len(s) > 1}
+    lanes = list(dict.fromkeys([*seen, *sorted(less, key=sorted)]))
+    # Every chip counts the same, however many rows it has.
+    share = np.bincount(at).mean() / np.bincount(at)
+    weights = np.stack([np.isin(at, sorted(s)) * share[at] for s in lanes])
+    found = fit(form.seconds, form.bounds, columns, measured, weights, at, seed=seed)
+    each = {s: np.log(predict(form.seconds, columns, found.lane(n)) / measured) for n, s in enumerate(lanes)}
+    out = []
+    for i, name in enumerate(names.tolist()):
+        rest = seen[i]
+        others = [each[rest - {j}][at == j] for j in sorted(rest) if len(rest) > 1]
+        low, high = _interval(np.concatenate(others)) if others else (-np.inf, np.inf)
+        held = each[rest][at == i]
+        out.append(Transfer(name, held, (low, high), (-held >= low) & (-held <= high)))
+    return out
+
+
+def scores(errors: np.ndarray) -> tuple[float, float]:
+    """Median and 90th percentile of the absolute errors."""
+    size = np.abs(errors)
+    return float(np.median(size)), float(np.quantile(size, 0.9))
+
+
+def _interval(errors: np.ndarray) -> tuple[float, float]:
+    """ln(measured / predicted) between which 80% of such errors lie."""
+    return float(np.quantile(-errors, _TAIL)), float(np.quantile(-errors, 1 - _TAIL))
