@@ -23,6 +23,8 @@ COMMANDS = {
     "serve": "what serving a rate of requests within targets takes: replicas, latencies, cost of a token",
     "sweep": "many designs from a space file",
     "codesign": "which hardware to build, by gradient, and what every limit costs",
+    "calibrate": "fit the kernels of serving libraries to measured rows",
+    "validate": "how far calibrated kernels are from measured rows",
     "sensitivity": "how much a result moves with each number of the hardware",
     "list": "what the catalogue holds, with the source of every number",
 }

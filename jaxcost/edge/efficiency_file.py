@@ -92,8 +92,8 @@ def _section(one: Fitted, date: str) -> CommentedMap:
         else:
             bounds = form.constants[name]
             low, high, kind, why = bounds.low, bounds.high, "estimate", "constant of the form, not fitted"
-        low, value, high = (_quantity(x, units[name]) for x in (min(low, value), value, max(high, value)))
-        given[name] = _entry(value, low, high, why, date, kind)
+        at, least, most = (_quantity(x, units[name]) for x in (value, min(low, value), max(high, value)))
+        given[name] = _entry(at, least, most, why, date, kind)
     return CommentedMap({name: given[name] for name in units if name in given})
 
 
@@ -113,7 +113,7 @@ def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
         library=" ".join(v for k, v in labels.items() if k in ("library", "version") and v),
         kernel=labels.get("kernel", ""),
         rows=len(one.selection.rows),
-        held_out=one.selection.family.axis_name,
+        held_out=one.selection.axis_name,
         folds=made.folds,
         median=round(median, 4),
         ninth=round(ninth, 4),

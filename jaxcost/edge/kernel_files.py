@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, create_model
+from pydantic import BaseModel, Field, create_model
 
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.schema import Entry, Strict, Titled
@@ -64,7 +64,7 @@ class EfficiencyFile(Titled):
     overlap: Annotated[Entry | None, "1"] = None
     operator_overhead: Annotated[Entry, "s"]
     kernels: _section(Kernels) | None = None  # type: ignore[valid-type]
-    fits: list[FitSection] = []
+    fits: list[FitSection] = Field(default_factory=list)
 
 
 def kernels_of(section: Any, path: Path) -> Kernels:

@@ -3,7 +3,7 @@
 Rows of one chip, library and precision are fitted together. How well a form predicts is seen on whole axes held out:
 of K folds over an axis (shapes, head configurations, models) each is predicted from the others. The interval of a
 prediction is that of such errors, and is itself tested: for every fold it is taken from the errors of folds that
-were predicted without either. Of several chips each is predicted from its datasheet and what the others share.
+were predicted without either. Where the axis is the chip, each is predicted from its datasheet and what others share.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcost.explore.fitting import Bounds, Columns, fit, folds, predict
 
-__all__ = ["Calibration", "Form", "Transfer", "calibrate_rows", "scores", "transfer"]
+__all__ = ["Calibration", "Form", "calibrate_rows", "scores"]
 
 FOLDS = 6
 _TAIL = 0.1  # on either side of an 80% interval
@@ -77,23 +77,6 @@ class Calibration:
     folds: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Transfer:
-    """One chip predicted from its datasheet and the others' parameters.
-
-    Attributes:
-        chip: the chip left out.
-        held: ln(predicted / measured), [R].
-        interval: ln(measured / predicted) of 80%, from the others predicting one another.
-        covered: whether each row lies within it, [R].
-    """
-
-    chip: str
-    held: np.ndarray
-    interval: tuple[float, float]
-    covered: np.ndarray
-
-
 def calibrate_rows(
     form: Form,
     columns: Columns,
@@ -101,6 +84,7 @@ def calibrate_rows(
     axis: np.ndarray,
     *,
     most_folds: int = FOLDS,
+    even: bool = False,
     seed: int = 0,
 ) -> Calibration:
     """Fit one set of parameters to rows and hold out each fold of an axis in turn.
@@ -111,13 +95,16 @@ def calibrate_rows(
         measured: seconds [R].
         axis: the value of the held-out axis for every row [R].
         most_folds: at most so many folds.
+        even: whether every fold counts the same, however many rows it has.
         seed: of folds and starts.
     """
     part = folds(axis, most_folds, seed=seed)
     many = int(part.max()) + 1
     pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
     left_out = [(), *((i,) for i in range(many)), *pairs]
-    weights = np.stack([~np.isin(part, out) for out in left_out]).astype(float)
+    # Every fold counts the same where they are few and large: chips differ in how many rows they have.
+    share = np.bincount(part).mean() / np.bincount(part) if even else np.ones(many)
+    weights = np.stack([~np.isin(part, out) * share[part] for out in left_out])
     found = fit(
         form.seconds,
         form.bounds,
@@ -153,40 +140,6 @@ def calibrate_rows(
         covered=covered,
         folds=many,
     )
-
-
-def transfer(
-    form: Form, columns: Columns, measured: np.ndarray, chip: np.ndarray, *, seed: int = 0
-) -> list[Transfer]:
-    """Predict every chip from parameters that the others share.
-
-    Args:
-        form: the family.
-        columns: what describes the rows, [R] each, the chips' own numbers among them.
-        measured: seconds [R].
-        chip: name of the chip of every row [R].
-        seed: of the starts.
-    """
-    names, at = np.unique(chip, return_inverse=True)
-    if len(names) < 2:
-        return []
-    seen = [frozenset(range(len(names))) - {i} for i in range(len(names))]
-    # The others without one of them, by which it is seen how far such predictions are off.
-    less = {s - {j} for s in seen for j in s if len(s) > 1}
-    lanes = list(dict.fromkeys([*seen, *sorted(less, key=sorted)]))
-    # Every chip counts the same, however many rows it has.
-    share = np.bincount(at).mean() / np.bincount(at)
-    weights = np.stack([np.isin(at, sorted(s)) * share[at] for s in lanes])
-    found = fit(form.seconds, form.bounds, columns, measured, weights, at, seed=seed)
-    each = {s: np.log(predict(form.seconds, columns, found.lane(n)) / measured) for n, s in enumerate(lanes)}
-    out = []
-    for i, name in enumerate(names.tolist()):
-        rest = seen[i]
-        others = [each[rest - {j}][at == j] for j in sorted(rest) if len(rest) > 1]
-        low, high = _interval(np.concatenate(others)) if others else (-np.inf, np.inf)
-        held = each[rest][at == i]
-        out.append(Transfer(name, held, (low, high), (-held >= low) & (-held <= high)))
-    return out
 
 
 def scores(errors: np.ndarray) -> tuple[float, float]:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from jaxcost.explore import kernel_forms as forms
-from jaxcost.explore.fitting import Columns
+from jaxcost.explore.fitting import Columns, predict
 from jaxcost.explore.held_out import Form
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.measurement import Measurements, concatenate
 
-__all__ = ["FAMILIES", "Family", "Selection", "joined", "selections"]
+__all__ = ["FAMILIES", "Family", "Selection", "across_chips", "joined", "selections"]
 
 _FEWEST = 24  # rows, below which a selection is not fitted
 
@@ -48,23 +48,25 @@ class Family:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Rows that share one set of parameters: of one family, chip, library and precision.
+    """Rows that share one set of parameters: of one family, library and precision, of a chip or of several.
 
     Attributes:
         family: the family.
         labels: what the rows have in common.
         rows: them.
+        columns: what describes them for the form.
+        axis: the key of every row on the axis that is held out, [R].
+        axis_name: the axis in words.
+        slowness: median of measured seconds over those of the ideal roofline.
     """
 
     family: Family
     labels: Mapping[str, str]
     rows: Measurements
-
-    @property
-    def axis(self) -> np.ndarray:
-        """The key of every row on the axis that is held out, [R]."""
-        work, labels = self.rows.work, self.rows.labels
-        return joined([work[name] if name in work else labels[name] for name in self.family.axis])
+    columns: Columns
+    axis: np.ndarray
+    axis_name: str
+    slowness: float
 
 
 def joined(values: Sequence[np.ndarray]) -> np.ndarray:
@@ -73,13 +75,16 @@ def joined(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray([" ".join(row) for row in zip(*words, strict=True)], dtype=str)
 
 
-def selections(family: Family, found: Sequence[Measurements], chips: Mapping[str, Chip]) -> list[Selection]:
+def selections(
+    family: Family, found: Sequence[Measurements], chips: Mapping[str, Chip], *, fewest: int = _FEWEST
+) -> list[Selection]:
     """Sort the rows of a family into what is fitted together; rows of other chips are left out.
 
     Args:
         family: the family.
         found: measurements of its source.
         chips: chips by the name that rows are labelled with.
+        fewest: rows below which a selection is left out.
     """
     parts = []
     for part in found:
@@ -93,10 +98,60 @@ def selections(family: Family, found: Sequence[Measurements], chips: Mapping[str
     out = []
     for key in np.unique(keys):
         some = rows.where(keys == key)
-        if len(some) >= _FEWEST:
-            labels = {name: str(some.labels[name][0]) for name in family.by}
-            out.append(Selection(family, labels, some))
+        if len(some) < fewest:
+            continue
+        columns = family.columns(some, chips)
+        held = [some.work[name] if name in some.work else some.labels[name] for name in family.axis]
+        out.append(
+            Selection(
+                family=family,
+                labels={name: str(some.labels[name][0]) for name in family.by},
+                rows=some,
+                columns=columns,
+                axis=joined(held),
+                axis_name=family.axis_name,
+                slowness=_slowness(family, columns, some.seconds),
+            )
+        )
     return out
+
+
+def across_chips(parts: Sequence[Selection]) -> list[Selection]:
+    """Join what one library runs at one precision on several chips, whose axis is the chip.
+
+    Of several kernels on a chip the one that comes nearest the roofline stands for it.
+    """
+    apart = ("chip", "version", "kernel")
+    keyed: dict[tuple[str, ...], dict[str, Selection]] = {}
+    for part in parts:
+        key = (part.family.name, *(v for k, v in part.labels.items() if k not in apart))
+        of, chip = keyed.setdefault(key, {}), part.labels["chip"]
+        if chip not in of or part.slowness < of[chip].slowness:
+            of[chip] = part
+    out = []
+    for of in keyed.values():
+        if len(of) < 2:
+            continue
+        some, rows = next(iter(of.values())), concatenate([part.rows for part in of.values()])
+        columns = {
+            name: np.concatenate([part.columns[name] for part in of.values()]) for name in some.columns
+        }
+        out.append(
+            Selection(
+                family=some.family,
+                labels={k: v for k, v in some.labels.items() if k not in apart},
+                rows=rows,
+                columns=columns,
+                axis=rows.labels["chip"].astype(str),
+                axis_name="chip",
+                slowness=_slowness(some.family, columns, rows.seconds),
+            )
+        )
+    return out
+
+
+def _slowness(family: Family, columns: Columns, seconds: np.ndarray) -> float:
+    return float(np.median(seconds / predict(family.form.run, columns, {})))
 
 
 def _bits(word: str) -> str:
