@@ -72,19 +72,19 @@ def matmul_bytes(work: MatmulWork) -> Any:
 def matmul_pace(machine: Machine, kernel: MatmulKernel, work: MatmulWork) -> Pace:
     """Pace a matmul [m, k] x [k, n].
 
-        busy = 2 max(m, rows) n k / (peak matmul) (ceil(x) / x)^waves,   x = ceil(m / 128) ceil(n / 128) / cores
+        busy = 2 max(m, rows) n k / (peak matmul) (ceil(x) / x)^waves,   x = max(m, rows) n / (128^2 cores)
         fixed = launch + depth k + quantise m k (2 + b) / bandwidth
 
     the last where activations have b <= 1 bytes: they are written as 16 bits before, and read to be narrowed.
     """
     m, n, k = work.rows, work.columns, work.inner
-    tiles = jnp.ceil(m / _TILE) * jnp.ceil(n / _TILE)
-    rounds = smooth.safe_div(tiles, machine.cores)
+    tall = jnp.maximum(m, kernel.rows)
+    rounds = smooth.safe_div(tall * n / _TILE**2, machine.cores)
     whole = smooth.safe_div(jnp.ceil(rounds), rounds, 1.0) ** kernel.waves
     narrowed = jnp.where(work.activation_bits <= 8, (2 + work.activation_bits / 8) / machine.bandwidth, 0)
     return Pace(
         fixed=kernel.launch + kernel.depth * k + kernel.quantise * m * k * narrowed,
         stretch=1 / kernel.memory,
-        busy=2 * jnp.maximum(m, kernel.rows) * n * k * whole / (machine.rate * kernel.matmul),
+        busy=2 * tall * n * k * whole / (machine.rate * kernel.matmul),
         serial=kernel.serial,
     )
