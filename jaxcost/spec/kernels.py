@@ -95,18 +95,18 @@ class MixtureKernel:
     launch: Scalar = field("s", "time without work", default=0.0)
     expert: Scalar = field("s", "time that an expert held adds, used or not", default=0.0)
     memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
-    fill: Scalar = field("1", "how much more a byte costs where tiles are as few as cores", default=0.0)
     cache: Scalar = field("1", "bandwidth of the last-level cache over that of memory", default=1.0)
     resident: Scalar = field(
         "1", "share of the last-level cache that keeps weights between runs", default=1e-9
     )
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
-    rows: Scalar = field("1", "rows of a tile", default=1.0)
-    padding: Scalar = field("1", "how uneven the rows of experts are: 0 even", default=0.0)
+    rows: Scalar = field("token", "rows of a tile, to which those of an expert are filled up", default=0.0)
+    padding: Scalar = field(
+        "1", "how uneven the rows of experts are: 0 either all fill their tiles or none, 1 none", default=0.0
+    )
     depth: Scalar = field(
         "1", "elements of the inner dimension that a tile's start and end cost", default=0.0
     )
-    waves: Scalar = field("1", "power to which tiles too few to fill the cores count", default=0.0)
     serial: Scalar = field(
         "1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0
     )
