@@ -13,6 +13,7 @@ from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.physics.area import build
 from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
 from jaxcost.physics.carbon import carbon_per_token, embodied
+from jaxcost.physics.collective_kernel import carrier_of
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
 from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
@@ -142,7 +143,8 @@ def _evaluate(
         memory=chip.memory,
     )
     among = fence(groups(plan, shards, fabric, on), one)
-    messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau), one)
+    carrier = carrier_of(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
+    messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau, carrier), one)
     hot, capped = "cooling" in present, "cap" in present
 
     def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> _Step:

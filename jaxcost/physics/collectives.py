@@ -2,7 +2,7 @@
 
 A group that spans levels (within a package, a domain, across domains) reduces and gathers on the inner ones around
 an all-reduce of its share on the outermost, or repeats an all-reduce of everything on each (by doubling, in one shot
-or in the network); the faster is taken.
+or in the network); the faster is taken. Within a domain a calibrated library takes its own way and time.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,21 @@ from jaxcost.core import smooth
 from jaxcost.core.fence import once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.algorithms import duration, fastest, lines
+from jaxcost.physics.algorithms import Line, duration, fastest, lines
+from jaxcost.physics.collective_kernel import (
+    AllToAllWork,
+    Carrier,
+    all_reduce_seconds,
+    all_to_all_seconds,
+)
 from jaxcost.physics.levels import Level, domain_chips
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
+from jaxcost.spec.kernels import AllToAllKernel
 
 __all__ = [
     "Communicator",
+    "Exchange",
     "Message",
     "RankGroup",
     "all_reduce",
@@ -68,9 +76,13 @@ class Communicator:
 
     ranks: Scalar = field("1", "ranks in the group")
     counts: tuple[Scalar, ...] = field(doc="ranks that meet within a package, a domain, and across domains")
-    start: Scalar = field(
-        "s", "starting a collective on every level it spans, and the wait for the last rank"
-    )
+    launches: tuple[Scalar, ...] = field(doc="seconds of starting a collective, on every level it spans")
+    wait: Scalar = field("s", "the wait for the last rank")
+
+    def start(self, calibrated: bool = False) -> Scalar:
+        """Seconds before anything moves; of kernels that are calibrated, but for what they start within a domain."""
+        package, domain, outside = self.launches
+        return (package + outside if calibrated else package + domain + outside) + self.wait
 
 
 def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Communicator:
@@ -82,7 +94,8 @@ def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Com
     return Communicator(
         ranks=group.total,
         counts=counts,
-        start=sum(launched) + straggler_wait(group.total, fabric.jitter, fabric.timeout),
+        launches=tuple(launched),
+        wait=straggler_wait(group.total, fabric.jitter, fabric.timeout),
     )
 
 
@@ -95,9 +108,17 @@ def all_reduce(
 
 
 def all_reduces(
-    wanted: Sequence[tuple[Communicator, Sequence[Scalar], Scalar]], on: tuple[Level, ...], tau: Scalar
+    wanted: Sequence[tuple[Communicator, Sequence[Scalar], Scalar]],
+    on: tuple[Level, ...],
+    tau: Scalar,
+    carriers: Sequence[Carrier | None] = (),
 ) -> list[list[Message]]:
-    """Time several sums at once, as [(group, sizes, 1 where scattered)]: a compiled loop over groups and levels."""
+    """Time several sums at once, as [(group, sizes, 1 where scattered)]: a compiled loop over groups and levels.
+
+    `carriers` are the calibrated kernels that each goes by within a domain.
+    """
+    carriers = carriers or [None] * len(wanted)
+    calibrated = any(by is not None for by in carriers)
     places = []
     for among, sizes, scattered in wanted:
         held = tuple(sizes)
@@ -105,7 +126,9 @@ def all_reduces(
             places.append((place, n, last, tuple(sizes), held))
             held = tuple(size / n for size in held)
 
-    def meet(x: tuple[Level, Scalar, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]]) -> tuple[Any, Scalar]:
+    def meet(
+        x: tuple[Level, Scalar, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]],
+    ) -> tuple[Any, Scalar, Any]:
         place, n, last, sizes, held = x
         found, here = lines(place, n), n > 1
         times = [
@@ -115,15 +138,38 @@ def all_reduces(
             ]
             for s, h in zip(sizes, held, strict=True)
         ]
-        return times, found.neighbour_hops
+        own = (found.gather["ring"], found.all_reduce["one-shot"]) if calibrated else ()
+        return times, found.neighbour_hops, own
 
     found = over(meet, places)
+    out = []
+    for i, ((among, sizes, scattered), by) in enumerate(zip(wanted, carriers, strict=True)):
+        levels, sums = found[3 * i : 3 * i + 3], []
+        for k, size in enumerate(sizes):
+            times = [(t[k], hops) for t, hops, _ in levels]
+            if by is not None:
+                (closed, hops), found_there = times[1], levels[1][2]
+                times[1] = _carried(by, among, size, scattered, on[1], closed, found_there), hops
+            sums.append(_sum_up(among, size, scattered, on, times, tau, calibrated=by is not None))
+        out.append(sums)
+    return out
+
+
+def _carried(
+    by: Carrier,
+    among: Communicator,
+    size: Scalar,
+    scattered: Scalar,
+    place: Level,
+    closed: Sequence[Scalar],
+    found: tuple[Line, Line],
+) -> list[Scalar]:
+    """Time an all-reduce of everything within a domain, and one of what the package leaves of it."""
+    inner, n, _ = among.counts
+    launch = jnp.where(scattered < 0.5, 1, 2) * place.launch
     return [
-        [
-            _sum_up(among, size, scattered, on, [(t[k], hops) for t, hops in found[3 * i : 3 * i + 3]], tau)
-            for k, size in enumerate(sizes)
-        ]
-        for i, (among, sizes, scattered) in enumerate(wanted)
+        jnp.where(n > 1, all_reduce_seconds(by, found, place, s, n, scattered, seconds + launch), 0)
+        for s, seconds in zip((size, size / inner), closed, strict=True)
     ]
 
 
@@ -141,6 +187,8 @@ def _sum_up(
     on: tuple[Level, ...],
     times: Sequence[tuple[Sequence[Scalar], Scalar]],
     tau: Scalar,
+    *,
+    calibrated: bool,
 ) -> Message:
     """Reduce and gather on the inner levels around the outermost, or repeat all on each."""
     whole = scattered < 0.5
@@ -156,7 +204,8 @@ def _sum_up(
         sent.append(travelled * hops)
         held = held / n
     together = jnp.where((used > 1) & whole, smooth.least([by_shares, of_all], tau), by_shares)
-    return _message(jnp.where(among.ranks > 1, jnp.where(whole, 1, 2) * among.start + together, 0), sent)
+    start = jnp.where(whole, 1, 2) * among.start(calibrated)
+    return _message(jnp.where(among.ranks > 1, start + together, 0), sent)
 
 
 def _message(seconds: Scalar, sent: Sequence[Scalar]) -> Message:
@@ -169,8 +218,23 @@ def gather(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar
     return Message(**{name: value / 2 for name, value in vars(both).items()})
 
 
+@pytree
+class Exchange:
+    """A dispatch of tokens to experts, or a combination of their results, that a calibrated kernel carries."""
+
+    kernel: AllToAllKernel = field(doc="the kernel")
+    tokens: Scalar = field("1", "tokens of a rank")
+    top_k: Scalar = field("1", "experts of a token")
+    experts: Scalar = field("1", "experts of all ranks")
+    row: Scalar = field("s", "bytes of a token, at the bandwidth of one core")
+
+
 def all_to_alls(
-    wanted: Sequence[Sequence[Scalar]], among: Communicator, on: tuple[Level, ...], hottest: Sequence[Scalar]
+    wanted: Sequence[Sequence[Scalar]],
+    among: Communicator,
+    on: tuple[Level, ...],
+    hottest: Sequence[Scalar],
+    exchanges: Sequence[Exchange | None] = (),
 ) -> list[Message]:
     """Send different bytes to every rank of a group, all pairs at once, level by level; several such exchanges.
 
@@ -179,20 +243,37 @@ def all_to_alls(
         among: the group.
         on: the levels.
         hottest: for each exchange, the bytes that the busiest rank receives, in those of an average one.
+        exchanges: for each, what carries it within a domain, where that is calibrated.
     """
 
-    def meet(x: tuple[Level, Scalar]) -> tuple[Scalar, Scalar, Scalar]:
+    carried = any(by is not None for by in exchanges)
+
+    def meet(x: tuple[Level, Scalar]) -> tuple[Scalar, Scalar, Scalar, Scalar]:
         place, n = x
         found, here = lines(place, n), n > 1
         empty = duration(found.exchange, place, 0.0)
-        return jnp.where(here, empty, 0), found.exchange.load * place.per_byte * here, found.mean_hops
+        hops = found.exchange.hops * place.hop if carried else 0.0
+        return jnp.where(here, empty, 0), found.exchange.load * place.per_byte * here, found.mean_hops, hops
 
     found = over(meet, list(zip(on, among.counts, strict=True)))
     messages = []
-    for sizes, peak in zip(wanted, hottest, strict=True):
-        seconds = sum(a + b * (size * peak) for (a, b, _), size in zip(found, sizes, strict=True))
-        sent = [size * hops for (*_, hops), size in zip(found, sizes, strict=True)]
-        messages.append(_message(jnp.where(among.ranks > 1, among.start + seconds, 0), sent))
+    for sizes, peak, by in zip(wanted, hottest, exchanges or [None] * len(wanted), strict=True):
+        times = [a + b * (size * peak) for (a, b, *_), size in zip(found, sizes, strict=True)]
+        if by is not None:
+            _, per_byte, _, hops = found[1]
+            work = AllToAllWork(
+                ranks=among.ranks,
+                tokens=by.tokens * peak,
+                top_k=by.top_k,
+                experts=by.experts,
+                row=by.row,
+                link=per_byte * (sizes[1] * peak),
+                hops=hops,
+            )
+            times[1] = jnp.where(among.counts[1] > 1, all_to_all_seconds(by.kernel, work), 0)
+        sent = [size * hops for (_, _, hops, _), size in zip(found, sizes, strict=True)]
+        start = among.start(by is not None)
+        messages.append(_message(jnp.where(among.ranks > 1, start + sum(times), 0), sent))
     return messages
 
 
@@ -203,7 +284,7 @@ def broadcast(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Sca
         found = lines(place, n)
         seconds = seconds + jnp.where(n > 1, fastest(found.broadcast, place, size, tau), 0)
         sent.append(size * (n - 1) / n * found.neighbour_hops)
-    return _message(jnp.where(among.ranks > 1, among.start + seconds, 0), sent)
+    return _message(jnp.where(among.ranks > 1, among.start() + seconds, 0), sent)
 
 
 def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, ...]) -> Message:

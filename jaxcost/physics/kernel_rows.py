@@ -18,8 +18,11 @@ from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_pace
 from jaxcost.physics.kernels import Machine, MatmulWork, Pace, matmul_bytes, matmul_pace
 from jaxcost.physics.load import Group, Load
+from jaxcost.physics.messages import touched_groups
+from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_flops, mixture_pace
+from jaxcost.physics.ops import distinct_experts
 from jaxcost.physics.shards import Shards
-from jaxcost.spec.kernels import Attention, Kernels, Matmul
+from jaxcost.spec.kernels import Attention, Kernels, Matmul, Mixture
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -115,6 +118,7 @@ def kernel_rows(
         _matmuls(matmuls, plan, kernels.matmul, machine("weights"))
         | _attend(attending, phases * 2, (kernels.attention_prefill, kernels.attention_decode), bits, machine)
         | _attend(latents, phases, (kernels.latent_prefill, kernels.latent_decode), bits, machine)
+        | {"routed_experts": _mix(model, plan, shards, m, kernels.mixture, machine("experts"))}
     )
 
 
@@ -195,6 +199,43 @@ def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> Atte
         value_dim=value,
         row_bytes=jnp.where(absorbed, wide * plan.kv_bits / 8, (key + value) * 2),
         query_bytes=plan.activation_bits / 8,
+    )
+
+
+def _mix(
+    model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: Mixture, machine: Machine
+) -> Runs:
+    """Pace the routed experts of an average rank, as the op table counts them."""
+    x = model.experts
+    together = tokens * shards.joined_replicas
+    rows = together * x.top_k / plan.ep
+    there = rows * shards.expert_width > 0
+    # Of the places that a token's experts fall into, each rank is one as often as any other.
+    seen = together * touched_groups(plan.ep, x.experts, x.top_k) / plan.ep
+    work = MixtureWork(
+        rows=rows,
+        experts=distinct_experts(x.experts, x.top_k, together, x.skew) / plan.ep,
+        held=shards.experts_held,
+        slots=jnp.maximum(seen * x.top_k, rows),
+        hidden=model.hidden,
+        inner=shards.expert_width,
+        weight_bytes=plan.expert_bits / 8,
+        activation_bytes=plan.activation_bits / 8,
+        matrices=x.matrices,
+    )
+    work = jax.tree.map(lambda value: jnp.where(there, value, 1), work)
+    bits = plan.expert_bits
+    kernel = jax.tree.map(
+        lambda wide, middle, narrow: jnp.where(bits > 10, wide, jnp.where(bits > 5, middle, narrow)),
+        kernels.bits_16,
+        kernels.bits_8,
+        kernels.bits_4,
+    )
+    return Runs(
+        pace=mixture_pace(machine, kernel, work),
+        memory=mixture_bytes(work) / machine.bandwidth,
+        matmul=mixture_flops(work) / machine.rate,
+        runs=jnp.where(there, 1, 0),
     )
 
 

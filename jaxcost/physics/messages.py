@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.collective_kernel import Carrier, rings
 from jaxcost.physics.collectives import (
     Communicator,
+    Exchange,
     Message,
     RankGroup,
     all_reduces,
@@ -93,6 +95,7 @@ def step_messages(
     on: tuple[Level, ...],
     among: Groups,
     tau: Scalar,
+    carrier: Carrier | None = None,
 ) -> list[dict[str, tuple[Scalar, Message]]]:
     """List the messages of each of several steps as {name: (count, message)}; a step is given by its tokens m.
 
@@ -100,27 +103,40 @@ def step_messages(
     halves where norms are cut along the sequence. Experts beyond a tensor group: every rank sends its share of the
     tokens to the ranks that hold their experts, once to each, over each package and domain once, and gets the
     results back in at least 16 bits; the busiest rank sets the time. Context parallel: partial attention outputs are
-    combined. Pipeline: the residual stream goes to the next stage.
+    combined. Pipeline: the residual stream goes to the next stage. Within a domain, sums and exchanges go by the
+    kernels of `carrier`, where there are; those that send a token once for every expert send more.
     """
     x = model.experts
     element = plan.activation_bits / 8
     streams = [tokens * (model.hidden * element) for tokens in steps]
     outputs = [tokens * (_attention_width(model, shards) * element) for tokens in steps]
     tensor, context = all_reduces(
-        [(among.tensor, streams, plan.sequence_parallel), (among.context, outputs, 0.0)], on, tau
+        [(among.tensor, streams, plan.sequence_parallel), (among.context, outputs, 0.0)],
+        on,
+        tau,
+        [carrier, None if carrier is None else rings(carrier)],
     )
     inner, middle, outer = among.experts.counts
     copies = [
         touched_groups(places, x.experts, x.top_k) * (n - 1) / n
         for places, n in ((inner * middle * outer, inner), (middle * outer, middle), (outer, outer))
     ]
-    routed, peaks = [], []
+    ways = [None, None] if carrier is None else [carrier.dispatch, carrier.combine]
+    routed, peaks, carried = [], [], []
     for stream, tokens in zip(streams, steps, strict=True):
         peak = hottest_rank(plan.ep, tokens * shards.joined_replicas * x.top_k, x.experts, x.skew)
-        for widening in (1.0, _combine_bits(plan) / plan.activation_bits):
-            routed.append([stream / plan.tp * (widening * share) for share in copies])
+        for way, widening in zip(ways, (1.0, _combine_bits(plan) / plan.activation_bits), strict=True):
+            mine = list(copies)
+            if carrier is not None and way is not None:
+                mine[1] = jnp.where(way.copies > 0.5, x.top_k * (middle - 1) / middle, mine[1])
+                row = model.hidden * element * widening * carrier.seconds_per_byte * carrier.cores
+                own = {"tokens": tokens / plan.tp, "top_k": x.top_k, "experts": x.experts}
+                carried.append(Exchange(kernel=way, row=row, **own))
+            else:
+                carried.append(None)
+            routed.append([stream / plan.tp * (widening * share) for share in mine])
             peaks.append(peak)
-    exchanges = all_to_alls(routed, among.experts, on, peaks)
+    exchanges = all_to_alls(routed, among.experts, on, peaks, carried)
     span = plan.tp * plan.cp * plan.pp
     counts = _counts(model, plan, shards)
     found = [

@@ -8,8 +8,10 @@ from jaxcost.core.pytree import Scalar, field, pytree
 
 __all__ = [
     "UNLIMITED",
+    "AllToAllKernel",
     "Attention",
     "AttentionKernel",
+    "CollectiveKernel",
     "ElementwiseKernel",
     "Engine",
     "Kernels",
@@ -17,6 +19,7 @@ __all__ = [
     "MatmulKernel",
     "Mixture",
     "MixtureKernel",
+    "QuickKernel",
 ]
 
 UNLIMITED = 1e9  # of a rate or a count that does not bind
@@ -96,23 +99,72 @@ class MixtureKernel:
     launch: Scalar = field("s", "time without work", default=0.0)
     expert: Scalar = field("s", "time that an expert held adds, used or not", default=0.0)
     memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
-    fill: Scalar = field("1", "how much more a byte costs where tiles are as few as cores", default=0.0)
     cache: Scalar = field("1", "bandwidth of the last-level cache over that of memory", default=1.0)
     resident: Scalar = field(
         "1", "share of the last-level cache that keeps weights between runs", default=1e-9
     )
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
-    rows: Scalar = field("1", "rows of a tile", default=1.0)
-    padding: Scalar = field("1", "how uneven the rows of experts are: 0 even", default=0.0)
+    rows: Scalar = field("token", "rows of a tile, to which those of an expert are filled up", default=0.0)
+    padding: Scalar = field(
+        "1", "how uneven the rows of experts are: 0 either all fill their tiles or none, 1 none", default=0.0
+    )
     depth: Scalar = field(
         "1", "elements of the inner dimension that a tile's start and end cost", default=0.0
     )
-    waves: Scalar = field("1", "power to which tiles too few to fill the cores count", default=0.0)
     serial: Scalar = field(
         "1", "how little moving and computing overlap: 0 the longer counts, 1 both", default=0.0
     )
     passes: Scalar = field("1", "times more that activations pass memory", default=0.0)
     foreign: Scalar = field("1", "share moved of what goes to experts held elsewhere", default=0.0)
+
+
+@pytree
+class CollectiveKernel:
+    """Collectives of a communication library, in rings."""
+
+    launch: Scalar = field("s", "time of starting one", default=0.0)
+    round: Scalar = field("s", "time of a message without its hops", default=0.0)
+    share: Scalar = field("1", "share of the link bandwidth", default=1.0)
+    copies: Scalar = field("1", "times that a rank's own part passes memory", default=0.0)
+    staging: Scalar = field("1", "times that the whole passes memory, to and from buffers", default=0.0)
+    change: Scalar = field(
+        "1",
+        "how starting and moving add up: 0 the longer counts, 1 both; above, small messages go by a protocol "
+        "with less latency and less bandwidth",
+        default=1.0,
+    )
+    crowd: Scalar = field(
+        "1", "power of the ranks with which a byte costs more on a bus that they share", default=0.0
+    )
+
+
+@pytree
+class QuickKernel(CollectiveKernel):
+    """A library's own all-reduce, in one or two shots; large vectors go by the collectives'."""
+
+    limit: Scalar = field("B", "largest vector", default=1e15)
+    floor: Scalar = field("1", "share of its launch that larger vectors pay too", default=0.0)
+
+
+@pytree
+class AllToAllKernel:
+    """Dispatch of tokens to the ranks of their experts, or combination of the results."""
+
+    launch: Scalar = field("s", "time of starting one, in which ranks meet", default=0.0)
+    expert: Scalar = field("s", "time that an expert of the group adds", default=0.0)
+    chunk: Scalar = field("token", "rows that a core moves before the first arrives", default=0.0)
+    share: Scalar = field("1", "share of the link bandwidth", default=1.0)
+    receiver: Scalar = field(
+        "1", "time that a core takes over one expert's rows, of its streaming them", default=0.0
+    )
+    change: Scalar = field(
+        "1",
+        "how starting and moving add up: 0 the longer counts, 1 both, above as of collectives",
+        default=1.0,
+    )
+    copies: Scalar = field(
+        "1", "1 where a token is sent once for every expert, 0 once for every rank", default=0.0
+    )
 
 
 @pytree
@@ -159,4 +211,13 @@ class Kernels:
     latent_prefill: Attention = field(doc="latent attention of prompts", default=Attention)
     latent_decode: Attention = field(doc="latent attention of one new token a sequence", default=Attention)
     mixture: Mixture = field(doc="routed experts", default=Mixture)
+    collective: CollectiveKernel | None = field(
+        doc="collectives within a domain; none for the fastest algorithm at the links' own latencies",
+        default=None,
+    )
+    all_reduce: QuickKernel | None = field(doc="the library's own all-reduce, where it has one", default=None)
+    dispatch: AllToAllKernel | None = field(
+        doc="tokens to their experts within a domain; none as for collectives", default=None
+    )
+    combine: AllToAllKernel | None = field(doc="results back from experts", default=None)
     engine: Engine = field(doc="the engine around them", default=Engine)
