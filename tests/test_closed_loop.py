@@ -119,8 +119,9 @@ def test_ideal_kernels_give_the_same_as_none():
         system(link=1.0), "chip.efficiency.kernels", jc.canonical(type(SYSTEM.chip.efficiency.kernels)())
     )
     one, other = run(system=ideal), run(system=kernels)
+    # In a mixed step prompts and decoding have an attention kernel each, which do not overlap.
     for path, _, value in jc.rows(one):
-        assert dict((p, v) for p, _, v in jc.rows(other))[path] == pytest.approx(value, rel=2e-3), path
+        assert getattr(other, path) == pytest.approx(value, rel=1e-2), path
 
 
 def test_a_step_has_a_row_of_the_engine_only_where_kernels_are_calibrated():
