@@ -26,7 +26,7 @@ from jaxcost.physics.ops import add, matmul_work, step_table
 from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
 from jaxcost.physics.roofline import OpTimes, Rates, op_times
-from jaxcost.physics.shards import Shards, microbatches, shard
+from jaxcost.physics.shards import Shards, layer_count, microbatches, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
 from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
@@ -154,7 +154,7 @@ def _evaluate(
         table, cost = fence(
             (step_table(model, plan, shards, load, asked, window="window" in present), unit), one
         )
-        own = None
+        own, host = None, None
         if cost.kernels is not None:
             own = kernel_rows(
                 model,
@@ -165,7 +165,10 @@ def _evaluate(
                 cost.kernels,
                 functools.partial(_machine, chip, cost),
             )
-        timed = op_times(table, sent, cost, chip.efficiency.overlap, tau, kernels=own, heat=hot)
+            engine = cost.kernels.engine
+            host = engine.layer * layer_count(model) + engine.sequence * load.sequences
+        overlap = chip.efficiency.overlap
+        timed = op_times(table, sent, cost, overlap, tau, kernels=own, engine=host, heat=hot)
         spent, times = step_energy(table, timed.near, sent, chip, fabric, cost), timed.times
         heat, clock = Heat(), Clock()
         if capped:

@@ -171,13 +171,15 @@ def op_times(
     tau: Scalar,
     *,
     kernels: dict[str, Runs] | None = None,
+    engine: Scalar | None = None,
     heat: bool = False,
 ) -> StepTimes:
     """Time every row of the table, and behind them the messages, given as {name: (count, message)}.
 
     Of C seconds of operators and M of messages the shorter can hide behind the longer, and `overlap` of it does:
     the step takes C + M - overlap min(C, M). Of work near memory and on the chip `interleaved` hides likewise.
-    `kernels` are the rows' own, by name, where the chip's are calibrated.
+    `kernels` are the rows' own, by name, where the chip's are calibrated; there `engine` is what the serving engine
+    adds to the step, a row between operators and messages that hides nothing.
     """
     own = {} if kernels is None else kernels
     timed = [_row_time(row, unit, tau, own.get(n)) for n, row in zip(table.names, table.rows, strict=True)]
@@ -197,9 +199,10 @@ def op_times(
             if not absent(row.memory)
         )
         hot = add(*slower)
-    rows = (*operators, *(OpTime(network=s, seconds=s) for s in sent))
+    host = {} if engine is None else {"engine": OpTime(seconds=engine)}
+    rows = (*operators, *host.values(), *(OpTime(network=s, seconds=s) for s in sent))
     return StepTimes(
-        times=OpTimes(rows=rows, hidden=hidden, names=(*table.names, *messages)), near=near, hot=hot
+        times=OpTimes(rows=rows, hidden=hidden, names=(*table.names, *host, *messages)), near=near, hot=hot
     )
 
 

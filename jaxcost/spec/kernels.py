@@ -194,10 +194,26 @@ class Mixture:
 
 @pytree
 class Engine:
-    """What the serving engine adds around the kernels of a step."""
+    """What the serving engine adds around the kernels: host time, how prompts queue, and memory it keeps.
 
-    step: Scalar = field("s", "time a step adds: scheduling, sampling, handing on", default=0.0)
-    layer: Scalar = field("s", "time a layer adds beside its kernels", default=0.0)
+    `layer` and `sequence` are part of every step; the others tell how steps make up the service of several users
+    (`explore/closed_loop.py`).
+    """
+
+    layer: Scalar = field("s", "time a layer adds to a step beside its kernels", default=0.0)
+    sequence: Scalar = field(
+        "s", "time a sequence adds to a step: scheduling, sampling, handing on", default=0.0
+    )
+    eager: Scalar = field(
+        "s", "least time of a layer in a step with prompts: launches that no graph has recorded", default=0.0
+    )
+    front: Scalar = field("s", "time a request spends outside steps before its first token", default=0.0)
+    bunch: Scalar = field(
+        "1",
+        "users of equal requests who come back together; UNLIMITED where prompts go before all decoding",
+        default=1.0,
+    )
+    kv_share: Scalar = field("1", "share of main memory that weights and cache may take", default=1.0)
 
 
 @pytree
