@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
 
@@ -20,14 +20,23 @@ _NEAREST = {
 }
 
 
+def _nested(kernel: Any) -> dict[str, Any]:
+    """Return the fields of a tree of kernels that are trees themselves, those included that are absent by default."""
+    hints = get_type_hints(kernel)
+    inner = {f.name: (hints[f.name], *get_args(hints[f.name])) for f in leaf_fields(kernel)}
+    found = {
+        name: [kind for kind in kinds if dataclasses.is_dataclass(kind)] for name, kinds in inner.items()
+    }
+    return {name: kinds[0] for name, kinds in found.items() if kinds}
+
+
 def _section(kernel: Any) -> Any:
     """Make the section of a tree of kernels: its numbers are entries in its fields' units, none of them required."""
+    nested = _nested(kernel)
     fields: dict[str, Any] = {}
     for f in leaf_fields(kernel):
-        inner = f.default_factory
-        number = inner is dataclasses.MISSING
-        kind = Annotated[Entry | None, f.metadata["unit"]] if number else _section(inner) | None
-        fields[f.name] = (kind, None)
+        number = Annotated[Entry | None, f.metadata["unit"]]
+        fields[f.name] = (_section(nested[f.name]) | None if f.name in nested else number, None)
     return create_model(f"{kernel.__name__}Section", __base__=Strict, __doc__=kernel.__doc__, **fields)
 
 
@@ -77,9 +86,7 @@ def _tree(kernel: Any, section: BaseModel, path: Path, prefix: str) -> Any:
     from jaxcost.edge.parts import quantities
 
     given: dict[str, Any] = dict(quantities(section, path, prefix))
-    nested = {
-        f.name: f.default_factory for f in leaf_fields(kernel) if f.default_factory is not dataclasses.MISSING
-    }
+    nested = _nested(kernel)
     for name, inner in nested.items():
         found = getattr(section, name)
         if found is not None:

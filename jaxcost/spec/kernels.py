@@ -104,7 +104,7 @@ class MixtureKernel:
         "1", "share of the last-level cache that keeps weights between runs", default=1e-9
     )
     matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
-    rows: Scalar = field("token", "rows of a tile, to which those of an expert are filled up", default=0.0)
+    rows: Scalar = field("1", "rows of a tile, to which those of an expert are filled up", default=0.0)
     padding: Scalar = field(
         "1", "how uneven the rows of experts are: 0 either all fill their tiles or none, 1 none", default=0.0
     )
@@ -152,7 +152,7 @@ class AllToAllKernel:
 
     launch: Scalar = field("s", "time of starting one, in which ranks meet", default=0.0)
     expert: Scalar = field("s", "time that an expert of the group adds", default=0.0)
-    chunk: Scalar = field("token", "rows that a core moves before the first arrives", default=0.0)
+    chunk: Scalar = field("1", "rows that a core moves before the first arrives", default=0.0)
     share: Scalar = field("1", "share of the link bandwidth", default=1.0)
     receiver: Scalar = field(
         "1", "time that a core takes over one expert's rows, of its streaming them", default=0.0
