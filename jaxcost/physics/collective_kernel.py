@@ -39,10 +39,13 @@ __all__ = [
     "AllToAllWork",
     "Carrier",
     "CollectiveWork",
+    "Exchange",
     "all_reduce_seconds",
     "all_to_all_seconds",
     "carrier_of",
     "collective_seconds",
+    "exchange_of",
+    "exchange_seconds",
     "quick_seconds",
     "ring_work",
     "rings",
@@ -92,6 +95,23 @@ class Carrier:
     )
 
 
+@pytree
+class Exchange:
+    """A dispatch of tokens to experts, or a combination of their results, with the kernel that carries it."""
+
+    kernel: AllToAllKernel | CollectiveKernel = field(doc="the kernel: of its own, or of collectives")
+    tokens: Scalar = field("1", "tokens of a rank")
+    top_k: Scalar = field("1", "experts of a token")
+    experts: Scalar = field("1", "experts of all ranks")
+    row: Scalar = field("s", "bytes of a token, at the bandwidth of one core")
+    seconds_per_byte: Scalar = field("s/B", "memory of a chip")
+
+    @property
+    def every_expert(self) -> Scalar:
+        """1 where a token is sent once for every expert."""
+        return self.kernel.copies if isinstance(self.kernel, AllToAllKernel) else 0.0
+
+
 def carrier_of(kernels: Kernels | None, seconds_per_byte: Scalar, cores: Scalar) -> Carrier | None:
     """Take what kernels carry messages; None where none is calibrated, and closed forms stay."""
     if kernels is None:
@@ -131,6 +151,71 @@ def all_to_all_seconds(kernel: AllToAllKernel, work: AllToAllWork) -> Any:
     expert_rows = work.tokens * work.ranks * smooth.safe_div(work.top_k, work.experts)
     moving = smooth.maximum(work.link / kernel.share, expert_rows * work.row * kernel.receiver, _BOTH_ENDS)
     return smooth.maximum(waiting, moving, kernel.change)
+
+
+def exchange_of(
+    carrier: Carrier | None, phase: str, tokens: Scalar, top_k: Scalar, experts: Scalar, row_bytes: Scalar
+) -> Exchange | None:
+    """Describe the dispatch or the combination that a carrier takes; none where it takes none."""
+    if carrier is None:
+        return None
+    own = carrier.dispatch if phase == "dispatch" else carrier.combine
+    kernel = carrier.collective if own is None else own
+    if kernel is None:
+        return None
+    return Exchange(
+        kernel=kernel,
+        tokens=tokens,
+        top_k=top_k,
+        experts=experts,
+        row=row_bytes * carrier.seconds_per_byte * carrier.cores,
+        seconds_per_byte=carrier.seconds_per_byte,
+    )
+
+
+def exchange_seconds(
+    by: Exchange,
+    size: Scalar,
+    per_byte: Scalar,
+    hops: Scalar,
+    *,
+    ranks: Scalar,
+    near: Scalar,
+    peak: Scalar,
+) -> Any:
+    """Time an exchange within a domain.
+
+    Args:
+        by: what carries it.
+        size: bytes that the busiest rank sends, or receives.
+        per_byte: seconds a byte on the busiest link.
+        hops: seconds on wires and in switches of one message.
+        ranks: of the whole group.
+        near: of the domain.
+        peak: what the busiest rank receives, in that of an average one.
+    """
+    if isinstance(by.kernel, CollectiveKernel):
+        others = jnp.maximum(near, 2) - 1
+        own = size / others * by.seconds_per_byte
+        work = CollectiveWork(
+            ranks=near,
+            rounds=others,
+            hops=others * hops,
+            link=size * per_byte,
+            own=own,
+            whole=own * (others + 1),
+        )
+        return collective_seconds(by.kernel, work)
+    work = AllToAllWork(
+        ranks=ranks,
+        tokens=by.tokens * peak,
+        top_k=by.top_k,
+        experts=by.experts,
+        row=by.row,
+        link=size * per_byte,
+        hops=hops,
+    )
+    return all_to_all_seconds(by.kernel, work)
 
 
 def ring_work(

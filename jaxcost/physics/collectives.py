@@ -16,19 +16,17 @@ from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.algorithms import Line, duration, fastest, lines
 from jaxcost.physics.collective_kernel import (
-    AllToAllWork,
     Carrier,
+    Exchange,
     all_reduce_seconds,
-    all_to_all_seconds,
+    exchange_seconds,
 )
 from jaxcost.physics.levels import Level, domain_chips
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
-from jaxcost.spec.kernels import AllToAllKernel
 
 __all__ = [
     "Communicator",
-    "Exchange",
     "Message",
     "RankGroup",
     "all_reduce",
@@ -218,17 +216,6 @@ def gather(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar
     return Message(**{name: value / 2 for name, value in vars(both).items()})
 
 
-@pytree
-class Exchange:
-    """A dispatch of tokens to experts, or a combination of their results, that a calibrated kernel carries."""
-
-    kernel: AllToAllKernel = field(doc="the kernel")
-    tokens: Scalar = field("1", "tokens of a rank")
-    top_k: Scalar = field("1", "experts of a token")
-    experts: Scalar = field("1", "experts of all ranks")
-    row: Scalar = field("s", "bytes of a token, at the bandwidth of one core")
-
-
 def all_to_alls(
     wanted: Sequence[Sequence[Scalar]],
     among: Communicator,
@@ -261,16 +248,11 @@ def all_to_alls(
         times = [a + b * (size * peak) for (a, b, *_), size in zip(found, sizes, strict=True)]
         if by is not None:
             _, per_byte, _, hops = found[1]
-            work = AllToAllWork(
-                ranks=among.ranks,
-                tokens=by.tokens * peak,
-                top_k=by.top_k,
-                experts=by.experts,
-                row=by.row,
-                link=per_byte * (sizes[1] * peak),
-                hops=hops,
+            n = among.counts[1]
+            there = exchange_seconds(
+                by, sizes[1] * peak, per_byte, hops, ranks=among.ranks, near=n, peak=peak
             )
-            times[1] = jnp.where(among.counts[1] > 1, all_to_all_seconds(by.kernel, work), 0)
+            times[1] = jnp.where(n > 1, there, 0)
         sent = [size * hops for (_, _, hops, _), size in zip(found, sizes, strict=True)]
         start = among.start(by is not None)
         messages.append(_message(jnp.where(among.ranks > 1, start + sum(times), 0), sent))

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.collective_kernel import Carrier, rings
+from jaxcost.physics.collective_kernel import Carrier, exchange_of, rings
 from jaxcost.physics.collectives import (
     Communicator,
-    Exchange,
     Message,
     RankGroup,
     all_reduces,
@@ -121,19 +120,16 @@ def step_messages(
         touched_groups(places, x.experts, x.top_k) * (n - 1) / n
         for places, n in ((inner * middle * outer, inner), (middle * outer, middle), (outer, outer))
     ]
-    ways = [None, None] if carrier is None else [carrier.dispatch, carrier.combine]
     routed, peaks, carried = [], [], []
     for stream, tokens in zip(streams, steps, strict=True):
         peak = hottest_rank(plan.ep, tokens * shards.joined_replicas * x.top_k, x.experts, x.skew)
-        for way, widening in zip(ways, (1.0, _combine_bits(plan) / plan.activation_bits), strict=True):
+        for phase, widening in (("dispatch", 1.0), ("combine", _combine_bits(plan) / plan.activation_bits)):
             mine = list(copies)
-            if carrier is not None and way is not None:
-                mine[1] = jnp.where(way.copies > 0.5, x.top_k * (middle - 1) / middle, mine[1])
-                row = model.hidden * element * widening * carrier.seconds_per_byte * carrier.cores
-                own = {"tokens": tokens / plan.tp, "top_k": x.top_k, "experts": x.experts}
-                carried.append(Exchange(kernel=way, row=row, **own))
-            else:
-                carried.append(None)
+            row = model.hidden * element * widening
+            way = exchange_of(carrier, phase, tokens / plan.tp, x.top_k, x.experts, row)
+            if way is not None:
+                mine[1] = jnp.where(way.every_expert > 0.5, x.top_k * (middle - 1) / middle, mine[1])
+            carried.append(way)
             routed.append([stream / plan.tp * (widening * share) for share in mine])
             peaks.append(peak)
     exchanges = all_to_alls(routed, among.experts, on, peaks, carried)

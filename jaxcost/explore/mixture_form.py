@@ -1,0 +1,120 @@
+"""Measured kernels of routed experts, as rows to fit `MixtureKernel` to.
+
+A row is the whole of a layer's routed experts on one rank, replayed, so that small weights stay in the last-level
+cache. Three of the kernel's numbers are fixed: fitting them explains no more of models that were held out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.explore.calibrate import Form, labelled
+from jaxcost.explore.fitting import Bounds, Columns
+from jaxcost.explore.routing import routing
+from jaxcost.physics.kernels import Machine, paced
+from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_pace
+from jaxcost.physics.roofline import math_rate
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.kernels import MixtureKernel
+from jaxcost.spec.measurement import Measurements
+
+__all__ = ["MIXTURE", "axis", "columns", "groups", "left_out", "mixture_kernel"]
+
+_FIXED = {"cache": 4.0, "resident": 0.8, "padding": 0.5}
+_WORK = ("rows", "experts", "held", "slots", "hidden", "inner", "weight_bytes", "activation_bytes")
+_OLD = {("trtllm", "1.0.0"), ("trtllm", "1.3.0rc10"), ("vllm", "0.14.0")}
+_FEW = 32  # tokens
+
+GROUPED = "routing is not the labelled one: faster than reading the experts that balanced tokens reach"
+UNROUTED = "a rank of few tokens takes as long as one with several experts a token: its routing is not known"
+SLOW = "five times as slow as the next models and plans at every size"
+
+
+def columns(measured: Measurements, chips: Mapping[str, Chip]) -> dict[str, np.ndarray]:
+    """Return what describes measurements of the family "mixture": the work of their rank, and the chips' numbers.
+
+    Args:
+        measured: the rows.
+        chips: by name, all that the rows are of.
+    """
+    work = measured.work
+    bits = np.maximum(work["weight_bits"], work["activation_bits"])
+    names = measured.labels["chip"]
+    rate, bandwidth, cache = np.zeros((3, len(measured)))
+    for name in measured.values("chip"):
+        at, chip = names == name, chips[name]
+        rate[at] = np.asarray(math_rate(chip, jnp.asarray(bits[at])))
+        bandwidth[at] = float(chip.memory.bandwidth)
+        cache[at] = float(chip.package.cache)
+    return routing(measured) | {
+        "hidden": work["hidden"],
+        "inner": work["width"] / work["tensor_parallel"],
+        "weight_bytes": work["weight_bits"] / 8,
+        "activation_bytes": work["activation_bits"] / 8,
+        "rate": rate,
+        "bandwidth": bandwidth,
+        "cache": cache,
+    }
+
+
+def mixture_kernel(parameters: Mapping[str, Any]) -> MixtureKernel:
+    """Make the kernel of fitted parameters."""
+    return MixtureKernel(**_FIXED, **parameters)
+
+
+def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
+    machine = Machine(rate=columns["rate"], bandwidth=columns["bandwidth"], cache=columns["cache"])
+    work = MixtureWork(**{name: columns[name] for name in _WORK}, replayed=columns["reached"])
+    pace = mixture_pace(machine, mixture_kernel(parameters), work)
+    return paced(pace, mixture_bytes(work) / machine.bandwidth)
+
+
+MIXTURE = Form(
+    "mixture",
+    _seconds,
+    {
+        "launch": Bounds(2e-6, 3e-4, 2e-5),
+        "expert": Bounds(0, 1e-6, 5e-8),
+        "memory": Bounds(0.1, 1, 0.85),
+        "matmul": Bounds(0.03, 1, 0.6),
+        "rows": Bounds(1, 256, 32),
+        "depth": Bounds(0, 2000, 100),
+        "serial": Bounds(0, 1, 0.3),
+        "passes": Bounds(0, 10, 1),
+        "foreign": Bounds(0, 1, 0.3),
+    },
+)
+
+
+def groups(measured: Measurements) -> np.ndarray:
+    """Label the rows that share parameters: chip, library and precision, and which of two kernels vLLM took."""
+    other = ["cutlass" if "flashinfer_cutlass" in str(word) else "" for word in measured.labels["kernel"]]
+    names = ("chip", "library", "precision")
+    keys = labelled([*(measured.labels[name] for name in names), np.asarray(other, object)])
+    return np.char.rstrip(keys)
+
+
+def axis(measured: Measurements) -> np.ndarray:
+    """Label what is held out: a model; within rows of a single one, how it is cut."""
+    if len(measured.values("model")) > 1:
+        return measured.labels["model"].astype(str)
+    return labelled([measured.work["tensor_parallel"], measured.work["expert_parallel"]])
+
+
+def left_out(measured: Measurements) -> np.ndarray:
+    """Tell for every row why it is not to be fitted, "" where it is."""
+    labels, work = {name: words.astype(str) for name, words in measured.labels.items()}, measured.work
+    reasons = np.full(len(measured), "", object)
+    uneven = (work["expert_parallel"] > 1) & (work["skew"] > 0)
+    pairs = zip(labels["library"], labels["version"], strict=True)
+    old = np.fromiter((pair in _OLD for pair in pairs), bool, len(measured))
+    reasons[uneven & old & (work["tokens"] <= _FEW)] = UNROUTED
+    series = {"model": "Llama-4-Scout", "library": "trtllm", "precision": "bfloat16", "chip": "h100-sxm"}
+    for name, word in series.items():
+        uneven = uneven & (labels[name] == word)
+    reasons[uneven] = SLOW
+    blocks = (labels["model"] == "DeepSeek-V3/R1") & (labels["precision"] == "fp8_block")
+    reasons[blocks & (labels["library"] != "trtllm")] = GROUPED
+    return reasons
