@@ -94,7 +94,6 @@ def test_same_seed_same_numbers():
 
 def gemm_rows(chip_name, kernel, noise=0.02, library="trtllm", seed=0):
     """Rows of a library whose kernels are known."""
-    chip = jc.load_chip(chip_name)
     shapes = [(n, k) for n in (512, 4096, 8192) for k in (1024, 4096, 7168)]
     m = np.tile(2.0 ** np.arange(0, 14), len(shapes))
     n, k = (np.repeat([s[i] for s in shapes], 14).astype(float) for i in (0, 1))
@@ -113,7 +112,7 @@ def gemm_rows(chip_name, kernel, noise=0.02, library="trtllm", seed=0):
         file="made.csv",
         line=np.arange(len(m)),
     )  # fmt: skip
-    columns = FAMILIES["matmul"].columns(rows, {chip_name: chip})
+    columns = FAMILIES["matmul"].columns(rows, {chip_name: jc.load_system(chip_name)})
     seconds = predict(MATMUL.run, columns, kernel)
     noisy = seconds * np.exp(np.random.default_rng(seed).normal(0, noise, len(m)))
     return Measurements(**{**vars(rows), "seconds": noisy})
@@ -132,7 +131,7 @@ KERNEL = {
 
 def test_kernels_of_a_library_come_back():
     rows = gemm_rows("h100-sxm", KERNEL)
-    (one,) = calibrate({"matmul": [rows]}, {"h100-sxm": jc.load_chip("h100-sxm")}, families=["matmul"])
+    (one,) = calibrate({"matmul": [rows]}, {"h100-sxm": jc.load_system("h100-sxm")}, families=["matmul"])
     assert one.place == ("matmul", "bits_16")
     assert scores(one.calibration.held)[0] < 0.02
     assert one.calibration.values["matmul"] == pytest.approx(0.7, rel=0.03)
@@ -142,9 +141,9 @@ def test_kernels_of_a_library_come_back():
 
 def test_a_chip_never_measured_is_predicted_from_its_datasheet():
     names = ("a100-80gb-sxm", "h100-sxm", "l40s")
-    chips = {name: jc.load_chip(name) for name in names}
+    systems = {name: jc.load_system(name) for name in names}
     found = {"matmul": [gemm_rows(name, KERNEL, seed=i) for i, name in enumerate(names)]}
-    (one,) = calibrate(found, chips, families=["matmul"], across=True)
+    (one,) = calibrate(found, systems, families=["matmul"], across=True)
     assert one.selection.axis_name == "chip" and one.calibration.folds == 3
     assert scores(one.calibration.held)[0] < 0.03
     assert "chip" not in one.selection.labels
@@ -152,14 +151,14 @@ def test_a_chip_never_measured_is_predicted_from_its_datasheet():
 
 def test_rows_of_other_chips_are_left_out():
     rows = gemm_rows("h100-sxm", KERNEL)
-    assert selections(FAMILIES["matmul"], [rows], {"a100-80gb-sxm": jc.load_chip("a100-80gb-sxm")}) == []
+    assert selections(FAMILIES["matmul"], [rows], {"a100-80gb-sxm": jc.load_system("a100-80gb-sxm")}) == []
     with pytest.raises(ValueError, match="no family 'gemm'; there are matmul"):
         calibrate({}, {}, families=["gemm"])
 
 
 def test_scores_beside_the_roofline():
     rows = gemm_rows("h100-sxm", KERNEL)
-    (part,) = selections(FAMILIES["matmul"], [rows], {"h100-sxm": jc.load_chip("h100-sxm")})
+    (part,) = selections(FAMILIES["matmul"], [rows], {"h100-sxm": jc.load_system("h100-sxm")})
     scored = score(part, KERNEL, (-0.0256, 0.0256), "made")
     (whole,) = summaries([scored], "op")
     assert whole.median < 0.02 < 0.1 < whole.roofline
@@ -175,7 +174,7 @@ def test_dense_matmuls_on_shapes_not_fitted():
     names = ("a100-80gb-sxm", "h100-sxm")
     found, refused = read_measured(SHARED, chips=names)
     assert refused == []
-    fits = calibrate(found, {name: jc.load_chip(name) for name in names}, families=["matmul"])
+    fits = calibrate(found, {name: jc.load_system(name) for name in names}, families=["matmul"])
     wide = [one.calibration for one in fits if one.selection.labels["precision"] == "bfloat16"]
     narrow = [one.calibration for one in fits if one.selection.labels["precision"] == "fp8"]
     for some, most in ((wide, 0.05), (narrow, 0.07)):

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
                 family="matmul", work=work, seconds=m, labels={"chip": np.full(len(m), name)}, source="", file="", line=m
             )  # fmt: skip
             seconds = predict(
-                MATMUL.run, FAMILIES["matmul"].columns(rows, {name: jc.load_chip(name)}), KERNEL
+                MATMUL.run, FAMILIES["matmul"].columns(rows, {name: jc.load_system(name)}), KERNEL
             )
             seconds = seconds * np.exp(rng.normal(0, 0.02, len(m)))
             for row in zip(m, n, k, seconds, strict=True):

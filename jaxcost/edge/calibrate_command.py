@@ -13,7 +13,7 @@ from rich.text import Text
 
 from jaxcost.edge import tables
 from jaxcost.edge.aiconfigurator_tables import import_tables
-from jaxcost.edge.catalog import load_chip
+from jaxcost.edge.catalog import load_system
 from jaxcost.edge.efficiency_file import document, write_efficiency
 from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.measured_files import Refused, read_measured
@@ -62,11 +62,11 @@ def calibrate_command(args: argparse.Namespace) -> int:
             raise not_among(FAMILIES, name, path="--family")
     if args.across and len(set(args.chip)) < 2:
         raise InputError("two chips or more beside it", path="--across", given=", ".join(args.chip))
-    chips = {name: load_chip(name) for name in args.chip}
+    systems = {name: load_system(name) for name in args.chip}
     found, refused = _read(args)
     fits = calibrate(
         found,
-        chips,
+        systems,
         families=args.family,
         across=args.across,
         seed=args.seed,
@@ -76,7 +76,7 @@ def calibrate_command(args: argparse.Namespace) -> int:
         raise InputError(
             "rows of a family that is calibrated",
             file=args.data or "tables",
-            given=f"none of {', '.join(chips)}",
+            given=f"none of {', '.join(systems)}",
         )
     written = _write(args, fits)
     if args.json:

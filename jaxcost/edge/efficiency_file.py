@@ -51,7 +51,10 @@ def document(
     own = fastest(fits)
     chosen = fastest(others) | own
     out = CommentedMap(title=title, note=note)
-    for name, (value, low, high, source) in _TOP.items():
+    top = dict(_TOP)
+    if ("collective", "") in chosen:
+        top["link"] = (1.0, 1.0, 1.0, "the kernels below have shares of their own; beyond a domain the ideal")
+    for name, (value, low, high, source) in top.items():
         out[name] = _entry(value, low, high, source, date, "estimate")
     kernels = CommentedMap()
     kernels["elementwise"] = CommentedMap(
@@ -60,9 +63,8 @@ def document(
     for field in leaf_fields(Kernels):
         bits = {place[1]: one for place, one in chosen.items() if place[0] == field.name}
         if bits:
-            kernels[field.name] = CommentedMap(
-                {b: _section(bits[b], date) for b in sorted(bits, reverse=True)}
-            )
+            sections = {b: _section(bits[b], date) for b in sorted(bits)}
+            kernels[field.name] = sections[""] if "" in sections else CommentedMap(sections)
     out["kernels"] = kernels
     out["fits"] = [_fit(place, one, date) for place, one in sorted(chosen.items())]
     return out
@@ -79,9 +81,8 @@ def write_efficiency(path: Path, content: CommentedMap) -> None:
 
 
 def _section(one: Fitted, date: str) -> CommentedMap:
-    form, made = one.selection.family.form, one.calibration
-    kernel = _kernel_class(one)
-    units = {f.name: f.metadata["unit"] for f in leaf_fields(kernel)}
+    form, made = one.selection.form, one.calibration
+    units = {f.name: f.metadata["unit"] for f in leaf_fields(one.selection.family.kernel)}
     rows = len(one.selection.rows)
     source = f"fit to {rows} rows of {one.selection.rows.source}"
     given: dict[str, Any] = {}
@@ -95,13 +96,6 @@ def _section(one: Fitted, date: str) -> CommentedMap:
         at, least, most = (_quantity(x, units[name]) for x in (value, min(low, value), max(high, value)))
         given[name] = _entry(at, least, most, why, date, kind)
     return CommentedMap({name: given[name] for name in units if name in given})
-
-
-def _kernel_class(one: Fitted) -> Any:
-    place = one.place
-    assert place is not None
-    precisions = getattr(Kernels(), place[0])
-    return type(getattr(precisions, place[1]))
 
 
 def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:

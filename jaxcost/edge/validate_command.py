@@ -11,7 +11,7 @@ from rich.text import Text
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge import tables
 from jaxcost.edge.calibrate_command import TRANSFER
-from jaxcost.edge.catalog import load_chip, load_efficiency
+from jaxcost.edge.catalog import load_efficiency, load_system
 from jaxcost.edge.errors import InputError
 from jaxcost.edge.kernel_files import FitSection
 from jaxcost.edge.measured_files import read_measured
@@ -19,7 +19,7 @@ from jaxcost.edge.parts import configs_root, known, load_part
 from jaxcost.edge.validate_plot import draw_validation
 from jaxcost.explore.kernel_families import FAMILIES, Selection, selections
 from jaxcost.explore.validate import GROUPS, Scored, Summary, score, summaries
-from jaxcost.spec.chip import Chip
+from jaxcost.spec.system import System
 
 __all__ = ["add_validate_arguments", "validate_command"]
 
@@ -49,8 +49,8 @@ def validate_command(args: argparse.Namespace) -> int:
     folder = args.configs or configs_root() / "efficiency"
     named = {str(c) for parts in found.values() for p in parts for c in p.labels["chip"]}
     unknown = sorted(named - set(known("chips")))
-    chips = {name: load_chip(name) for name in sorted(named & set(known("chips")))}
-    scored, missing = _scored(found, chips, folder)
+    systems = {name: load_system(name) for name in sorted(named & set(known("chips")))}
+    scored, missing = _scored(found, systems, folder)
     if not scored:
         raise InputError("rows that a file of the folder has kernels for", file=folder, given=str(args.data))
     groups = args.by or list(GROUPS)
@@ -75,11 +75,13 @@ def validate_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _scored(found: Mapping, chips: Mapping[str, Chip], folder: Path) -> tuple[list[Scored], dict[str, int]]:
+def _scored(
+    found: Mapping, systems: Mapping[str, System], folder: Path
+) -> tuple[list[Scored], dict[str, int]]:
     """Predict every row for which the folder has a file of its chip and library, or of its library across chips."""
     scored, missing = [], {}
     for family in FAMILIES.values():
-        for part in selections(family, found.get(family.source, ()), chips, fewest=1):
+        for part in selections(family, found.get(family.source, ()), systems, fewest=1):
             one = _predicted(part, folder)
             if one is None:
                 what = f"{family.name} {' '.join(v for v in part.labels.values() if v)}"
@@ -100,7 +102,8 @@ def _predicted(part: Selection, folder: Path) -> Scored | None:
         if fit is None:
             continue
         kernels = load_efficiency(str(path)).kernels
-        kernel = getattr(getattr(kernels, place[0]), place[1])
+        kernel = getattr(kernels, place[0])
+        kernel = getattr(kernel, place[1]) if place[1] else kernel
         numbers = {f.name: float(getattr(kernel, f.name)) for f in leaf_fields(type(kernel))}
         return score(part, numbers, (fit.low, fit.high), name)
     return None

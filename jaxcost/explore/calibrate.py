@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jaxcost.explore.held_out import Calibration, calibrate_rows
-from jaxcost.explore.kernel_families import FAMILIES, Selection, across_chips, selections
-from jaxcost.spec.chip import Chip
+from jaxcost.explore.kernel_families import FAMILIES, Selection, Systems, across_chips, selections
 from jaxcost.spec.measurement import Measurements
 
 __all__ = ["Fitted", "calibrate", "fastest"]
@@ -31,7 +30,7 @@ class Fitted:
 
 def calibrate(
     found: Mapping[str, Sequence[Measurements]],
-    chips: Mapping[str, Chip],
+    systems: Systems,
     *,
     families: Iterable[str] | None = None,
     across: bool = False,
@@ -42,7 +41,7 @@ def calibrate(
 
     Args:
         found: measurements by family, as `read_measured` gives them.
-        chips: chips by the name that rows are labelled with; rows of others are left out.
+        systems: a system of every chip, by the name that rows are labelled with; rows of others are left out.
         families: names among `FAMILIES`; all by default.
         across: fit the rows of all chips together, each chip held out in turn: what a chip never measured is
             predicted with.
@@ -56,13 +55,11 @@ def calibrate(
     unknown = [name for name in wanted if name not in FAMILIES]
     if unknown:
         raise ValueError(f"no family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
-    parts = [s for n in wanted for s in selections(FAMILIES[n], found.get(FAMILIES[n].source, ()), chips)]
+    parts = [s for n in wanted for s in selections(FAMILIES[n], found.get(FAMILIES[n].source, ()), systems)]
     out = []
     for part in across_chips(parts) if across else parts:
         told(f"{part.family.name}: {' '.join(part.labels.values())}, {len(part.rows)} rows")
-        made = calibrate_rows(
-            part.family.form, part.columns, part.rows.seconds, part.axis, even=across, seed=seed
-        )
+        made = calibrate_rows(part.form, part.columns, part.rows.seconds, part.axis, even=across, seed=seed)
         out.append(Fitted(part, made))
     return out
 

@@ -7,14 +7,14 @@ were predicted without either. Where the axis is the chip, each is predicted fro
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcost.explore.fitting import Bounds, Columns, fit, folds, predict
 
-__all__ = ["Calibration", "Form", "calibrate_rows", "scores"]
+__all__ = ["Calibration", "Form", "calibrate_rows", "labelled", "scores"]
 
 FOLDS = 6
 _TAIL = 0.1  # on either side of an 80% interval
@@ -151,3 +151,9 @@ def scores(errors: np.ndarray) -> tuple[float, float]:
 def _interval(errors: np.ndarray) -> tuple[float, float]:
     """ln(measured / predicted) between which 80% of such errors lie."""
     return float(np.quantile(-errors, _TAIL)), float(np.quantile(-errors, 1 - _TAIL))
+
+
+def labelled(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Join several columns to one key a row."""
+    words = [[f"{x:g}" if isinstance(x, float) else str(x) for x in column.tolist()] for column in values]
+    return np.asarray([" ".join(row) for row in zip(*words, strict=True)], dtype=str)

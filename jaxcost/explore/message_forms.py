@@ -10,8 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcost.explore.calibrate import Form, labelled
 from jaxcost.explore.fitting import Bounds, Columns
+from jaxcost.explore.held_out import Form, labelled
 from jaxcost.physics.algorithms import Line, lines
 from jaxcost.physics.collective_kernel import (
     AllToAllWork,
@@ -31,6 +31,7 @@ from jaxcost.spec.measurement import Measurements
 
 __all__ = [
     "ALL_TO_ALL",
+    "EVERY_EXPERT",
     "all_reduce_columns",
     "all_reduce_form",
     "all_to_all_axis",
@@ -48,7 +49,7 @@ UNNAMED = 16.0  # bits on the wire where a row does not tell them
 _WORK = ("ranks", "rounds", "hops", "link", "own", "whole")
 _RINGS = ("nccl", "nccl-torch")  # libraries whose collectives are rings
 # Kernels that send a token once for every expert.
-_EVERY_EXPERT = ("deepep_ll", "trtllm_deepep_ll", "deepep_v2_generation")
+EVERY_EXPERT = ("deepep_ll", "trtllm_deepep_ll", "deepep_v2_generation")
 
 
 def is_collective(measured: Measurements) -> np.ndarray:
@@ -175,7 +176,7 @@ def all_to_all_columns(
 ) -> dict[str, np.ndarray]:
     """Return what describes dispatches and combinations of tokens."""
     work = measured.work
-    every = np.isin(measured.labels["kernel"].astype(str), _EVERY_EXPERT)
+    every = np.isin(measured.labels["kernel"].astype(str), EVERY_EXPERT)
     row = work["hidden"] * np.nan_to_num(work["bits"], nan=UNNAMED) / 8
 
     def describe(at: np.ndarray, name: str, place: Level, ranks: float) -> Mapping[str, Any]:
@@ -254,7 +255,7 @@ def all_reduce_form(fabric: Fabric) -> Form:
 
 def all_to_all_kernel(parameters: Mapping[str, Any], name: str) -> AllToAllKernel:
     """Make the kernel of fitted parameters, of the name that its rows give it."""
-    return AllToAllKernel(copies=1.0 if name in _EVERY_EXPERT else 0.0, **parameters)
+    return AllToAllKernel(copies=1.0 if name in EVERY_EXPERT else 0.0, **parameters)
 
 
 ALL_TO_ALL = Form(

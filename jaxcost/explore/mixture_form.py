@@ -10,8 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcost.explore.calibrate import Form, labelled
 from jaxcost.explore.fitting import Bounds, Columns
+from jaxcost.explore.held_out import Form, labelled
 from jaxcost.explore.routing import routing
 from jaxcost.physics.kernels import Machine, paced
 from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_pace
@@ -20,9 +20,13 @@ from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import MixtureKernel
 from jaxcost.spec.measurement import Measurements
 
-__all__ = ["MIXTURE", "axis", "columns", "groups", "left_out", "mixture_kernel"]
+__all__ = ["MIXTURE", "axis", "columns", "groups", "left_out"]
 
-_FIXED = {"cache": 4.0, "resident": 0.8, "padding": 0.5}
+_FIXED = {
+    "cache": Bounds(1.0, 30.0, 4.0),
+    "resident": Bounds(0.2, 1.2, 0.8),
+    "padding": Bounds(0.0, 1.0, 0.5),
+}
 _WORK = ("rows", "experts", "held", "slots", "hidden", "inner", "weight_bytes", "activation_bytes")
 _OLD = {("trtllm", "1.0.0"), ("trtllm", "1.3.0rc10"), ("vllm", "0.14.0")}
 _FEW = 32  # tokens
@@ -59,15 +63,10 @@ def columns(measured: Measurements, chips: Mapping[str, Chip]) -> dict[str, np.n
     }
 
 
-def mixture_kernel(parameters: Mapping[str, Any]) -> MixtureKernel:
-    """Make the kernel of fitted parameters."""
-    return MixtureKernel(**_FIXED, **parameters)
-
-
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     machine = Machine(rate=columns["rate"], bandwidth=columns["bandwidth"], cache=columns["cache"])
     work = MixtureWork(**{name: columns[name] for name in _WORK}, replayed=columns["reached"])
-    pace = mixture_pace(machine, mixture_kernel(parameters), work)
+    pace = mixture_pace(machine, MixtureKernel(**parameters), work)
     return paced(pace, mixture_bytes(work) / machine.bandwidth)
 
 
@@ -85,6 +84,7 @@ MIXTURE = Form(
         "passes": Bounds(0, 10, 1),
         "foreign": Bounds(0, 1, 0.3),
     },
+    _FIXED,
 )
 
 

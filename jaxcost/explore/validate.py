@@ -60,7 +60,7 @@ def score(
     selection: Selection, kernel: Mapping[str, float], interval: tuple[float, float], basis: str
 ) -> Scored:
     """Predict the rows of a selection with all parameters of a kernel."""
-    run, columns, rows = selection.family.form.run, selection.columns, selection.rows
+    run, columns, rows = selection.form.run, selection.columns, selection.rows
     predicted = predict(run, columns, kernel)
     off = np.log(rows.seconds / predicted)
     whole = np.full(len(rows), selection.family.name)
