@@ -63,7 +63,7 @@ KERNEL = MixtureKernel(
     foreign=0.4,
 )
 RING = CollectiveKernel(launch=5e-6, round=3e-7, share=0.82, copies=4.0, change=2.0)
-QUICK = QuickKernel(launch=2e-6, round=1e-7, share=0.75, change=1.5, limit=8e6, floor=0.1)
+QUICK = QuickKernel(launch=2e-6, round=1e-7, share=0.95, change=1.5, limit=8e6, floor=0.1)
 WAY = AllToAllKernel(launch=8e-6, expert=1e-8, chunk=5.0, share=0.55, receiver=0.8, change=0.9, copies=1.0)
 
 
