@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxcost.explore.fitting import Bounds, Columns, fit, folds, predict
+from jaxcost.explore.fitting import Bounds, Columns, Fit, fit, folds, predict
 
+<<<<<<< HEAD
 __all__ = ["Calibration", "Form", "calibrate_rows", "labelled", "scores"]
+=======
+__all__ = ["Calibration", "Form", "LeftOut", "calibrate_rows", "leave_out", "scores"]
+>>>>>>> residual
 
 FOLDS = 6
 _TAIL = 0.1  # on either side of an 80% interval
@@ -77,6 +81,52 @@ class Calibration:
     folds: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeftOut:
+    """A form fitted to all rows, to all but one fold, and to all but two.
+
+    Attributes:
+        part: the fold of every row [R].
+        folds: how many there are.
+        weights: of the rows in every fit, [L, R].
+        found: the fits.
+        errors: ln(predicted / measured) of all rows [R], by the folds that a fit has not seen.
+    """
+
+    part: np.ndarray
+    folds: int
+    weights: np.ndarray
+    found: Fit
+    errors: dict[tuple[int, ...], np.ndarray]
+
+
+def leave_out(
+    form: Form,
+    columns: Columns,
+    measured: np.ndarray,
+    axis: np.ndarray,
+    *,
+    most_folds: int = FOLDS,
+    even: bool = False,
+    seed: int = 0,
+) -> LeftOut:
+    """Fit a form without each fold of an axis, and without each two; arguments are those of `calibrate_rows`."""
+    part = folds(axis, most_folds, seed=seed)
+    many = int(part.max()) + 1
+    pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
+    left_out = [(), *((i,) for i in range(many)), *pairs]
+    # Every fold counts the same where they are few and large: chips differ in how many rows they have.
+    share = np.bincount(part).mean() / np.bincount(part) if even else np.ones(many)
+    weights = np.stack([~np.isin(part, out) * share[part] for out in left_out])
+    groups = np.unique(axis, return_inverse=True)[1]
+    found = fit(form.seconds, form.bounds, columns, measured, weights, groups, seed=seed)
+    errors = {
+        out: np.log(predict(form.seconds, columns, found.lane(lane)) / measured)
+        for lane, out in enumerate(left_out)
+    }
+    return LeftOut(part, many, weights, found, errors)
+
+
 def calibrate_rows(
     form: Form,
     columns: Columns,
@@ -98,27 +148,8 @@ def calibrate_rows(
         even: whether every fold counts the same, however many rows it has.
         seed: of folds and starts.
     """
-    part = folds(axis, most_folds, seed=seed)
-    many = int(part.max()) + 1
-    pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
-    left_out = [(), *((i,) for i in range(many)), *pairs]
-    # Every fold counts the same where they are few and large: chips differ in how many rows they have.
-    share = np.bincount(part).mean() / np.bincount(part) if even else np.ones(many)
-    weights = np.stack([~np.isin(part, out) * share[part] for out in left_out])
-    found = fit(
-        form.seconds,
-        form.bounds,
-        columns,
-        measured,
-        weights,
-        np.unique(axis, return_inverse=True)[1],
-        seed=seed,
-    )
-
-    def errors(lane: int) -> np.ndarray:
-        return np.log(predict(form.seconds, columns, found.lane(lane)) / measured)
-
-    each = {out: errors(lane) for lane, out in enumerate(left_out)}
+    parts = leave_out(form, columns, measured, axis, most_folds=most_folds, even=even, seed=seed)
+    part, many, found, each = parts.part, parts.folds, parts.found, parts.errors
     held = (
         np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]
     )
