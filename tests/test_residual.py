@@ -24,7 +24,7 @@ TRUTH = {
     "waves": 0.3,
     "quantise": 1.0,
 }
-CHIPS = {"h100-sxm": jc.load_chip("h100-sxm")}
+CHIPS = {"h100-sxm": jc.load_system("h100-sxm")}
 LABELS = {"chip": "h100-sxm", "library": "none", "version": "1", "precision": "bfloat16", "source": "made"}
 
 
@@ -51,7 +51,7 @@ def matmuls(wave, noise, seed):
         line=np.arange(count),
     )
     family = FAMILIES["matmul"]
-    seconds = predict(family.form.run, family.columns(made, CHIPS), TRUTH)
+    seconds = predict(family.form(CHIPS["h100-sxm"]).run, family.columns(made, CHIPS), TRUTH)
     off = wave * np.sin(0.8 * np.log2(rows) + 1) + noise * rng.normal(size=count)
     made.seconds[:] = seconds * np.exp(off)
     (selection,) = selections(family, [made], CHIPS)
@@ -61,7 +61,7 @@ def matmuls(wave, noise, seed):
 @functools.cache
 def trained(seed=0):
     selection = matmuls(0.15, 0.01, 0)
-    form = selection.family.form
+    form = selection.form
     found = calibrate_rows(
         form, selection.columns, selection.rows.seconds, selection.axis, most_folds=3, seed=0
     )

@@ -14,11 +14,7 @@ import numpy as np
 
 from jaxcost.explore.fitting import Bounds, Columns, Fit, fit, folds, predict
 
-<<<<<<< HEAD
-__all__ = ["Calibration", "Form", "calibrate_rows", "labelled", "scores"]
-=======
-__all__ = ["Calibration", "Form", "LeftOut", "calibrate_rows", "leave_out", "scores"]
->>>>>>> residual
+__all__ = ["Calibration", "Form", "LeftOut", "calibrate_rows", "labelled", "leave_out", "scores"]
 
 FOLDS = 6
 _TAIL = 0.1  # on either side of an 80% interval

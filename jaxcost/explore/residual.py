@@ -28,6 +28,7 @@ from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.explore.fitting import SCALE, Columns
 from jaxcost.explore.held_out import FOLDS, Calibration, leave_out, scores
 from jaxcost.explore.kernel_families import FAMILIES, Selection
+from jaxcost.spec.system import System
 
 __all__ = ["BOUND", "MARGIN", "Benefit", "Residual", "helps", "train"]
 
@@ -153,7 +154,7 @@ def helps(
         seed: of folds, starts and weights.
     """
     measured, cut = selection.rows.seconds, {"most_folds": most_folds, "even": even, "seed": seed}
-    parts = leave_out(selection.family.form, selection.columns, measured, selection.axis, **cut)
+    parts = leave_out(selection.form, selection.columns, measured, selection.axis, **cut)
     part, folds = parts.part, range(parts.folds)
     left = -np.stack(list(parts.errors.values()))
     # With two folds there is nothing left to train on without both; with one nothing is held out.
@@ -184,7 +185,8 @@ def _lower(before: np.ndarray, after: np.ndarray) -> bool:
 
 def _features(family: str, columns: Columns) -> dict[str, jax.Array]:
     """Describe every row by ln of its ideal seconds, and ln(1 + size) of its sizes, [R] each."""
-    run, known = FAMILIES[family].form.run, {name: jnp.asarray(x) for name, x in columns.items()}
+    # What a row's seconds are without one of its legs does not hang on how its system is wired.
+    run, known = FAMILIES[family].form(System()).run, {name: jnp.asarray(x) for name, x in columns.items()}
     out = {name: jnp.log1p(x) for name, x in known.items() if name not in _MACHINE}
     for name, free in (("memory seconds", "rate"), ("compute seconds", "bandwidth")):
         out[name] = jnp.log(run({**known, free: jnp.full_like(known[free], _FREE)}, {}))
