@@ -132,7 +132,8 @@ def _write(args: argparse.Namespace, fits: Sequence[Fitted]) -> list[str]:
         of = [one for one in fits if args.across or one.selection.labels["chip"] == chip]
         for library in sorted({one.selection.labels["library"] for one in of}):
             own = [one for one in of if one.selection.labels["library"] == library]
-            if all(one.place is None for one in own):
+            # A library of messages alone serves no model.
+            if not any(one.place is not None and one.place[1] for one in own):
                 continue
             others = [one for one in of if one.selection.labels["library"] != library]
             path = args.out / f"{chip}-{library}.yaml"

@@ -1,7 +1,7 @@
 """The files of configs/efficiency that calibrations write: a library's kernels on a chip, and what they rest on."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.checkpoint import write_whole
 from jaxcost.explore.calibrate import Fitted, fastest
 from jaxcost.explore.held_out import scores
-from jaxcost.spec.kernels import Kernels
+from jaxcost.spec.kernels import Engine, Kernels
 
-__all__ = ["document", "write_efficiency"]
+__all__ = ["document", "write_efficiency", "write_engine"]
 
 _TOP: dict[str, tuple[Any, Any, Any, str]] = {
     "matmul": (1.0, 1.0, 1.0, "the kernels below have shares of their own"),
@@ -80,6 +80,23 @@ def write_efficiency(path: Path, content: CommentedMap) -> None:
     write_whole(path, stream.getvalue().encode())
 
 
+def write_engine(
+    path: Path, constants: Mapping[str, tuple[float, float, float]], source: str, *, date: str
+) -> None:
+    """Put the constants of a serving engine, {name: (value, low, high)}, into a file that has kernels."""
+    yaml = YAML()
+    yaml.width = 4096
+    content = yaml.load(path.read_text())
+    units = {f.name: f.metadata["unit"] for f in leaf_fields(Engine)}
+    content["kernels"]["engine"] = CommentedMap(
+        {
+            name: _entry(*(_quantity(x, units[name]) for x in ends), source, date, "measured")  # type: ignore[misc]
+            for name, ends in constants.items()
+        }
+    )
+    write_efficiency(path, content)
+
+
 def _section(one: Fitted, date: str) -> CommentedMap:
     form, made = one.selection.form, one.calibration
     units = {f.name: f.metadata["unit"] for f in leaf_fields(one.selection.family.kernel)}
@@ -113,7 +130,7 @@ def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
         ninth=round(ninth, 4),
         low=round(made.interval[0], 4),
         high=round(made.interval[1], 4),
-        covered=round(float(np.mean(made.covered)), 3),
+        covered=round(float(np.mean(made.covered)), 3) if made.folds > 2 else None,
         source=one.selection.rows.source,
         date=date,
     )

@@ -44,7 +44,7 @@ class FitSection(Strict):
     """What a kernel's numbers rest on: rows, and |ln(predicted / measured)| of those held out.
 
     `low` and `high` hold 80% of ln(measured / predicted) of held-out rows, `covered` is the share of rows in an
-    interval made without them.
+    interval made without them, where there are folds enough to tell.
     """
 
     kernels: str
@@ -58,7 +58,7 @@ class FitSection(Strict):
     ninth: float
     low: float
     high: float
-    covered: float
+    covered: float | None = None
     source: str
     date: str | int
 
