@@ -5,10 +5,13 @@ from jaxcost.edge.catalog import load_chip, load_efficiency, load_memory, load_m
 from jaxcost.edge.catalog import names as list_names
 from jaxcost.edge.errors import InputError, RunError
 from jaxcost.edge.long_run import Outcome, Progress, run_sweep
+from jaxcost.edge.measured_files import read_measured
 from jaxcost.edge.space_file import load_space
 from jaxcost.edge.tier_files import add_near, add_tier, load_near
 from jaxcost.edge.uncertain import intervals
 from jaxcost.explore.batch import largest_batch
+from jaxcost.explore.calibrate import Fitted, calibrate
+from jaxcost.explore.closed_loop import ClosedLoop, closed_loop
 from jaxcost.explore.codesign import Codesign, codesign
 from jaxcost.explore.deployment import Service
 from jaxcost.explore.diagnosis import Finding, diagnose
@@ -49,6 +52,8 @@ from jaxcost.physics.shards import parameter_count
 from jaxcost.report import Report
 from jaxcost.spec.chip import Chip, Compute, Cooling, Efficiency, Stacking
 from jaxcost.spec.fabric import Fabric, Link
+from jaxcost.spec.kernels import Kernels
+from jaxcost.spec.measurement import Measurements
 from jaxcost.spec.memory import TIERS, Memory, NearMemory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Placement, Plan, Split
@@ -66,6 +71,7 @@ __all__ = [
     "BreakEven",
     "Chip",
     "Choice",
+    "ClosedLoop",
     "Codesign",
     "Compute",
     "Constraint",
@@ -77,12 +83,15 @@ __all__ = [
     "Fabric",
     "Feasibility",
     "Finding",
+    "Fitted",
     "Front",
     "Host",
     "InputError",
     "Intervals",
+    "Kernels",
     "Knobs",
     "Link",
+    "Measurements",
     "Memory",
     "Model",
     "NearMemory",
@@ -113,8 +122,10 @@ __all__ = [
     "best_service",
     "break_even",
     "by_parts",
+    "calibrate",
     "canonical",
     "choice",
+    "closed_loop",
     "codesign",
     "codesign_along",
     "codesign_front",
@@ -139,6 +150,7 @@ __all__ = [
     "load_system",
     "log_range",
     "parameter_count",
+    "read_measured",
     "replace",
     "replace_at",
     "rows",
