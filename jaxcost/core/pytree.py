@@ -138,6 +138,8 @@ def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
     for f in leaf_fields(type(tree)):
         value = getattr(tree, f.name)
         path = f"{prefix}{f.name}"
+        if value is None:  # a branch that this tree has not
+            continue
         if dataclasses.is_dataclass(value):
             out += rows(value, path + ".")
         elif isinstance(value, tuple):

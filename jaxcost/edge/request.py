@@ -275,7 +275,10 @@ def degrees(plan: Plan) -> str:
 
 def describe_efficiency(efficiency: Efficiency, name: str | None) -> str:
     """Say in one line how much of the peaks is reached."""
-    values = {f.name: float(getattr(efficiency, f.name)) for f in dataclasses.fields(efficiency)}
+    if efficiency.kernels is not None:
+        return f"{name or 'of the system'}: kernels fitted to measurements"
+    names = [f.name for f in dataclasses.fields(efficiency) if f.name != "kernels"]
+    values = {key: float(getattr(efficiency, key)) for key in names}
     overhead, overlap = values.pop("operator_overhead"), values.pop("overlap")
     if overhead == 0 and overlap == 0 and all(v == 1 for v in values.values()):
         return "ideal roofline: peaks reached"

@@ -74,7 +74,7 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
         value, path = getattr(tree, f.name), f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
             yield from _leaves(value, f"{path}.")
-        else:
+        elif value is not None:
             yield path, (f.metadata["unit"], f.metadata["doc"])
 
 
