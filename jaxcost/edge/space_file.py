@@ -154,7 +154,7 @@ def leaf_units(tree: Any, prefix: str = "") -> dict[str, str]:
         value = getattr(tree, f.name)
         if dataclasses.is_dataclass(value):
             out |= leaf_units(value, f"{prefix}{f.name}.")
-        else:
+        elif value is not None:
             out[f"{prefix}{f.name}"] = f.metadata["unit"]
     return out
 

@@ -187,14 +187,14 @@ def _mixture_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
 
 def _exchange_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     # A plan's exchanges send a token once to every rank.
-    return None if labels["kernel"] in messages.EVERY_EXPERT else (labels["phase"], "")
+    return None if labels.get("kernel", "") in messages.EVERY_EXPERT else (labels["phase"], "")
 
 
 def _message_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     if labels["library"] == "nccl":
         return "collective", ""
     # Those outside of graphs wait for the host; serving replays graphs.
-    return None if labels["library"] == "nccl-torch" or "eager" in labels["kernel"] else ("all_reduce", "")
+    return None if labels["library"] == "nccl-torch" or "eager" in labels.get("kernel", "") else ("all_reduce", "")
 
 
 def _one_query(rows: Measurements) -> np.ndarray:
