@@ -29,6 +29,7 @@ from jaxcost.spec.plan import Plan
 __all__ = ["Legs", "Runs", "kernel_rows", "kernel_seconds"]
 
 _FEW = 16.0  # new tokens of a sequence up to which attention is that of decoding: drafts are checked so
+_UNNARROWED = ("router",)
 Shape = tuple[Scalar, Scalar, Scalar]
 
 
@@ -125,14 +126,19 @@ def kernel_rows(
 def _matmuls(rows: dict[str, list[Shape]], plan: Plan, kernels: Matmul, machine: Machine) -> dict[str, Runs]:
     """Pace all matmuls at once: their formula is compiled once, however many there are."""
     m, n, k = (_stacked(side) for side in zip(*(s for shapes in rows.values() for s in shapes), strict=True))
-    kernel = _by_bits(kernels, jnp.maximum(plan.weight_bits, plan.activation_bits))
+    # Routers are kept in 16 bits whatever the plan's.
+    kept = jnp.asarray([name in _UNNARROWED for name, shapes in rows.items() for _ in shapes])
+    weight_bits, activation_bits = (
+        jnp.where(kept, jnp.maximum(bits, 16), bits) for bits in (plan.weight_bits, plan.activation_bits)
+    )
+    kernel = _by_bits(kernels, jnp.maximum(weight_bits, activation_bits))
     there = m * n * k > 0
     work = MatmulWork(
         rows=jnp.where(there, m, 1),
         columns=jnp.where(there, n, 1),
         inner=jnp.where(there, k, 1),
-        weight_bits=plan.weight_bits,
-        activation_bits=plan.activation_bits,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
     )
     runs = Runs(
         pace=matmul_pace(machine, kernel, work),
