@@ -21,8 +21,8 @@ CHIPS = {
     "h100-sxm": ("H100", "#D55E00", "s"),
     "l40s": ("L40S", "#009E73", "^"),
 }
-MODELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-MARKS = "os^Dv"
+MODELS = ("#56B4E9", "#E69F00", "#CC79A7", "#000000", "#8C6D31")
+MARKS = "DvP*X"
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,

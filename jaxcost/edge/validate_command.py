@@ -94,18 +94,20 @@ def _scored(
 def _predicted(part: Selection, folder: Path) -> Scored | None:
     place = part.family.place(part.labels)
     library = part.labels.get("library", "")
-    for name in (f"{part.labels['chip']}-{library}", f"{TRANSFER}-{library}"):
-        path = folder / f"{name}.yaml"
-        if place is None or not path.exists():
-            continue
-        fit = _fit(str(path), place)
-        if fit is None:
-            continue
-        kernels = load_efficiency(str(path)).kernels
-        kernel = getattr(kernels, place[0])
-        kernel = getattr(kernel, place[1]) if place[1] else kernel
-        numbers = {f.name: float(getattr(kernel, f.name)) for f in leaf_fields(type(kernel))}
-        return score(part, numbers, (fit.low, fit.high), name)
+    if place is None:
+        return None
+    for group in (part.labels["chip"], TRANSFER):
+        # Its own file, then others that have the library's numbers: NCCL's are in those of serving libraries.
+        own = folder / f"{group}-{library}.yaml"
+        for path in [own, *sorted(set(folder.glob(f"{group}-*.yaml")) - {own})]:
+            fit = _fit(str(path), place) if path.exists() else None
+            if fit is None or (path != own and fit.library.split()[:1] != [library]):
+                continue
+            kernels = load_efficiency(str(path)).kernels
+            kernel = getattr(kernels, place[0])
+            kernel = getattr(kernel, place[1]) if place[1] else kernel
+            numbers = {f.name: float(getattr(kernel, f.name)) for f in leaf_fields(type(kernel))}
+            return score(part, numbers, (fit.low, fit.high), path.stem)
     return None
 
 

@@ -194,7 +194,11 @@ def _message_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     if labels["library"] == "nccl":
         return "collective", ""
     # Those outside of graphs wait for the host; serving replays graphs.
-    return None if labels["library"] == "nccl-torch" or "eager" in labels.get("kernel", "") else ("all_reduce", "")
+    return (
+        None
+        if labels["library"] == "nccl-torch" or "eager" in labels.get("kernel", "")
+        else ("all_reduce", "")
+    )
 
 
 def _one_query(rows: Measurements) -> np.ndarray:
