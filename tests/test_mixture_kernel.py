@@ -156,6 +156,7 @@ def test_the_kernel_is_that_of_the_width_of_the_weights(bits, launch):
     assert float(row.pace.fixed) == pytest.approx(launch, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "plan"),
     [("mixtral-8x7b", jc.Plan(tp=8)), ("deepseek-v3", jc.Plan(dp=8, ep=8, expert_bits=8, weight_bits=8))],
@@ -167,7 +168,9 @@ def test_default_kernels_leave_experts_and_messages_as_they_are(name, plan):
     after = jc.evaluate(replace_at(system, "chip.efficiency.kernels", Kernels()), model, traffic, plan)
     for step in ("prefill", "decode"):
         old, new = getattr(before, step), getattr(after, step)
-        for row, a, b in zip(old.names, old.rows, new.rows, strict=True):
+        others = dict(zip(new.names, new.rows, strict=True))
+        for row, a in zip(old.names, old.rows, strict=True):
+            b = others[row]
             if row == "routed_experts":
                 assert float(a.seconds) > 0
                 assert float(b.seconds) == pytest.approx(float(a.seconds), rel=2e-6)

@@ -81,13 +81,29 @@ def write_efficiency(path: Path, content: CommentedMap) -> None:
 
 
 def write_engine(
-    path: Path, constants: Mapping[str, tuple[float, float, float]], source: str, *, date: str
+    path: Path,
+    constants: Mapping[str, tuple[float, float, float]],
+    sustained: tuple[float, float, float],
+    source: str,
+    *,
+    date: str,
 ) -> None:
-    """Put the constants of a serving engine, {name: (value, low, high)}, into a file that has kernels."""
+    """Put what serving tells into a file that has kernels.
+
+    Args:
+        path: the file.
+        constants: of the engine, {name: (value, low, high)}.
+        sustained: share of the kernels' matmul rate that serving keeps, (value, low, high).
+        source: of both.
+        date: of the fit.
+    """
     yaml = YAML()
     yaml.width = 4096
     content = yaml.load(path.read_text())
     units = {f.name: f.metadata["unit"] for f in leaf_fields(Engine)}
+    content["matmul"] = _entry(
+        *sustained, f"share of the kernels' own that serving keeps: {source}", date, "measured"
+    )
     content["kernels"]["engine"] = CommentedMap(
         {
             name: _entry(*(_quantity(x, units[name]) for x in ends), source, date, "measured")  # type: ignore[misc]
