@@ -333,15 +333,7 @@ def measured(folder: Path) -> tuple[dict, dict]:
     }
     data["repeated"] = repeated(found)
     data["refused"] = len(refused)
-    data["doubts"] = [
-        {"place": part.place(one.row), "kind": one.kind, "reason": one.reason}
-        for parts in found.values()
-        for part in parts
-        for chip in part.values("chip")
-        for one in doubtful(part.select(chip=chip), systems[chip].chip)
-    ]
-    for one in data["doubts"]:
-        one["place"] = one["place"].split("/")[-1]
+    data["doubts"] = doubts(found, systems)
     data["left_out"] = left_out(found)
     data["serving"], arrays = served(found)
     arrays |= {
@@ -352,6 +344,19 @@ def measured(folder: Path) -> tuple[dict, dict]:
         "roofline": np.concatenate([predict(f.selection.form.run, f.selection.columns, {}) for f in fits]),
     }
     return data, arrays
+
+
+def doubts(found, systems) -> list[dict]:
+    """Rows that stand out, chip by chip."""
+    out = []
+    for parts in found.values():
+        for part in parts:
+            for chip in part.values("chip"):
+                rows = part.select(chip=chip)
+                for one in doubtful(rows, systems[chip].chip):
+                    place = rows.place(one.row).split("/")[-1]
+                    out.append({"place": place, "kind": one.kind, "reason": one.reason})
+    return out
 
 
 def left_out(found) -> list[dict]:
