@@ -507,8 +507,8 @@ def page(data: dict) -> str:
     lines += [f"- `e2e.csv: {first}-{last}`: {why}" for (first, last), why in WRONG.items()]
     lines += [
         "",
-        "Kept, though they cannot be right or stand out of line (faster than the datasheet beyond the cache; more than twice",
-        "or less than half of both neighbours in size):",
+        "Found by rule (faster than the datasheet beyond the cache; more than twice or less than half of both neighbours in",
+        "size); those that are not among the above are kept:",
         "",
         "| row | doubt | why |",
         "|---|---|---|",
