@@ -27,6 +27,7 @@ __all__ = [
     "attention_columns",
     "latent_columns",
     "machine_columns",
+    "machine_of",
     "matmul_columns",
 ]
 
@@ -96,21 +97,22 @@ def latent_columns(measurements: Measurements, chips: Mapping[str, Chip]) -> Col
     }
 
 
-def _machine(columns: Columns) -> Machine:
+def machine_of(columns: Columns) -> Machine:
+    """Gather what `machine_columns` tells of the chips."""
     names = ("rate", "bandwidth", "cores", "cache", "exponentials")
     return Machine(**{name: columns[name] for name in names})
 
 
 def _matmul_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     names = ("rows", "columns", "inner", "weight_bits", "activation_bits")
-    work, on = MatmulWork(**{name: columns[name] for name in names}), _machine(columns)
+    work, on = MatmulWork(**{name: columns[name] for name in names}), machine_of(columns)
     return paced(matmul_pace(on, MatmulKernel(**parameters), work), matmul_bytes(work) / on.bandwidth)
 
 
 def _attention_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     names = ("sequences", "queries", "keys", "heads", "kv_heads", "window", "key_dim", "value_dim")
     given = {name: columns[name] for name in (*names, "row_bytes", "query_bytes")}
-    work, on = AttentionWork(**given, replayed=jnp.ones_like(columns["keys"])), _machine(columns)
+    work, on = AttentionWork(**given, replayed=jnp.ones_like(columns["keys"])), machine_of(columns)
     return paced(
         attention_pace(on, AttentionKernel(**parameters), work), attention_bytes(work) / on.bandwidth
     )

@@ -7,15 +7,14 @@ cache. Three of the kernel's numbers are fixed: fitting them explains no more of
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.explore.fitting import Bounds, Columns
 from jaxcost.explore.held_out import Form, labelled
+from jaxcost.explore.kernel_forms import machine_columns, machine_of
 from jaxcost.explore.routing import routing
-from jaxcost.physics.kernels import Machine, paced
+from jaxcost.physics.kernels import paced
 from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_pace
-from jaxcost.physics.roofline import math_rate
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import MixtureKernel
 from jaxcost.spec.measurement import Measurements
@@ -45,26 +44,17 @@ def columns(measured: Measurements, chips: Mapping[str, Chip]) -> dict[str, np.n
     """
     work = measured.work
     bits = np.maximum(work["weight_bits"], work["activation_bits"])
-    names = measured.labels["chip"]
-    rate, bandwidth, cache = np.zeros((3, len(measured)))
-    for name in measured.values("chip"):
-        at, chip = names == name, chips[name]
-        rate[at] = np.asarray(math_rate(chip, jnp.asarray(bits[at])))
-        bandwidth[at] = float(chip.memory.bandwidth)
-        cache[at] = float(chip.package.cache)
     return routing(measured) | {
         "hidden": work["hidden"],
         "inner": work["width"] / work["tensor_parallel"],
         "weight_bytes": work["weight_bits"] / 8,
         "activation_bytes": work["activation_bits"] / 8,
-        "rate": rate,
-        "bandwidth": bandwidth,
-        "cache": cache,
+        **machine_columns(measured, chips, bits),
     }
 
 
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
-    machine = Machine(rate=columns["rate"], bandwidth=columns["bandwidth"], cache=columns["cache"])
+    machine = machine_of(columns)
     work = MixtureWork(**{name: columns[name] for name in _WORK}, replayed=columns["reached"])
     pace = mixture_pace(machine, MixtureKernel(**parameters), work)
     return paced(pace, mixture_bytes(work) / machine.bandwidth)
