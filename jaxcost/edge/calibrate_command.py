@@ -14,6 +14,7 @@ from rich.text import Text
 from jaxcost.edge import tables
 from jaxcost.edge.aiconfigurator_tables import import_tables
 from jaxcost.edge.catalog import load_system
+from jaxcost.edge.checkpoint import make_folder
 from jaxcost.edge.efficiency_file import document, write_efficiency
 from jaxcost.edge.errors import InputError, not_among
 from jaxcost.edge.measured_files import Refused, read_measured
@@ -120,12 +121,7 @@ def _write(args: argparse.Namespace, fits: Sequence[Fitted]) -> list[str]:
     """Write a file for every library on every chip, or for every library across chips."""
     if args.out is None:
         return []
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"a folder that can be made ({error.strerror})", path="--out", given=str(args.out)
-        ) from None
+    make_folder(args.out)
     date = datetime.date.today().isoformat()
     written = []
     for chip in [TRANSFER] if args.across else dict.fromkeys(args.chip):

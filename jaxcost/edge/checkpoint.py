@@ -21,7 +21,15 @@ import numpy as np
 
 from jaxcost.edge.errors import InputError, RunError
 
-__all__ = ["Checkpoint", "clean", "load_checkpoints", "locked", "save_checkpoint", "write_whole"]
+__all__ = [
+    "Checkpoint",
+    "clean",
+    "load_checkpoints",
+    "locked",
+    "make_folder",
+    "save_checkpoint",
+    "write_whole",
+]
 
 _MAGIC = b"jaxcost sweep 1 "
 _PATTERN = "state-*.checkpoint"
@@ -44,6 +52,16 @@ class Checkpoint:
     def name(self) -> str:
         """Name of its file."""
         return f"state-{self.run}-{self.process}.checkpoint"
+
+
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Make the folder that an option names, unless it is there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"a folder that can be made ({error.strerror})", path=option, given=str(folder)
+        ) from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

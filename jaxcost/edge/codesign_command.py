@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxcost.edge.catalog import load_prices, load_system
+from jaxcost.edge.checkpoint import make_folder
 from jaxcost.edge.codesign_tables import Block, design_blocks, markdown, renderable, robust_blocks
 from jaxcost.edge.errors import InputError, RunError
 from jaxcost.edge.set_option import (
@@ -80,7 +81,7 @@ def codesign_command(args: argparse.Namespace) -> int:
     if twice:
         raise InputError("studies of different names", path="STUDY", given=twice[0])
     if args.out is not None:
-        _made(args.out)
+        make_folder(args.out)
     documents, failed = [], False
     for study in studies:
         with _live(study.title) as tell:
@@ -267,17 +268,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _made(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"a folder that can be made ({error.strerror})", path="--out", given=str(folder)
-        ) from None
-
-
 def _written(folder: Path, answers: _Answers, document: dict[str, Any], blocks: list[Block]) -> None:
-    _made(folder)
+    make_folder(folder)
     pictures: list[tuple[str, str]] = []
     if not answers.found.failed:
         from jaxcost.edge.codesign_plot import draw_along, draw_break_even, draw_elasticities, draw_front
