@@ -1,0 +1,192 @@
+"""What the numbered experiments share: one compiled program for all designs, their options, one form of data.
+
+An experiment is a function `study(small) -> Study` in a numbered file, run by `run(study)`:
+
+    python experiments/08_walls.py [--small] [--out DIR]
+
+It writes `08_walls.json`, the data, the same bytes every time on one machine, and `08_walls.manifest.json`: versions,
+seconds, and the hash of the data. `figures/08_walls.py` reads the former only.
+"""
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import inspect
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table as Shown
+
+import jaxcost as jc
+from jaxcost.evaluate import evaluate as evaluate_plan
+from jaxcost.spec.memory import TIERS
+
+OUT = Path(__file__).parent / "out"
+DIGITS = 6  # significant ones that are written
+CHUNK = 256  # designs evaluated together: every experiment runs the same program
+# All that a design may have: told together, all designs share one program.
+PRESENT = (
+    *(name for name in TIERS if name != "memory"),
+    *(f"{name}.near" for name in ("memory", "hbf", "cxl")),
+    *("stacking", "cooling", "cap", "reserved", "corpus", "corpus_read", "window"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of one kind; every column has a unit, "" where it is a name."""
+
+    about: str  # what a row is
+    units: dict[str, str]
+    rows: Sequence[dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What an experiment found, and on what it rests."""
+
+    title: str
+    findings: tuple[str, ...]  # sentences whose numbers come from the tables
+    assumptions: tuple[str, ...]
+    sources: tuple[str, ...]
+    tables: dict[str, Table]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One design to evaluate."""
+
+    system: jc.System
+    model: jc.Model
+    traffic: jc.Traffic
+    plan: jc.Plan
+    prices: jc.Prices = jc.Prices()
+
+
+def evaluate(cases: Iterable[Case]) -> jc.Report:
+    """Evaluate all cases by one program; every leaf of the report has the shape [cases].
+
+    A tier or engine that `PRESENT` leaves out (such as an engine beside a drive) does not count.
+    """
+    told = [jc.canonical((c.system, c.model, c.traffic, c.plan, c.prices)) for c in cases]
+    found = []
+    for start in range(0, len(told), CHUNK):
+        part = told[start : start + CHUNK]
+        full = part + [part[-1]] * (CHUNK - len(part))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *full)
+        report = jax.device_get(_program(*stacked))
+        found.append(jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], report))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+
+
+@jax.jit
+@jax.vmap
+def _program(system: jc.System, model: jc.Model, traffic: jc.Traffic, plan: jc.Plan, prices: jc.Prices):
+    report = evaluate_plan(system, model, traffic, plan, prices=prices, present=PRESENT)
+    return jax.tree.map(jnp.asarray, report)
+
+
+@functools.cache
+def slopes(metric: str):
+    """Compile d ln metric / d ln leaf, for all leaves of a system, of one case: a function of (system, model, ...)."""
+
+    def of(system, model, traffic, plan, prices):
+        report = evaluate_plan(
+            system, model, traffic, plan, prices=prices, knobs=jc.Knobs(tau=0.0), present=PRESENT
+        )
+        return jnp.log(getattr(report, metric))
+
+    def relative(system, *rest):
+        slope = jax.grad(of)(system, *rest)
+        return jax.tree.map(lambda x, s: x * s, system, slope)
+
+    return jax.jit(relative)
+
+
+def elasticities(metric: str, case: Case) -> jc.System:
+    """Per cent by which a metric moves with one per cent more of every number of the system."""
+    told = jc.canonical((case.system, case.model, case.traffic, case.plan, case.prices))
+    return jax.device_get(slopes(metric)(*told))
+
+
+def run(study: Callable[[bool], Study]) -> None:
+    """Run one experiment from the command line."""
+    path = Path(inspect.getfile(study))
+    parser = argparse.ArgumentParser(description=inspect.getdoc(inspect.getmodule(study)))
+    parser.add_argument("--small", action="store_true", help="a coarser version, for tests")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the data")
+    args = parser.parse_args()
+    begun = time.perf_counter()
+    found = study(args.small)
+    show(found)
+    write(path.stem, found, args.out, small=args.small, seconds=time.perf_counter() - begun)
+
+
+def write(name: str, found: Study, out: Path, *, small: bool, seconds: float) -> None:
+    """Write the data and its manifest."""
+    data = as_json(found)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(data)
+    manifest = {
+        "experiment": name,
+        "small": small,
+        "seconds": round(seconds, 1),
+        "sha256": hashlib.sha256(data.encode()).hexdigest(),
+        "versions": {package: importlib.metadata.version(package) for package in ("jaxcost", "jax", "numpy")},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+    (out / f"{name}.manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def as_json(found: Study) -> str:
+    """The data as text: a row a line, numbers of six digits."""
+    tables = []
+    for name, table in found.tables.items():
+        columns = list(table.units)
+        for row in table.rows:
+            assert list(row) == columns, f"{name}: a row has {list(row)}, its table {columns}"
+        rows = ",\n   ".join(json.dumps([rounded(x) for x in row.values()]) for row in table.rows)
+        head = json.dumps({"about": table.about, "units": table.units})[:-1]
+        tables.append(f'  {json.dumps(name)}: {head}, "rows": [\n   {rows}\n  ]}}')
+    text = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "tables"}
+    return json.dumps(text, indent=1)[:-2] + ',\n "tables": {\n' + ",\n".join(tables) + "\n }\n}\n"
+
+
+def rounded(x: Any) -> Any:
+    """A number of six significant digits, or what is no number; None where there is none."""
+    if isinstance(x, str | bool | np.bool_ | None):
+        return bool(x) if isinstance(x, np.bool_) else x
+    value = float(x)
+    if not math.isfinite(value):
+        return None
+    value = float(f"{value:.{DIGITS}g}")
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
+
+
+def show(found: Study) -> None:
+    """Print what was found."""
+    console = Console(width=150)
+    console.print(f"[bold]{found.title}[/bold]")
+    for table in found.tables.values():
+        if len(table.rows) <= 40:
+            shown = Shown(*(f"{n}\n{u}" if u not in ("", "1") else n for n, u in table.units.items()))
+            for row in table.rows:
+                shown.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row.values()))
+            console.print(shown)
+        else:
+            console.print(f"{len(table.rows):,} rows: {table.about}")
+    for sentence in found.findings:
+        console.print(f"- {sentence}")
