@@ -18,7 +18,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +71,21 @@ class Case:
     model: jc.Model
     traffic: jc.Traffic
     plan: jc.Plan
-    prices: jc.Prices = jc.Prices()
+    prices: jc.Prices = dataclasses.field(default_factory=jc.Prices)
 
 
-def evaluate(cases: Iterable[Case]) -> jc.Report:
+def evaluate(cases: Sequence[Case]) -> jc.Report:
     """Evaluate all cases by one program; every leaf of the report has the shape [cases].
 
     A tier or engine that `PRESENT` leaves out (such as an engine beside a drive) does not count.
     """
     told = [jc.canonical((c.system, c.model, c.traffic, c.plan, c.prices)) for c in cases]
+    told += told[-1:] * (-len(told) % CHUNK)
     found = []
     for start in range(0, len(told), CHUNK):
-        part = told[start : start + CHUNK]
-        full = part + [part[-1]] * (CHUNK - len(part))
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *full)
-        report = jax.device_get(_program(*stacked))
-        found.append(jax.tree.map(lambda x, n=len(part): np.asarray(x)[:n], report))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *told[start : start + CHUNK])
+        found.append(jax.device_get(_program(*stacked)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(cases)], *found)
 
 
 @jax.jit
