@@ -61,6 +61,7 @@ class Study:
     assumptions: tuple[str, ...]
     sources: tuple[str, ...]
     tables: dict[str, Table]
+    blobs: dict[str, bytes] = dataclasses.field(default_factory=dict)  # tables too large for text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +137,8 @@ def write(name: str, found: Study, out: Path, *, small: bool, seconds: float) ->
     data = as_json(found)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(data)
+    for blob, content in found.blobs.items():
+        (out / f"{name}.{blob}.bin").write_bytes(content)
     manifest = {
         "experiment": name,
         "small": small,
@@ -159,7 +162,7 @@ def as_json(found: Study) -> str:
         rows = ",\n   ".join(json.dumps([rounded(x) for x in row.values()]) for row in table.rows)
         head = json.dumps({"about": table.about, "units": table.units})[:-1]
         tables.append(f'  {json.dumps(name)}: {head}, "rows": [\n   {rows}\n  ]}}')
-    text = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.name != "tables"}
+    text = {name: getattr(found, name) for name in ("title", "findings", "assumptions", "sources")}
     return json.dumps(text, indent=1)[:-2] + ',\n "tables": {\n' + ",\n".join(tables) + "\n }\n}\n"
 
 
