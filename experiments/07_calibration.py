@@ -1,17 +1,16 @@
-"""How well calibrated kernels predict what they have not seen: every number of docs/validation.md.
+"""How well calibrated kernels predict what they have not seen.
 
-`python experiments/07_calibration.py --data DIR` fits the kernels of A100, H100 and L40S in a folder of measurements
-(docs/measurements.md), holds out whole axes, leaves out every chip and every served model in turn, and writes
-experiments/out/07_calibration.json and .npz; with `--page` docs/validation.md too. figures/07_calibration.py draws it.
+`python experiments/07_calibration.py --measured DIR` fits the kernels of A100, H100 and L40S in a folder of measurements
+(docs/measurements.md), holds out whole axes, and leaves out every chip and every served model in turn: some 15 minutes.
+`experiments/validation_page.py` makes docs/validation.md of it.
 """
 
-import argparse
 import dataclasses
-import datetime
 import itertools
 import json
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -19,7 +18,6 @@ import numpy as np
 
 import jaxcost as jc
 from jaxcost.core.pytree import replace_at
-from jaxcost.edge.efficiency_file import write_engine
 from jaxcost.edge.measured_files import read_measured
 from jaxcost.explore.calibrate import calibrate
 from jaxcost.explore.doubt import doubtful
@@ -32,24 +30,10 @@ from jaxcost.explore.serving_fit import (
     serving_points,
     serving_steps,
 )
-from jaxcost.spec.kernels import UNLIMITED, Engine, Kernels
+from jaxcost.spec.kernels import Engine, Kernels
+from study import Study, Table, run
 
-OUT = Path(__file__).parent / "out"
-PAGE = Path(__file__).parents[1] / "docs" / "validation.md"
 CHIPS = ("a100-80gb-sxm", "h100-sxm", "l40s")
-# Median |ln(predicted / measured)| wanted of held-out rows; the 90th percentile at most three times that.
-BARS = {
-    "matmul, BF16": 0.05,
-    "matmul, FP8": 0.07,
-    "attention_decode": 0.08,
-    "attention_prefill": 0.10,
-    "latent_decode": 0.10,
-    "latent_prefill": 0.10,
-    "mixture": 0.10,
-    "collective": 0.10,
-    "all_reduce": 0.10,
-    "all_to_all": 0.10,
-}
 MODELS = {
     "Qwen/Qwen3-32B": "qwen3-32b",
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
@@ -140,8 +124,8 @@ def repeated(found) -> list[dict]:
     return out
 
 
-def served(found) -> dict:
-    """Fit the engines' constants, each model left out in turn; beside rooflines."""
+def served(found) -> tuple[dict, list[dict]]:
+    """Fit the engines' constants, each model left out in turn, beside rooflines; and every point."""
     rows = [m.select(chip=SERVED_ON) for m in found["serving"]]
     points = serving_points(rows[0])
     points = points.where(np.isin(points.model, list(MODELS)))
@@ -197,6 +181,9 @@ def served(found) -> dict:
         "inside": errors(made.inside, ~wrong),
         "roofline": errors(plain, ~wrong),
         "thumb": errors(thumb, ~wrong),
+        "memory_share": MEMORY_SHARE,
+        "skews": SKEWS,
+        "shares": SUSTAINED,
         "skew": chosen[None][0],
         "sustained": chosen[None][1],
         "chosen": {MODELS[m]: list(c) for m, c in chosen.items() if m is not None},
@@ -220,13 +207,14 @@ def served(found) -> dict:
             at = (points.library == library) & (points.model == model) & ~wrong
             if at.any():
                 out["by"].append({"library": library, "model": MODELS[model], **errors(made.held, at)})
-    arrays = {
-        "serving_measured": points.measured,
-        "serving_held": made.held,
-        "serving_wrong": wrong,
-        "serving_model": np.asarray([MODELS[m] for m in points.model.tolist()]),
-    }
-    return out, arrays
+    rows = [
+        {"model": MODELS[model], "metric": metric, "measured": true, "held": held, "wrong": bool(bad)}
+        for column, metric in enumerate(("TPOT", "TTFT"))
+        for model, true, held, bad in zip(
+            points.model.tolist(), points.measured[:, column], made.held[:, column], wrong, strict=True
+        )
+    ]
+    return out, rows
 
 
 def nested(points, tried):
@@ -252,98 +240,130 @@ def nested(points, tried):
     return dataclasses.replace(best, held=held), chosen
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of measurements")
-    parser.add_argument("--page", action="store_true", help="write docs/validation.md")
-    parser.add_argument("--only-page", action="store_true", help="from what was measured before")
-    parser.add_argument("--only-serving", action="store_true", help="fit engines again, kernels as before")
-    parser.add_argument("--engines", type=Path, help="folder of efficiency files that engines are written to")
-    args = parser.parse_args()
-    path, table = OUT / "07_calibration.json", OUT / "07_calibration.npz"
-    if args.only_serving:
-        data, arrays = json.loads(path.read_text()), dict(np.load(table))
-        data["serving"], again = served(read_measured(args.data, chips=CHIPS)[0])
-        arrays |= again
-    elif not args.only_page:
-        data, arrays = measured(args.data)
-    if not args.only_page:
-        OUT.mkdir(exist_ok=True)
-        path.write_text(json.dumps(data, indent=1))
-        np.savez_compressed(table, **arrays)
-    data = json.loads(path.read_text())
-    if args.engines is not None:
-        write_engines(args.engines, data["serving"])
-    if args.page or args.only_page:
-        PAGE.write_text(page(data))
-
-
-def write_engines(folder: Path, found: dict) -> None:
-    """Put the engines' constants into the files of their libraries: they are the host's, whatever the chip."""
-    date = datetime.date.today().isoformat()
-    source = "fit to served TPOT and TTFT on H100 (aiconfigurator-core silicon samples, InferenceX)"
-    for library, constants in found["ends"].items():
-        given = {name: tuple(x) for name, x in constants.items()}
-        given["kv_share"] = (MEMORY_SHARE, MEMORY_SHARE, 0.9)
-        if "bunch" not in given:
-            given["bunch"] = (UNLIMITED, UNLIMITED, UNLIMITED)
-        for path in sorted(folder.glob(f"*-{library}.yaml")):
-            write_engine(path, given, (found["sustained"], 0.8, 1.0), source, date=date)
-
-
-def measured(folder: Path) -> tuple[dict, dict]:
-    """Fit everything."""
+def study(small: bool, folder: Path) -> Study:
+    """Fit everything; there is no coarser version."""
     found, refused = read_measured(folder, chips=CHIPS)
     systems = {name: jc.load_system(name) for name in CHIPS}
     told = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     fits = calibrate(found, systems, told=told)
     across = calibrate(found, systems, across=True, told=told)
-    names = list(dict.fromkeys(map(name_of, fits)))
-    data: dict = {"manifest": {"jax": jax.__version__, "python": platform.python_version(), "rows": {}}}
-    data["kernels"] = {n: pooled([f for f in fits if name_of(f) == n]) for n in names}
-    data["chips"] = {
-        n: {
-            c: pooled(some, c)
-            for c in CHIPS
-            if (some := [f for f in fits if name_of(f) == n and f.selection.labels["chip"] == c])
-        }
-        for n in names
+    serving, points = served(found)
+    data = fitted(fits) | carried(across)
+    data |= {
+        "manifest": {"jax": jax.__version__, "python": platform.python_version()},
+        "named": CHIPS,
+        "repeated": repeated(found),
+        "refused": len(refused),
+        "doubts": doubts(found, systems),
+        "left_out": left_out(found),
+        "serving": serving,
+        "wrong": [[first, last, why] for (first, last), why in WRONG.items()],
     }
-    data["axis"] = {name_of(f): f.selection.axis_name for f in fits}
-    data["fits"] = [
+    held = serving["held"]
+    errors = [
         {
-            "name": name_of(f),
-            **f.selection.labels,
-            "rows": len(f.selection.rows),
-            "fitted": scores(f.calibration.inside)[0],
-            "median": scores(f.calibration.held)[0],
-            "ninth": scores(f.calibration.held)[1],
+            "kernel": name,
+            "rows": one["rows"],
+            "median": one["median"],
+            "ninth": one["ninth"],
+            "roofline": one["roofline"],
         }
-        for f in fits
+        for name, one in data["kernels"].items()
     ]
-    gone = list(dict.fromkeys(map(name_of, across)))
-    data["across"] = {n: pooled([f for f in across if name_of(f) == n]) for n in gone}
-    data["across_chips"] = {
-        n: {
-            c: pooled([f for f in across if name_of(f) == n], c)
-            for c in CHIPS
-            if any((f.selection.rows.labels["chip"] == c).any() for f in across if name_of(f) == n)
-        }
-        for n in gone
+    return Study(
+        title="Calibrated kernels and served models against measurements that no fit has seen",
+        findings=(
+            "Median error of kernels on axes held out, as |ln(predicted / measured)|: "
+            + ", ".join(f"{e['kernel'].replace('_', ' ')} {e['median']:.3f}" for e in errors)
+            + ".",
+            f"TPOT of served models that the fit has not seen is off by {held['tpot']:.1%} in the median, TTFT by "
+            f"{held['ttft']:.1%}; a plain roofline by {serving['roofline']['tpot']:.0%} and {serving['roofline']['ttft']:.0%}.",
+        ),
+        assumptions=(
+            "Rows of A100, H100 and L40S; docs/validation.md says which axis is held out for each kernel, and which rows are "
+            "left out and why.",
+        ),
+        sources=("docs/measurements.md", "docs/validation.md"),
+        tables={
+            "errors": Table(
+                "one kernel: |ln(predicted / measured)| of rows held out",
+                {"kernel": "", "rows": "1", "median": "1", "ninth": "1", "roofline": "1"},
+                errors,
+            ),
+            "kernels": Table(
+                "one measured row of a kernel",
+                {"kernel": "", "chip": "", "measured": "s", "held": "s", "roofline": "s"},
+                list(kernel_rows(fits)),
+            ),
+            "serving": Table(
+                "one served point",
+                {"model": "", "metric": "", "measured": "s", "held": "s", "wrong": ""},
+                points,
+            ),
+        },
+        blobs={"fits.json": json.dumps(data, indent=1).encode()},
+    )
+
+
+def kernel_rows(fits) -> Iterator[dict]:
+    """Every row of every fit: measured, predicted where it was held out, and at the peaks of the chip."""
+    for fit in fits:
+        part, seconds = fit.selection, fit.selection.rows.seconds
+        ideal = predict(part.form.run, part.columns, {})
+        chips = part.rows.labels["chip"].astype(str).tolist()
+        for chip, true, held, plain in zip(chips, seconds, fit.calibration.held, ideal, strict=True):
+            yield {
+                "kernel": part.family.name,
+                "chip": chip,
+                "measured": true,
+                "held": true * np.exp(held),
+                "roofline": plain,
+            }
+
+
+def fitted(fits) -> dict:
+    """Errors of what is fitted chip by chip."""
+    names = list(dict.fromkeys(map(name_of, fits)))
+    of = {name: [f for f in fits if name_of(f) == name] for name in names}
+    return {
+        "kernels": {n: pooled(of[n]) for n in names},
+        "chips": {
+            n: {
+                c: pooled(some, c)
+                for c in CHIPS
+                if (some := [f for f in of[n] if f.selection.labels["chip"] == c])
+            }
+            for n in names
+        },
+        "axis": {name_of(f): f.selection.axis_name for f in fits},
+        "fits": [
+            {
+                "name": name_of(f),
+                **f.selection.labels,
+                "rows": len(f.selection.rows),
+                "fitted": scores(f.calibration.inside)[0],
+                "median": scores(f.calibration.held)[0],
+                "ninth": scores(f.calibration.held)[1],
+            }
+            for f in fits
+        ],
     }
-    data["repeated"] = repeated(found)
-    data["refused"] = len(refused)
-    data["doubts"] = doubts(found, systems)
-    data["left_out"] = left_out(found)
-    data["serving"], arrays = served(found)
-    arrays |= {
-        "op": np.concatenate([np.full(len(f.selection.rows), f.selection.family.name) for f in fits]),
-        "chip": np.concatenate([f.selection.rows.labels["chip"].astype(str) for f in fits]),
-        "measured": np.concatenate([f.selection.rows.seconds for f in fits]),
-        "held": np.concatenate([f.calibration.held for f in fits]),
-        "roofline": np.concatenate([predict(f.selection.form.run, f.selection.columns, {}) for f in fits]),
+
+
+def carried(across) -> dict:
+    """Errors of what is fitted to the other chips."""
+    of = {name: [f for f in across if name_of(f) == name] for name in dict.fromkeys(map(name_of, across))}
+    return {
+        "across": {n: pooled(some) for n, some in of.items()},
+        "across_chips": {
+            n: {
+                c: pooled(some, c)
+                for c in CHIPS
+                if any((f.selection.rows.labels["chip"] == c).any() for f in some)
+            }
+            for n, some in of.items()
+        },
     }
-    return data, arrays
 
 
 def doubts(found, systems) -> list[dict]:
@@ -372,162 +392,5 @@ def left_out(found) -> list[dict]:
     return [{"reason": reason, "rows": len(lines), "lines": lines} for reason, lines in out.items()]
 
 
-def percent(x: float) -> str:
-    return f"{100 * x:.1f}%"
-
-
-def page(data: dict) -> str:
-    """The page of the docs."""
-    lines = [
-        "# Validation",
-        "",
-        "How far the calibrated kernels and engines of `configs/efficiency/` are from what was measured on A100, H100 and",
-        "L40S, on axes that the fit has not seen. All numbers of this page are made by",
-        "`python experiments/07_calibration.py --data DIR --page`, with the tables that `docs/measurements.md` describes",
-        "(aiconfigurator-core 0.12.0 and vidur for kernels; silicon samples and InferenceX for serving). An error is",
-        "|ln(predicted / measured)|: 0.05 is 5%. `jaxcost validate --data DIR` scores the shipped files on any such folder.",
-        "",
-        "![predicted over measured](validation.svg)",
-        "",
-        "## Kernels, on axes held out",
-        "",
-        "Six folds of whole values of the axis; each is predicted from the others, with parameters of its own chip, library",
-        "and precision. *In 80%*: share of held-out rows within an 80% interval that was made without them. The forms were",
-        "chosen with these errors in view, which makes them a little optimistic.",
-        "",
-        "| kernels | rows | held-out axis | fitted | held out | bar | 90th | in 80% | plain roofline | 0.8 bandwidth + 3 us |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, one in data["kernels"].items():
-        bar = BARS.get(name)
-        lines.append(
-            f"| {name.replace('_', ' ')} | {one['rows']:,} | {data['axis'][name]} | {one['fitted']:.3f} | "
-            f"**{one['median']:.3f}** | {f'{bar:.2f}' if bar else ''} | {one['ninth']:.3f} | "
-            f"{percent(one['covered']) if one['covered'] is not None else 'two folds'} | {one['roofline']:.2f} | {one['thumb']:.2f} |"
-        )
-    lines += [
-        "",
-        "By chip, held out, median / 90th percentile:",
-        "",
-        "| kernels | A100 | H100 | L40S |",
-        "|---|---|---|---|",
-    ]
-    for name, of in data["chips"].items():
-        cells = [f"{of[c]['median']:.3f} / {of[c]['ninth']:.3f}" if c in of else "" for c in CHIPS]
-        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "How well one can do at all: BF16 matmuls of two libraries that call the same kernels differ, at equal shapes, by",
-        "",
-        "| chip | shapes | median | 90th |",
-        "|---|---|---|---|",
-        *(f"| {r['chip']} | {r['rows']} | {r['median']:.3f} | {r['ninth']:.3f} |" for r in data["repeated"]),
-        "",
-        "## A chip never measured",
-        "",
-        "One set of parameters for a library and precision, fitted to the other chips; the chip left out is predicted from",
-        "its datasheet alone. `configs/efficiency/gpu-*.yaml` are such sets, fitted to all three, with these intervals. The",
-        "bar of 0.15 is met by BF16 matmuls, no better than the rule of thumb, and by experts. What differs most between chips",
-        "is the software: versions of a library, which kernel it takes, what stays in the last-level cache between repeats.",
-        "",
-        "| kernels | rows | median | 90th | in 80% | A100 | H100 | L40S | plain roofline | 0.8 bandwidth + 3 us |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, one in data["across"].items():
-        of = data["across_chips"][name]
-        cells = [f"{of[c]['median']:.3f}" if c in of else "" for c in CHIPS]
-        lines.append(
-            f"| {name.replace('_', ' ')} | {one['rows']:,} | **{one['median']:.3f}** | {one['ninth']:.3f} | "
-            f"{percent(one['covered']) if one['covered'] is not None else 'two chips'} | {' | '.join(cells)} | "
-            f"{one['roofline']:.2f} | {one['thumb']:.2f} |"
-        )
-    s = data["serving"]
-    lines += [
-        "",
-        "## Serving, on H100",
-        "",
-        "Mean TPOT and TTFT of closed loops of users (`jaxcost.closed_loop`): steps from `evaluate` with the calibrated",
-        "kernels, and a few constants of each engine, fitted without the model that is predicted. For all engines together,",
-        f"and again without that model, two more were chosen among a few: the unevenness of experts' popularity {s['skew']:g}",
-        f"(squared coefficient of variation, of {', '.join(f'{x:g}' for x in SKEWS)}), and the share {s['sustained']:g} of the benchmarked",
-        f"matmul rate that serving keeps (of {', '.join(f'{x:g}' for x in SUSTAINED)}). Memory for weights and cache is {MEMORY_SHARE} of the",
-        "chip's, set and not fitted. Which constants there are was decided with all models in view.",
-        "",
-        "| | points | TPOT | 90th | TTFT | 90th |",
-        "|---|---|---|---|---|---|",
-    ]
-    words = {
-        "held": "model left out",
-        "held_all": "model left out, with the rows below",
-        "inside": "fitted",
-        "roofline": "plain roofline",
-        "thumb": "0.8 bandwidth, 0.7 FLOPs, 3 us",
-    }
-    for key, label in words.items():
-        e = s[key]
-        lines.append(
-            f"| {label} | {e['points']} | {percent(e['tpot'])} | {percent(e['tpot_ninth'])} | {percent(e['ttft'])} | {percent(e['ttft_ninth'])} |"
-        )
-    for e in s["by"]:
-        lines.append(
-            f"| {e['model']}, {e['library']} | {e['points']} | {percent(e['tpot'])} | {percent(e['tpot_ninth'])} | {percent(e['ttft'])} | {percent(e['ttft_ninth'])} |"
-        )
-    lines += [
-        "",
-        "**Which tensor parallelism.** *Split*: the same chips and users, cut into replicas of tp chips; right if the choice is",
-        "within 3% of the best measured tokens/s. *Bound*: most tokens/s a chip within a bound on TPOT; right within 5%. Asked",
-        "at equal users, the largest tp always has the least TPOT, and the smallest the most tokens/s a chip, whatever the model.",
-        "",
-        "| | split: cases | right | throughput kept | bound: cases | right | throughput kept |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for key, label in (
-        ("held", "model left out"),
-        ("roofline", "plain roofline"),
-        ("thumb", "rule of thumb"),
-    ):
-        a, b = s["choice"][key]["split"], s["choice"][key]["within"]
-        lines.append(
-            f"| {label} | {a['cases']} | {percent(a['right'])} | {percent(a['kept'])} | {b['cases']} | {percent(b['right'])} | {percent(b['kept'])} |"
-        )
-    lines += [
-        "",
-        "Constants of the engines:",
-        "",
-        "| engine | a layer | a sequence | eager layer | a request | bunch |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, e in s["engines"].items():
-        bunch = "all" if e.get("bunch", 1e9) > 1e6 else f"{e['bunch']:.1f}"
-        lines.append(
-            f"| {name} | {e['layer'] * 1e6:.1f} us | {e['sequence'] * 1e6:.1f} us | {e['eager'] * 1e6:.0f} us | {e['front'] * 1e3:.0f} ms | {bunch} |"
-        )
-    lines += ["", "## Rows that look wrong", "", "Left out of the fits, with the reason:", ""]
-    lines += [f"- `{r['reason']}` ({r['rows']} rows: {spans(r['lines'])})" for r in data["left_out"]]
-    lines += [f"- `e2e.csv: {first}-{last}`: {why}" for (first, last), why in WRONG.items()]
-    lines += [
-        "",
-        "Found by rule (faster than the datasheet beyond the cache; more than twice or less than half of both neighbours in",
-        "size); those that are not among the above are kept:",
-        "",
-        "| row | doubt | why |",
-        "|---|---|---|",
-        *(f"| {d['place']} | {d['kind']} | {d['reason']} |" for d in data["doubts"]),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def spans(lines: list[int]) -> str:
-    """Whole numbers as ranges."""
-    out: list[list[int]] = []
-    for n in sorted(lines):
-        if out and n - out[-1][1] <= 1:
-            out[-1][1] = n
-        else:
-            out.append([n, n])
-    return ", ".join(f"{a}-{b}" if b > a else str(a) for a, b in out)
-
-
 if __name__ == "__main__":
-    main()
+    run(study, reads="--measured")

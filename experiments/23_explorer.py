@@ -227,7 +227,7 @@ def study(small: bool) -> Study:
                 errors,
             ),
         },
-        blobs={"tables": blob},
+        blobs={"tables.bin": blob},
     )
 
 

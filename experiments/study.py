@@ -61,7 +61,9 @@ class Study:
     assumptions: tuple[str, ...]
     sources: tuple[str, ...]
     tables: dict[str, Table]
-    blobs: dict[str, bytes] = dataclasses.field(default_factory=dict)  # tables too large for text
+    blobs: dict[str, bytes] = dataclasses.field(
+        default_factory=dict
+    )  # by ending of their file: what is no table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,15 +121,17 @@ def elasticities(metric: str, case: Case) -> jc.System:
     return jax.device_get(slopes(metric)(*told))
 
 
-def run(study: Callable[[bool], Study]) -> None:
-    """Run one experiment from the command line."""
+def run(study: Callable[..., Study], *, reads: str = "") -> None:
+    """Run one experiment from the command line; with `reads` the folder of that option is its second argument."""
     path = Path(inspect.getfile(study))
     parser = argparse.ArgumentParser(description=inspect.getdoc(inspect.getmodule(study)))
     parser.add_argument("--small", action="store_true", help="a coarser version, for tests")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the data")
+    if reads:
+        parser.add_argument(reads, type=Path, required=True, help="folder of what it reads", dest="reads")
     args = parser.parse_args()
     begun = time.perf_counter()
-    found = study(args.small)
+    found = study(args.small, *([args.reads] if reads else []))
     show(found)
     write(path.stem, found, args.out, small=args.small, seconds=time.perf_counter() - begun)
 
@@ -138,7 +142,7 @@ def write(name: str, found: Study, out: Path, *, small: bool, seconds: float) ->
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(data)
     for blob, content in found.blobs.items():
-        (out / f"{name}.{blob}.bin").write_bytes(content)
+        (out / f"{name}.{blob}").write_bytes(content)
     manifest = {
         "experiment": name,
         "small": small,

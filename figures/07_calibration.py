@@ -1,114 +1,77 @@
-"""Predicted over measured seconds of rows on axes held out, op by op, and of served models left out.
+"""Predicted over measured time of rows on axes held out, kernel by kernel, and of served models left out."""
 
-`python figures/07_calibration.py` reads experiments/out/07_calibration.npz and writes figures/out/07_calibration.svg;
-with `--page` docs/validation.svg too.
-"""
-
-import sys
-from pathlib import Path
-
-import matplotlib as mpl
-
-mpl.use("Agg")
+import statistics
 
 import matplotlib.pyplot as plt
-import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-ROOT = Path(__file__).parents[1]
-CHIPS = {
-    "a100-80gb-sxm": ("A100", "#0072B2", "o"),
-    "h100-sxm": ("H100", "#D55E00", "s"),
-    "l40s": ("L40S", "#009E73", "^"),
-}
-MODELS = ("#56B4E9", "#E69F00", "#CC79A7", "#000000", "#8C6D31")
-MARKS = "DvP*X"
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "jaxcost",
-}
+from style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, WIDE, Data, run
+
+CHIPS = {"a100-80gb-sxm": ("A100", BLUE, "o"), "h100-sxm": ("H100", RED, "s"), "l40s": ("L40S", GREEN, "^")}
+MODELS = ((SKY, "D"), (ORANGE, "v"), (PINK, "P"), (BLACK, "*"), ("#8C6D31", "X"))
+COLUMNS = 3
 
 
-def main() -> None:
-    data = np.load(ROOT / "experiments" / "out" / "07_calibration.npz")
-    ops = list(dict.fromkeys(data["op"].tolist()))
-    with mpl.rc_context(STYLE):
-        figure = plt.figure(figsize=(9.6, 9.6), layout="constrained")
-        panels = figure.subplots(4, 3, sharey=True).ravel()
-        for axes, op in zip(panels, ops, strict=False):
-            at = data["op"] == op
-            axes.scatter(
-                data["measured"][at] * 1e6,
-                data["roofline"][at] / data["measured"][at],
-                s=3,
-                color="0.8",
-                lw=0,
-                rasterized=True,
-            )
-            for chip, (_, colour, mark) in CHIPS.items():
-                of = at & (data["chip"] == chip)
-                axes.scatter(
-                    data["measured"][of] * 1e6,
-                    np.exp(data["held"][of]),
-                    s=5,
-                    lw=0,
-                    color=colour,
-                    marker=mark,
-                    alpha=0.5,
-                    rasterized=True,
-                )
-            off = np.abs(data["held"][at])
-            frame(
+def ninth(values: list[float]) -> float:
+    """Their 90th percentile."""
+    return statistics.quantiles(values, n=10, method="inclusive")[-1]
+
+
+def draw(data: Data) -> Figure:
+    kernels, serving, errors = data["kernels"], data["serving"], data["errors"]
+    names, models = kernels.kinds("kernel"), sorted(serving.kinds("model"))
+    lines = -(-(len(names) + 3) // COLUMNS)
+    figure, panels = plt.subplots(
+        lines, COLUMNS, figsize=(WIDE, 2.4 * lines), layout="constrained", sharey=True
+    )
+    for axes, name in zip(panels.flat, names, strict=False):
+        scatter(axes, kernels.where(kernel=name), "roofline", 1e6, s=3, color="0.8")
+        for chip, (_, colour, mark) in CHIPS.items():
+            scatter(
                 axes,
-                f"{op.replace('_', ' ')}\nmedian {np.median(off):.3f}, 90th {np.quantile(off, 0.9):.3f}",
-                "measured (us)",
+                kernels.where(kernel=name, chip=chip),
+                "held",
+                1e6,
+                s=5,
+                color=colour,
+                marker=mark,
+                alpha=0.5,
             )
-        good = ~data["serving_wrong"]
-        names = sorted(set(data["serving_model"].tolist()))
-        for axes, column, word in zip(panels[len(ops) :], (0, 1), ("TPOT", "TTFT"), strict=False):
-            for number, name in enumerate(names):
-                at = good & (data["serving_model"] == name)
-                measured, held = data["serving_measured"][at, column], data["serving_held"][at, column]
-                axes.scatter(
-                    measured * 1e3,
-                    held / measured,
-                    s=8,
-                    lw=0,
-                    color=MODELS[number % 5],
-                    marker=MARKS[number % 5],
-                    alpha=0.7,
-                    label=name,
-                )
-            off = np.abs(data["serving_held"][good, column] / data["serving_measured"][good, column] - 1)
-            frame(
-                axes,
-                f"{word} of served models\nmedian {np.median(off):.1%}, 90th {np.quantile(off, 0.9):.1%}",
-                "measured (ms)",
-            )
-        last = panels[len(ops) + 2 :]
-        for axes in last:
-            axes.set_axis_off()
-        for axes in panels[::3]:
-            axes.set_ylabel("predicted / measured")
-        marks = [Line2D([], [], ls="", marker=m, color=c, label=n) for n, c, m in CHIPS.values()]
-        marks.append(Line2D([], [], ls="", marker=".", color="0.7", label="plain roofline"))
-        marks += [
-            Line2D([], [], ls="", marker=MARKS[i % 5], color=MODELS[i % 5], label=name)
-            for i, name in enumerate(names)
-        ]
-        where = last[0] if len(last) else figure
-        where.legend(handles=marks, loc="center", frameon=False, title="kernels by chip; serving by model")
-        out = ROOT / "figures" / "out"
-        out.mkdir(exist_ok=True)
-        figure.savefig(out / "07_calibration.svg", dpi=150, metadata={"Date": None})
-        if "--page" in sys.argv:
-            figure.savefig(ROOT / "docs" / "validation.svg", dpi=110, metadata={"Date": None})
+        parts = [e for e in errors.rows if e["kernel"].split(",")[0] == name]
+        said = "; ".join(f"{e['kernel'].partition(', ')[2] or 'all'} {e['median']:.3f}" for e in parts[:2])
+        frame(
+            axes, f"{name.replace('_', ' ')}\nmedian error {said}", kernels.label("measured", "measured", "µ")
+        )
+    for axes, metric in zip(panels.flat[len(names) :], serving.kinds("metric"), strict=False):
+        for (colour, mark), model in zip(MODELS, models, strict=False):
+            rows = serving.where(metric=metric, model=model, wrong=False)
+            scatter(axes, rows, "held", 1e3, s=8, color=colour, marker=mark, alpha=0.7)
+        off = [abs(r["held"] / r["measured"] - 1) for r in serving.where(metric=metric, wrong=False)]
+        title = f"{metric} of served models\nmedian {statistics.median(off):.1%}, 90th {ninth(off):.1%}"
+        frame(axes, title, serving.label("measured", "measured", "m"))
+    rest = panels.flat[len(names) + 2 :]
+    for axes in rest:
+        axes.set_axis_off()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("predicted / measured")
+    marks = [Line2D([], [], ls="", marker=m, color=c, label=n) for n, c, m in CHIPS.values()]
+    marks.append(Line2D([], [], ls="", marker=".", color="0.7", label="plain roofline"))
+    marks += [
+        Line2D([], [], ls="", marker=m, color=c, label=n) for (c, m), n in zip(MODELS, models, strict=False)
+    ]
+    rest[0].legend(handles=marks, loc="center", title="kernels by chip; serving by model")
+    return figure
 
 
-def frame(axes, title: str, words: str) -> None:
+def scatter(axes: Axes, rows: list[dict], column: str, scale: float, **look) -> None:
+    """Predicted over measured time against the latter; as an image, for there are thousands."""
+    x, y = [r["measured"] * scale for r in rows], [r[column] / r["measured"] for r in rows]
+    axes.scatter(x, y, lw=0, rasterized=True, **look)
+
+
+def frame(axes: Axes, title: str, words: str) -> None:
     axes.axhline(1, color="black", lw=0.8)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -120,4 +83,4 @@ def frame(axes, title: str, words: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(draw)

@@ -26,6 +26,7 @@ COMMANDS = {
     "calibrate": "fit the kernels of serving libraries to measured rows",
     "validate": "how far calibrated kernels are from measured rows",
     "sensitivity": "how much a result moves with each number of the hardware",
+    "figures": "every figure and table of the experiments, and a page with all of them",
     "list": "what the catalogue holds, with the source of every number",
 }
 
