@@ -137,9 +137,13 @@ def run(draw: Callable[[Data], Figure]) -> None:
     parser.add_argument("--data", type=Path, default=ROOT / "experiments" / "out", help="folder of the data")
     parser.add_argument("--out", type=Path, default=ROOT / "figures" / "out", help="folder of the pictures")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        figure = draw(read(args.data / f"{path.stem}.json"))
-        args.out.mkdir(parents=True, exist_ok=True)
-        figure.savefig(args.out / f"{path.stem}.svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(args.out / f"{path.stem}.png", metadata={"Software": None})
-        plt.close(figure)
+        save(draw(read(args.data / f"{path.stem}.json")), args.out / f"{path.stem}.svg")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as vectors, and as an image beside them; the same bytes every time."""
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    plt.close(figure)

@@ -1,7 +1,7 @@
 """`jaxcost figures`: every figure and table of a checkout from nothing, and one page with all of them.
 
-A study is a numbered pair: `experiments/NN_name.py`, run by `study.run`, writes data and `figures/NN_name.py`, if there is
-one, draws them. Each runs in a process of its own, several at a time; all share one folder of compiled programs.
+A study is a numbered pair: `experiments/NN_name.py`, run by `study.run`, writes data, and `figures/NN_name.py`, if
+there is one, draws them. Each runs in a process of its own, several at a time; all share what any has compiled.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def figures_command(args: argparse.Namespace) -> int:
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        tables.write(f"{len(studies)} studies in {seconds / 60:.1f} min; open {page}")
+        tables.write(f"{', '.join(s.name for s in studies)}: {seconds / 60:.1f} min; open {page}")
     if failed:
         raise RunError(f"failed: {', '.join(s.name for s in failed)}; the others are kept")
     return 0
