@@ -8,6 +8,8 @@ switched off), x = c A D, a clustering; d diameter of the wafer.
             ((1 - e^-x)/x)^2                Murphy 1964          1 / (1 + x)           Seeds 1967
     die = wafer price / (dies per wafer x yield) x (1 + test)
     package = (dies + main memory + substrate + interposer) / assembly yield,   tiers beside it on top
+
+Sources: de Vries 2005 (doi 10.1109/TSM.2004.836656) for dies a wafer; Stapper 1973, Murphy 1964, Seeds 1967.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,10 @@
-"""What one chip must hold: weights, experts, caches, states and working buffers."""
+"""What one chip must hold: weights, experts, caches, states and working buffers.
+
+    cache of a token = layers x (width of keys + width of values) x key-value heads x bytes of a number
+
+windowed layers stop at their window; latent attention keeps its latent and one rotary key in place of all heads'.
+Source: Pope et al. 2022 (arXiv:2211.05102).
+"""
 
 import jax.numpy as jnp
 

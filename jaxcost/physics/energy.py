@@ -3,6 +3,8 @@
 matmul = FLOPs x J/FLOP (in proportion to operand bits); element-wise and exponential likewise; a byte costs its tier
 what a read or a write there costs, and the way between memory and engines; a byte sent, each level that it crosses.
 Bytes of work near memory stay there. Idle power lasts as long as the step, that of tiers and engines near memory too.
+
+Source: Horowitz 2014 (doi 10.1109/ISSCC.2014.6757323), energies by operation and by level of memory.
 """
 
 import jax

@@ -2,6 +2,9 @@
 
 Symbols: m tokens of the step on a replica; d width of the residual stream; tp, cp, pp, ep degrees; E experts of which
 a token picks k.
+
+Sources: Shoeybi et al. 2019 (arXiv:1909.08053); Korthikanti et al. 2022 (arXiv:2205.05198), where norms are cut too;
+Lepikhin et al. 2020 (arXiv:2006.16668) for experts.
 """
 
 from collections.abc import Sequence

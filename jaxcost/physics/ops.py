@@ -4,6 +4,9 @@ Symbols: B sequences in the step, q new tokens of each, c tokens already in its 
 d width of the residual stream; t the tensor-parallel degree; b(x) = bits(x) / 8 bytes an element. A row holds
 what one chip does in one layer, `count` the layers; an absent operator has count 0. A matmul of m tokens with a
 K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
+
+Sources: Kaplan et al. 2020 (arXiv:2001.08361); latent attention, DeepSeek-V2 (arXiv:2405.04434); state spaces,
+Mamba-2 (arXiv:2405.21060).
 """
 
 import jax

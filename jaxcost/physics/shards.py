@@ -3,6 +3,8 @@
 Symbols: d width of the residual stream, t the tensor-parallel degree. A width that t does not divide is padded:
 the chip with the most of it sets the time, so a share is ceil(width / t). Key-value heads fewer than t are
 replicated, which is the same ceiling.
+
+Sources: Shoeybi et al. 2019 (arXiv:1909.08053); experts, Lepikhin et al. 2020 (arXiv:2006.16668).
 """
 
 import jax.numpy as jnp

@@ -7,6 +7,8 @@ costs interest on what is not yet written off: an annuity at the continuous rate
     price x r / (1 - e^(-r N)),   of which price / N is the writing off
 
 Energy costs what it is metered at, PUE included, idle hours too; water what the site evaporates.
+
+Source: Barroso, Hoelzle and Ranganathan 2018, chapter 6 (doi 10.2200/S00874ED3V01Y201809CAC046).
 """
 
 import jax.numpy as jnp

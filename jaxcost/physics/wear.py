@@ -4,6 +4,8 @@
 
 Written are the requests' own cache where it lies, weights and corpus when they are renewed, and everything held in a
 memory that forgets, once a retention time.
+
+Source: the definition of endurance, JEDEC JESD218.
 """
 
 from jaxcost.core import smooth

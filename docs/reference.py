@@ -1,0 +1,103 @@
+"""Write what the code says of itself: docs/knobs.md, every number with its unit, and docs/equations.md, every equation.
+
+python docs/reference.py
+"""
+
+import ast
+import dataclasses
+import re
+import textwrap
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxcost as jc
+from jaxcost.core.pytree import leaf_fields
+from jaxcost.edge.set_option import settable
+
+HERE = Path(__file__).parent
+PHYSICS = HERE.parent / "jaxcost" / "physics"
+ROOTS = {"system": jc.System, "model": jc.Model, "traffic": jc.Traffic, "plan": jc.Plan, "prices": jc.Prices}
+KNOBS = """# Knobs
+
+Every number that a design is made of: what `--set PATH=VALUE`, a space's axes and a study's knobs move, and what
+`jax.grad` differentiates by. `jaxcost list leaves TEXT` finds a path; [the model](model.md) and
+[its equations](equations.md) say what each does. Units are SI; files and the command line take any unit of the same
+kind ("3.35 TB/s"). A default of 0 mostly means that there is none of it; `prices.grid` takes a grid by its name.
+This page is written by `python docs/reference.py`.
+"""
+EQUATIONS = """# Equations
+
+Every equation with its symbols and its source, as the docstrings of the files that compute it have them;
+[the model](model.md) says how they fit together. Where no source is named, the equation is a definition or is derived
+in place; forms of kernels are fitted, and [calibration](calibration.md) says how well. This page is written by
+`python docs/reference.py`.
+"""
+
+
+def trees(tree: type, paths: tuple[str, ...], seen: dict[type, list[str]]) -> None:
+    """Collect every kind of tree below one, and the paths at which it stands."""
+    seen.setdefault(tree, []).extend(paths)
+    hints = typing.get_type_hints(tree)
+    for f in leaf_fields(tree):
+        below = hints[f.name]
+        if dataclasses.is_dataclass(below):
+            trees(below, tuple(f"{path}.{f.name}" for path in paths), seen)
+
+
+def lines(tree: type, paths: list[str], known: set[str]) -> Iterator[str]:
+    """One kind of tree: its numbers."""
+    rows = [f for f in leaf_fields(tree) if f.metadata["unit"]]
+    settled = [f for f in rows if any(f"{path}.{f.name}" in known for path in paths)]
+    if not settled:
+        return
+    where = ", ".join(f"`{path}`" for path in paths)
+    yield from ("", f"## {tree.__name__}", "", f"{tree.__doc__.splitlines()[0]} At {where}.", "")
+    yield from ("| number | unit | meaning | default |", "|---|---|---|---|")
+    for f in settled:
+        given = "" if f.default is dataclasses.MISSING else f"{f.default:g}"
+        yield f"| `{f.name}` | {f.metadata['unit']} | {f.metadata['doc']} | {given} |"
+
+
+def knobs() -> str:
+    """The page of numbers."""
+    seen: dict[type, list[str]] = {}
+    for name, tree in ROOTS.items():
+        trees(tree, (name,), seen)
+    known = set(settable())
+    return (
+        KNOBS + "\n".join(line for tree, paths in seen.items() for line in lines(tree, paths, known)) + "\n"
+    )
+
+
+def family(path: Path) -> Iterator[str]:
+    """One file of equations: what its docstrings say, formulas as they stand there."""
+    module = ast.parse(path.read_text())
+    said = ast.get_docstring(module) or ""
+    functions = [f for f in module.body if isinstance(f, ast.FunctionDef) and not f.name.startswith("_")]
+    told = {f.name: (ast.get_docstring(f) or "").split("\nArgs:")[0].strip() for f in functions}
+    told = {name: text for name, text in told.items() if re.search("[=^]", text)}
+    if "=" not in said and not told:
+        return
+    title, _, rest = said.partition("\n")
+    yield from ("", f"## {path.stem.replace('_', ' ')}: {title[0].lower()}{title[1:]}", "")
+    yield f"`jaxcost/physics/{path.name}`"
+    if rest.strip():
+        yield from ("", "```text", rest.strip("\n"), "```")
+    for name, text in told.items():
+        yield from ("", f"`{name}`", "", "```text", textwrap.dedent(text), "```")
+
+
+def equations() -> str:
+    """The page of equations."""
+    return (
+        EQUATIONS + "\n".join(line for path in sorted(PHYSICS.glob("*.py")) for line in family(path)) + "\n"
+    )
+
+
+PAGES = {"knobs.md": knobs, "equations.md": equations}
+
+
+if __name__ == "__main__":
+    for name, text in PAGES.items():
+        (HERE / name).write_text(text())
