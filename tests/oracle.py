@@ -196,7 +196,7 @@ def step(system, model, plan, cut, groups):
         + routed * (2 * d + x.matrices * cut.xw * kept) * ab,
         plan.expert_bits,
     )
-    mix("shared_experts", x.layers, cut.shared, x.matrices)
+    mix("shared_experts", x.layers if x.shared_width > 0 else 0.0, cut.shared, x.matrices)
     norm = m / (plan.tp if plan.sequence_parallel > 0.5 else 1.0)
     op("norms", model.norms, vector=6 * norm * d, moved=4 * norm * d * ab)
     logits = sum(g["B"] * g["logits"] for g in groups)

@@ -303,7 +303,9 @@ def step_table(
             expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
         ),
-        "shared_experts": mix(experts.layers, shards.shared_width, experts.matrices),
+        "shared_experts": mix(
+            experts.layers * jnp.sign(experts.shared_width), shards.shared_width, experts.matrices
+        ),
         "norms": Op(count=model.norms, vector_flops=6 * cut * d, activation_bytes=4 * cut * d * act),
         "output_head": matmul(1.0, load.logits, d * shards.vocabulary, d, shards.vocabulary),
         "sampling": Op(
