@@ -112,7 +112,7 @@ def draw(data: Data) -> Figure:
     panels = below.subplots(1, len(designs), sharey=True)
     for axes, design, colour in zip(panels, designs, COLOURS, strict=False):
         years(axes, data, design, colour)
-    panels[0].set_ylabel(f"output tokens, {data['years'].kinds('year')[0]} = 1")
+    panels[0].set_ylabel(f"cost of a token, {data['years'].kinds('year')[0]} = 1")
     panels[0].legend(loc="upper left", fontsize=7.5)
     title = "c  A million tokens by the year of buying memory; bands: low and high prices"
     below.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")

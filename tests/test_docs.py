@@ -21,3 +21,21 @@ def test_every_link_between_pages_leads_somewhere():
     for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+TUTORIAL = DOCS / "tutorial"
+
+
+def test_tutorial_shows_its_files_whole():
+    text = (DOCS / "tutorial.md").read_text()
+    for path in TUTORIAL.iterdir():
+        if path.name != "config.json":
+            assert path.read_text().strip() in text, path.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shape.py", "check.py"])
+def test_tutorial_prints_what_it_says(name, monkeypatch, capsys):
+    monkeypatch.chdir(TUTORIAL)
+    exec(compile((TUTORIAL / name).read_text(), name, "exec"), {})
+    assert capsys.readouterr().out.strip() in (DOCS / "tutorial.md").read_text()

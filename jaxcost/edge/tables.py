@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -84,11 +84,17 @@ def write(*parts: RenderableType) -> None:
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=in_colour, highlight=False)
     for part in parts:
-        rigid = isinstance(part, Table) and all(column.no_wrap for column in part.columns)
-        console.print(part, width=max(width, _WIDEST) if rigid else width)
+        console.print(part, width=max(width, _WIDEST) if _is_rigid(part) else width)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     lines = [line.rstrip() for line in text.splitlines()]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _is_rigid(part: RenderableType) -> bool:
+    """Tell whether a part, or one in a group of them, is a table whose lines are kept whole."""
+    if isinstance(part, Group):
+        return any(map(_is_rigid, part.renderables))
+    return isinstance(part, Table) and all(column.no_wrap for column in part.columns)
 
 
 def plain_table(
