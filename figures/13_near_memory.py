@@ -74,7 +74,7 @@ def criteria(axes, marks) -> None:
     axes.set(xlim=(0, 1), ylim=(len(marks.rows) + 1, 0))
     axes.axis("off")
     columns = (0, 0.155, 0.345, 0.48, 0.56, 0.79, 0.89)
-    heads = ("criterion", "paper: PIM", "paper: PNM", "better by it", "computed", "PIM", "PNM")
+    heads = ("criterion", "paper: PIM", "paper: PNM", "its pick", "computed", "PIM", "PNM")
     for x, head in zip(columns, heads, strict=True):
         axes.text(x, 0.5, head, va="center", weight="bold", fontsize=8)
     for y, r in enumerate(marks.rows):
