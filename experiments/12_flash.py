@@ -315,7 +315,7 @@ def study(small: bool) -> Study:
             f"At {share:.1%} active and batch 1, {mixed['chips']} chip with flash holds what takes {plain['chips']} with HBM4 alone: "
             f"{mixed['purchase']:,.0f} against {plain['purchase']:,.0f} USD and {mixed['power']:,.0f} against {plain['power']:,.0f} W, "
             f"at {mixed['tokens_per_second']:.0f} against {plain['tokens_per_second']:.0f} tokens/s.",
-            f"By the token flash saves little or nothing: {min(ratio)[0]:.2f} to {max(ratio)[0]:.2f} times the cost of HBM4 alone at "
+            f"By the token of that model flash saves little or nothing: {min(ratio)[0]:.2f} to {max(ratio)[0]:.2f} times the cost of HBM4 alone at "
             f"batch 1, worst at {max(ratio)[1]:.0%} active. Both read at the same bandwidth a stack, and each layer of experts waits "
             "for the latency of flash.",
             f"To hold a model with the least purchase, flash may cost up to {min(held):.1f} to {max(held):.1f} USD/GB; it is taken at "

@@ -238,6 +238,10 @@ def study(small: bool) -> Study:
     middle = {
         k: median([float(r["times_per_watt"]) for r in made.rows if r["kind"] == k]) for k in ("PIM", "PNM")
     }
+    drawn = {
+        k: median([float(r["times_power"]) for r in made.rows if r["kind"] == k]) for k in ("PIM", "PNM")
+    }
+    by_draw = min(drawn, key=lambda k: drawn[k])
     shards = {k: span(made.rows, "shards", k) for k in ("PIM", "PNM")}
     worst = max(one, key=lambda r: r["shard_cost"])
     off = [r["criterion"] for r in counted if not r["agrees"]]
@@ -252,7 +256,8 @@ def study(small: bool) -> Study:
             f"in the middle {middle['PNM']:.1f} (paper: 2 to 5).",
             f"PIM engines have {tight['PIM'][0]:.2g} to {tight['PIM'][1]:.2g} FLOP for a byte they read and PNM engines {tight['PNM'][0]:.2g} "
             f"to {tight['PNM'][1]:.2g}; reading at full bandwidth the former draw {draw['PIM'][0]:.1f} to {draw['PIM'][1]:.1f} times what their "
-            f"memory does, the latter {draw['PNM'][0]:.1f} to {draw['PNM'][1]:.1f}.",
+            f"memory does, the latter {draw['PNM'][0]:.1f} to {draw['PNM'][1]:.1f}; by that draw {by_draw} would be "
+            "the better on power, by the arithmetic it affords the other.",
             f"At batch 1 a 70B model decodes {gains['PIM'][0]:.2f} to {gains['PIM'][1]:.1f} times as fast with PIM as without, and "
             f"{gains['PNM'][0]:.2f} to {gains['PNM'][1]:.2f} times with PNM; a token takes {saves['PIM'][0]:.2f} to "
             f"{saves['PIM'][1]:.2f} and {saves['PNM'][0]:.2f} to {saves['PNM'][1]:.2f} of the energy.",
@@ -274,7 +279,7 @@ def study(small: bool) -> Study:
             "Which is better on a computed criterion is told by medians over the engines of a kind.",
             "Energies of PIM units but AttAcc's, and of logic processes, are estimates; an engine of the catalogue is a product, "
             "a simulation or a proposal as its file says.",
-            "The budget of power is told by the arithmetic that the engines have for a byte; published engines have what theirs allowed.",
+            "The verdict on the budget of power hangs on its measure: it is told by the arithmetic that the engines have for a byte; published engines have what theirs allowed.",
             "'memory-logic coupling' is quoted, not computed; of logic PPA only FLOP/s per watt is, from estimates; the "
             "cores of structera-a are general-purpose ones.",
         ),
