@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from style import BLACK, BLUE, COLOURS, GREEN, GREY, MARKS, ORANGE, PALE, WIDE, Data, looks, plain, run
+from style import BLACK, BLUE, GREEN, GREY, MARKS, ORANGE, PALE, WIDE, Data, looks, plain, run
 
-PHASES = ("decode", "turn", "prompt")
+PHASES = {"decode": BLUE, "turn": ORANGE, "prompt": BLACK}
 NAMES = {"decode": "decoding", "turn": "a turn on a cached context", "prompt": "a whole prompt"}
 BINDS = {"does not fit": GREY, "capacity": ORANGE, "bandwidth": BLUE, "compute": GREEN}
 
@@ -15,7 +15,7 @@ def map_of(axes: Axes, data: Data, model: str) -> None:
     """OI against CF; marks are workloads, colours phases, bars from low to high."""
     points, (chip,) = data["points"], data["chip"].rows
     for mark, workload in zip(MARKS, points.kinds("workload"), strict=False):
-        for colour, phase in zip(COLOURS, PHASES, strict=False):
+        for phase, colour in PHASES.items():
             of = {"model": model, "workload": workload, "phase": phase, "batch": 1}
             rows = points.where(**of)
             mid = next(r for r in rows if r["end"] == "mid")
@@ -100,10 +100,7 @@ def draw(data: Data) -> Figure:
     third.legend(fontsize=7.5, ncols=2, loc="upper left")
     grid_of(fourth, data)
     (chip,) = data["chip"].rows
-    handles = [
-        plt.Line2D([], [], ls="", marker="o", color=c, label=NAMES[p])
-        for c, p in zip(COLOURS, PHASES, strict=False)
-    ]
+    handles = [plt.Line2D([], [], ls="", marker="o", color=c, label=NAMES[p]) for p, c in PHASES.items()]
     handles += [
         plt.Line2D([], [], ls="", marker=m, color=BLACK, label=w)
         for m, w in zip(MARKS, data["points"].kinds("workload"), strict=False)
