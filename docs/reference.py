@@ -1,4 +1,4 @@
-"""Write what the code says of itself: docs/knobs.md, every number with its unit, and docs/equations.md, every equation.
+"""Write what the code says of itself: knobs.md, every number with its unit; equations.md; the README's list of studies.
 
 python docs/reference.py
 """
@@ -16,6 +16,9 @@ from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.set_option import settable
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+PARAGRAPH = "\n\n"
+MARKS = ("<!-- studies -->", "<!-- end studies -->")
 PHYSICS = HERE.parent / "jaxcost" / "physics"
 ROOTS = {"system": jc.System, "model": jc.Model, "traffic": jc.Traffic, "plan": jc.Plan, "prices": jc.Prices}
 KNOBS = """# Knobs
@@ -95,9 +98,25 @@ def equations() -> str:
     )
 
 
-PAGES = {"knobs.md": knobs, "equations.md": equations}
+def readme() -> str:
+    """The README, with one line a study."""
+    text = README.read_text()
+    scripts = sorted((HERE.parent / "experiments").glob("[0-9][0-9]_*.py"))
+    about = {path.stem: ast.get_docstring(ast.parse(path.read_text())) for path in scripts}
+    rows = [
+        f"| `{name}` | {' '.join(said.partition(PARAGRAPH)[0].split())} |" for name, said in about.items()
+    ]
+    before, _, rest = text.partition(MARKS[0])
+    return (
+        before
+        + "\n".join((MARKS[0], "| study | what it shows |", "|---|---|", *rows, MARKS[1]))
+        + rest.partition(MARKS[1])[2]
+    )
+
+
+PAGES = {HERE / "knobs.md": knobs, HERE / "equations.md": equations, README: readme}
 
 
 if __name__ == "__main__":
-    for name, text in PAGES.items():
-        (HERE / name).write_text(text())
+    for page, text in PAGES.items():
+        page.write_text(text())

@@ -12,9 +12,18 @@ reference = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reference)
 
 
-@pytest.mark.parametrize("name", reference.PAGES)
-def test_pages_are_those_of_the_code(name):
-    assert (DOCS / name).read_text() == reference.PAGES[name](), "run python docs/reference.py"
+@pytest.mark.parametrize("page", reference.PAGES, ids=lambda page: page.name)
+def test_pages_are_those_of_the_code(page):
+    assert page.read_text() == reference.PAGES[page](), "run python docs/reference.py"
+
+
+def test_first_example_of_the_readme_prints_what_it_says(capsys):
+    example, printed = re.search(
+        r"```python\n(.*?)```\n```\n(.*?)```", reference.README.read_text(), re.S
+    ).groups()
+    assert len(example.splitlines()) == 6
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out == printed
 
 
 def test_every_link_between_pages_leads_somewhere():
