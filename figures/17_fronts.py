@@ -54,10 +54,16 @@ def catalogue(axes: Axes, data: Data, metric: str) -> None:
         axes.plot(x, y, "-", marker=mark, color=GREY, lw=0.9, ms=4, mfc="white", zorder=1.5, label=name)
 
 
-def scaled(axes: Axes, metric: list[float]) -> None:
-    axes.set(xscale="log", yscale="log", xlim=(2, 60), ylim=(min(metric) * 0.7, max(metric) * 1.5))
+def scaled(axes: Axes, metric: list[float], beside: list[float] | None = None) -> None:
+    """Log axes that hold a metric, and the least of those beside it."""
+    low = min([*metric, *(beside or [])])
+    axes.set(xscale="log", yscale="log", xlim=(2, 60), ylim=(low * 0.8, max(metric) * 1.5))
     low, high = axes.get_ylim()
     plain(axes, "xy", {"x": TIMES, "y": [t for t in TICKS if low <= t <= high]})
+
+
+def attained(data: Data, metric: str) -> list[float]:
+    return [r[metric] for r in data["catalogue"].where(fits=True) if r["tpot"] <= TIMES[-1] / 1e3]
 
 
 def draw(data: Data) -> Figure:
@@ -89,12 +95,12 @@ def draw(data: Data) -> Figure:
             ms=4,
             label="cheapest designs",
         )
-        scaled(axes, [r[metric] for r in designs.rows])
+        scaled(axes, [r[metric] for r in designs.rows], attained(data, metric))
     second.plot(
         [r["tpot"] * 1e3 for r in clean.rows], [r["gco2e_per_mtok"] for r in clean.rows], ":D", color=GREEN,
         label="cleanest designs",
     )  # fmt: skip
-    scaled(first, [r["usd_per_mtok"] for r in designs.rows])
+    scaled(first, [r["usd_per_mtok"] for r in designs.rows], attained(data, "usd_per_mtok"))
     times = [r["bound"] * 1e3 for r in best]
     for look, (knob, name) in zip(looks(), KNOBS.items(), strict=False):
         third.plot(times, [r[knob] / base[knob] for r in best], **look, label=name)
