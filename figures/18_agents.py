@@ -102,7 +102,7 @@ def draw(data: Data) -> Figure:
     (chip,) = data["chip"].rows
     handles = [plt.Line2D([], [], ls="", marker="o", color=c, label=NAMES[p]) for p, c in PHASES.items()]
     handles += [
-        plt.Line2D([], [], ls="", marker=m, color=BLACK, label=w)
+        plt.Line2D([], [], ls="", marker=m, color=GREY, label=w)
         for m, w in zip(MARKS, data["points"].kinds("workload"), strict=False)
     ]
     handles += [
