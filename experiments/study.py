@@ -10,7 +10,6 @@ seconds, and the hash of the data. `figures/08_walls.py` reads the former only.
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -76,19 +75,26 @@ class Case:
     plan: jc.Plan
     prices: jc.Prices = dataclasses.field(default_factory=jc.Prices)
 
+    @property
+    def given(self) -> tuple:
+        """What an evaluation takes, in order."""
+        return self.system, self.model, self.traffic, self.plan, self.prices
+
 
 def evaluate(cases: Sequence[Case]) -> jc.Report:
     """Evaluate all cases by one program; every leaf of the report has the shape [cases].
 
     A tier or engine that `PRESENT` leaves out (such as an engine beside a drive) does not count.
     """
-    told = [jc.canonical((c.system, c.model, c.traffic, c.plan, c.prices)) for c in cases]
-    told += told[-1:] * (-len(told) % CHUNK)
+    leaves, trees = zip(*(jax.tree.flatten(case.given) for case in cases), strict=True)
+    assert len(set(trees)) == 1, "cases of different structure"
+    columns = np.asarray(leaves, np.float32).T
+    columns = np.pad(columns, ((0, 0), (0, -len(cases) % CHUNK)), mode="edge")
     found = []
-    for start in range(0, len(told), CHUNK):
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *told[start : start + CHUNK])
-        found.append(jax.device_get(_program(*stacked)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(cases)], *found)
+    for start in range(0, columns.shape[1], CHUNK):
+        given = jax.tree.unflatten(trees[0], list(columns[:, start : start + CHUNK]))
+        found.append(jax.device_get(_program(*given)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(cases)], *found)
 
 
 @jax.jit
@@ -96,29 +102,6 @@ def evaluate(cases: Sequence[Case]) -> jc.Report:
 def _program(system: jc.System, model: jc.Model, traffic: jc.Traffic, plan: jc.Plan, prices: jc.Prices):
     report = evaluate_plan(system, model, traffic, plan, prices=prices, present=PRESENT)
     return jax.tree.map(jnp.asarray, report)
-
-
-@functools.cache
-def slopes(metric: str):
-    """Compile d ln metric / d ln leaf, for all leaves of a system, of one case: a function of (system, model, ...)."""
-
-    def of(system, model, traffic, plan, prices):
-        report = evaluate_plan(
-            system, model, traffic, plan, prices=prices, knobs=jc.Knobs(tau=0.0), present=PRESENT
-        )
-        return jnp.log(getattr(report, metric))
-
-    def relative(system, *rest):
-        slope = jax.grad(of)(system, *rest)
-        return jax.tree.map(lambda x, s: x * s, system, slope)
-
-    return jax.jit(relative)
-
-
-def elasticities(metric: str, case: Case) -> jc.System:
-    """Per cent by which a metric moves with one per cent more of every number of the system."""
-    told = jc.canonical((case.system, case.model, case.traffic, case.plan, case.prices))
-    return jax.device_get(slopes(metric)(*told))
 
 
 def run(study: Callable[..., Study], *, reads: str = "") -> None:
