@@ -56,7 +56,7 @@ def row(claim: Claim) -> dict:
 def study(small: bool) -> Study:
     of = TABLE[:SMALL] if small else TABLE
     found = [row(claim) for one in of for claim in claims(one)]
-    sources = tuple(dict.fromkeys(r["source"] for r in found))
+    sources = tuple(sorted(dict.fromkeys(r["source"] for r in found), key=lambda s: s == BY_HAND))
     found.sort(key=lambda r: sources.index(r["source"]))
     counts = [
         {
@@ -94,7 +94,10 @@ def findings(found: list[dict]) -> tuple[str, ...]:
     checks = [r for r in found if r["source"] == BY_HAND and r["verdict"] in VERDICTS]
     shares = sorted((r for r in found if r["baseline_share"]), key=lambda r: r["baseline_share"])
     told = dict.fromkeys(f"{short(r)} {r['published']:g} times at {r['baseline_share']:.0%}" for r in shares)
-    far = min((r for r in published if r["verdict"] == "no" and r["source"] != WRITE_UPS), key=lambda r: min(r["ratio"], 1 / r["ratio"]))
+    far = min(
+        (r for r in published if r["verdict"] == "no" and r["source"] != WRITE_UPS),
+        key=lambda r: min(r["ratio"], 1 / r["ratio"]),
+    )
     said = [
         f"Of {len(published)} published claims {counts}; of {len(checks)} numbers worked out by hand from what is published "
         f"the model meets {sum(r['verdict'] == 'ok' for r in checks)} without a condition.",

@@ -25,7 +25,7 @@ def intensity(step: str, batch: float) -> float:
 def agents() -> Iterator[Claim]:
     decode, prefill = intensity("decode", 1.0), intensity("prefill", 1.0)
     yield Claim(
-        "FLOPs a byte, 70B decoding at batch 1, at most",
+        "FLOPs a byte, 70B decoding, at most",
         FOOTPRINT,
         0.5,
         "FLOP/B",
@@ -56,7 +56,7 @@ def agents() -> Iterator[Claim]:
         f"{per_token / KIB:.0f} KiB a token",
     )
     yield Claim(
-        "cache and weights of an agent with 300K tokens, over a B200",
+        "70B with 300K tokens, over a B200, at least",
         FOOTPRINT,
         1.0,
         "x",
@@ -67,7 +67,7 @@ def agents() -> Iterator[Claim]:
     )
     latent = float(jc.kv_bytes_per_token(jc.load_model("deepseek-r1")))
     yield Claim(
-        "context whose cache is 100 GB a request, DeepSeek-R1",
+        "context of 100 GB a request, DeepSeek-R1",
         FOOTPRINT,
         None,
         "Mtoken",

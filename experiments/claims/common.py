@@ -18,9 +18,7 @@ WEIGHTS = ("weights", "shared", "experts")
 IN_FLASH = jc.Split(hbf=1.0)
 PAPER = "Ma and Patterson, arXiv:2601.05047"
 WRITE_UPS = "Write-ups of arXiv:2601.05047"
-BY_HAND = (
-    "By hand, after arXiv:2601.05047"  # not published: worked out from numbers that are, to hold the model to
-)
+BY_HAND = "By hand, from published numbers"  # not published: to hold the model to
 
 
 class Claim(NamedTuple):

@@ -89,7 +89,7 @@ def yu() -> Iterator[Claim]:
     attention = seconds_of(report, "attention_full")
     rest = float(report.tpot) - attention
     yield Claim(
-        "70B: weights in 4 flash sites, cache of 32 in 4 of HBM: max",
+        "70B: weights in 4 flash sites, cache in HBM",
         YU,
         1e3 * max(rest, attention),
         "ms",
@@ -136,7 +136,7 @@ def buffer_rule() -> Iterator[Claim]:
     for share, claimed in ((2.0, 1.0), (1.0, 1.0), (0.5, 0.5), (0.1, 0.1)):
         report = weights_in_flash(jc.replace(stack, buffer=share * rule), dense(20e9))
         yield Claim(
-            f"bandwidth with {share:g} of a buffer of 2 x bandwidth x latency",
+            f"bandwidth with {share:g} of 2 x bandwidth x latency",
             FLASHACCEL,
             claimed,
             "of peak",
@@ -159,7 +159,7 @@ def sandisk() -> Iterator[Claim]:
         return 100 * (float(weights_in_flash(memory, model, 8).tpot) / ideal - 1)
 
     yield Claim(
-        "405B at 8 bits on flash, slower than on endless HBM",
+        "405B on flash, slower than on endless HBM",
         SANDISK,
         2.2,
         "%",

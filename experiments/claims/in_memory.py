@@ -76,7 +76,7 @@ def attacc() -> Iterator[Claim]:
         fits = [batch for batch, ratios in found.items() if ratios[margin] >= 0]
         best = max(fits, key=lambda batch, key=key: found[batch][key])
         yield Claim(
-            f"over {against}, at most",
+            f"over {against}",
             ATTACC,
             2.81,
             "x",
@@ -125,8 +125,8 @@ def neupims() -> Iterator[Claim]:
     }
     fits = {point: ratios for point, ratios in found.items() if ratios["margin"] >= 0}
     for key, claimed, against in (
-        ("blocked", 1.6, "blocked NPU and PIM in turn"),
-        ("gpu", 3.0, "as many A100, ideal"),
+        ("blocked", 1.6, "NPU and PIM in turn"),
+        ("gpu", 3.0, "as many ideal A100"),
     ):
         for wider, limit in ((16.0, "columns"), (4.0, "activating rows")):
             ratio, batch, context, _ = max(
@@ -138,7 +138,7 @@ def neupims() -> Iterator[Claim]:
                 else f"it would take A100s at {ratio / claimed:.0%} of their roof: theirs have twice the bandwidth"
             )
             yield Claim(
-                f"over {against}, at most, {wider:g} times the bandwidth inside",
+                f"over {against}, {wider:g} x inside, at most",
                 NEUPIMS,
                 claimed,
                 "x",
@@ -167,7 +167,7 @@ def hpim() -> Iterator[Claim]:
     for utilisation in (1.0, 0.5, 0.25):
         internal = 22.8 * utilisation * A100
         yield Claim(
-            f"over an A100 at {utilisation:.0%} of its roof, with {internal / TB:.1f} TB/s inside",
+            f"{internal / TB:.1f} TB/s, A100 at {utilisation:.0%} of its roof",
             HPIM,
             22.8,
             "x",
@@ -177,9 +177,9 @@ def hpim() -> Iterator[Claim]:
         )
     five = jc.load_near("hbm-pim", stacks=5)
     reached = speedup_near_memory(float(five.bandwidth), 1.0)
-    for claimed, version in ((22.8, "first version"), (34.3, "second version")):
+    for claimed, version in ((22.8, "v1"), (34.3, "v2")):
         yield Claim(
-            f"five HBM-PIM stacks over an ideal A100 ({version})",
+            f"five HBM-PIM stacks, ideal A100 ({version})",
             HPIM,
             claimed,
             "x",

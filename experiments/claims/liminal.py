@@ -54,7 +54,7 @@ def liminal() -> Iterator[Claim]:
     best = 1 / (even(128, CONTEXTS[1]) + waiting)
     twice = 1 / (even(256, CONTEXTS[1]) + waiting)
     yield Claim(
-        "no system with HBM3 serves 405B at 128K at",
+        "405B at 128K on any system with HBM3, at most",
         LIMINAL,
         1000.0,
         "tok/s",
@@ -65,7 +65,7 @@ def liminal() -> Iterator[Claim]:
     )
     for chips in (128, 32):
         yield Claim(
-            f"bandwidth beyond which collectives dominate, over HBM3's, {chips} chips",
+            f"bandwidth where waits win, {chips} chips",
             LIMINAL,
             4.0,
             "x",

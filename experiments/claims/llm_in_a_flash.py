@@ -154,7 +154,7 @@ def in_a_flash() -> Iterator[Claim]:
     shares = {name: 100 * (1 - float(jc.parameter_count(less)[0]) / whole) for name, less in parts.items()}
     for name, claimed, tolerance in (("embedding", 3.0, 0.05), ("attention", 32.3, 0.01)):
         yield Claim(
-            f"{name} that stays in memory, share of the model",
+            f"{name} kept in memory, share of the model",
             FLASH,
             claimed,
             "%",
@@ -165,7 +165,7 @@ def in_a_flash() -> Iterator[Claim]:
         )
     resident = sum(shares.values()) + 1.25 + 100 * kept / float(sparse.memory.weights)
     yield Claim(
-        "what stays in memory in all, share of the model",
+        "all that is kept in memory, share of it",
         FLASH,
         52.1,
         "%",
@@ -174,7 +174,7 @@ def in_a_flash() -> Iterator[Claim]:
         "with their 1.25% of predictors; the window's neurons are fewer here, see above",
     )
     yield Claim(
-        "size of a model over the memory that it takes, at most",
+        "size of a model over its memory, at most",
         FLASH,
         2.0,
         "x",

@@ -18,7 +18,7 @@ def shards() -> Iterator[Claim]:
         (32 * GB, 0.064 * GB, "no"),
     ):
         yield Claim(
-            f"a shard near memory of {large / GB:.0f} GB over a bank of {small / 1e6:.0f} MB",
+            f"a shard of {large / GB:.0f} GB over a bank of {small / 1e6:.0f} MB",
             PAPER,
             1000.0,
             "x",
@@ -48,7 +48,7 @@ def base_die() -> Iterator[Claim]:
     for saving in (2, 3):
         after = run(1 / saving)
         yield Claim(
-            f"logic in the base die at 1/{saving} of the energy: time",
+            f"base die at 1/{saving} of the energy: time",
             PAPER,
             1.0,
             "x",
@@ -58,7 +58,7 @@ def base_die() -> Iterator[Claim]:
             0.0,
         )
         yield Claim(
-            f"logic in the base die at 1/{saving} of the energy: power of the chips",
+            f"base die at 1/{saving} of the energy: power",
             PAPER,
             1 / saving,
             "x",
@@ -80,7 +80,7 @@ def base_die() -> Iterator[Claim]:
         placement = jc.Placement(near_slack=slack)
         within = evaluate(inside, model, traffic, jc.Plan(placement=placement))
         yield Claim(
-            f"engines of its own in an HBM4 base die, slack {slack:.0%}: energy of reading",
+            f"engines in a base die, slack {slack:.0%}: energy",
             PAPER,
             0.5,
             "x",

@@ -74,7 +74,7 @@ def pim_ai() -> Iterator[Claim]:
     order = sorted(swing, key=lambda name: -abs(swing[name] - 1))
     halved = ", ".join(f"{name} x{swing[name]:.2f}" for name in order[:4])
     yield Claim(
-        f"cost of a query, eight H100 over 16 modules, at most (batch {best:.0f})",
+        f"cost of a query, at most (batch {best:.0f})",
         PIM_AI,
         6.94,
         "x",
@@ -89,7 +89,7 @@ def pim_ai() -> Iterator[Claim]:
             "the GPUs have the engines for more requests, the modules have not",
         ),
         (
-            "modules as engines behind a memory channel, batch 2",
+            "modules behind a memory channel, batch 2",
             pim_ai_ratio(2, behind=True),
             "activations cross 51 GB/s a module, and what is no matmul is the processor's",
         ),
@@ -114,14 +114,14 @@ def pim_ai_phone() -> Iterator[Claim]:
     token = float(before.joules_per_output_token / after.joules_per_output_token)
     query = float(before.joules_per_query / after.joules_per_query)
     for name, claimed, ours in (
-        ("energy of a token, least of their range", 10.0, token),
-        ("energy of a token, most of their range", 20.0, token),
-        ("energy of a query, least of their range", 6.9, query),
-        ("energy of a query, most of their range", 13.4, query),
+        ("energy of a token, least", 10.0, token),
+        ("energy of a token, most", 20.0, token),
+        ("energy of a query, least", 6.9, query),
+        ("energy of a query, most", 13.4, query),
     ):
         yield Claim(f"phone: {name}", PIM_AI, claimed, "x", ours, "loose", common)
     yield Claim(
-        "phone: queries a second, most of their range",
+        "phone: queries a second, most",
         PIM_AI,
         1.45,
         "x",

@@ -51,7 +51,7 @@ def tereffic() -> Iterator[Claim]:
     )
     roof = 1 / token_seconds(memory_only(JETSON), dense(370e6), weight_bits=8)
     yield Claim(
-        "370M on chip against a Jetson Orin Nano with 8-bit weights",
+        "370M on chip against a Jetson, 8 bits",
         TEREFFIC,
         192.0,
         "x",

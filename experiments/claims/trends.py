@@ -19,7 +19,7 @@ def memory_wall() -> Iterator[Claim]:
         ("bandwidth of links", 30.0, 1.4),
     ):
         yield Claim(
-            f"{what} in 20 years at {rate:g} times in two",
+            f"{what}, 20 years at {rate:g}x in two",
             WALL,
             claimed,
             "x",
@@ -34,13 +34,14 @@ def growth() -> Iterator[Claim]:
     yield Claim("FLOP/s over bandwidth, 2012 to 2022", BY_HAND, 4.7, "x", 80 / 17, "ok", "80 over 17 times")
     for what, factor, wall in (("FLOP/s", 80.0, 3.0), ("bandwidth", 17.0, 1.6)):
         yield Claim(
-            f"{what} in two years, Ma and Patterson's over that of AI and Memory Wall",
+            f"{what} of a GPU in two years",
             PAPER,
-            wall,
+            None,
             "x",
             factor ** (1 / 5),
-            "no",
-            f"{factor:.0f} times in 10 years of 64-bit GPUs, against any chip and precision in 20: not to be mixed",
+            "-",
+            f"{factor:.0f} times in 10 years, with 64 bits; AI and Memory Wall has {wall:g} of any chip and precision in 20: "
+            "not to be mixed",
         )
     for what, claimed, ours, why in (
         ("density of DRAM since 2014, at most", 14.9, yearly(4, 10), "4 times in more than 10 years"),
@@ -66,7 +67,7 @@ def growth() -> Iterator[Claim]:
     )
     for multiple, years in ((4.0, 8.0), (6.0, 5.0)):
         yield Claim(
-            f"{multiple:.0f} times in {years:.0f} years of sales, a year, read as a factor each year",
+            f"{multiple:.0f} times in {years:.0f} years of sales, read as yearly",
             WRITE_UPS,
             100 * (multiple - 1),
             "%",

@@ -83,7 +83,7 @@ def bandwidth() -> Iterator[Claim]:
         "two GPUs of half as much",
     )
     yield Claim(
-        "chips of 8 TB/s that serve 400B at 100 tok/s; no technology closes the gap",
+        "chips of 8 TB/s for 400B at 100 tok/s",
         WRITE_UPS,
         None,
         "chip",
@@ -194,7 +194,7 @@ def memories() -> Iterator[Claim]:
         printed(10.0, 2.0),
     )
     yield Claim(
-        "capacity of a flash stack over the largest of HBM4",
+        "capacity of a flash stack over 64 GiB of HBM4",
         PAPER,
         10.0,
         "x",
@@ -206,7 +206,7 @@ def memories() -> Iterator[Claim]:
     plain = evaluate(memory_only(0.0, memory=hbm), model, jc.Traffic(prompt=1, output=2), jc.Plan())
     flash = weights_in_flash(hbf, model)
     yield Claim(
-        "flash lowers latency: time per token over HBM4's, the same bandwidth",
+        "time per token from flash over HBM4's",
         WRITE_UPS,
         1.0,
         "x",
