@@ -67,7 +67,9 @@ def pim_ai_ratio(batch: float, *, behind: bool = False, changed: str = "", facto
 
 
 def pim_ai() -> Iterator[Claim]:
-    common = "eight H100 over 16 modules, Llama-2-70B, 1024 in, 256 out, three years; traffic and prices are ours"
+    common = (
+        "eight H100 over 16 modules, Llama-2-70B, 1024 in, 256 out, three years; traffic and prices are ours"
+    )
     own = {batch: pim_ai_ratio(batch) for batch in (1.0, 2.0, 8.0, 32.0)}
     best = max(own, key=lambda batch: own[batch])
     swing = {name: pim_ai_ratio(best, changed=name, factor=0.5) / own[best] for name in PIM_AI_INPUTS}
