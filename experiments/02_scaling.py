@@ -1,96 +1,128 @@
-"""What a faster fabric is worth: time per token of 13B to 70B models on 1 to 8 chips, and its share of messages to 64.
+"""What more chips and a faster fabric are worth: time per token of 13B to 70B models on 1 to 64 chips.
 
-`python experiments/02_scaling.py` writes experiments/out/02_scaling.json, data and manifest; figures/02_scaling.py draws
-it. Tensor parallelism only, one scale-up domain, every peak reached: what is left between the two fabrics is latency.
+Tensor parallelism only, one scale-up domain, every peak reached: what is left between the two fabrics is latency.
 """
 
-import importlib.metadata
-import json
-import platform
-from pathlib import Path
-
-import jax
-import jax.numpy as jnp
+import itertools
 
 import jaxcost as jc
+from study import Case, Study, Table, evaluate, run
 
-OUT = Path(__file__).parent / "out"
 CHIP = "h100-sxm"
 MODELS = ("llama-2-13b", "qwen3-32b", "llama-3.1-70b")
 CHIPS, MANY_CHIPS = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32, 64)
+FEW = 4
 BATCHES = (1, 32)
-TRAFFIC = jc.Traffic(prompt=2048, output=512)
-# Launch, overhead of a round, latency of a hop, share that lands on the chip: two hops through a switch make 0.3 us.
-SUB_MICROSECOND = (0.0, 0.1e-6, 0.1e-6, 1.0)
+PROMPT, OUTPUT = 2048, 512
+# Two hops through a switch and the overhead of a round make 0.3 us, and messages land on the chip.
+SUB_MICROSECOND = {"launch": 0.0, "overhead": 0.1e-6, "latency": 0.1e-6, "sram_landing": 1.0}
+UNITS = {
+    "model": "",
+    "fabric": "",
+    "message": "s",
+    "batch": "1",
+    "chips": "1",
+    "tpot": "s",
+    "speedup": "1",
+    "message_share": "1",
+    "joules_per_token": "J/token",
+    "usd_per_mtok": "USD/Mtok",
+    "fits": "",
+}
 
 
-def empty_message(link: tuple[float, ...]) -> float:
+def empty_message(system: jc.System) -> float:
     """Time of a message of no bytes between two chips."""
-    launch, overhead, hop, landing = link
-    return launch + overhead + 2 * hop + (1 - landing) * 2 * float(jc.load_chip(CHIP).memory.latency)
+    link, memory = system.fabric.scale_up, system.chip.memory
+    landing = (1 - link.sram_landing) * 2 * memory.latency
+    return float(link.launch + link.overhead + 2 * link.latency + landing)
 
 
-@jax.jit
-@jax.vmap
-def measure(
-    model: jc.Model, chips: jax.Array, link: tuple[jax.Array, ...], batch: jax.Array
-) -> dict[str, jax.Array]:
-    system = jc.load_system(CHIP)
-    names = ("launch", "overhead", "latency", "sram_landing")
-    fast = jc.replace(system.fabric.scale_up, **dict(zip(names, link, strict=True)))
-    system = jc.replace(system, chips=chips, fabric=jc.replace(system.fabric, domain=chips, scale_up=fast))
-    report = jc.evaluate(system, model, jc.replace(TRAFFIC, batch=batch), jc.Plan(tp=chips))
-    messages = sum(row.network for row in report.decode.rows)
-    return {
-        "tpot": report.tpot,
-        "message_share": messages / report.decode.total,
-        "memory_margin": report.margins.memory,
-    }
+def on(system: jc.System, chips: int) -> jc.System:
+    """So many chips of it, all in one domain."""
+    return jc.replace(system, chips=chips, fabric=jc.replace(system.fabric, domain=chips))
 
 
-def main() -> None:
-    today = jc.load_system(CHIP).fabric.scale_up
-    links = (
-        tuple(float(x) for x in (today.launch, today.overhead, today.latency, today.sram_landing)),
-        SUB_MICROSECOND,
-    )
+def study(small: bool) -> Study:
+    models = MODELS[-1:] if small else MODELS
+    many = (1, FEW, 64) if small else MANY_CHIPS
+    today = jc.load_system(CHIP)
+    link = jc.replace(today.fabric.scale_up, **SUB_MICROSECOND)
+    fabrics = {"today": today, "fast": jc.replace(today, fabric=jc.replace(today.fabric, scale_up=link))}
     grid = [
-        (model, chips, link, batch)
-        for model in MODELS
-        for chips in (MANY_CHIPS if model == MODELS[-1] else CHIPS)
-        for link in links
-        for batch in BATCHES
+        (model, fabric, batch, chips)
+        for model, fabric, batch in itertools.product(models, fabrics, BATCHES)
+        for chips in (many if model == MODELS[-1] else CHIPS)
     ]
-    names, chips, wired, batches = zip(*grid, strict=True)
-    found = measure(
-        jc.stack([jc.load_model(name) for name in names]),
-        jnp.asarray(chips, float),
-        tuple(jnp.asarray(x, float) for x in zip(*wired, strict=True)),
-        jnp.asarray(batches, float),
+    loaded = {name: jc.load_model(name) for name in models}
+    report = evaluate(
+        [
+            Case(
+                on(fabrics[f], c), loaded[m], jc.Traffic(prompt=PROMPT, output=OUTPUT, batch=b), jc.Plan(tp=c)
+            )
+            for m, f, b, c in grid
+        ]
     )
-    rows = [
-        {
-            "model": m,
-            "chips": c,
-            "latency": round(empty_message(link), 9),
-            "batch": b,
-            **{k: float(v[i]) for k, v in found.items()},
+    messages = sum(row.network for row in report.decode.rows) / report.decode.total
+    rows, alone = [], {}
+    for i, (model, fabric, batch, chips) in enumerate(grid):
+        tpot = float(report.tpot[i])
+        alone[model, fabric, batch] = tpot if chips == 1 else alone[model, fabric, batch]
+        row = {
+            "model": model,
+            "fabric": fabric,
+            "message": empty_message(fabrics[fabric]),
+            "batch": batch,
+            "chips": chips,
+            "tpot": tpot,
+            "speedup": alone[model, fabric, batch] / tpot,
+            "message_share": float(messages[i]),
+            "joules_per_token": float(report.joules_per_token[i]),
+            "usd_per_mtok": float(report.usd_per_mtok[i]),
+            "fits": bool(report.margins.memory[i] >= 0),
         }
-        for i, (m, c, link, b) in enumerate(grid)
+        rows.append(row)
+    return Study(
+        title=f"Tensor parallelism over 1 to {max(many)} chips, with two fabrics",
+        findings=findings(rows, models, max(many)),
+        assumptions=(
+            f"16 bits, prompt {PROMPT:,} and output {OUTPUT}, {CHIP} with every peak reached; links of the same bandwidth.",
+            f"A message of no bytes takes {empty_message(today) * 1e6:.1f} us on today's fabric, "
+            f"{empty_message(fabrics['fast']) * 1e6:.1f} us on the fast one (an assumption, not a product).",
+            "Times where a model does not fit are those that its bandwidth would give.",
+        ),
+        sources=(f"configs/chips/{CHIP}.yaml", "configs/fabrics/nvlink4.yaml"),
+        tables={"designs": Table("one model, fabric, batch and number of chips", UNITS, rows)},
+    )
+
+
+def findings(rows: list[dict], models: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """What four chips give, what the fabric adds, and where the two part."""
+    of = {(r["model"], r["fabric"], r["batch"], r["chips"]): r for r in rows}
+    said = []
+    for model in models:
+        slow, fast = of[model, "today", 1, FEW], of[model, "fast", 1, FEW]
+        one = of[model, "today", 1, 1]
+        does = "which holds it" if one["fits"] else "which does not hold it"
+        said.append(
+            f"{model} at batch 1: {FEW} chips make a token {slow['speedup']:.2f} times as fast as one, {does}: "
+            f"{one['tpot'] * 1e3:.1f} ms become {slow['tpot'] * 1e3:.1f} ms, and {fast['tpot'] * 1e3:.1f} ms "
+            f"({fast['speedup']:.2f} times) with the fast fabric; at batch {BATCHES[-1]} "
+            f"{of[model, 'today', BATCHES[-1], FEW]['speedup']:.2f} and "
+            f"{of[model, 'fast', BATCHES[-1], FEW]['speedup']:.2f} times."
+        )
+    large = models[-1]
+    one, few = of[large, "today", 1, 1], of[large, "today", 1, FEW]
+    slow, fast = of[large, "today", 1, most], of[large, "fast", 1, most]
+    said += [
+        f"Those {FEW} chips take {few['joules_per_token'] / one['joules_per_token']:.2f} times the energy and "
+        f"{few['usd_per_mtok'] / one['usd_per_mtok']:.2f} times the cost a token of {large} at batch 1.",
+        f"On {most} chips messages are {slow['message_share']:.0%} of a token of {large} at batch 1 with today's fabric "
+        f"and {fast['message_share']:.0%} with the fast one: {slow['speedup']:.1f} and {fast['speedup']:.1f} times one chip. "
+        "What else is lost are key and value heads, copied once there are more chips than heads.",
     ]
-    manifest = {
-        "chip": CHIP,
-        "prompt": TRAFFIC.prompt,
-        "output": TRAFFIC.output,
-        "bits": 16,
-        "efficiency": "ideal",
-        "units": {"latency": "s", "tpot": "s", "message_share": "1", "memory_margin": "1"},
-        "versions": {name: importlib.metadata.version(name) for name in ("jaxcost", "jax", "numpy")},
-        "python": platform.python_version(),
-    }
-    OUT.mkdir(exist_ok=True)
-    (OUT / "02_scaling.json").write_text(json.dumps({"manifest": manifest, "rows": rows}, indent=1) + "\n")
+    return tuple(said)
 
 
 if __name__ == "__main__":
-    main()
+    run(study)

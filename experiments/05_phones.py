@@ -1,52 +1,54 @@
 """The four directions in a phone: what fits, how fast it answers, and what that takes of the battery.
 
-`python experiments/05_phones.py` writes experiments/out/05_phones.json, data and manifest, and prints a table;
-figures/05_phones.py draws it. Arm by arm, with the watts that the case sheds without end as a cap:
+Arm by arm, with the watts that the case sheds without end as a cap:
 
-    today    LPDDR5X, of which system and applications hold a part
-    flash    an eighth of a stack of High Bandwidth Flash beside it holds the weights
-    in memory  engines in the LPDDR chips
-    stacked  8 GB of DRAM bonded on the logic in place of LPDDR
+    today     LPDDR5X, of which system and applications hold a part
+    flash     an eighth of a stack of High Bandwidth Flash beside it holds the weights
+    in memory engines in the LPDDR chips
+    stacked   as many gigabytes of DRAM bonded on the logic in place of LPDDR
 
 A fast fabric there is none: a phone is one chip.
 """
 
-import importlib.metadata
-import json
-import platform
-from pathlib import Path
-
-import jax
-import numpy as np
-from rich.console import Console
-from rich.table import Table
+import itertools
 
 import jaxcost as jc
+from study import Case, Study, Table, evaluate, run
 
-OUT = Path(__file__).parent / "out"
 PHONES = ("iphone-16-pro", "galaxy-s25-ultra")
 ARMS = ("today", "flash", "in memory", "stacked")
 MODELS = ("llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "qwen3-30b-a3b")
-TRAFFIC = {"prompt": 512, "output": 256, "batch": 1}
-PLAN = {"weight_bits": 4.5, "expert_bits": 4.5, "kv_bits": 8}
-FLASH_STACK = 0.125
-METRICS = {
+TRAFFIC = jc.Traffic(prompt=512, output=256, batch=1)
+# An operator may take a tenth longer in memory: it saves energy there.
+PLAN = jc.Plan(weight_bits=4.5, expert_bits=4.5, kv_bits=8, placement=jc.Placement(near_slack=0.1))
+FLASH_STACK = 0.125  # of a datacenter's stack of 512 GB: an assumption, none is published for phones
+STACKED_ENERGY = 0.5  # of the way between memory and engines: the bond is short; 1/3 to 1/2 published
+UNITS = {
+    "phone": "",
+    "arm": "",
+    "model": "",
+    "fits": "",
     "ttft": "s",
     "tpot": "s",
+    "tokens_per_second": "token/s",
     "joules_per_token": "J/token",
     "battery_share": "1",
     "gco2e_per_query": "g",
+    "prefill_power": "W",
+    "decode_power": "W",
+    "decode_clock": "1",
+    "waiting_share": "1",
 }
 
 
 def system(phone: str, arm: str) -> jc.System:
     """A phone with one of the directions."""
     made = jc.load_system(phone, efficiency="typical")
-    gigabytes = float(made.chip.memory.capacity) / 1e9
     if arm == "flash":
         made = jc.add_tier(made, "hbf", "hbf", stacks=FLASH_STACK)
     if arm == "in memory":
-        made = jc.add_near(made, "memory", "pim-ai-mobile", stacks=gigabytes)
+        # The engine's numbers are those of a gigabyte.
+        made = jc.add_near(made, "memory", "pim-ai-mobile", stacks=float(made.chip.memory.capacity) / 1e9)
     if arm == "stacked":
         dram = jc.load_memory("3d-dram", stacks=1)
         share = made.chip.memory.capacity / dram.capacity
@@ -56,71 +58,101 @@ def system(phone: str, arm: str) -> jc.System:
             energy_per_byte=dram.energy_per_byte,
             carbon_per_byte=dram.carbon_per_byte,
         )
-        # The way across the die is short: half the energy.
-        made = jc.replace(made, chip=jc.replace(made.chip, memory=memory, stacking=jc.Stacking(energy=0.5)))
-    return jc.canonical(made)
+        stacking = jc.Stacking(energy=STACKED_ENERGY)
+        made = jc.replace(made, chip=jc.replace(made.chip, memory=memory, stacking=stacking))
+    return made
 
 
-def rows() -> list[dict]:
-    """Evaluate every phone, arm and model."""
-    plan, traffic = jc.Plan(**PLAN, placement=jc.Placement(near_slack=0.1)), jc.Traffic(**TRAFFIC)
-    prices, out = jc.load_prices("phone"), []
-    for phone in PHONES:
-        for arm in ARMS:
-            made = system(phone, arm)
-            for model in MODELS:
-                report = jax.device_get(jc.evaluate(made, jc.load_model(model), traffic, plan, prices=prices))
-                fits = min(float(report.margins.memory), float(report.margins.hbf))
-                out.append(
-                    {
-                        "phone": phone,
-                        "arm": arm,
-                        "model": model,
-                        "fits": bool(fits >= 0),
-                        **{
-                            name: float(getattr(report, name))
-                            for name in METRICS
-                            if name != "gco2e_per_query"
-                        },
-                        "gco2e_per_query": float(report.gco2e_per_mtok) * TRAFFIC["output"] / 1e6,
-                        "prefill_watts": float(report.power.prefill),
-                        "decode_watts": float(report.power.decode),
-                        "decode_clock": float(report.power.decode_clock),
-                        "waiting_share": float(report.decode.capped / report.decode.total),
-                    }
-                )
-    return out
-
-
-def main() -> None:
-    """Write the data and print the table."""
-    data = rows()
-    table = Table(title="A request of 512 tokens in, 256 out; a dash where the model does not fit")
-    for name in ("Phone", "Direction", "Model", "TTFT", "token/s", "W decoding", "waiting", "battery"):
-        table.add_column(name)
-    for r in data:
-        shown = (
-            f"{r['ttft']:.2f} s",
-            f"{1 / r['tpot']:.1f}",
-            f"{r['decode_watts']:.1f}",
-            f"{r['waiting_share']:.0%}",
-            f"{r['battery_share']:.2%}",
-        )
-        table.add_row(r["phone"], r["arm"], r["model"], *(shown if r["fits"] else "-" * 5))
-    Console(width=110).print(table)
-    manifest = {
-        "plan": PLAN,
-        "traffic": TRAFFIC,
-        "efficiency": "typical",
-        "prices": "phone",
-        "units": METRICS | {"prefill_watts": "W", "decode_watts": "W"},
-        "versions": {name: importlib.metadata.version(name) for name in ("jaxcost", "jax", "numpy")},
-        "python": platform.python_version(),
+def study(small: bool) -> Study:
+    phones = PHONES[-1:] if small else PHONES
+    prices, models = jc.load_prices("phone"), {name: jc.load_model(name) for name in MODELS}
+    grid = list(itertools.product(phones, ARMS, MODELS))
+    systems = {(p, a): system(p, a) for p, a in itertools.product(phones, ARMS)}
+    report = evaluate([Case(systems[p, a], models[m], TRAFFIC, PLAN, prices) for p, a, m in grid])
+    rows = [
+        {
+            "phone": phone,
+            "arm": arm,
+            "model": model,
+            "fits": bool(min(report.margins.memory[i], report.margins.hbf[i]) >= 0),
+            "ttft": float(report.ttft[i]),
+            "tpot": float(report.tpot[i]),
+            "tokens_per_second": 1 / float(report.tpot[i]),
+            "joules_per_token": float(report.joules_per_token[i]),
+            "battery_share": float(report.battery_share[i]),
+            "gco2e_per_query": float(report.gco2e_per_query[i]),
+            "prefill_power": float(report.power.prefill[i]),
+            "decode_power": float(report.power.decode[i]),
+            "decode_clock": float(report.power.decode_clock[i]),
+            "waiting_share": float(report.decode.capped[i] / report.decode.total[i]),
+        }
+        for i, (phone, arm, model) in enumerate(grid)
+    ]
+    told = [
+        {
+            "phone": p,
+            "power_cap": float(s.chip.power_cap),
+            "memory": float(s.chip.memory.capacity),
+            "reserved": float(s.chip.reserved),
+            "bandwidth": float(s.chip.memory.bandwidth),
+            "battery": float(s.battery),
+        }
+        for p in phones
+        for s in [systems[p, "today"]]
+    ]
+    about = {
+        "phone": "",
+        "power_cap": "W",
+        "memory": "B",
+        "reserved": "B",
+        "bandwidth": "B/s",
+        "battery": "J",
     }
-    assert np.isfinite([r["ttft"] for r in data]).all()
-    OUT.mkdir(exist_ok=True)
-    (OUT / "05_phones.json").write_text(json.dumps({"manifest": manifest, "rows": data}, indent=1) + "\n")
+    return Study(
+        title="Flash, engines in memory and stacking in a phone",
+        findings=tuple(sentence for phone in phones for sentence in findings(phone, rows)),
+        assumptions=(
+            f"{PLAN.weight_bits} bits a weight, {PLAN.kv_bits} a cached element, {TRAFFIC.prompt} tokens in, "
+            f"{TRAFFIC.output} out, one request; typical efficiency.",
+            "Power is capped at what the case sheds without end; a burst may draw more for some seconds.",
+            f"{FLASH_STACK:g} of a stack of flash at its share of bandwidth and power; no such part is announced.",
+        ),
+        sources=(
+            *(f"configs/systems/{phone}.yaml" for phone in phones),
+            "configs/memories/hbf.yaml",
+            "configs/near/pim-ai-mobile.yaml (arXiv:2411.17309)",
+            "configs/memories/3d-dram.yaml",
+            "configs/prices/phone.yaml",
+        ),
+        tables={
+            "answers": Table("one phone, direction and model; times also where it does not fit", UNITS, rows),
+            "phones": Table("what a phone has today", about, told),
+        },
+    )
+
+
+def findings(phone: str, rows: list[dict]) -> tuple[str, ...]:
+    """What fits by flash alone, and how each direction does on the largest model that fits today."""
+    of = {(r["arm"], r["model"]): r for r in rows if r["phone"] == phone}
+    fitting = {arm: [m for m in MODELS if of[arm, m]["fits"]] for arm in ARMS}
+    gained = [m for m in fitting["flash"] if m not in fitting["today"]]
+    speeds = " and ".join(f"{of['flash', m]['tokens_per_second']:.0f}" for m in gained)
+    model = fitting["today"][-1]
+    today, flash, inside, stacked = (of[arm, model] for arm in ARMS)
+    return (
+        f"{phone}: flash makes {' and '.join(gained) or 'nothing more'} fit, at {speeds} tokens "
+        f"a second; on {model}, which "
+        f"fits today, it is {flash['tokens_per_second'] / today['tokens_per_second']:.2f} times as fast, for "
+        f"{flash['waiting_share']:.0%} of a token then waits for the power cap.",
+        f"{phone}, {model}: {today['tokens_per_second']:.0f} tokens a second today, "
+        f"{inside['tokens_per_second']:.0f} with engines in memory "
+        f"({inside['tokens_per_second'] / today['tokens_per_second']:.1f} times) and {stacked['tokens_per_second']:.0f} "
+        f"stacked ({stacked['tokens_per_second'] / today['tokens_per_second']:.1f} times); an answer takes "
+        f"{inside['battery_share'] / today['battery_share']:.2f} and "
+        f"{stacked['battery_share'] / today['battery_share']:.2f} times the battery, "
+        f"{today['battery_share']:.3%} of it today.",
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run(study)

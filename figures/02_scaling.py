@@ -1,95 +1,65 @@
-"""Draw experiments/out/02_scaling.json: time per token against chips, and how much of it messages are."""
+"""Time per token against chips of three models on two fabrics, what is lost of linear speed-up, and messages."""
 
-import json
-from pathlib import Path
-
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
-HERE = Path(__file__).parent
-DATA = HERE.parent / "experiments" / "out" / "02_scaling.json"
-# Okabe and Ito's colours; fabrics are told apart by dashes, so that grey suffices.
-COLOURS = {"llama-2-13b": "#0072B2", "qwen3-32b": "#D55E00", "llama-3.1-70b": "#009E73"}
-MARKERS = {"llama-2-13b": "o", "qwen3-32b": "s", "llama-3.1-70b": "^"}
+from style import BLACK, GREY, WIDE, Data, looks, plain, run
+
+FABRICS = {"today": "-", "fast": "--"}
+BATCH_LOOKS = ({"color": BLACK, "marker": "o"}, {"color": GREY, "marker": "s"})
 
 
-def main() -> None:
-    data = json.loads(DATA.read_text())
-    rows, manifest = data["rows"], data["manifest"]
-    latencies = sorted({row["latency"] for row in rows}, reverse=True)
-    batches = sorted({row["batch"] for row in rows})
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    axes = figure.subplots(1, 1 + len(batches))
-    axes[1].sharey(axes[0])
-    for ax, batch in zip(axes, batches, strict=False):
-        for model, colour in COLOURS.items():
-            for latency, dash in zip(latencies, ("-", "--"), strict=True):
-                chosen = [
-                    r
-                    for r in rows
-                    if (r["model"], r["latency"], r["batch"]) == (model, latency, batch) and r["chips"] <= 8
-                ]
-                x, y = [r["chips"] for r in chosen], [1e3 * r["tpot"] for r in chosen]
-                ax.plot(x, y, dash, color=colour, lw=1.6)
-                fits = [r["memory_margin"] >= 0 for r in chosen]
-                for full in (True, False):
-                    here = [(a, b) for a, b, fit in zip(x, y, fits, strict=True) if fit == full]
-                    face = colour if full else "white"
-                    ax.plot(
-                        *zip(*here, strict=True), MARKERS[model], color=colour, mfc=face, ms=6
-                    ) if here else None
-        ax.set(xscale="log", yscale="log", xlabel="chips (tensor parallel)", title=f"batch {batch}")
-        ax.set_ylabel("time per output token (ms)")
-        ax.set_yticks([1, 2, 5, 10, 20, 50])
-    share = axes[-1]
-    for batch, colour in zip(batches, ("black", "0.55"), strict=True):
-        for latency, dash in zip(latencies, ("-", "--"), strict=True):
-            chosen = [
-                r for r in rows if (r["model"], r["latency"], r["batch"]) == ("llama-3.1-70b", latency, batch)
-            ]
-            share.plot(
-                [r["chips"] for r in chosen],
-                [r["message_share"] for r in chosen],
-                dash,
-                color=colour,
-                marker="^",
-            )
-    share.set(
-        xscale="log",
-        xlabel="chips (tensor parallel)",
-        ylabel="share of a token that is messages",
-        ylim=(0, 1),
-    )
-    share.set_title("llama-3.1-70b")
-    share.yaxis.set_major_formatter(PercentFormatter(1.0))
-    for ax in axes:
-        ticks = (1, 2, 4, 8) if ax is not share else (1, 2, 4, 8, 16, 32, 64)
-        ax.set_xticks(ticks)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        ax.xaxis.set_minor_locator(NullLocator())
-        if ax is not share:
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        ax.grid(True, color="0.9", lw=0.6)
-        ax.spines[["top", "right"]].set_visible(False)
-    line = lambda **style: Figure().subplots().plot([], [], **style)[0]  # noqa: E731
-    handles = [line(color=c, marker=MARKERS[m], label=m) for m, c in COLOURS.items()]
-    handles.append(line(color="0.3", marker="o", mfc="white", ls="", label="does not fit"))
+def lines(axes: Axes, rows: list[dict], values: list[float], look: dict) -> None:
+    """A line over chips, hollow where the model does not fit."""
+    chips = [r["chips"] for r in rows]
+    axes.plot(chips, values, **look)
+    for row, x, y in zip(rows, chips, values, strict=True):
+        if not row["fits"]:
+            axes.plot(x, y, marker=look["marker"], mec=look["color"], mfc="white", zorder=3)
+
+
+def draw(data: Data) -> Figure:
+    designs = data["designs"]
+    models, batches = designs.kinds("model"), designs.kinds("batch")
+    look = dict(zip(models, looks(), strict=False))
+    figure, (time, efficiency, share) = plt.subplots(1, 3, figsize=(WIDE, 3.9), layout="constrained")
+    for fabric, dash in FABRICS.items():
+        for model in models:
+            rows = designs.where(model=model, fabric=fabric, batch=batches[0])
+            here = {**look[model], "linestyle": dash}
+            lines(time, rows, [r["tpot"] * 1e3 for r in rows], here)
+            lines(efficiency, rows, [r["speedup"] / r["chips"] for r in rows], here)
+        for batch, style in zip(batches, BATCH_LOOKS, strict=True):
+            rows = designs.where(model=models[-1], fabric=fabric, batch=batch)
+            lines(share, rows, [r["message_share"] for r in rows], {**style, "linestyle": dash})
+    time.set(yscale="log", title="Time per token falls with chips")
+    time.set_ylabel(designs.label("tpot", "time per token, batch 1", "m"))
+    efficiency.set(ylabel="speed-up over chips, batch 1", title="Small models lose first", ylim=(0.4, 1.03))
+    share.set(ylabel=f"messages' share of a token, {models[-1]}", title="Messages take over", ylim=(0, 0.4))
+    for axes in (time, efficiency, share):
+        axes.set(xscale="log", xlabel="chips")
+        plain(axes, "x", {"x": designs.kinds("chips")})
+        axes.tick_params(axis="x", which="minor", bottom=False)
+    plain(time, "y", {"y": [1, 2, 5, 10, 20, 50]})
+    share.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
+    efficiency.yaxis.set_major_formatter(PercentFormatter(1.0, 0))
+    messages = {r["fabric"]: r["message"] * 1e6 for r in designs.rows}
+    handles = [Line2D([], [], **{**look[m], "linestyle": "-"}, label=m) for m in models]
+    handles.append(Line2D([], [], color=BLACK, marker="o", mfc="white", ls="", label="does not fit"))
     handles += [
-        line(color="0.3", ls=dash, label=f"{1e6 * t:.1f} µs a message")
-        for t, dash in zip(latencies, ("-", "--"), strict=True)
+        Line2D([], [], color=BLACK, ls=dash, label=f"{messages[name]:.1f} µs a message")
+        for name, dash in FABRICS.items()
     ]
     handles += [
-        line(color=c, marker="^", label=f"batch {b}") for b, c in zip(batches, ("black", "0.55"), strict=True)
+        Line2D([], [], **style, ls="-", label=f"batch {batch} (right)")
+        for batch, style in zip(batches, BATCH_LOOKS, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=8, frameon=False, fontsize=8.5)
-    figure.suptitle(
-        f"Tensor parallelism over {manifest['chip']}, {manifest['bits']} bits, prompt {manifest['prompt']}: two fabrics"
-    )
-    (HERE / "out").mkdir(exist_ok=True)
-    for ending in ("svg", "png"):
-        figure.savefig(HERE / "out" / f"02_scaling.{ending}", dpi=150)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    run(draw)

@@ -1,104 +1,137 @@
-"""Draw experiments/out/04_directions.json: what each set of directions makes of latency, energy and cost."""
+"""What each set of four directions makes of latency, energy and cost, and the effect of each direction and each two."""
 
-import json
-from pathlib import Path
+import math
 
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-HERE = Path(__file__).parent
-DATA = HERE.parent / "experiments" / "out" / "04_directions.json"
+from style import BLACK, BLUE, GREY, ORANGE, PALE, WIDE, Data, plain, run
+
 DIRECTIONS = {"flash": "flash", "near": "near memory", "stacked": "3D stacking", "quick": "fast fabric"}
 METRICS = (
-    ("tpot", "time per token (ms)", 1e3, True),
-    ("joules_per_token", "energy (J/token)", 1, False),
-    ("usd_per_mtok", "cost (USD/Mtok)", 1, False),
+    ("tpot", "time per token", "m", 1e3),
+    ("joules_per_token", "energy", "", 1),
+    ("usd_per_mtok", "cost", "", 1),
 )
-PLAIN, BEST = "#9AA5B1", "#0072B2"
+EFFECTS = {
+    "chips": "chips",
+    "tpot": "time",
+    "joules_per_token": "energy",
+    "usd_per_mtok": "cost",
+    "gco2e_per_mtok": "CO2e",
+}
+BETTER_WORSE = LinearSegmentedColormap.from_list("better to worse", (BLUE, "#FFFFFF", ORANGE))
+MOST = 4.0  # an effect of so much or more, or as little, has the full colour
 
 
-def main() -> None:
-    data = json.loads(DATA.read_text())
-    rows, manifest = [r for r in data["rows"] if r["chosen"]], data["manifest"]
-    workloads = manifest["workloads"]
-    figure = Figure(figsize=(13, 8.2), layout="constrained")
-    axes = figure.subplots(
-        len(METRICS) + 1,
-        len(workloads),
-        sharex="col",
-        squeeze=False,
-        height_ratios=[2.2] * len(METRICS) + [1.2],
-    )
-    for column, (workload, about) in enumerate(workloads.items()):
-        of = [r for r in rows if r["workload"] == workload]
-        of.sort(key=lambda r: (sum(r[d] for d in DIRECTIONS), [not r[d] for d in DIRECTIONS]))
-        places = range(len(of))
-        for line, (metric, label, scale, log) in enumerate(METRICS):
-            ax = axes[line, column]
-            values = [scale * r[metric] for r in of]
-            least = min(values)
-            bottom = least / 2 if log else 0
-            bars = ax.bar(places, [v - bottom for v in values], bottom=bottom, width=0.72, color=PLAIN)
-            bars[values.index(least)].set_color(BEST)
-            ax.set_yscale("log" if log else "linear")
-            ax.set_ylim(bottom, max(values) * (1.9 if log else 1.2))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-            if log:
-                ax.yaxis.set_minor_formatter(NullFormatter())
-            for x, value, row in zip(places, values, of, strict=True):
-                shown = f"{value:.3g}" if value < 100 else f"{value:.0f}"
-                ax.annotate(
-                    shown,
-                    (x, value),
-                    (0, 2),
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=6.5,
-                    rotation=90,
-                )
-                if metric == "tpot" and row["chips"] > 0:
-                    ax.annotate(
-                        f"{row['chips']}",
-                        (x, bottom),
-                        (0, 2),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=7,
-                        color="white",
-                        weight="bold",
-                    )
-            if column == 0:
-                ax.set_ylabel(label)
-            ax.tick_params(bottom=False, labelbottom=False)
-            ax.grid(True, axis="y", color="0.9", lw=0.6)
-            ax.set_axisbelow(True)
-            ax.spines[["top", "right", "bottom"]].set_visible(False)
-        title = f"{workload}: {about['model']}, batch {about['batch']}"
-        if about.get("retrieved"):
-            title += f", {about['retrieved'] // 1000}k cached"
-        axes[0, column].set_title(title, fontsize=10.5)
-        matrix = axes[-1, column]
-        for y, direction in enumerate(DIRECTIONS):
-            matrix.axhspan(y - 0.5, y + 0.5, color="0.96" if y % 2 else "white", lw=0)
-            for x, row in zip(places, of, strict=True):
-                matrix.plot(x, y, "o", ms=6, color="0.2" if row[direction] else "0.88")
-        matrix.set_yticks(
-            range(len(DIRECTIONS)), list(DIRECTIONS.values()) if column == 0 else [""] * 4, fontsize=9
+def bars(axes: Axes, values: list[float], chips: list[int] | None) -> None:
+    """One bar a design, the least of them blue and hatched; on a log axis with the number of chips at their feet."""
+    least = min(values)
+    bottom = least / 2 if chips else 0.0
+    for place, value in enumerate(values):
+        best = value == least
+        look = {"color": BLUE, "hatch": "////", "edgecolor": "white"} if best else {"color": "#9AA5B1"}
+        axes.bar(place, value - bottom, bottom=bottom, width=0.74, **look)
+        text = f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+        axes.annotate(
+            text,
+            (place, value),
+            (0, 2),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            rotation=90,
         )
-        matrix.invert_yaxis()
-        matrix.tick_params(left=False, bottom=False, labelbottom=False)
-        matrix.spines[["top", "right", "left", "bottom"]].set_visible(False)
-        matrix.xaxis.set_major_locator(MaxNLocator(1))
-        matrix.set_xlim(-0.7, len(of) - 0.3)
-    figure.suptitle(
-        f"Four directions on a {manifest['chip']} with eight sites, every design on the fewest chips that hold it "
-        "(white numbers); best in blue",
-        fontsize=12,
+        if chips:
+            axes.annotate(
+                f"{chips[place]}",
+                (place, bottom),
+                (0, -8),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7,
+                annotation_clip=False,
+            )
+    top = bottom * (max(values) / bottom) ** 1.32 if chips else 1.32 * max(values)
+    axes.set(yscale="log" if chips else "linear", ylim=(bottom, top), xlim=(-0.7, len(values) - 0.3))
+    plain(axes, "y")
+    axes.tick_params(bottom=False, labelbottom=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(False, axis="x")
+
+
+def matrix(axes: Axes, rows: list[dict], first: bool) -> None:
+    """Which directions each design has."""
+    for line, direction in enumerate(DIRECTIONS):
+        axes.axhspan(line - 0.5, line + 0.5, color="#F3F4F6" if line % 2 else "white", lw=0)
+        axes.plot(range(len(rows)), [line] * len(rows), "o", ms=5, color=PALE, ls="")
+        axes.plot([i for i, r in enumerate(rows) if r[direction]], [line] * 8, "o", ms=5, color=BLACK, ls="")
+    axes.set(ylim=(3.5, -0.5), xlim=(-0.7, len(rows) - 0.3))
+    axes.set_yticks(range(4), list(DIRECTIONS.values()) if first else [""] * 4)
+    axes.tick_params(left=False, bottom=False, labelbottom=False)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def effects(axes: Axes, rows: list[dict], first: bool) -> None:
+    """Factors as coloured cells."""
+    logs = [[math.log(r[metric]) for metric in EFFECTS] for r in rows]
+    axes.imshow(logs, cmap=BETTER_WORSE, norm=Normalize(-math.log(MOST), math.log(MOST)), aspect="auto")
+    for line, row in enumerate(rows):
+        for column, metric in enumerate(EFFECTS):
+            value = row[metric]
+            text = f"{value:.2f}" if value < 10 else f"{value:.0f}"
+            dark = "white" if value < 1 / 2.5 else BLACK
+            axes.text(column, line, text, ha="center", va="center", fontsize=7.5, color=dark)
+    axes.axhline(len(DIRECTIONS) - 0.5, color=GREY, lw=1)
+    axes.set_xticks(range(len(EFFECTS)), list(EFFECTS.values()))
+    named = [" with ".join(DIRECTIONS[d] for d in r["directions"].split(" and ")) for r in rows]
+    axes.set_yticks(range(len(rows)), named if first else [""] * len(rows))
+    axes.tick_params(left=False, bottom=False)
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def draw(data: Data) -> Figure:
+    designs, workloads = data["designs"], data["workloads"].rows
+    figure, panels = plt.subplots(
+        len(METRICS) + 2,
+        len(workloads),
+        figsize=(WIDE, 10.4),
+        layout="constrained",
+        squeeze=False,
+        height_ratios=[2, 1.7, 1.7, 0.95, 2.6],
     )
-    (HERE / "out").mkdir(exist_ok=True)
-    for ending in ("svg", "png"):
-        figure.savefig(HERE / "out" / f"04_directions.{ending}", dpi=150)
+    for column, told in enumerate(workloads):
+        rows = designs.where(workload=told["workload"])
+        rows.sort(key=lambda r: (sum(r[d] for d in DIRECTIONS), [not r[d] for d in DIRECTIONS]))
+        for line, (metric, text, prefix, scale) in enumerate(METRICS):
+            axes = panels[line, column]
+            bars(axes, [scale * r[metric] for r in rows], None if line else [r["chips"] for r in rows])
+            if column == 0:
+                axes.set_ylabel(designs.label(metric, text, prefix))
+        panels[0, column].set_title(
+            f"{told['workload']}: {told['model']}\nbatch {told['batch']}, {told['context']:,} tokens",
+            fontsize=9,
+        )
+        matrix(panels[-2, column], rows, column == 0)
+        effects(panels[-1, column], data["effects"].where(workload=told["workload"]), column == 0)
+        panels[-1, column].set_title("with over without", fontsize=9)
+    panels[0, 0].annotate(
+        "chips",
+        (0, 0),
+        (-4, -8),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        ha="right",
+        fontsize=7,
+    )
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    run(draw)

@@ -1,69 +1,61 @@
-"""Draw experiments/out/05_phones.json: speed and battery of an answer on phones, by direction."""
+"""Speed of an answer on phones, and what it takes of the battery, by direction."""
 
-import json
-from pathlib import Path
-
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-HERE = Path(__file__).parent
-DATA = HERE.parent / "experiments" / "out" / "05_phones.json"
-COLOURS = {"today": "#9AA5B1", "flash": "#E69F00", "in memory": "#0072B2", "stacked": "#009E73"}
-HATCHES = {"today": "", "flash": "//", "in memory": "..", "stacked": "\\\\"}
+from style import BLUE, GREEN, GREY, ORANGE, WIDE, Data, plain, run
+
+ARMS = {
+    "today": ("LPDDR5X, as today", GREY, ""),
+    "flash": ("flash beside it", ORANGE, "///"),
+    "in memory": ("engines in memory", BLUE, "..."),
+    "stacked": ("DRAM stacked on logic", GREEN, "\\\\\\"),
+}
 METRICS = (
-    ("output tokens a second", lambda r: 1 / r["tpot"]),
-    ("battery an answer (%)", lambda r: 100 * r["battery_share"]),
+    ("tokens_per_second", "output tokens a second", 1, (5, 2000), [5, 10, 20, 50, 100, 200, 500, 1000]),
+    ("battery_share", "battery an answer (%)", 100, (0.002, 0.6), [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]),
 )
 
 
-def main() -> None:
-    """Write figures/out/05_phones.svg."""
-    rows = json.loads(DATA.read_text())["rows"]
-    phones, models = (list(dict.fromkeys(r[key] for r in rows)) for key in ("phone", "model"))
-    figure = Figure(figsize=(11, 6), layout="constrained")
-    axes = figure.subplots(len(METRICS), len(phones), sharex=True, sharey="row", squeeze=False)
+def draw(data: Data) -> Figure:
+    answers, phones = data["answers"], data["phones"].rows
+    models = answers.kinds("model")
+    figure, panels = plt.subplots(
+        2, len(phones), figsize=(WIDE, 6), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
     for column, phone in enumerate(phones):
-        for line, (label, of) in enumerate(METRICS):
-            ax = axes[line, column]
-            for k, arm in enumerate(COLOURS):
-                found = {r["model"]: r for r in rows if (r["phone"], r["arm"]) == (phone, arm)}
-                places = [i + 0.2 * (k - 1.5) for i in range(len(models))]
-                values = [of(found[m]) if found[m]["fits"] else 0.0 for m in models]
-                ax.bar(
-                    places,
-                    values,
-                    0.18,
-                    color=COLOURS[arm],
-                    hatch=HATCHES[arm],
-                    edgecolor="white",
-                    label=arm if arm != "today" else "LPDDR5X, as today",
-                )
-                for x, value in zip(places, values, strict=True):
-                    if value == 0:
-                        ax.annotate(
-                            "does not fit",
-                            (x, ax.get_ylim()[0]),
-                            (0, 3),
-                            textcoords="offset points",
-                            rotation=90,
-                            ha="center",
-                            va="bottom",
-                            fontsize=6.5,
-                            color="#555555",
-                        )
-            ax.set_xticks(range(len(models)), models, fontsize=8)
-            ax.spines[["top", "right"]].set_visible(False)
-            ax.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-            ax.set_axisbelow(True)
+        for line, (metric, text, scale, limits, ticks) in enumerate(METRICS):
+            axes = panels[line, column]
+            for place, (arm, (_, colour, hatch)) in enumerate(ARMS.items()):
+                for i, row in enumerate(answers.where(phone=phone["phone"], arm=arm)):
+                    x, value = i + 0.22 * (place - 1.5), scale * row[metric]
+                    if row["fits"]:
+                        axes.bar(x, value, 0.19, color=colour, hatch=hatch, edgecolor="white")
+                    shown = f"{value:.2g}" if value < 100 else f"{value:.0f}"
+                    axes.annotate(
+                        shown if row["fits"] else "does not fit",
+                        (x, value if row["fits"] else limits[0]),
+                        (0, 3),
+                        textcoords="offset points",
+                        rotation=90,
+                        ha="center",
+                        va="bottom",
+                        fontsize=7.5,
+                    )
+            axes.set(yscale="log", ylim=limits, xlim=(-0.55, len(models) - 0.45))
+            plain(axes, "y", {"y": ticks})
+            axes.grid(False, axis="x")
+            axes.set_xticks(range(len(models)), models)
             if column == 0:
-                ax.set_ylabel(label)
-            if line == 0:
-                ax.set_title(phone)
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    out = HERE / "out"
-    out.mkdir(exist_ok=True)
-    for suffix in ("svg", "png"):
-        figure.savefig(out / f"05_phones.{suffix}", dpi=150)
+                axes.set_ylabel(text)
+        panels[0, column].set_title(
+            f"{phone['phone']}: {phone['power_cap']:g} W, {(phone['memory'] - phone['reserved']) / 1e9:g} GB free"
+        )
+    handles = [Patch(facecolor=c, hatch=h, edgecolor="white", label=text) for text, c, h in ARMS.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    run(draw)

@@ -1,14 +1,16 @@
 """Published arithmetic about LLM inference, each claim with a verdict, evaluated by the model itself.
 
 OK: the claim holds. WRONG: it does not, and the test shows what is. LOOSE: it holds under a condition, which the
-test states. Claims are from Ma and Patterson (arXiv:2601.05047) and write-ups of it, and from the systems they
-name: RPU (arXiv:2602.18568), LIMINAL (arXiv:2507.14397), TerEffic (arXiv:2502.16473).
+test states. Claims are from Ma and Patterson (arXiv:2601.05047) and write-ups of it.
 
-Claims about flash, shards near and in memory, and engines there (HPIM's among them) are in test_memory_claims.py.
+Claims of the systems they name are rows of experiments/claims, held to in test_memory_claims.py.
 Not here: readings of the paper that are no arithmetic.
 """
 
+import importlib
 import itertools
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,29 +22,13 @@ from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.ops import step_table
 from jaxcost.physics.shards import shard
-from jaxcost.spec.model import FeedForward
 
-KIB, GB, TB = 1024, 1e9, 1e12
-ENDLESS = 1e25
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))  # as where an experiment runs
+common = importlib.import_module("claims.common")
+KIB, GB, TB, ENDLESS, dense = common.KIB, common.GB, common.TB, common.ENDLESS, common.dense
+COMPUTE = common.engines()
 HBM, HBF, DDR5, LPDDR5, CARD = "hbm4-6400", "hbf", "ddr5-6400", "lpddr5-6400", "flash-card"
 POWER = {HBM: 40, HBF: 80, DDR5: 12, LPDDR5: 3, CARD: 50}  # W, Table 3 of arXiv:2601.05047
-COMPUTE = jc.Compute(
-    flops_32=ENDLESS,
-    flops_16=ENDLESS,
-    flops_8=ENDLESS,
-    flops_6=ENDLESS,
-    flops_4=ENDLESS,
-    vector_flops=ENDLESS,
-    exponentials=ENDLESS,
-)
-
-
-def dense(parameters):
-    """A model that is nothing but weights: so wide that its activations are less than a thousandth of them."""
-    hidden, layers = 16384, 10
-    return jc.Model(
-        hidden=hidden, feed_forward=FeedForward(layers=layers, width=parameters / (3 * hidden * layers))
-    )
 
 
 def memory_only(bandwidth, capacity=ENDLESS, *, chips=1, latency=0.0):
@@ -262,121 +248,6 @@ def test_ok_latency_trumps_bandwidth_on_32_chips():
     )
     near(seconds - without, 160 * 2e-6, 0.01)
     near(without, 0.55e-3, 0.06)  # and 5% for the copies of eight key-value heads' projections
-
-
-# --- LIMINAL: 405B at 8 bits on chips of 4 TiB/s, 252 collectives a token at 0.2 us (8 chips) or 2.24 us (more).
-# These constants were found on the same six points (none is published), so agreement is a fit and no validation.
-
-
-def liminal(chips, context):
-    latency = 0.2e-6 if chips == 8 else 2.24e-6
-    system = memory_only(4 * 2**40, chips=chips, latency=latency)
-    bits = {"weight_bits": 8, "kv_bits": 8, "activation_bits": 8}
-    return tokens_per_second(system, jc.load_model("llama-3.1-405b"), context, tp=chips, **bits)
-
-
-@pytest.mark.parametrize(("context", "claimed"), [(4096, 86), (131072, 80)])
-def test_ok_liminal_on_8_chips(context, claimed):
-    near(liminal(8, context), claimed)
-
-
-@pytest.mark.parametrize(
-    ("chips", "context", "claimed"),
-    [(32, 4096, 290), (32, 131072, 271), (128, 4096, 776), (128, 131072, 743)],
-)
-def test_loose_liminal_on_more_chips_than_key_value_heads_needs_an_even_split(chips, context, claimed):
-    model, bits = jc.load_model("llama-3.1-405b"), {"weight_bits": 8, "kv_bits": 8}
-    even = 1 / tokens_per_second(memory_only(chips * 4 * 2**40), model, context, **bits)
-    synchronisation = 252 * 2.24e-6
-    near(1 / (even + synchronisation), claimed, 0.01)
-    assert (
-        liminal(chips, context) < 0.98 * claimed
-    )  # 8 heads on more chips are copies, and so are their weights
-    if chips == 128:
-        near(synchronisation / (even + synchronisation), 0.44, 0.05)  # most of it no longer bandwidth
-
-
-# --- RPU: weights of 4.25 bits and a cache of 8, spread evenly over all units ---
-
-
-def rpu_milliseconds(model, units):
-    system = memory_only(units * jc.load_chip("rpu-cu").memory.bandwidth)
-    return 1000 / tokens_per_second(system, jc.load_model(model), 8192, weight_bits=4.25, kv_bits=8)
-
-
-@pytest.mark.parametrize(
-    ("model", "units", "claimed"),
-    [
-        ("llama-3.1-405b", 308, 1.38),
-        ("llama-3.1-405b", 428, 0.99),
-        ("llama-3.1-70b", 145, 0.52),
-        ("llama-3.1-70b", 204, 0.37),
-    ],
-)
-def test_ok_rpu_latency_is_a_plain_roofline(model, units, claimed):
-    near(rpu_milliseconds(model, units), claimed, 0.02)
-
-
-@pytest.mark.parametrize(
-    ("model", "units", "gpus", "ideal", "published"),
-    [("llama-3.1-405b", 308, 4, 11.7, 45.3), ("llama-3.1-70b", 145, 2, 11.3, 47.0)],
-)
-def test_loose_rpu_is_45_times_a_gpu_only_if_the_gpu_uses_a_quarter_of_its_bandwidth(
-    model, units, gpus, ideal, published
-):
-    system = memory_only(gpus * chip_memory("h100-sxm").bandwidth)
-    gpu = 1000 / tokens_per_second(system, jc.load_model(model), 8192, weight_bits=4.25, kv_bits=8)
-    ratio = gpu / rpu_milliseconds(model, units)
-    near(ratio, ideal, 0.03)
-    assert 0.23 < ratio / published < 0.27
-
-
-def test_wrong_by_two_percent_308_rpu_units_are_154_tb_per_second():
-    bandwidth = float(jc.load_chip("rpu-cu").memory.bandwidth)
-    near(308 * bandwidth, 157.7 * TB, 1e-3)
-    assert round(154 * TB / bandwidth) == 301
-
-
-def test_ok_rpu_memory_ratios():
-    candidate = jc.load_memory("hbm-co")
-    near(candidate.bandwidth / candidate.capacity, 341, 0.03)  # its 0.75 GB are 768 MB
-    near(1000 * candidate.capacity / candidate.bandwidth, 2.93, 0.03)
-    near(jc.load_memory("hbm3e").energy_per_byte / candidate.energy_per_byte, 2.37, 0.002)
-    # 512 GB/s of it take 5.9 W, where the paper states 6.7.
-    near(2 * candidate.bandwidth * candidate.energy_per_byte, 5.9, 0.01)
-
-
-def test_wrong_rpu_memory_is_192_times_smaller_and_35_times_cheaper():
-    # 48 GB against 0.75 GB is 64 times, and at 1.81 times the price a byte 35 times; 192 times would be 106.
-    ratio = 48 * GB / 0.75e9
-    near(ratio / 1.81, 35.4, 1e-2)
-    near(192 / 1.81, 106, 1e-2)
-    near(35.4 / 5, 7.1, 0.01)  # at a fifth of the bandwidth: 7, not 5, times the bandwidth a dollar
-
-
-@pytest.mark.parametrize(("chip", "claimed"), [("h200-sxm", 34), ("groq-lpu-v1", 348e3), ("wse-3", 477e3)])
-def test_ok_bandwidth_over_capacity(chip, claimed):
-    memory = chip_memory(chip)
-    near(memory.bandwidth / memory.capacity, claimed)
-
-
-def test_ok_rpu_with_speculation():
-    near(1.8 / (rpu_milliseconds("llama-3.1-70b", 200) / 1000), 4423, 0.1)
-
-
-# --- TerEffic: a ternary model of 2.7B on 460 GB/s ---
-
-
-def test_loose_tereffic_is_three_gpus_only_where_the_gpu_reaches_a_sixth_of_its_roof():
-    model = dense(2.7e9)
-    weights = jc.evaluate(memory_only(1.0), model, jc.Traffic(), jc.Plan(weight_bits=1.6)).memory.weights
-    near(weights, 540e6, 1e-3)
-    roof = tokens_per_second(memory_only(460 * GB), model, weight_bits=1.6)
-    near(roof, 852)
-    near(727 / roof, 0.853)
-    gpu_roof = tokens_per_second(memory_only(chip_memory("a100-80gb-pcie").bandwidth), model, weight_bits=4)
-    near(gpu_roof, 1433)
-    near(727 / 3 / gpu_roof, 0.17, 0.02)
 
 
 # --- diffusion ---
