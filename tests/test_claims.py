@@ -9,8 +9,6 @@ Not here: readings of the paper that are no arithmetic.
 
 import importlib
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +21,6 @@ from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.ops import step_table
 from jaxcost.physics.shards import shard
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))  # as where an experiment runs
 common = importlib.import_module("claims.common")
 KIB, GB, TB, ENDLESS, dense = common.KIB, common.GB, common.TB, common.ENDLESS, common.dense
 COMPUTE = common.engines()

@@ -7,14 +7,11 @@ the test shows by how much. Sources stand with the rows, in experiments/claims.
 import importlib
 import json
 import math
-import sys
-from pathlib import Path
 
 import pytest
 
 import jaxcost as jc
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))  # as where an experiment runs
 claims, common, in_a_flash, in_memory, pim_ai = map(
     importlib.import_module,
     ("claims", "claims.common", "claims.llm_in_a_flash", "claims.in_memory", "claims.pim_ai"),
