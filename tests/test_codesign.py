@@ -223,6 +223,25 @@ def test_a_front_and_its_slopes():
     )  # b f = const / t^2 while power does not bind
 
 
+def test_a_front_of_metrics_that_agree_is_their_common_best():
+    def agreeing(design):
+        batch = design.traffic.batch
+        power = 1 - design.system.chip.memory.bandwidth / 200 - design.system.chip.compute.flops_16 / 200
+        return jnp.stack([batch + 6.25 / batch, 2 * (batch + 6.25 / batch), power])
+
+    # The best batch is 2.5; whole ones are 1.7% worse, beyond the tightest bound.
+    front = jc.codesign_front(
+        space(whole=(1, 9)),
+        ("usd_per_mtok", "tpot"),
+        (POWER,),
+        points=3,
+        starts=2,
+        evaluation=agreeing,
+        gives=GIVES,
+    )
+    assert [p.values["tpot"] for p in front.points] == pytest.approx([3 + 6.25 / 3], rel=1e-6)
+
+
 def test_along_a_number_and_where_two_ways_break_even():
     prices = jc.choice(
         "system.chip", {"dear": jc.Chip(price=2.0, tdp=20.0), "cheap": jc.Chip(price=1.0, tdp=10.0)}

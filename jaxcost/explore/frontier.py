@@ -22,6 +22,7 @@ __all__ = ["Front", "FrontPoint", "bounded", "codesign_front", "warm"]
 
 _FAR = 1e290  # a bound that binds nothing
 _EASED = 1.002  # the tightest bound against the best value there is, so that it can be kept
+_ROOM = 1.05  # the loosest against the tightest, at least: whole numbers take room where metrics agree
 _CHOICES = 8  # combinations that are followed along the front
 _RESUMED = 2
 
@@ -175,6 +176,7 @@ def _bounds(
             if len(names) == 2
             else (at_best[:, k].max() if signs[k] > 0 else at_best[:, k].min())
         )
+        worst = max(worst, best * _ROOM) if signs[k] > 0 else min(worst, best / _ROOM)
         axes.append(np.geomspace(best, worst, each))
     return np.stack([grid.ravel() for grid in np.meshgrid(*axes, indexing="ij")], axis=1)
 
