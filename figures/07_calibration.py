@@ -12,6 +12,7 @@ from style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, WIDE, Data, run
 CHIPS = {"a100-80gb-sxm": ("A100", BLUE, "o"), "h100-sxm": ("H100", RED, "s"), "l40s": ("L40S", GREEN, "^")}
 MODELS = ((SKY, "D"), (ORANGE, "v"), (PINK, "P"), (BLACK, "*"), ("#8C6D31", "X"))
 COLUMNS = 3
+SHOWN = ("", "BF16", "FP8")  # of a kernel's precisions
 
 
 def ninth(values: list[float]) -> float:
@@ -40,7 +41,8 @@ def draw(data: Data) -> Figure:
                 alpha=0.5,
             )
         parts = [e for e in errors.rows if e["kernel"].split(",")[0] == name]
-        said = "; ".join(f"{e['kernel'].partition(', ')[2] or 'all'} {e['median']:.3f}" for e in parts[:2])
+        of = {e["kernel"].partition(", ")[2]: e["median"] for e in parts}
+        said = ", ".join(f"{of[word]:.3f} {word}".strip() for word in SHOWN if word in of)
         frame(
             axes, f"{name.replace('_', ' ')}\nmedian error {said}", kernels.label("measured", "measured", "µ")
         )

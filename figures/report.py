@@ -23,7 +23,7 @@ VALIDATION, VALIDATED = "07_calibration", ROOT / "docs" / "validation.svg"
 
 def section(name: str, data: Data, picture: Path | None) -> str:
     """One study: title, picture, findings, numbers, assumptions and sources."""
-    drawn = f'<img src="{as_uri(picture)}" alt="{html.escape(alternative(data))}">' if picture else ""
+    drawn = image(picture, alternative(data)) if picture else ""
     buttons = "".join(
         f'<button data-study="{name}" data-table="{key}">{html.escape(key)}.csv, {len(table.rows):,} rows</button>'
         for key, table in data.tables.items()
@@ -35,6 +35,12 @@ def section(name: str, data: Data, picture: Path | None) -> str:
 <details data-study="{name}"><summary>Numbers</summary><div class="buttons">{buttons}</div><div class="tables"></div></details>
 <details><summary>Assumptions and sources</summary>{listed(data.assumptions)}<h3>Sources</h3>{listed(data.sources)}</details>
 </section>"""
+
+
+def image(picture: Path, said: str) -> str:
+    """A picture inside the page, that a narrow screen moves sideways."""
+    uri = "data:image/svg+xml;base64," + base64.b64encode(picture.read_bytes()).decode()
+    return f'<div class="picture"><img src="{uri}" alt="{html.escape(said)}"></div>'
 
 
 def alternative(data: Data) -> str:
@@ -57,11 +63,6 @@ def linked(text: str) -> str:
     )
 
 
-def as_uri(picture: Path) -> str:
-    """A picture inside the page."""
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.read_bytes()).decode()
-
-
 def as_rows(data: Data) -> dict:
     """The numbers of a study as the page's script takes them."""
     return {
@@ -78,7 +79,7 @@ def validation() -> str:
     """The last validation against measured rows, where this run has none of its own."""
     return f"""<section id="{VALIDATION}">
 <h2><a href="#{VALIDATION}">Calibrated kernels against measurements</a></h2>
-<img src="{as_uri(VALIDATED)}" alt="Predicted over measured time of kernels and served models that no fit has seen">
+{image(VALIDATED, "Predicted over measured time of kernels and served models that no fit has seen")}
 <p>Measured rows are no part of a checkout; this is the picture of docs/validation.md, which has the numbers and says how
 they were made. <code>jaxcost figures --measured DIR</code> makes it anew.</p>
 </section>"""
