@@ -200,7 +200,8 @@ def study(small: bool) -> Study:
         assumptions=(
             f"A chip around the die of a {CHIP} with 1 to {STACKS[-1]} stacks of {STACK}, "
             f"{float(stack.capacity) / 1e9:.0f} GB each; its price and its making follow from its parts.",
-            "A stack costs, weighs and reads a byte for the same at any bandwidth.",
+            "A stack costs, weighs and reads a byte for the same at any bandwidth; of limits only capacity is told, neither "
+            "power, heat nor the edge of the die.",
             f"Requests of {TRAFFIC['prompt']} tokens in and {TRAFFIC['output']} out, prefill on the same chips; "
             "8-bit weights, experts and cache; every peak reached.",
             "Tensor parallelism over all chips, experts spread over as many, one switch between them; latency is the time "

@@ -15,10 +15,10 @@ PRICE = (0.8, 1.5, 3.0)  # USD/GB: low, mid and high of the catalogue
 def draw(data: Data) -> Figure:
     figure, ((time, cost), (price, life)) = plt.subplots(2, 2, figsize=(WIDE, 7), layout="constrained")
     by_share(time, data["designs"], "fewest chips", "tpot", 1e3, "m")
-    time.set_title("The smallest system: fewer chips, slower tokens")
+    time.set_title("The smallest system that holds the model")
     time.legend(fontsize=7.5)
     by_share(cost, data["designs"], "cheapest token", "usd_per_mtok", 1.0, "")
-    cost.set_title("The cheapest token: flash saves nothing")
+    cost.set_title("The cheapest token of each")
     cost.legend(fontsize=7.5)
     break_even(price, data["break_even"])
     lifetimes(life, data["lifetimes"])

@@ -22,6 +22,7 @@ NAMES = sorted(
     for path in (ROOT / "experiments").glob("[0-9][0-9]_*.py")
     if "from study import" in path.read_text() and 'reads="--measured"' not in path.read_text()
 )
+SOLVED = ("16_costs", "17_fronts")  # co-design, whose answer is tested to be the same to the bit by itself
 TOLERANCE = 2e-3  # of numbers in 32 bits, which searches and steps amplify
 
 
@@ -78,7 +79,7 @@ def test_small_numbers_and_picture(built, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["20_baseline", "23_explorer"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SOLVED])
 def test_same_bytes(built, name):
     first = (built(name) / f"{name}.json").read_text()
     assert study.as_json(importlib.import_module(f"experiments.{name}").study(True)) == first
