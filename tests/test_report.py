@@ -2,15 +2,18 @@
 
 import importlib
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import jaxcost as jc
+import style
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -24,12 +27,18 @@ KNOBS = ("chips", "batch", "stacks", "bandwidth", "latency")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page of two small studies, open in a browser; whatever it complains of is an error."""
-    api = pytest.importorskip("playwright.sync_api")
+def data(tmp_path_factory):
+    """Data of two small studies; the page stands beside their folder."""
     out = tmp_path_factory.mktemp("report")
     command = [sys.executable, "-m", "jaxcost", "figures", "--only", "20,23", "--small", "--out", str(out)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=500, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return out / "data"
+
+
+@pytest.fixture(scope="module")
+def page(data):
+    """The page of them, open in a browser; whatever it complains of is an error."""
+    api = pytest.importorskip("playwright.sync_api")
     complaints = []
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with api.sync_playwright() as play:
@@ -43,7 +52,7 @@ def page(tmp_path_factory):
                 None if asked.url.split(":")[0] in ("file", "data", "blob") else complaints.append(asked.url)
             ),
         )
-        opened.goto((out / "report.html").as_uri())
+        opened.goto((data.parent / "report.html").as_uri())
         yield opened
         browser.close()
     assert complaints == []
@@ -114,10 +123,37 @@ def test_numbers_are_those_of_the_model(page):
     assert result(page, "share") == pytest.approx(100 * (1 - float(found.margins.memory)), rel=6e-3)
 
 
+@pytest.mark.parametrize(("bandwidth", "latency"), [(0.2, 0.7), (0.8, 0.3), (0.0, 1.0)])
+def test_between_steps_it_is_linear_in_latency_and_inverse_bandwidth(page, data, bandwidth, latency):
+    for knob, position in (
+        ("chips", 1),
+        ("batch", 1),
+        ("stacks", 0),
+        ("bandwidth", bandwidth),
+        ("latency", latency),
+    ):
+        move(page, knob, position)
+    explorer = style.read(data / "23_explorer.json")
+    steps = {knob: explorer["knobs"].values("value", knob=knob) for knob in ("model", *KNOBS)}
+    (entry,) = explorer["layout"].where(metric="usd_per_mtok")
+    shape = tuple(map(len, steps.values()))
+    raw = (data / "23_explorer.tables.bin").read_bytes()
+    coded = np.frombuffer(raw, "<u2", math.prod(shape), entry["start"]).reshape(shape)
+    table = np.exp(entry["low"] + (entry["high"] - entry["low"]) * coded / 65535)
+    model = int(page.locator("#knob-model").input_value())
+    at = [
+        low * (high / low) ** share
+        for (low, *_, high), share in ((steps["bandwidth"], bandwidth), (steps["latency"], latency))
+    ]
+    rows = [np.interp(at[1], steps["latency"], row) for row in table[model, -1, -1, 0]]
+    inverse = 1 / np.asarray(steps["bandwidth"])
+    assert result(page, "usd") == pytest.approx(np.interp(1 / at[0], inverse[::-1], rows[::-1]), rel=6e-3)
+
+
 def test_numbers_can_be_read_and_taken_away(page, tmp_path):
     details = page.locator("#\\32 0_baseline details").first
     details.locator("summary").click()
-    assert details.locator("tbody tr").count() > 2
+    details.locator("tbody tr").nth(2).wait_for()  # tables are made once it is open
     with page.expect_download() as waiting:
         details.locator("button").first.click()
     waiting.value.save_as(tmp_path / "steps.csv")
