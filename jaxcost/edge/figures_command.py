@@ -79,6 +79,7 @@ def figures_command(args: argparse.Namespace) -> int:
     begun = time.perf_counter()
     for name, why in left_out.items():
         console.print(f"{name}: left out, {why}", highlight=False)
+    console.print(f"{len(studies)} studies, {args.processes} at a time:", highlight=False)
     _run_all(studies, root, args.processes, lambda study: _tell(console, study))
     failed = [study for study in studies if study.failure]
     if len(failed) < len(studies):
