@@ -6,7 +6,7 @@ Tensor parallelism only, one scale-up domain, every peak reached: what is left b
 import itertools
 
 import jaxcost as jc
-from study import Case, Study, Table, evaluate, run
+from study import SUB_MICROSECOND, Case, Study, Table, evaluate, run
 
 CHIP = "h100-sxm"
 MODELS = ("llama-2-13b", "qwen3-32b", "llama-3.1-70b")
@@ -14,8 +14,6 @@ CHIPS, MANY_CHIPS = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32, 64)
 FEW = 4
 BATCHES = (1, 32)
 PROMPT, OUTPUT = 2048, 512
-# Two hops through a switch and the overhead of a round make 0.3 us, and messages land on the chip.
-SUB_MICROSECOND = {"launch": 0.0, "overhead": 0.1e-6, "latency": 0.1e-6, "sram_landing": 1.0}
 UNITS = {
     "model": "",
     "fabric": "",

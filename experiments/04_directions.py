@@ -16,7 +16,7 @@ import itertools
 import math
 
 import jaxcost as jc
-from study import Case, Study, Table, evaluate, run
+from study import SUB_MICROSECOND, Case, Study, Table, evaluate, run
 
 CHIP, SITES, STACK = "b200", 8, "hbm3e"
 DIRECTIONS = ("flash", "near", "stacked", "quick")
@@ -39,7 +39,6 @@ COOLING = jc.Cooling(area=1600e-6, sink=40e-6, layer=5e-6, layers=8, limit=378.0
 STACKED_ENERGY = (
     0.5  # of the way between memory and engines: the bond replaces the edge; 1/3 to 1/2 published
 )
-QUICK = {"launch": 0.0, "overhead": 0.1e-6, "latency": 0.1e-6, "sram_landing": 1.0}
 METRICS = {
     "tpot": "s",
     "tokens_per_second": "token/s",
@@ -79,7 +78,7 @@ def system(on: dict[str, bool]) -> jc.System:
             made = jc.replace_at(made, "chip.memory.near.bandwidth", memory.bandwidth)
         made = jc.add_near(made, "hbf", "hbf-base-die") if on["flash"] else made
     if on["quick"]:
-        link = jc.replace(made.fabric.scale_up, **QUICK)
+        link = jc.replace(made.fabric.scale_up, **SUB_MICROSECOND)
         made = jc.replace(made, fabric=jc.replace(made.fabric, scale_up=link))
     return jc.replace_at(made, "fabric.domain", float(CHIPS[-1]))
 

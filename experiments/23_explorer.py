@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcost as jc
+from jaxcost.spec.memory import PER_STACK
 from study import Study, Table, run
 
 CHIP, STACK = "b200", "hbm4"
@@ -73,7 +74,10 @@ def base_system() -> jc.System:
 def tabled(grid: Grid) -> dict[str, np.ndarray]:
     """Evaluate a grid; every metric has its shape."""
     stack = jc.load_memory(STACK, stacks=1)
-    axis = lambda path, values: jc.Axis(values=jnp.asarray(values, jnp.float32), path=path)  # noqa: E731
+
+    def axis(path: str, values, *, relative: bool = False) -> jc.Axis:
+        return jc.Axis(values=jnp.asarray(values, jnp.float32), path=path, relative=relative)
+
     # Of an empty message's time, half is the sender's and receiver's, half the hops'.
     quick = ("overhead", 0.5), ("latency", 0.5 / HOPS)
     space = jc.Space(
@@ -95,19 +99,11 @@ def tabled(grid: Grid) -> dict[str, np.ndarray]:
             axis("traffic.batch", grid.batches),
             jc.Tied(
                 axes=tuple(
-                    jc.Axis(
-                        values=jnp.asarray(grid.stacks, jnp.float32),
-                        path=f"system.chip.memory.{leaf}",
-                        relative=True,
-                    )
-                    for leaf in ("stacks", "capacity", "bandwidth", "idle_power")
+                    axis(f"system.chip.memory.{leaf}", grid.stacks, relative=True)
+                    for leaf in ("stacks", *PER_STACK)
                 )
             ),
-            jc.Axis(
-                values=jnp.asarray(grid.bandwidths / float(stack.bandwidth), jnp.float32),
-                path="system.chip.memory.bandwidth",
-                relative=True,
-            ),
+            axis("system.chip.memory.bandwidth", grid.bandwidths / float(stack.bandwidth), relative=True),
             jc.Tied(
                 axes=tuple(
                     axis(f"system.fabric.scale_up.{leaf}", share * grid.latencies) for leaf, share in quick

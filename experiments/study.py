@@ -34,6 +34,8 @@ from jaxcost.spec.memory import TIERS
 OUT = Path(__file__).parent / "out"
 DIGITS = 6  # significant ones that are written
 CHUNK = 256  # designs evaluated together: every experiment runs the same program
+# A fabric that answers in 0.3 us: two hops through a switch and the overhead of a round; messages land on the chip.
+SUB_MICROSECOND = {"launch": 0.0, "overhead": 0.1e-6, "latency": 0.1e-6, "sram_landing": 1.0}
 # All that a design may have: told together, all designs share one program.
 PRESENT = (
     *(name for name in TIERS if name != "memory"),

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 ROOT = Path(__file__).parents[1]
-WIDE, COLUMN = 9.6, 4.8  # inches: two columns of a paper, and one
+WIDE = 9.6  # inches: two columns of a paper
 # Okabe and Ito's colours, darkest first for grey; a mark, a dash and a hatch to go with each.
 BLUE, ORANGE, GREEN, RED, SKY, PINK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"
 BLACK, GREY, PALE = "#222222", "#8A8F98", "#D9DCE1"

@@ -106,9 +106,8 @@ def test_numbers_are_those_of_the_model(page):
     # At the middle step of both continuous knobs, where nothing is interpolated.
     bandwidth, latency = grid.bandwidths[1], grid.latencies[1]
     system = explorer.base_system()
-    memory = system.chip.memory
-    many = {name: getattr(memory, name) * stacks for name in ("stacks", "capacity", "idle_power")}
-    system = jc.replace_at(system, "chip.memory", jc.replace(memory, **many, bandwidth=stacks * bandwidth))
+    memory = jc.replace(jc.load_memory(explorer.STACK, stacks=stacks), bandwidth=stacks * bandwidth)
+    system = jc.replace_at(system, "chip.memory", memory)
     link = jc.replace(system.fabric.scale_up, overhead=latency / 2, latency=latency / 4)
     fabric = jc.replace(system.fabric, domain=float(chips), scale_up=link)
     system = jc.replace(system, chips=float(chips), fabric=fabric)

@@ -195,10 +195,11 @@
   }
 
   const place = document.getElementById("results");
-  const tile = (text) => {
+  const tile = (name, text) => {
     const made = element("div");
     const value = element("dd");
     made.append(element("dt", text), value);
+    made.id = `result-${name}`;
     place.append(made);
     return (main, unit, bad = false) => {
       value.replaceChildren(main, " ", element("small", unit));
@@ -206,15 +207,14 @@
     };
   };
   const tiles = {
-    tpot: tile("time per token"),
-    user: tile("speed for one user"),
-    system: tile("speed of all chips"),
-    usd: tile("cost"),
-    joules: tile("energy"),
-    carbon: tile("carbon"),
-    share: tile("memory in use"),
+    tpot: tile("tpot", "time per token"),
+    user: tile("user", "speed for one user"),
+    system: tile("system", "speed of all chips"),
+    usd: tile("usd", "cost"),
+    joules: tile("joules", "energy"),
+    carbon: tile("carbon", "carbon"),
+    share: tile("share", "memory in use"),
   };
-  for (const [name, show] of Object.entries(tiles)) place.children[Object.keys(tiles).indexOf(name)].id = `result-${name}`;
 
   function update(changed) {
     Object.assign(state, changed);

@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from jaxcost.edge import tables
+from jaxcost.edge.checkpoint import make_folder
 from jaxcost.edge.errors import InputError, RunError, not_among
 from jaxcost.edge.parts import configs_root
 
@@ -72,6 +73,8 @@ def figures_command(args: argparse.Namespace) -> int:
     if args.list:
         _tell_list(root, names, left_out, as_json=args.json)
         return 0
+    if args.out is not None:
+        make_folder(args.out)
     studies = [
         _Study(name, _steps(root, name, args, data, pictures)) for name in names if name not in left_out
     ]
