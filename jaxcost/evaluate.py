@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import align, batch_shape, spread, stack
 from jaxcost.core.fence import fence, once, opaque_one
 from jaxcost.core.loop import over
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
@@ -97,6 +98,8 @@ def _evaluate(
     knobs: Knobs,
     present: tuple[str, ...],
 ) -> Report:
+    shape = batch_shape((system, model, traffic, plan, prices, knobs))
+    system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
     tau = knobs.tau
     shards = shard(model, plan, tau)
     prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, knobs)
@@ -225,7 +228,7 @@ def _evaluate(
         served=served,
         tau=tau,
     )
-    return Report(
+    report = Report(
         prefill=prefill.times,
         decode=decode.times,
         schedule=schedule,
@@ -255,6 +258,7 @@ def _evaluate(
             **_chip_margins(chip, fabric, tiers, prefill.heat, decode.heat, tau, hot=hot),
         ),
     )
+    return spread(report, shape)
 
 
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
@@ -290,7 +294,7 @@ def _chip_margins(
     )
     out["shoreline"] = 1 - smooth.safe_div(edge, chip.shoreline)
     worn = [getattr(tiers, name).wear for name in TIERS]
-    out["endurance"] = 1 - jnp.max(jnp.stack([jnp.asarray(w) for w in worn]), axis=0)
+    out["endurance"] = 1 - jnp.max(stack(worn), axis=0)
     return out
 
 

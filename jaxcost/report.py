@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import stack
 from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
 from jaxcost.physics.area import Build
 from jaxcost.physics.capacity import MemoryUse
@@ -68,8 +69,7 @@ class Margins:
     @derived("1")
     def worst(self) -> Scalar:
         """The smallest of them."""
-        named = [jnp.asarray(getattr(self, f.name)) for f in leaf_fields(Margins)]
-        return jnp.min(jnp.stack(jnp.broadcast_arrays(*named)), axis=0)
+        return jnp.min(stack([getattr(self, f.name) for f in leaf_fields(Margins)]), axis=0)
 
 
 @pytree

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import stack
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_pace
 from jaxcost.physics.kernels import Machine, MatmulWork, Pace, matmul_bytes, matmul_pace
@@ -161,7 +162,7 @@ def _attend(
     there = _stacked([work.sequences for work in works]) > 0
     work = jax.tree.map(lambda *x: jnp.where(there, _stacked(x), 1), *works)
     many, few = (_by_bits(kernel, bits) for kernel in kernels)
-    prompt = jnp.stack(prompts) > 0
+    prompt = stack(prompts) > 0
     kernel = jax.tree.map(lambda a, b: jnp.where(prompt, a, b), many, few)
     on = machine("cache")
     runs = Runs(
@@ -246,7 +247,7 @@ def _mix(
 
 
 def _stacked(values: Any) -> jax.Array:
-    return jnp.stack([jnp.asarray(x, jnp.result_type(*values)) for x in values])
+    return stack(list(values))
 
 
 def _split(runs: Runs, counts: dict[str, int]) -> dict[str, Runs]:

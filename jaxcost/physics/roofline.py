@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import stack
 from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
@@ -61,7 +62,7 @@ class OpTime:
     @derived("1")
     def binding(self) -> jax.Array:
         """Index into `LEGS` of the resource that binds the operator."""
-        return jnp.argmax(jnp.stack([jnp.asarray(getattr(self, leg)) for leg in LEGS]), axis=0)
+        return jnp.argmax(stack([getattr(self, leg) for leg in LEGS]), axis=0)
 
 
 @pytree

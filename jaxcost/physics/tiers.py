@@ -65,12 +65,7 @@ def features(chip: Chip) -> tuple[str, ...]:
 
 def surely(leaf: Any, value: float) -> bool:
     """Tell whether a leaf is known, now, to be a value everywhere; False for what is traced."""
-    if not isinstance(leaf, jax.core.Tracer):
-        return bool(np.all(np.asarray(leaf) == value))
-    try:
-        return bool(leaf == value)
-    except jax.errors.ConcretizationTypeError:
-        return False
+    return not isinstance(leaf, jax.core.Tracer) and bool(np.all(np.asarray(leaf) == value))
 
 
 def usable_chip(chip: Chip, present: tuple[str, ...], one: jax.Array) -> Chip:

@@ -1,0 +1,91 @@
+"""Arithmetic on tables with the batch in the last axes, in few equations.
+
+Symbols: a leaf has shape `[*batch]`, often `[]`; a table puts its own axis in front, `[rows, *batch]`. Leaves and
+tables broadcast against each other from the right, as in NumPy, so a formula serves one design or many. Every leaf
+of one evaluation has the same number of axes (`align`): then a table `[rows, 1]` of numbers that all designs share
+meets one of `[rows, designs]` row by row.
+
+`where`, `clip` and `stack` do what their namesakes of `jax.numpy` do, but trace to one equation each beyond their
+broadcasts, not to a nested program: tracing, lowering and compiling cost 2-4 ms an equation.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcost.core.pytree import Scalar
+
+__all__ = ["align", "batch_shape", "clip", "column", "round_", "row", "spread", "stack", "where"]
+
+T = TypeVar("T")
+
+
+def batch_shape(tree: Any) -> tuple[int, ...]:
+    """Return the shape that all leaves of a tree broadcast to."""
+    return np.broadcast_shapes(*(np.shape(x) for x in jax.tree.leaves(tree)))
+
+
+def align(tree: T) -> T:
+    """Give every leaf as many axes as the leaf with the most, new ones of length 1 in front."""
+    rank = max((np.ndim(x) for x in jax.tree.leaves(tree)), default=0)
+    return jax.tree.map(
+        lambda x: x if np.ndim(x) == rank else jnp.reshape(x, (1,) * (rank - np.ndim(x)) + np.shape(x)), tree
+    )
+
+
+def spread(tree: T, shape: tuple[int, ...]) -> T:
+    """Broadcast every leaf to a shape."""
+    return jax.tree.map(lambda x: x if np.shape(x) == shape else jnp.broadcast_to(x, shape), tree)
+
+
+def stack(parts: Sequence[Scalar]) -> jax.Array:
+    """Stack numbers of any broadcastable shapes along a new leading axis: `[len(parts), *batch]`."""
+    dtype = jnp.result_type(*parts)
+    shape = np.broadcast_shapes(*(np.shape(x) for x in parts))
+    return lax.concatenate([_expanded(x, dtype, shape) for x in parts], 0)
+
+
+def _expanded(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
+    x = lax.convert_element_type(x, dtype)
+    first = len(shape) - x.ndim + 1
+    return lax.broadcast_in_dim(x, (1, *shape), tuple(range(first, len(shape) + 1)))
+
+
+def row(table: jax.Array, index: int) -> jax.Array:
+    """Take one row of a table: `[rows, *batch]` to `[*batch]`."""
+    return lax.index_in_dim(table, index, 0, keepdims=False)
+
+
+def column(values: Sequence[float], like: jax.Array) -> jax.Array:
+    """Make a table column of constants, one a row, with the axes and the precision of a table `like`."""
+    return jnp.asarray(np.reshape(np.asarray(values), (-1,) + (1,) * (np.ndim(like) - 1)), like.dtype)
+
+
+def where(condition: Scalar, a: Scalar, b: Scalar) -> jax.Array:
+    """Choose `a` where the condition holds, else `b`."""
+    dtype = jnp.result_type(a, b)
+    shape = np.broadcast_shapes(np.shape(condition), np.shape(a), np.shape(b))
+    return lax.select(
+        *(_filled(x, kind, shape) for x, kind in ((condition, jnp.bool_), (a, dtype), (b, dtype)))
+    )
+
+
+def _filled(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
+    x = lax.convert_element_type(x, dtype)
+    if x.shape == shape:
+        return x
+    return lax.broadcast_in_dim(x, shape, tuple(range(len(shape) - x.ndim, len(shape))))
+
+
+def clip(x: Scalar, low: Scalar, high: Scalar) -> jax.Array:
+    """Bound a number from below and from above."""
+    return jnp.minimum(jnp.maximum(x, low), high)
+
+
+def round_(x: jax.Array) -> jax.Array:
+    """Round to the nearest whole number, halves to even."""
+    return lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
