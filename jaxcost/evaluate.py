@@ -1,41 +1,54 @@
-"""Compose all of the physics: one pure function from a design to its Report."""
+"""Compose all of the physics: one pure function from a design to its Report.
+
+The stages read as the argument goes: what runs (schedule), where data lie (placement), what is sent (network), how
+long the steps take (steps), what they draw (power), what that costs (economics), and what limits it (margins).
+
+Every leaf of a design is `[*batch]`, and leaves broadcast: one call serves one design or many. The two steps are an
+axis of length 2 in front of the batch, tables have their rows in front of that.
+"""
 
 import functools
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import align, batch_shape, spread, stack
-from jaxcost.core.fence import fence, once, opaque_one
-from jaxcost.core.loop import over
-from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
-from jaxcost.physics.area import build
-from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
+from jaxcost.core.arrays import align, batch_shape, row, spread, stack, total, unstack, where
+from jaxcost.core.pytree import Scalar, canonical, replace
+from jaxcost.physics.area import Build, build
+from jaxcost.physics.capacity import MemoryUse, kept_neurons, memory_use, shared_bytes
 from jaxcost.physics.carbon import carbon_per_token, embodied
-from jaxcost.physics.collective_kernel import carrier_of
-from jaxcost.physics.collectives import Message
-from jaxcost.physics.energy import Energy, step_energy
-from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
+from jaxcost.physics.collective_kernel import collective_backend
+from jaxcost.physics.energy import Energy, StepEnergy, energy_parts, step_energy
+from jaxcost.physics.hierarchy import Hierarchy, Tiers, classify_bytes, place, tier_bytes, tier_uses
 from jaxcost.physics.kernel_rows import kernel_rows
 from jaxcost.physics.kernels import Machine
 from jaxcost.physics.levels import levels
-from jaxcost.physics.load import Group, step_load
-from jaxcost.physics.messages import communication_buffers, groups, meetings, step_messages
-from jaxcost.physics.ops import add, matmul_work, step_table
+from jaxcost.physics.load import step_load
+from jaxcost.physics.messages import (
+    Messages,
+    collectives_per_token,
+    communication_buffers,
+    groups,
+    step_messages,
+)
+from jaxcost.physics.near_memory import OPERAND_CLASSES
+from jaxcost.physics.ops import matmul_work, step_table
+from jaxcost.physics.placement import CLASSES
 from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
-from jaxcost.physics.roofline import OpTimes, Rates, op_times
-from jaxcost.physics.shards import Shards, layer_count, microbatches, shard
+from jaxcost.physics.roofline import Rates, StepTimes, op_times, rates, report_times
+from jaxcost.physics.shards import Shards, layer_count, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
-from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
+from jaxcost.physics.tiers import features, is_known, main_column, usable_chip
 from jaxcost.physics.wear import standby_power
-from jaxcost.report import Margins, Power, Report, Schedule, Shares, Thermal, Timing
+from jaxcost.report import Margins, Power, Report, Schedule, Thermal, Timing
+from jaxcost.schedule import Steps, context_tokens, group_size, per_token, prefill_shares, schedule_steps
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
-from jaxcost.spec.memory import TIERS, Memory
+from jaxcost.spec.memory import TIERS
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -47,15 +60,26 @@ __all__ = ["design_features", "evaluate"]
 T = TypeVar("T")
 
 
-@pytree
-class _Step:
-    """What one step takes of one chip."""
+class Placed(NamedTuple):
+    """Where a design's data lie, and what the chip is with them."""
 
-    times: OpTimes = field(doc="operator by operator")
-    energy: Energy = field(doc="joules")
-    flops: Scalar = field("FLOP", "matmul work")
-    heat: Heat = field(doc="temperature, and what it costs")
-    clock: Clock = field(doc="clock under a power cap")
+    chip: Chip  # its capacities as usable, its idle power with that of its tiers
+    memory: MemoryUse  # bytes on the fullest chip by kind
+    prefix: Scalar  # share of the cache that was there before the requests came
+    sizes: jax.Array  # bytes by class, [classes, *batch]
+    hierarchy: Hierarchy  # memory tiers with the data in them
+    used: jax.Array  # bytes in every tier, [tiers, *batch]
+    unit: Rates  # what a unit of work costs
+
+
+class StepResults(NamedTuple):
+    """What the steps take of one chip, the steps in front of the batch."""
+
+    times: StepTimes  # operator by operator
+    joules: StepEnergy  # dynamic
+    flops: jax.Array  # matmul work
+    heat: Heat  # temperature, and what it costs
+    clock: Clock  # under a power cap
 
 
 def evaluate(
@@ -70,6 +94,7 @@ def evaluate(
 ) -> Report:
     """Evaluate a model on a system under a traffic and a given plan: `jaxcost.evaluate` without its "auto".
 
+    Leaves may have a batch, `[*batch]`, and broadcast; every leaf of the report then has the shape they broadcast to.
     `present` is what the design has, of `design_features`, where the caller knows better than tracing shows.
     """
     prices = Prices() if prices is None else prices
@@ -85,7 +110,7 @@ def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, 
     from step to step. What is traced counts as there, so that the result never depends on it.
     """
     asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
-    return features(system.chip) + tuple(name for name, leaf in asked.items() if not surely(leaf, 0))
+    return features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
 
 
 @functools.partial(jax.jit, static_argnames="present")
@@ -100,102 +125,158 @@ def _evaluate(
 ) -> Report:
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
-    tau = knobs.tau
-    shards = shard(model, plan, tau)
-    prefill_group, decode_group, mixed_group, schedule = _steps(model, traffic, plan, shards, knobs)
-    built = system.chip
-    fabric = system.fabric
-    one = opaque_one(built.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
-    chip = usable_chip(built, present, one)
-    shards, prefill_group, decode_group, mixed_group, schedule = fence(
-        (shards, prefill_group, decode_group, mixed_group, schedule), one
+    shards = shard(model, plan, knobs.tau)
+    steps, schedule = schedule_steps(model, traffic, plan, shards, knobs)
+    placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, present)
+    auxiliary = tuple(name for name in placed.hierarchy.layout.tiers if name != "memory")
+    made = build(system.chip, system.fabric, auxiliary, prices.since)
+    as_built, system = system.chip, replace(system, chip=placed.chip)
+    messages, waiting = send_messages(system, model, plan, shards, steps, placed.unit, knobs.tau)
+    results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, present)
+    prefill, decode = report_times(
+        results.times, messages.names, shape, capped=results.clock.lost, heat=results.heat.lost
     )
-    widths = [_tokens(prefill_group) + _tokens(mixed_group), _tokens(decode_group)]
-    widest = jnp.maximum(*widths)
+    timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
+    reliability = Reliability(
+        stale_tokens=late_share(waiting, system.fabric.jitter, system.fabric.timeout),
+        availability=availability(system),
+        spares=system.spares / system.chips,
+    )
+    energy, power, owned_seconds, metered = draw_power(system, prices, timing, results, reliability)
+    tiers = tier_uses(
+        placed.hierarchy,
+        placed.used,
+        placed.sizes,
+        placed.memory,
+        placed.prefix,
+        batch_seconds=timing.batch_seconds,
+        step_seconds=timing.tpot * schedule.tokens_per_step,
+        updates=traffic.weight_updates,
+        served=prices.lifetime * prices.utilization,
+    )
+    flops = jnp.sum(results.flops * per_token(schedule), 0)
+    report = Report(
+        **{name: getattr(timing, name) for name in ("prefill", "decode", "schedule")},
+        memory=placed.memory,
+        tiers=tiers,
+        thermal=Thermal(**_by_step(results.heat)),
+        energy=energy,
+        power=power,
+        **price(as_built, system, prices, made, auxiliary, owned_seconds, metered),
+        flops=flops,
+        battery_share=smooth.safe_div(energy.total * traffic.output, system.battery),
+        split=prefill_shares(timing, results.joules.dynamic),
+        reliability=reliability,
+        margins=check_margins(system, traffic, timing, power, made, placed, tiers, results, knobs.tau),
+    )
+    return spread(report, shape)
+
+
+def place_data(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    shards: Shards,
+    steps: Steps,
+    schedule: Schedule,
+    knobs: Knobs,
+    present: tuple[str, ...],
+) -> Placed:
+    """Count what the fullest chip holds, decide where it lies, and cost a unit of work there."""
+    widest, decoded = jnp.max(steps.tokens, 0), row(steps.tokens, 1)
     memory = memory_use(
         model,
         plan,
         shards,
-        sequences=_group_of(traffic.batch, plan.dp, knobs),
-        context=_context(traffic) + traffic.output,
+        sequences=group_size(traffic.batch, plan.dp, knobs),
+        context=context_tokens(traffic) + traffic.output,
         step_tokens=widest,
         communication=communication_buffers(model, plan, shards, widest),
-        corpus=traffic.corpus / schedule.chips if "corpus" in present else 0.0,
+        corpus=traffic.corpus / schedule.chips,
     )
-    beside = tuple(name for name in BESIDE if name in present)
-    old = _old_share(traffic)
-    holdings = hold(memory, shared_bytes(model, plan, shards), old)
-    layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau, one)
-    standing = {name: getattr(chip, name) for name in ("memory", *beside)}
-    use = {name: held(holdings, layout, name) for name in beside}
-    kept = (
-        kept_neurons(model, plan, shards, widths[1], add(*layout.stored["weights"].values()))
-        if beside and "window" in present
-        else 0.0
+    cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
+    prefix = cached / (context_tokens(traffic) + traffic.output)
+    chip = usable_chip(system.chip, present)
+    sizes = classify_bytes(memory, shared_bytes(model, plan, shards), prefix)
+    hierarchy = place(chip, model, plan, shards, sizes, prefix, decoded, present, knobs.tau)
+    layout = hierarchy.layout
+    used = tier_bytes(sizes, layout)
+    if len(layout.tiers) > 1 and "window" in present:
+        main = main_column(layout.tiers, used)
+        outside = 1 - jnp.sum(row(layout.stored, CLASSES.index("weights")) * main, 0)
+        used = used + main * kept_neurons(model, plan, shards, decoded, outside)
+    standby = jnp.sum(standby_power(hierarchy.memory, used), 0)
+    return Placed(
+        chip=replace(chip, idle_power=chip.idle_power + standby),
+        memory=memory,
+        prefix=prefix,
+        sizes=sizes,
+        hierarchy=hierarchy,
+        used=used,
+        unit=rates(chip, plan, hierarchy.stream, hierarchy.near),
     )
-    in_main = add(memory.used - add(*use.values()), kept) if beside else memory.used
-    use = once(use | {"memory": in_main}, one) if present else use | {"memory": in_main}
-    resting = (standby_power(tier, use[name]) for name, tier in standing.items())
-    chip = replace(chip, idle_power=once(add(chip.idle_power, *resting), one))
-    system = replace(system, chip=chip)
-    made = once(build(built, fabric, beside, prices.since), one)
-    on = levels(
-        fabric,
-        system.chips,
-        efficiency=chip.efficiency.link,
-        memory=chip.memory,
-    )
-    among = fence(groups(plan, shards, fabric, on), one)
-    carrier = carrier_of(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
-    messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau, carrier), one)
-    hot, capped = "cooling" in present, "cap" in present
 
-    def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> _Step:
-        *both, sent = step
-        load = fence(step_load(model, tuple(both)), one)
-        asked = traffic.corpus_read if "corpus_read" in present else 0.0
-        table, cost = fence(
-            (step_table(model, plan, shards, load, asked, window="window" in present), unit), one
+
+def send_messages(
+    system: System, model: Model, plan: Plan, shards: Shards, steps: Steps, unit: Rates, tau: Scalar
+) -> tuple[Messages, Scalar]:
+    """Time the messages of the steps, and count the ranks that wait for each other in one."""
+    chip, fabric = system.chip, system.fabric
+    level = levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
+    ranks = groups(plan, shards, fabric, level)
+    backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
+    messages = step_messages(model, plan, shards, steps.tokens, level, ranks, tau, backend)
+    return messages, collectives_per_token(model, plan, shards, ranks)
+
+
+def run_steps(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    shards: Shards,
+    steps: Steps,
+    placed: Placed,
+    messages: Messages,
+    tau: Scalar,
+    present: tuple[str, ...],
+) -> StepResults:
+    """Time the steps' operators, add up their energy, and slow them where power or heat asks for it."""
+    chip, unit = system.chip, placed.unit
+    load = step_load(model, (steps.main, steps.riding))
+    table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in present)
+    kernels, engine = None, None
+    if unit.kernels is not None:
+        machine = functools.partial(_machine, chip, unit)
+        kernels = kernel_rows(model, plan, shards, (steps.main, steps.riding), load, unit.kernels, machine)
+        engine = (
+            unit.kernels.engine.layer * layer_count(model) + unit.kernels.engine.sequence * load.sequences
         )
-        own, host = None, None
-        if cost.kernels is not None:
-            own = kernel_rows(
-                model,
-                plan,
-                shards,
-                (both[0], both[1]),
-                load,
-                cost.kernels,
-                functools.partial(_machine, chip, cost),
-            )
-            engine = cost.kernels.engine
-            host = engine.layer * layer_count(model) + engine.sequence * load.sequences
-        overlap = chip.efficiency.overlap
-        timed = op_times(table, sent, cost, overlap, tau, kernels=own, engine=host, heat=hot)
-        spent, times = step_energy(table, timed.near, sent, chip, fabric, cost), timed.times
-        heat, clock = Heat(), Clock()
-        if capped:
-            work = (times.total, spent.engines, spent.dynamic - spent.engines)
-            clock = once(clock_of(chip, times.rows, *once(work, one)), one)
-            times, spent = replace(times, capped=clock.lost), spent.slowed(clock.saved)
-        if hot:
-            heat = heat_of(chip, *once((spent.dynamic, times.total, timed.hot), one))
-        times = replace(times, heat=heat.lost)
-        return _Step(times=times, energy=spent, flops=matmul_work(table), heat=heat, clock=clock)
+    hot, capped = "cooling" in present, "cap" in present
+    overlap = chip.efficiency.overlap
+    times = op_times(table, messages, unit, overlap, tau, kernels=kernels, engine=engine, heat=hot)
+    joules = step_energy(table, times.near, messages, chip, system.fabric, placed.hierarchy, unit)
+    seconds, none = times.total, jnp.zeros_like(times.total)
+    clock = Clock(share=none + 1, lost=none, saved=none)
+    if capped:
+        clock = clock_of(chip, times.operators, seconds, joules.engines, joules.others)
+        seconds, joules = seconds + clock.lost, joules.slowed(clock.saved)
+    heat = Heat(temperature=none, refresh=none, throttling=none)
+    if hot:
+        heat = heat_of(chip, joules.dynamic, seconds, times.hot)
+    return StepResults(times=times, joules=joules, flops=matmul_work(table), heat=heat, clock=clock)
 
-    nobody = replace(mixed_group, sequences=0.0, drafts=0.0)
-    steps = over(run, [(prefill_group, mixed_group, messages[0]), (decode_group, nobody, messages[1])])
-    prefill, decode = fence(steps, one)
-    timing = Timing(prefill=prefill.times, decode=decode.times, schedule=schedule)
+
+def draw_power(
+    system: System, prices: Prices, timing: Timing, results: StepResults, reliability: Reliability
+) -> tuple[Energy, Power, Scalar, Scalar]:
+    """Spread energy over output tokens, and watts over chips; with the chip-seconds and joules to be paid a token."""
+    schedule, chip = timing.schedule, system.chip
     chip_seconds = schedule.chips / timing.tokens_per_second
-    reliability = Reliability(
-        stale_tokens=late_share(meetings(model, plan, shards, among), fabric.jitter, fabric.timeout),
-        availability=availability(system),
-        spares=system.spares / system.chips,
-    )
-    dynamic, flops = _per_token((prefill.energy, prefill.flops), (decode.energy, decode.flops), schedule)
+    runs = per_token(schedule)
     energy = replace(
-        dynamic,
+        energy_parts(jax.tree.map(lambda x: jnp.sum(x * runs, -1 - len(runs.shape[1:])), results.joules)),
         idle=chip_seconds * chip.idle_power,
         host=chip_seconds * system.host.power,
     )
@@ -204,67 +285,77 @@ def _evaluate(
         system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
     )
     supplied = supplied_power(system) * schedule.chips
+    seconds = stack([timing.prefill.total, timing.decode.total])
+    drawn = chip.idle_power + smooth.safe_div(results.joules.dynamic, seconds)
     power = Power(
-        prefill=chip.idle_power + smooth.safe_div(prefill.energy.dynamic, prefill.times.total),
-        decode=chip.idle_power + smooth.safe_div(decode.energy.dynamic, decode.times.total),
-        prefill_clock=prefill.clock.share,
-        decode_clock=decode.clock.share,
+        prefill=row(drawn, 0),
+        decode=row(drawn, 1),
+        prefill_clock=row(results.clock.share, 0),
+        decode_clock=row(results.clock.share, 1),
         chips=(energy.total - energy.host) / chip_seconds * schedule.chips,
         hosts=system.host.power * schedule.chips,
         pue=prices.pue,
         provisioned=supplied,
         racks=supplied / prices.rack_power,
     )
-    one_chip = embodied(built, made, beside)
-    served = prices.lifetime * prices.utilization
-    tiers = tier_uses(
-        chip,
-        use,
-        holdings,
-        layout,
-        batch_seconds=timing.batch_seconds,
-        step_seconds=timing.tpot * schedule.tokens_per_step,
-        updates=traffic.weight_updates,
-        served=served,
-        tau=tau,
+    return energy, power, owned_seconds, metered
+
+
+def price(
+    as_built: Chip,
+    system: System,
+    prices: Prices,
+    made: Build,
+    auxiliary: tuple[str, ...],
+    owned_seconds: Scalar,
+    metered: Scalar,
+) -> dict[str, Any]:
+    """Price `owned_seconds` of chips and `metered` joules a token: dollars, rent, carbon and water, by report field."""
+    one_chip = embodied(as_built, made, auxiliary)
+    return {
+        "build": made,
+        "usd": cost_per_token(system, prices, made, owned_seconds=owned_seconds, metered=metered),
+        "rent": 1e6 * owned_seconds / prices.utilization * system.chip.rental,
+        "embodied": one_chip,
+        "carbon": carbon_per_token(system, prices, one_chip, owned_seconds=owned_seconds, metered=metered),
+        "water": water_per_token(prices, metered),
+    }
+
+
+def check_margins(
+    system: System,
+    traffic: Traffic,
+    timing: Timing,
+    power: Power,
+    made: Build,
+    placed: Placed,
+    tiers: Tiers,
+    results: StepResults,
+    tau: Scalar,
+) -> Margins:
+    """Slack of every constraint; those that nothing of this design can break keep their default."""
+    chip, tier_names = system.chip, placed.hierarchy.layout.tiers
+    capacity = placed.hierarchy.memory.capacity
+    # Main memory is always there: a chip without has a margin of minus infinity, not of the bytes it lacks.
+    room = 1 - placed.used / where((capacity > 0) | (main_column(tier_names, capacity) > 0), capacity, 1)
+    limits = dict(zip(tier_names, unstack(room), strict=True))
+    return Margins(
+        **limits,
+        chips=1 - timing.schedule.chips / system.chips,
+        power=1 - smooth.maximum(power.prefill, power.decode, tau) / chip.tdp,
+        ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
+        tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
+        temperature=_heat_margin(chip, results.heat, tau),
+        shoreline=1 - smooth.safe_div(_edge(chip, system.fabric), chip.shoreline),
+        area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
+        endurance=1 - jnp.max(stack([getattr(tiers, name).wear for name in TIERS]), 0),
     )
-    report = Report(
-        prefill=prefill.times,
-        decode=decode.times,
-        schedule=schedule,
-        memory=memory,
-        tiers=tiers,
-        thermal=Thermal(prefill=prefill.heat, decode=decode.heat),
-        energy=energy,
-        power=power,
-        build=made,
-        usd=cost_per_token(system, prices, made, owned_seconds=owned_seconds, metered=metered),
-        rent=1e6 * owned_seconds / prices.utilization * chip.rental,
-        embodied=one_chip,
-        carbon=carbon_per_token(system, prices, one_chip, owned_seconds=owned_seconds, metered=metered),
-        water=water_per_token(prices, metered),
-        flops=flops,
-        battery_share=smooth.safe_div(energy.total * traffic.output, system.battery),
-        split=_prefill_shares(timing, prefill.energy.dynamic, decode.energy.dynamic),
-        reliability=reliability,
-        margins=Margins(
-            memory=1 - use["memory"] / chip.memory.capacity,
-            chips=1 - schedule.chips / system.chips,
-            power=1 - smooth.maximum(power.prefill, power.decode, tau) / chip.tdp,
-            ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
-            tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
-            **{name: _room(getattr(chip, name), use[name]) for name in beside},
-            area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
-            **_chip_margins(chip, fabric, tiers, prefill.heat, decode.heat, tau, hot=hot),
-        ),
-    )
-    return spread(report, shape)
 
 
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
     """What a kernel on operands of a class of data meets of the chip."""
     return Machine(
-        rate=1 / unit.seconds_per_flop[operands],
+        rate=1 / row(unit.seconds_per_flop, OPERAND_CLASSES.index(operands)),
         bandwidth=1 / unit.seconds_per_byte,
         cores=chip.compute.cores,
         cache=chip.package.cache,
@@ -272,144 +363,29 @@ def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
     )
 
 
-def _room(tier: Memory, used: Scalar) -> Scalar:
-    return 1 - used / jnp.where(tier.capacity > 0, tier.capacity, 1)
+def _by_step(table: T) -> dict[str, T]:
+    """Take the steps of a tree apart."""
+    return {
+        name: jax.tree.map(lambda x, k=k: row(x, k), table) for k, name in enumerate(("prefill", "decode"))
+    }
 
 
-def _chip_margins(
-    chip: Chip, fabric: Fabric, tiers: Tiers, prefill: Heat, decode: Heat, tau: Scalar, *, hot: bool
-) -> dict[str, Scalar]:
-    """Margins that only tiers, edges or heat can break; those that nothing here can break keep their default."""
-    out = {}
-    if hot:
-        top, coolant = limit(chip), chip.cooling.coolant
-        rise = smooth.maximum(prefill.temperature - coolant, decode.temperature - coolant, tau)
-        cooled = (top > 0) & (resistance(chip) > 0)
-        out["temperature"] = jnp.where(cooled, 1 - rise / jnp.where(cooled, top - coolant, 1), 1)
-    memories = {name: getattr(chip, name) for name in TIERS}
+def _heat_margin(chip: Chip, heat: Heat, tau: Scalar) -> jax.Array:
+    """Rise of the hotter step over the coolant against what the limit allows; 1 without cooling or limit."""
+    top, coolant = limit(chip), chip.cooling.coolant
+    rise = heat.temperature - coolant
+    hotter = smooth.maximum(row(rise, 0), row(rise, 1), tau)
+    cooled = (top > 0) & (resistance(chip) > 0)
+    return where(cooled, 1 - hotter / where(cooled, top - coolant, 1), 1)
+
+
+def _edge(chip: Chip, fabric: Fabric) -> Scalar:
+    """Edge of the die that memories and links take."""
+    memories = (getattr(chip, name) for name in TIERS)
     links = (fabric.package, fabric.scale_up, fabric.scale_out)
-    edge = add(
-        *(m.stacks * m.shoreline * (1 - m.chained) for m in memories.values()),
-        *(link.bandwidth * link.interface_edge for link in links),
-    )
-    out["shoreline"] = 1 - smooth.safe_div(edge, chip.shoreline)
-    worn = [getattr(tiers, name).wear for name in TIERS]
-    out["endurance"] = 1 - jnp.max(stack(worn), axis=0)
-    return out
-
-
-def _context(traffic: Traffic) -> Scalar:
-    return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
-
-
-def _old_share(traffic: Traffic) -> Scalar:
-    """Share of a request's context that was cached before it came."""
-    cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
-    return cached / (_context(traffic) + traffic.output)
-
-
-def _tokens(group: Group) -> Scalar:
-    return group.sequences * group.new
-
-
-def _group_of(batch: Scalar, groups: Scalar, knobs: Knobs) -> Scalar:
-    """Requests in the fullest of so many groups."""
-    whole = smooth.ceil_div(batch, groups, knobs.tau)
-    return jnp.where(knobs.fractional > 0, jnp.maximum(batch / groups, 1), whole)
-
-
-def _steps(
-    model: Model, traffic: Traffic, plan: Plan, shards: Shards, knobs: Knobs
-) -> tuple[Group, Group, Group, Schedule]:
-    """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
-
-    A decode step yields 1 token; with a draft of g tokens accepted with probability p each it yields
-    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k.
-    Decode is evaluated at the mean context: what is there when it begins plus half of what it adds.
-
-    A pipeline of p stages passes M microbatches, each stage at the pace of the largest, T / p x balance with T the
-    step through all layers: the last microbatch leaves after M + p - 1 of these, and a sequence comes by again
-    every max(M, p).
-    """
-    parts = microbatches(plan)
-    balance = shards.stage_share
-    interval = jnp.maximum(parts, plan.pp) * balance
-    sequences = _group_of(traffic.batch, plan.dp * parts, knobs)
-    context = _context(traffic)
-    cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
-    computed = context - cached
-    diffusing = model.diffusion_block > 0
-    certain = plan.acceptance >= 1
-    p = jnp.where(certain, 0.5, jnp.maximum(plan.acceptance, 1e-6))
-    accepted = jnp.where(
-        certain, plan.draft_length + 1, -jnp.expm1((plan.draft_length + 1) * jnp.log(p)) / (1 - p)
-    )
-    first = jnp.where(diffusing, model.diffusion_block, 1)
-    tokens_per_step = jnp.where(diffusing, model.diffusion_block / model.diffusion_steps, accepted)
-    new = jnp.where(diffusing, model.diffusion_block, 1 + plan.draft_length)
-    decode_steps = jnp.maximum(traffic.output - first, 0) / tokens_per_step
-
-    chunked = plan.chunk > 0
-    chunk = jnp.where(chunked, jnp.minimum(plan.chunk, computed), computed)
-    chunks = jnp.where(chunked, smooth.ceil_div(computed, jnp.where(chunked, chunk, 1), knobs.tau), 1)
-    positions = traffic.encoder_tokens * model.encoder_ratio
-    prefill = Group(
-        sequences=jnp.where(chunked, 1, sequences),
-        new=chunk,
-        context=cached + (computed - chunk) / 2,
-        logits=1.0,
-        absorbed=plan.absorb_prefill,
-        encoder_positions=positions * chunk / computed,
-        drafts=0.0,
-        retrievals=chunk / computed,
-    )
-    decode = Group(
-        sequences=sequences,
-        new=new,
-        context=context + jnp.maximum(traffic.output - first - 1, 0) / 2,
-        logits=new,
-        absorbed=plan.absorb_decode,
-        encoder_positions=0.0,
-        drafts=plan.draft_length,
-    )
-    riding = jnp.where(chunked, 1, 0)
-    mixed = replace(decode, sequences=riding * sequences, drafts=riding * plan.draft_length)
-    per_step = riding * sequences * chunks / jnp.maximum(decode_steps, 1)
-    pipeline = (parts + plan.pp - 1) * balance
-    schedule = Schedule(
-        requests=traffic.batch,
-        prompt=traffic.prompt,
-        output=traffic.output,
-        tokens_per_step=tokens_per_step,
-        decode_steps=jnp.where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
-        prefill_runs=jnp.where(chunked, chunks * interval, pipeline),
-        block_runs=jnp.where(diffusing, model.diffusion_steps * interval, 0),
-        interval=interval,
-        passes=parts / plan.pp,
-        mixed_share=per_step,
-        pure_share=jnp.maximum(1 - per_step, 0),
-        separate_prefill=jnp.where(chunked, 0, pipeline),
-        chips=plan.tp * plan.pp * plan.cp * plan.dp,
-    )
-    return prefill, decode, mixed, schedule
-
-
-def _per_token(prefill: T, decode: T, s: Schedule) -> T:
-    """Spread what the steps take over the tokens of one batch; a run takes all chips, for each microbatch."""
-    prefill_runs = jnp.where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
-    decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
-    each = s.passes * s.chips / (s.requests * s.output)
-    return jax.tree.map(lambda a, b: (prefill_runs * a + decode_runs * b) * each, prefill, decode)
-
-
-def _prefill_shares(timing: Timing, prefill: Scalar, decode: Scalar) -> Shares:
-    """Share of a batch's time and dynamic energy, given those of a step, that goes to prefill."""
-    s = timing.schedule
-    mixed, separate = s.decode_steps * s.mixed_share, jnp.where(s.separate_prefill > 0, 1, 0)
-    more = timing.prefill.total - timing.decode.total
-    seconds = s.separate_prefill * timing.prefill.total + s.interval * mixed * more
-    spent = separate * prefill + mixed * (prefill - decode)
-    decoded = s.decode_steps * (s.mixed_share + s.pure_share) + s.block_runs / s.interval
-    return Shares(
-        seconds=seconds / timing.batch_seconds, energy=smooth.safe_div(spent, spent + decoded * decode)
+    return total(
+        (
+            *(m.stacks * m.shoreline * (1 - m.chained) for m in memories),
+            *(link.bandwidth * link.interface_edge for link in links),
+        )
     )

@@ -6,8 +6,8 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.core.pytree import canonical, leaf_fields
-from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_pace
-from jaxcost.physics.kernels import Machine, MatmulWork, matmul_bytes, matmul_pace, paced
+from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_timing
+from jaxcost.physics.kernels import Machine, MatmulWork, matmul_bytes, matmul_timing, timing_seconds
 from jaxcost.spec.kernels import (
     AttentionKernel,
     ElementwiseKernel,
@@ -33,7 +33,7 @@ PREFILL = AttentionKernel(
 def matmul(m, n, k, kernel, bits=16.0, **machine):
     on = Machine(**MACHINE | machine)
     work = MatmulWork(rows=m, columns=n, inner=k, weight_bits=bits, activation_bits=bits)
-    return paced(matmul_pace(on, kernel, work), matmul_bytes(work) / on.bandwidth)
+    return timing_seconds(matmul_timing(on, kernel, work), matmul_bytes(work) / on.bandwidth)
 
 
 def attention(b, q, length, kernel, *, heads=32.0, kv_heads=8.0, window=0.0, **machine):
@@ -50,7 +50,7 @@ def attention(b, q, length, kernel, *, heads=32.0, kv_heads=8.0, window=0.0, **m
         row_bytes=512.0,
         query_bytes=2.0,
     )
-    return paced(attention_pace(on, kernel, work), attention_bytes(work) / on.bandwidth), work
+    return timing_seconds(attention_timing(on, kernel, work), attention_bytes(work) / on.bandwidth), work
 
 
 @pytest.mark.parametrize("m, n, k", [(1, 128, 7168), (300, 4096, 4096), (8192, 16384, 2048)])
@@ -106,7 +106,7 @@ def test_gradients_are_finite_and_right(precision):
 
         def seconds(x):
             machine, kernel, work = x
-            return paced(attention_pace(machine, kernel, work), attention_bytes(work) / machine.bandwidth)
+            return timing_seconds(attention_timing(machine, kernel, work), attention_bytes(work) / machine.bandwidth)
 
         for kernel, b, q, length, window in (
             (DECODE, 3.0, 1.0, 700.5, 128.0),

@@ -22,10 +22,10 @@ from jaxcost.physics.collective_kernel import (
     shot_works,
 )
 from jaxcost.physics.kernel_rows import kernel_rows, kernel_seconds
-from jaxcost.physics.kernels import Machine, paced
+from jaxcost.physics.kernels import Machine, timing_seconds
 from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
-from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_flops, mixture_pace
+from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.shards import shard
 from jaxcost.spec.kernels import (
     AllToAllKernel,
@@ -69,7 +69,7 @@ WAY = AllToAllKernel(launch=8e-6, expert=1e-8, chunk=5.0, share=0.55, receiver=0
 
 def mixture_seconds(kernel, machine=MACHINE, **changes):
     work = MixtureWork(**WORK | changes)
-    return paced(mixture_pace(machine, kernel, work), mixture_bytes(work) / machine.bandwidth)
+    return timing_seconds(mixture_timing(machine, kernel, work), mixture_bytes(work) / machine.bandwidth)
 
 
 @pytest.mark.parametrize("rows", [1.0, 64.0, 1e3, 1e5])

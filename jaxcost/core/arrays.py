@@ -9,7 +9,9 @@ meets one of `[rows, designs]` row by row.
 broadcasts, not to a nested program: tracing, lowering and compiling cost 2-4 ms an equation.
 """
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -19,7 +21,19 @@ from jax import lax
 
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["align", "batch_shape", "clip", "column", "round_", "row", "spread", "stack", "where"]
+__all__ = [
+    "align",
+    "batch_shape",
+    "clip",
+    "column",
+    "round_",
+    "row",
+    "spread",
+    "stack",
+    "total",
+    "unstack",
+    "where",
+]
 
 T = TypeVar("T")
 
@@ -38,21 +52,31 @@ def align(tree: T) -> T:
 
 
 def spread(tree: T, shape: tuple[int, ...]) -> T:
-    """Broadcast every leaf to a shape."""
-    return jax.tree.map(lambda x: x if np.shape(x) == shape else jnp.broadcast_to(x, shape), tree)
+    """Broadcast every leaf to a shape; those that have it, with axes of their own behind it, stay as they are."""
+    rank = len(shape)
+    return jax.tree.map(lambda x: x if np.shape(x)[:rank] == shape else jnp.broadcast_to(x, shape), tree)
 
 
-def stack(parts: Sequence[Scalar]) -> jax.Array:
-    """Stack numbers of any broadcastable shapes along a new leading axis: `[len(parts), *batch]`."""
+def stack(parts: Sequence[Scalar], rank: int = 0) -> jax.Array:
+    """Stack numbers of any broadcastable shapes along a new leading axis: `[len(parts), *batch]`.
+
+    The batch has at least `rank` axes, new ones of length 1: a table of what all steps share lines up with theirs.
+    """
     dtype = jnp.result_type(*parts)
-    shape = np.broadcast_shapes(*(np.shape(x) for x in parts))
-    return lax.concatenate([_expanded(x, dtype, shape) for x in parts], 0)
+    shape = np.broadcast_shapes((1,) * rank, *(np.shape(x) for x in parts))
+    # Only what must is broadcast, and the same number in several rows, a zero above all, once.
+    whole = {id(x): _filled(x, dtype, shape) for x in parts}
+    return jnp.stack([whole[id(x)] for x in parts])
 
 
-def _expanded(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
-    x = lax.convert_element_type(x, dtype)
-    first = len(shape) - x.ndim + 1
-    return lax.broadcast_in_dim(x, (1, *shape), tuple(range(first, len(shape) + 1)))
+def unstack(table: jax.Array) -> tuple[jax.Array, ...]:
+    """Take all rows of a table: `[rows, *batch]` to as many `[*batch]`."""
+    return jnp.unstack(table)
+
+
+def total(parts: Iterable[Scalar]) -> Scalar:
+    """Add up a few numbers, without a zero to begin with."""
+    return functools.reduce(operator.add, parts)
 
 
 def row(table: jax.Array, index: int) -> jax.Array:

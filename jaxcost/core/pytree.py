@@ -35,12 +35,20 @@ else:
 _STATIC_TYPES = (str, int, bool, tuple)
 
 
-def field(unit: str = "", doc: str = "", *, default: Any = dataclasses.MISSING, static: bool = False) -> Any:
+def field(
+    unit: str = "",
+    doc: str = "",
+    *,
+    default: Any = dataclasses.MISSING,
+    static: bool = False,
+    table: bool = False,
+) -> Any:
     """Declare one field: its SI unit ("1" for a ratio or a count), what it means, and its default.
 
-    A default that is itself a tree is given as a zero-argument factory (a class or a function).
+    A default that is itself a tree is given as a zero-argument factory (a class or a function). A `table` is a tree
+    whose leaves have one row for each of the class's static `names` in their last axis.
     """
-    metadata = {"unit": unit, "doc": doc, "static": static}
+    metadata = {"unit": unit, "doc": doc, "static": static, "table": table}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -132,7 +140,7 @@ def _is_static_value(value: Any) -> bool:
 def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
     """List `(dotted path, unit, value)` of every leaf and of every total declared with `derived`.
 
-    A tuple of trees beside a static `names` is listed under those names.
+    A table beside a static `names`, its rows in the last axis of every leaf, is listed row by row under those names.
     """
     out: list[tuple[str, str, Any]] = []
     for f in leaf_fields(type(tree)):
@@ -140,11 +148,11 @@ def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
         path = f"{prefix}{f.name}"
         if value is None:  # a branch that this tree has not
             continue
-        if dataclasses.is_dataclass(value):
+        if f.metadata.get("table"):
+            for index, name in enumerate(tree.names):
+                out += rows(jax.tree.map(lambda x, i=index: x[..., i], value), f"{prefix}{name}.")
+        elif dataclasses.is_dataclass(value):
             out += rows(value, path + ".")
-        elif isinstance(value, tuple):
-            for name, item in zip(tree.names, value, strict=True):
-                out += rows(item, f"{prefix}{name}.")
         else:
             out.append((path, f.metadata["unit"], value))
     for name, total in totals(type(tree)).items():

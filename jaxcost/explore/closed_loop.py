@@ -25,7 +25,6 @@ from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.physics.capacity import memory_use
-from jaxcost.physics.ops import add
 from jaxcost.physics.shards import layer_count, microbatches, shard
 from jaxcost.spec.kernels import Engine
 from jaxcost.spec.memory import TIERS
@@ -174,7 +173,7 @@ def closed_loop_steps(
         model, plan, shards, sequences=1.0, context=context, step_tokens=0.0, communication=0.0, corpus=0.0
     )
     chip = system.chip
-    memory = share * add(*(getattr(chip, name).capacity for name in TIERS)) - chip.reserved
+    memory = share * sum(getattr(chip, name).capacity for name in TIERS) - chip.reserved
     slots = (memory - one.weights - one.experts) / (one.kv + one.state)
     batch = in_batch(users, slots)
     asked = replace(traffic, batch=batch * plan.dp)

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxcost.explore.fitting import Bounds, Columns
 from jaxcost.explore.held_out import Form
-from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_pace
-from jaxcost.physics.kernels import Machine, MatmulWork, matmul_bytes, matmul_pace, paced
+from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_timing
+from jaxcost.physics.kernels import Machine, MatmulWork, matmul_bytes, matmul_timing, timing_seconds
 from jaxcost.physics.roofline import math_rate
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import AttentionKernel, MatmulKernel
@@ -106,15 +106,17 @@ def machine_of(columns: Columns) -> Machine:
 def _matmul_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     names = ("rows", "columns", "inner", "weight_bits", "activation_bits")
     work, on = MatmulWork(**{name: columns[name] for name in names}), machine_of(columns)
-    return paced(matmul_pace(on, MatmulKernel(**parameters), work), matmul_bytes(work) / on.bandwidth)
+    return timing_seconds(
+        matmul_timing(on, MatmulKernel(**parameters), work), matmul_bytes(work) / on.bandwidth
+    )
 
 
 def _attention_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     names = ("sequences", "queries", "keys", "heads", "kv_heads", "window", "key_dim", "value_dim")
     given = {name: columns[name] for name in (*names, "row_bytes", "query_bytes")}
     work, on = AttentionWork(**given, replayed=jnp.ones_like(columns["keys"])), machine_of(columns)
-    return paced(
-        attention_pace(on, AttentionKernel(**parameters), work), attention_bytes(work) / on.bandwidth
+    return timing_seconds(
+        attention_timing(on, AttentionKernel(**parameters), work), attention_bytes(work) / on.bandwidth
     )
 
 

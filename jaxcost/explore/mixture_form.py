@@ -13,8 +13,8 @@ from jaxcost.explore.fitting import Bounds, Columns
 from jaxcost.explore.held_out import Form, labelled
 from jaxcost.explore.kernel_forms import machine_columns, machine_of
 from jaxcost.explore.routing import routing
-from jaxcost.physics.kernels import paced
-from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_pace
+from jaxcost.physics.kernels import timing_seconds
+from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_timing
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import MixtureKernel
 from jaxcost.spec.measurement import Measurements
@@ -56,8 +56,8 @@ def columns(measured: Measurements, chips: Mapping[str, Chip]) -> dict[str, np.n
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     machine = machine_of(columns)
     work = MixtureWork(**{name: columns[name] for name in _WORK}, replayed=columns["reached"])
-    pace = mixture_pace(machine, MixtureKernel(**parameters), work)
-    return paced(pace, mixture_bytes(work) / machine.bandwidth)
+    timing = mixture_timing(machine, MixtureKernel(**parameters), work)
+    return timing_seconds(timing, mixture_bytes(work) / machine.bandwidth)
 
 
 MIXTURE = Form(

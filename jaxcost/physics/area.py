@@ -17,8 +17,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import total, where
 from jaxcost.core.pytree import Scalar, derived, field, pytree, replace
-from jaxcost.physics.ops import add
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.memory import TIERS, Memory
@@ -59,7 +59,7 @@ class Build:
     def die_area(self) -> Scalar:
         """All logic dies."""
         parts = self.engines, self.on_chip_memory, self.memory_interfaces, self.link_interfaces
-        return add(*parts, self.other)
+        return total((*parts, self.other))
 
     @derived("USD")
     def materials(self) -> Scalar:
@@ -75,17 +75,17 @@ class Build:
 def dies_per_wafer(process: Process, area: Scalar) -> Scalar:
     """Count the dies of an area that a wafer yields, good or not; those over the rim are lost."""
     d = process.wafer_diameter
-    size = jnp.where(area > 0, area, 1)
+    size = where(area > 0, area, 1)
     cut = jnp.pi * d * (0.25 * d / size - 1 / jnp.sqrt(2 * size))
-    return jnp.where(area > 0, jnp.maximum(cut, _FEWEST), 1)
+    return where(area > 0, jnp.maximum(cut, _FEWEST), 1)
 
 
 def die_yield(process: Process, area: Scalar, critical: Scalar = 1.0) -> Scalar:
     """Share of the dies of an area that can be sold, by the process's model of yield."""
     x = critical * area * process.defect_density
     a = process.clustering
-    some = jnp.where(x > 1e-6, x, 1)
-    murphy = jnp.where(x > 1e-6, (-jnp.expm1(-some) / some) ** 2, 1 - x)
+    some = where(x > 1e-6, x, 1)
+    murphy = where(x > 1e-6, (-jnp.expm1(-some) / some) ** 2, 1 - x)
     models = (jnp.exp(-a * jnp.log1p(x / a)), jnp.exp(-x), murphy, 1 / (1 + x))
     return smooth.select_steps(process.yield_model, (0.5, 1.5, 2.5), models)
 
@@ -115,7 +115,7 @@ def memory_price(memory: Memory, since: Scalar) -> Scalar:
     return memory.capacity * memory.price_per_byte * jnp.exp(memory.price_trend * since)
 
 
-def build(chip: Chip, fabric: Fabric, beside: Sequence[str], since: Scalar) -> Build:
+def build(chip: Chip, fabric: Fabric, auxiliary: Sequence[str], since: Scalar) -> Build:
     """Work out area, yield and price of a package as it is made.
 
     On-chip memory takes area, and is paid for by that where the price is that of the parts.
@@ -123,28 +123,28 @@ def build(chip: Chip, fabric: Fabric, beside: Sequence[str], since: Scalar) -> B
     Args:
         chip: the chip, capacities as made.
         fabric: its links, whose interfaces take area.
-        beside: names of the tiers beside main memory that it has.
+        auxiliary: names of the tiers beside main memory that it has.
         since: time from the catalogue's memory prices to the purchase.
     """
     p, process = chip.package, chip.process
     links = (fabric.package, fabric.scale_up, fabric.scale_out)
-    tiers = (chip.memory, *(getattr(chip, name) for name in beside))
+    tiers = (chip.memory, *(getattr(chip, name) for name in auxiliary))
     given = chip.price > 0
     engines = p.area_per_flop * chip.compute.flops_16
     on_chip = p.area_per_byte * (p.cache + chip.sram.capacity)
-    memory_interfaces = add(*(tier.stacks * tier.interface_area * (1 - tier.chained) for tier in tiers))
-    link_interfaces = add(*(link.bandwidth * link.interface_area for link in links))
+    memory_interfaces = total(tier.stacks * tier.interface_area * (1 - tier.chained) for tier in tiers)
+    link_interfaces = total(link.bandwidth * link.interface_area for link in links)
     parts = engines + on_chip + memory_interfaces + link_interfaces
-    other = jnp.where(chip.die_area > 0, chip.die_area - parts, p.other_area)
+    other = where(chip.die_area > 0, chip.die_area - parts, p.other_area)
     whole = parts + other
     each = whole / p.dies
     count, good = dies_per_wafer(process, each), die_yield(process, each, p.critical)
     dies = p.dies * process.wafer_price / (count * good) * (1 + p.die_test)
     main = memory_price(chip.memory, since)
-    bought = {name: memory_price(getattr(chip, name), since) for name in beside}
+    bought = {name: memory_price(getattr(chip, name), since) for name in auxiliary}
     if "sram" in bought:
-        bought["sram"] = jnp.where(given, bought["sram"], 0)
-    carrier = whole + add(*(tier.stacks * tier.footprint for tier in tiers))
+        bought["sram"] = where(given, bought["sram"], 0)
+    carrier = whole + total(tier.stacks * tier.footprint for tier in tiers)
     supplied = p.base_price + p.price_per_area * carrier
     assembled = (dies + main + supplied) / p.assembly_yield
     return Build(
@@ -156,10 +156,10 @@ def build(chip: Chip, fabric: Fabric, beside: Sequence[str], since: Scalar) -> B
         dies_per_wafer=count,
         good_share=good,
         dies=dies,
-        memory=add(main, *bought.values()),
+        memory=total((main, *bought.values())),
         package=assembled - dies - main,
         # A price given is that of the package; tiers beside main memory are bought with it.
-        margin=jnp.where(given, chip.price - assembled, p.margin),
+        margin=where(given, chip.price - assembled, p.margin),
     )
 
 
@@ -174,8 +174,8 @@ def by_parts(system: System, like: System | None = None) -> System:
         like: the one whose area and price the parts add up to; `system` itself unless told.
     """
     base = system if like is None else like
-    beside = [name for name in TIERS if name != "memory"]
-    made = build(base.chip, base.fabric, beside, 0.0)
+    auxiliary = [name for name in TIERS if name != "memory"]
+    made = build(base.chip, base.fabric, auxiliary, 0.0)
     package = replace(system.chip.package, other_area=made.other, margin=made.margin)
     free = {"die_area": jnp.zeros_like(made.other), "price": jnp.zeros_like(made.other)}
     return replace(system, chip=replace(system.chip, package=package, **free))

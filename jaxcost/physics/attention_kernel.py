@@ -16,11 +16,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxcost.core.arrays import clip, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.kernels import Machine, Pace, shares_of_cache
+from jaxcost.physics.kernels import KernelTiming, Machine, shares_of_cache
 from jaxcost.spec.kernels import UNLIMITED, AttentionKernel
 
-__all__ = ["AttentionWork", "attention_bytes", "attention_pace"]
+__all__ = ["AttentionWork", "attention_bytes", "attention_timing"]
 
 _SHARPNESS = 6.0  # of the fall of the cache's share: from 73% to 27% between 0.85 and 1.18 of its capacity
 _UNITS = 16.0  # exponentials a cycle and core, by which the cycles of all cores are known
@@ -51,11 +52,11 @@ def attention_bytes(work: AttentionWork) -> Any:
     return sum(_bytes(work))
 
 
-def attention_pace(machine: Machine, kernel: AttentionKernel, work: AttentionWork) -> Pace:
-    """Pace attention; `machine.rate` is the matmul peak at the bits it computes in."""
+def attention_timing(machine: Machine, kernel: AttentionKernel, work: AttentionWork) -> KernelTiming:
+    """Time attention; `machine.rate` is the matmul peak at the bits it computes in."""
     q, length, window = work.queries, work.keys, _window(work)
     past = length - q
-    growing = jnp.clip(window - past, 0, q)
+    growing = clip(window - past, 0, q)
     masked = growing * past + growing * (growing + 1) / 2 + (q - growing) * jnp.minimum(window, length)
     everything = q * past + q * (q + 1) / 2
     pairs = masked + kernel.unskipped * (everything - masked)
@@ -64,7 +65,7 @@ def attention_pace(machine: Machine, kernel: AttentionKernel, work: AttentionWor
     longest = longest + kernel.unskipped * (length - longest)
 
     group = work.heads / work.kv_heads
-    together = group ** jnp.where(work.window > 0, kernel.packed_window, kernel.packed)
+    together = group ** where(work.window > 0, kernel.packed_window, kernel.packed)
     tiles = jnp.ceil(q * together / kernel.rows - _WHOLE) * (group / together)
     tasks = work.sequences * work.kv_heads * tiles
     seen = length ** (1 - kernel.aware) * jnp.minimum(length, window) ** kernel.aware
@@ -91,9 +92,9 @@ def attention_pace(machine: Machine, kernel: AttentionKernel, work: AttentionWor
     moved = cached * kernel.traffic + ends * kernel.traffic_ends
     kept = work.replayed * shares_of_cache(moved, kernel.capacity * machine.cache, _SHARPNESS)
     in_cache = machine.exponentials / _UNITS * kernel.cache / machine.bandwidth
-    return Pace(
+    return KernelTiming(
         fixed=kernel.launch + kernel.reduce * jnp.minimum(splits - 1, 1),
-        stretch=moved
+        bandwidth_overhead=moved
         / (_bytes(work)[0] + ends)
         * ((1 - kept) / kernel.memory + kept / jnp.maximum(kernel.memory, in_cache)),
         busy=stream + math,
@@ -112,7 +113,7 @@ def _bytes(work: AttentionWork, pad: Scalar = 0.0) -> tuple[Scalar, Scalar]:
 
 
 def _window(work: AttentionWork) -> Scalar:
-    return jnp.where(work.window > 0, work.window, UNLIMITED)
+    return where(work.window > 0, work.window, UNLIMITED)
 
 
 def _rounds(x: Scalar, waves: Scalar) -> Scalar:

@@ -8,6 +8,7 @@ Source: Pope et al. 2022 (arXiv:2211.05102).
 
 import jax.numpy as jnp
 
+from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.shards import Shards, sequence_ranks, shard, stored_parameters
 from jaxcost.spec.model import Model
@@ -43,7 +44,7 @@ def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Sc
     """
     a, latent = model.attention, model.latent
     layers = a.full_layers + a.window_layers
-    own = 1 - jnp.where(layers > 0, a.shared_layers / jnp.where(layers > 0, layers, 1), 0)
+    own = 1 - where(layers > 0, a.shared_layers / where(layers > 0, layers, 1), 0)
     held = a.full_layers * tokens + a.window_layers * jnp.minimum(tokens, a.window)
     softmax = own * held * 2 * shards.kv_heads * a.head_dim
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
@@ -119,8 +120,8 @@ def kept_neurons(model: Model, plan: Plan, shards: Shards, tokens: Scalar, outsi
     weights that does not lie in main memory anyway. Source: LLM in a flash (arXiv:2312.11514).
     """
     skips = (plan.activation_sparsity > 0) & (plan.neuron_window > 0)
-    log_skipped = jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5))
-    used = jnp.where(skips, -jnp.expm1(plan.neuron_window * tokens * log_skipped), 0)
+    log_skipped = jnp.log(where(skips, plan.activation_sparsity, 0.5))
+    used = where(skips, -jnp.expm1(plan.neuron_window * tokens * log_skipped), 0)
     ff, x = model.feed_forward, model.experts
     widths = ff.layers * ff.matrices * shards.feed_forward_width + x.layers * x.matrices * shards.shared_width
     parameters = widths * model.hidden * shards.stage_share

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxcost.core.arrays import total, where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.area import Build
-from jaxcost.physics.ops import add
 from jaxcost.physics.tco import supplied_power
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.prices import Prices
@@ -65,7 +65,7 @@ class Carbon:
         return self.operation + self.embodied
 
 
-def embodied(chip: Chip, made: Build, beside: Sequence[str]) -> Embodied:
+def embodied(chip: Chip, made: Build, auxiliary: Sequence[str]) -> Embodied:
     """Account making one chip and the tiers beside its main memory, by name, each with all its capacity.
 
     On-chip memory counts by its area where the area is that of the parts.
@@ -73,14 +73,14 @@ def embodied(chip: Chip, made: Build, beside: Sequence[str]) -> Embodied:
     p = chip.process
     wafer = p.fab_energy * p.fab_grid + p.fab_gases + p.fab_materials
     kept = chip.package.assembly_yield
-    tiers = {name: getattr(chip, name) for name in ("memory", *beside)}
+    tiers = {name: getattr(chip, name) for name in ("memory", *auxiliary)}
     made_of = {name: tier.capacity * tier.carbon_per_byte for name, tier in tiers.items()}
     made_of["memory"] = made_of["memory"] / kept
     if "sram" in made_of:
-        made_of["sram"] = jnp.where(chip.die_area > 0, made_of["sram"], 0)
+        made_of["sram"] = where(chip.die_area > 0, made_of["sram"], 0)
     return Embodied(
         dies=made.die_area * wafer / (made.good_share * kept),
-        memory=add(*made_of.values()),
+        memory=total(made_of.values()),
         package=chip.package.carbon / kept,
     )
 

@@ -10,17 +10,28 @@ Source: Horowitz 2014 (doi 10.1109/ISSCC.2014.6757323), energies by operation an
 import jax
 import jax.numpy as jnp
 
-from jaxcost.core.pytree import Scalar, derived, field, pytree, replace
-from jaxcost.physics.collectives import Message
-from jaxcost.physics.ops import OpTable, absent, add, times
-from jaxcost.physics.roofline import Rates
-from jaxcost.physics.tiers import main_share, write_energy
+from jaxcost.core.arrays import column, row, stack, where
+from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree, replace
+from jaxcost.physics.hierarchy import Hierarchy, memory_energy
+from jaxcost.physics.messages import Messages
+from jaxcost.physics.near_memory import OPERAND_CLASSES
+from jaxcost.physics.ops import (
+    CACHED,
+    OPERANDS,
+    OPERATORS,
+    PARAMETERS,
+    WRITES,
+    OpTable,
+    named,
+)
+from jaxcost.physics.placement import TRAFFIC_CLASSES
+from jaxcost.physics.roofline import Rates, by_operand
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
-from jaxcost.spec.memory import TIERS
 
-__all__ = ["ByLevel", "ByPrecision", "ByTier", "Energy", "step_energy"]
+__all__ = ["ByLevel", "ByPrecision", "ByTier", "Energy", "StepEnergy", "energy_parts", "step_energy"]
 
+_WIDTHS = (32.0, 16.0, 8.0, 6.0, 4.0)  # of matmul engines, as in `ByPrecision`
 _WRITTEN = 0.5  # share of the activations' bytes: what one operator writes, the next one reads
 
 
@@ -54,7 +65,7 @@ class ByTier:
     @derived("J")
     def total(self) -> Scalar:
         """All of it."""
-        return add(*(getattr(self, name) for name in TIERS))
+        return self.sram + self.memory + self.hbf + self.host + self.cxl + self.ssd
 
 
 @pytree
@@ -121,126 +132,149 @@ class Energy:
         """What follows the supply voltage of the chip's engines."""
         return self.matmul + self.vector
 
-    def slowed(self, saved: Scalar) -> "Energy":
+
+@pytree
+class StepEnergy:
+    """Dynamic joules of one chip in each step, parts along the leading axis, the steps in front of the batch."""
+
+    precision: Scalar = field("J", "matmul engines, `[widths, *batch]`")
+    vector: Scalar = field("J", "element-wise and exponential engines, `[2, *batch]`")
+    read: Scalar = field("J", "reads of memory devices, `[tiers, *batch]`")
+    write: Scalar = field("J", "writes of memory devices, `[tiers, *batch]`")
+    wires: Scalar = field("J", "between memory interfaces and engines, `[*batch]`")
+    near: Scalar = field("J", "engines near memory, `[*batch]`")
+    links: Scalar = field("J", "messages, `[levels, *batch]`")
+    tiers: tuple[str, ...] = field(doc="names of the tiers", static=True)
+
+    @property
+    def engines(self) -> jax.Array:
+        """What follows the supply voltage of the chip's engines."""
+        return jnp.sum(self.precision, 0) + jnp.sum(self.vector, 0)
+
+    @property
+    def others(self) -> jax.Array:
+        """What does not."""
+        devices = jnp.sum(self.read, 0) + jnp.sum(self.write, 0)
+        return devices + self.wires + self.near + jnp.sum(self.links, 0)
+
+    @property
+    def dynamic(self) -> jax.Array:
+        """What only work costs."""
+        return self.engines + self.others
+
+    def slowed(self, saved: Scalar) -> "StepEnergy":
         """Save a share of what the engines take, at a lower voltage."""
-        engines = jax.tree.map(
-            lambda x: x * (1 - saved), (self.precision, self.elementwise, self.exponential)
-        )
-        return replace(self, precision=engines[0], elementwise=engines[1], exponential=engines[2])
+        return replace(self, precision=self.precision * (1 - saved), vector=self.vector * (1 - saved))
 
 
 def step_energy(
     table: OpTable,
-    near: tuple[Scalar, ...],
-    messages: dict[str, tuple[Scalar, Message]],
+    near: jax.Array | None,
+    messages: Messages,
     chip: Chip,
     fabric: Fabric,
+    hierarchy: Hierarchy,
     unit: Rates,
-) -> Energy:
-    """Dynamic energy of one chip in one step; idle and host energy depend on the time and are added later.
+) -> StepEnergy:
+    """Dynamic energy of one chip in each step; idle and host energy depend on the time and are added later.
+
+    Bytes are added up by class of data, and FLOPs by operand class, before they are priced.
 
     Args:
-        table: the rows of the step.
-        near: 1 for each row that runs near memory.
-        messages: {name: (count, message)}.
+        table: the operators of the steps.
+        near: 1 for each operator that runs near memory; None where none can.
+        messages: those of the steps.
         chip: energies of the engines and tiers.
         fabric: energies of the links.
-        unit: unit costs, placement included.
+        hierarchy: memory tiers, and where each class of data lies.
+        unit: unit costs.
     """
-
-    def over_rows(column: str) -> Scalar:
-        return add(*(times(getattr(row, column), row.count) for row in table.rows))
-
-    # Bytes by class of data: all, those written, those read on the spot; FLOPs by operand, here and there.
-    moved: dict[str, list[Scalar]] = {}
-    written: dict[str, list[Scalar]] = {"recent": [], "activations": []}
-    on_the_spot: dict[str, list[Scalar]] = {}
-    joules: dict[str, list[Scalar]] = {}
-    there: list[Scalar] = []
-    for row, chosen in zip(table.rows, near, strict=True):
-        engine = unit.near.get(row.operands)
-        for column, name in row.moved:
-            amount = times(getattr(row, column), row.count)
-            moved.setdefault(name, []).append(amount)
-            if name in written:
-                written[name].append(times(amount, row.writes if name == "recent" else _WRITTEN))
-            if name == row.operands and engine is not None:
-                on_the_spot.setdefault(name, []).append(times(amount, chosen))
-        flops, away = times(row.matmul_flops, row.count), 0.0
-        if engine is not None and not absent(chosen):
-            away = chosen * engine.share
-            there.append(times(flops, chosen * engine.flop_energy))
-        here = times(flops, unit.joules_per_flop[row.operands])
-        joules.setdefault(row.operands, []).append(here if absent(away) else times(here, 1 - away))
-    spot = {name: add(*amounts) for name, amounts in on_the_spot.items()}
-    read, write, wires = _by_tier(
-        {name: add(*amounts) for name, amounts in moved.items()},
-        {name: add(*amounts) for name, amounts in written.items()},
-        spot,
-        chip,
-        unit,
+    moved, written = _class_bytes(table)
+    flops, spot, there = table.matmul_flops * table.count, None, jnp.zeros_like(row(moved, 0))
+    if near is not None and unit.near is not None:
+        on_the_spot = _sums(table.operand_bytes * table.count * near, OPERANDS, "weights")
+        spot = stack([on_the_spot[name] for name in OPERAND_CLASSES])
+        away = flops * near
+        there = jnp.sum(away * by_operand(unit.near.flop_energy, flops), 0)
+        there = there + jnp.sum(spot * _lined_up(unit.near.energy, spot), 0)
+        flops = flops - away * by_operand(unit.near.share, flops)
+    by_class = _sums(flops, OPERANDS, "weights")
+    joules = stack([by_class[name] for name in OPERAND_CLASSES]) * _lined_up(unit.joules_per_flop, moved)
+    width = _lined_up(unit.width, moved)
+    read, write, wires = memory_energy(chip, hierarchy, moved, written, spot)
+    link_energy = stack(
+        [level.energy_per_byte for level in (fabric.package, fabric.scale_up, fabric.scale_out)]
     )
-    for name, amount in spot.items():
-        engine = unit.near[name]
-        there.append(0.0 if engine is None else times(amount, engine.energy))
-    levels = ("package", "scale_up", "scale_out")
-    links = {
-        level: add(*(count * getattr(m, f"{level}_bytes") for count, m in messages.values()))
-        * getattr(fabric, level).energy_per_byte
-        for level in levels
-    }
-    return Energy(
-        precision=_by_precision({name: add(*parts) for name, parts in joules.items()}, unit),
-        elementwise=over_rows("vector_flops") * chip.energy_per_vector_flop,
-        exponential=over_rows("exponentials") * chip.energy_per_exponential,
-        read=ByTier(**read),
-        write=ByTier(**write),
+    sent = jnp.sum(messages.counts * messages.level_bytes, 1)
+    return StepEnergy(
+        precision=stack([jnp.sum(where(width == bits, joules, 0), 0) for bits in _WIDTHS]),
+        vector=stack(
+            [
+                jnp.sum(table.vector_flops * table.count, 0) * chip.energy_per_vector_flop,
+                jnp.sum(table.exponentials * table.count, 0) * chip.energy_per_exponential,
+            ]
+        ),
+        read=read,
+        write=write,
         wires=wires,
-        near=add(*there),
-        links=ByLevel(**links),
+        near=there,
+        links=sent * _lined_up(link_energy, sent),
+        tiers=hierarchy.layout.tiers,
+    )
+
+
+def _lined_up(values: jax.Array, like: jax.Array) -> jax.Array:
+    """Give `[classes, *batch]` the axes of the steps: `[classes, 1, *batch]`."""
+    more = jnp.ndim(like) - jnp.ndim(values)
+    return jnp.expand_dims(values, tuple(range(1, 1 + more)))
+
+
+def _sums(values: jax.Array, of: dict[str, str], otherwise: str) -> dict[str, jax.Array]:
+    """Add up the operators of each class: `[operators, *batch]` to `[*batch]` by class.
+
+    Args:
+        values: of the operators.
+        of: class of an operator by its name.
+        otherwise: class of all other operators.
+    """
+    members: dict[str, list[str]] = {}
+    for name in OPERATORS:
+        members.setdefault(of.get(name, otherwise), []).append(name)
+    return {
+        kind: row(values, OPERATORS.index(names[0]))
+        if len(names) == 1
+        else jnp.sum(where(named(values, *names), values, 0), 0)
+        for kind, names in members.items()
+    }
+
+
+def _class_bytes(table: OpTable) -> tuple[jax.Array, jax.Array]:
+    """Bytes of all operators by class of data: all, and those that are written, `[TRAFFIC_CLASSES, *batch]`."""
+    cached = table.cached_bytes * table.count
+    activations = jnp.sum(table.activation_bytes * table.count, 0)
+    writes = column([WRITES.get(name, 0.0) for name in OPERATORS], cached)
+    by_class = _sums(table.parameter_bytes * table.count, PARAMETERS, "weights")
+    by_class |= _sums(cached, CACHED, "recent") | {"activations": activations}
+    stored = {"recent": jnp.sum(cached * writes, 0), "activations": _WRITTEN * activations}
+    moved, written = (stack([of.get(name, 0.0) for name in TRAFFIC_CLASSES]) for of in (by_class, stored))
+    return moved, written
+
+
+def energy_parts(joules: StepEnergy) -> Energy:
+    """Name the parts of the steps' energy together: leaves `[parts, *batch]`, the steps added up."""
+    by_tier = lambda table: ByTier(**{name: row(table, i) for i, name in enumerate(joules.tiers)})  # noqa: E731
+    elementwise, exponential = (row(joules.vector, i) for i in range(2))
+    return Energy(
+        precision=ByPrecision(
+            **{f"bits_{bits:.0f}": row(joules.precision, i) for i, bits in enumerate(_WIDTHS)}
+        ),
+        elementwise=elementwise,
+        exponential=exponential,
+        read=by_tier(joules.read),
+        write=by_tier(joules.write),
+        wires=joules.wires,
+        near=joules.near,
+        links=ByLevel(**{f.name: row(joules.links, i) for i, f in enumerate(leaf_fields(ByLevel))}),
         idle=0.0,
         host=0.0,
     )
-
-
-def _by_precision(joules: dict[str, Scalar], unit: Rates) -> ByPrecision:
-    def of(width: float) -> Scalar:
-        return add(
-            *(jnp.where(unit.width[name] == width, x, 0) for name, x in joules.items() if not absent(x))
-        )
-
-    return ByPrecision(bits_32=of(32), bits_16=of(16), bits_8=of(8), bits_6=of(6), bits_4=of(4))
-
-
-def _by_tier(
-    moved: dict[str, Scalar],
-    written: dict[str, Scalar],
-    spot: dict[str, Scalar],
-    chip: Chip,
-    unit: Rates,
-) -> tuple[dict[str, Scalar], dict[str, Scalar], Scalar]:
-    """Split bytes by class over the tiers where they lie, and charge them."""
-
-    def lying(amounts: dict[str, Scalar], tier: str) -> Scalar:
-        shares = {name: unit.shares[name] for name in amounts}
-        return add(
-            *(
-                times(amounts[name], main_share(of) if tier == "memory" else of.get(tier, 0.0))
-                for name, of in shares.items()
-            )
-        )
-
-    read, write, wires = {}, {}, []
-    for tier in ("memory", *(t for t in TIERS if t in unit.shares["weights"])):
-        memory, less = getattr(chip, tier), chip.stacking.energy if tier == "memory" else 1.0
-        nearby = [
-            times(amount, -engine.taken[tier])
-            for name, amount in spot.items()
-            if (engine := unit.near[name]) is not None and tier in engine.taken and not absent(amount)
-        ]
-        passing, stored = add(lying(moved, tier), *nearby), lying(written, tier)
-        read[tier] = (passing - stored) * (memory.energy_per_byte * less)
-        write[tier] = stored * (write_energy(memory) * less)
-        if tier != "sram":
-            wires.append(passing * (chip.on_chip_energy_per_byte * less))
-    return read, write, add(*wires)

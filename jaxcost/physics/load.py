@@ -9,6 +9,7 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from jaxcost.core.arrays import clip, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.model import Model
 
@@ -52,7 +53,7 @@ class Load:
 def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:
     """Query-key pairs of one head over the whole context: B q (c + (q + 1) / 2), or B q (c + q) unmasked."""
     q, c = group.new, group.context
-    return group.sequences * q * (c + jnp.where(bidirectional > 0, q, (q + 1) / 2))
+    return group.sequences * q * (c + where(bidirectional > 0, q, (q + 1) / 2))
 
 
 def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Array:
@@ -62,10 +63,10 @@ def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Arr
     without a mask every query sees min(c + q, W).
     """
     q, c = group.new, group.context
-    n = jnp.clip(window - c, 0, q)
+    n = clip(window - c, 0, q)
     causal = n * c + n * (n + 1) / 2 + (q - n) * window
     both = q * jnp.minimum(c + q, window)
-    return group.sequences * jnp.where(bidirectional > 0, both, causal)
+    return group.sequences * where(bidirectional > 0, both, causal)
 
 
 def step_load(model: Model, groups: tuple[Group, ...]) -> Load:
@@ -90,7 +91,7 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> Load:
                 absorbed_tokens=g.absorbed * tokens,
                 encoder_positions=g.sequences * g.encoder_positions,
                 draft_passes=g.drafts,
-                draft_tokens=g.sequences * jnp.where(g.drafts > 0, 1, 0),
+                draft_tokens=g.sequences * where(g.drafts > 0, 1, 0),
                 retrievals=g.sequences * g.retrievals,
             )
         )

@@ -17,14 +17,13 @@ function, narrowing and the weighted sum read and write. With an ideal kernel th
 
 from typing import Any
 
-import jax.numpy as jnp
-
 from jaxcost.core import smooth
+from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.kernels import Machine, Pace, shares_of_cache
+from jaxcost.physics.kernels import KernelTiming, Machine, shares_of_cache
 from jaxcost.spec.kernels import MixtureKernel
 
-__all__ = ["MixtureWork", "mixture_bytes", "mixture_flops", "mixture_pace"]
+__all__ = ["MixtureWork", "mixture_bytes", "mixture_flops", "mixture_timing"]
 
 _SHARPNESS = 4.0  # of the fall of the cache's share: from 74% to 26% between 0.77 and 1.3 of its capacity
 _PASSED = 2.0  # bytes of an activation between kernels
@@ -60,21 +59,19 @@ def mixture_flops(work: MixtureWork) -> Any:
     return 2 * work.rows * work.matrices * work.hidden * work.inner
 
 
-def mixture_pace(machine: Machine, kernel: MixtureKernel, work: MixtureWork) -> Pace:
-    """Pace routed experts; `machine.rate` is the matmul peak at the bits they compute in."""
+def mixture_timing(machine: Machine, kernel: MixtureKernel, work: MixtureWork) -> KernelTiming:
+    """KernelTiming routed experts; `machine.rate` is the matmul peak at the bits they compute in."""
     filled = smooth.maximum(work.rows, work.experts * kernel.rows, kernel.padding)
     up = (work.matrices - 1) * work.inner * (work.hidden + kernel.depth)
     down = work.hidden * (work.inner + kernel.depth)
     among = smooth.safe_div(work.replayed, work.experts) * _weights(work)
-    kept = jnp.where(
-        work.replayed > 0, shares_of_cache(among, kernel.resident * machine.cache, _SHARPNESS), 0
-    )
+    kept = where(work.replayed > 0, shares_of_cache(among, kernel.resident * machine.cache, _SHARPNESS), 0)
     weights = smooth.safe_div(_weights(work), mixture_bytes(work))
     moved = work.rows + kernel.foreign * (work.slots - work.rows)
     passed = kernel.passes * moved * _row(work) * _PASSED / machine.bandwidth
-    return Pace(
+    return KernelTiming(
         fixed=kernel.launch + kernel.expert * work.held + passed,
-        stretch=(1 - weights * kept * (1 - 1 / kernel.cache)) / kernel.memory,
+        bandwidth_overhead=(1 - weights * kept * (1 - 1 / kernel.cache)) / kernel.memory,
         busy=2 * filled * (up + down) / (machine.rate * kernel.matmul),
         serial=kernel.serial,
     )

@@ -5,35 +5,68 @@ d width of the residual stream; t the tensor-parallel degree; b(x) = bits(x) / 8
 what one chip does in one layer, `count` the layers; an absent operator has count 0. A matmul of m tokens with a
 K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
 
+Operators are written by name; their columns are arrays `[operators, *batch]`, and all that follows is array
+arithmetic. Numbers of the steps (prefill, decode) have an axis in front of the batch, which the columns inherit.
+
 Sources: Kaplan et al. 2020 (arXiv:2001.08361); latent attention, DeepSeek-V2 (arXiv:2405.04434); state spaces,
 Mamba-2 (arXiv:2405.21060).
 """
 
+import dataclasses
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcost.core import smooth
-from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.core.arrays import clip, row, stack, where
+from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.load import Load
 from jaxcost.physics.shards import Shards, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = [
+    "CACHED",
+    "CACHE_OPERATORS",
+    "NEAR_OPERATORS",
     "OPERANDS",
+    "OPERATORS",
+    "PARAMETERS",
+    "WRITES",
     "Op",
     "OpTable",
-    "absent",
-    "add",
+    "by_class",
     "distinct_experts",
     "matmul_work",
+    "named",
     "step_table",
-    "times",
 ]
 
-
-# Whose precision sets the matmul rate beside that of activations, and whose place in memory counts, where they are
-# not those of the dense weights.
+OPERATORS = (
+    "embedding",
+    "attention_qkv",
+    "attention_full",
+    "attention_window",
+    "attention_out",
+    "latent_qkv",
+    "latent_attention",
+    "latent_out",
+    "recurrence_projections",
+    "recurrence_state",
+    "feed_forward",
+    "router",
+    "routed_experts",
+    "shared_experts",
+    "norms",
+    "output_head",
+    "sampling",
+    "encoder",
+    "draft",
+    "retrieval",
+)
+# Class of the matmul's operand, whose precision sets its rate beside that of activations: a dense weight but for these.
 OPERANDS = {
     "attention_full": "cache",
     "attention_window": "cache",
@@ -41,88 +74,91 @@ OPERANDS = {
     "routed_experts": "experts",
     "shared_experts": "shared",
 }
+PARAMETERS = {name: kind for name, kind in OPERANDS.items() if kind != "cache"}  # class of the weights
+CACHE_OPERATORS = tuple(name for name, kind in OPERANDS.items() if kind == "cache")
+# Class of the cached bytes: those that the requests themselves write but for these.
+CACHED = {
+    "attention_full": "cache",
+    "attention_window": "cache",
+    "latent_attention": "cache",
+    "retrieval": "corpus",
+}
+# Share of the cached bytes that is written.
+WRITES = {"attention_qkv": 1.0, "latent_qkv": 1.0, "recurrence_state": 0.5}
+# Operators whose matmul reads its operand from memory, and may run where that lies.
+NEAR_OPERATORS = tuple(
+    name
+    for name in OPERATORS
+    if name not in ("embedding", "recurrence_state", "norms", "sampling", "retrieval")
+)
+_CHANNEL_MIXERS = ("feed_forward", "shared_experts")
 
 
-@pytree
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Op:
-    """One row: the work of one operator in one layer on one chip.
+    """One row: the work of one operator in one layer on one chip. Units as in `OpTable`."""
 
-    A column left at the Python number 0.0 is absent from that kind of operator for every model, and costs
-    nothing: see `absent`.
-    """
-
-    count: Scalar = field("1", "times the operator runs in a step", default=1.0)
-    matmul_flops: Scalar = field("FLOP", "matmul work", default=0.0)
-    vector_flops: Scalar = field("FLOP", "element-wise work", default=0.0)
-    exponentials: Scalar = field("1", "exponentials", default=0.0)
-    weight_bytes: Scalar = field("B", "weights read", default=0.0)
-    expert_bytes: Scalar = field("B", "routed experts' weights read", default=0.0)
-    kv_bytes: Scalar = field("B", "cached keys, values, latents and states read and written", default=0.0)
-    activation_bytes: Scalar = field("B", "activations read and written", default=0.0)
-    corpus_bytes: Scalar = field("B", "retrieval corpus read", default=0.0)
-    kept: Scalar = field("1", "share of the weights that main memory keeps from earlier steps", default=0.0)
-    slices: Scalar = field(
-        "1", "independent outputs for units near memory, if not those of weights", default=0.0
-    )
-    operands: str = field(
-        doc="class of the matmul's operand: a key of `CLASSES`", static=True, default="weights"
-    )
-    writes: float = field(doc="share of the cached bytes that is written", static=True, default=0.0)
-
-    @property
-    def bytes(self) -> Scalar:
-        """Bytes moved to and from memory."""
-        return add(*(getattr(self, column) for column, _ in self.moved))
-
-    @property
-    def moved(self) -> tuple[tuple[str, str], ...]:
-        """Columns of bytes, each with the class of data it belongs to."""
-        return (
-            ("weight_bytes", "shared" if self.operands == "shared" else "weights"),
-            ("expert_bytes", "experts"),
-            ("kv_bytes", "cache" if self.operands == "cache" else "recent"),
-            ("activation_bytes", "activations"),
-            ("corpus_bytes", "corpus"),
-        )
-
-    @property
-    def operand_bytes(self) -> Scalar:
-        """Bytes of the class that the matmul reads once."""
-        return add(*(getattr(self, column) for column, name in self.moved if name == self.operands))
-
-
-def absent(x: Scalar) -> bool:
-    """Tell whether a column is absent by construction, which tracing must not lose track of."""
-    return isinstance(x, float) and x == 0.0
-
-
-def add(*parts: Scalar) -> Scalar:
-    """Sum what is present."""
-    present = [x for x in parts if not absent(x)]
-    total = present[0] if present else 0.0
-    for x in present[1:]:
-        total = total + x
-    return total
-
-
-def times(amount: Scalar, factor: Scalar) -> Scalar:
-    """Multiply, keeping what is absent absent and what is whole as it is."""
-    if absent(amount) or absent(factor):
-        return 0.0
-    return amount if isinstance(factor, float) and factor == 1.0 else amount * factor
+    count: Scalar = 1.0
+    matmul_flops: Scalar = 0.0
+    vector_flops: Scalar = 0.0
+    exponentials: Scalar = 0.0
+    parameter_bytes: Scalar = 0.0
+    cached_bytes: Scalar = 0.0
+    activation_bytes: Scalar = 0.0
 
 
 @pytree
 class OpTable:
-    """The rows of a step. The kinds of operator are fixed, so the table has one shape for every model."""
+    """The rows of a step, `[operators, *batch]` a column, in the order of `OPERATORS` for every model."""
 
-    rows: tuple[Op, ...] = field(doc="the operators")
-    names: tuple[str, ...] = field(doc="name of each row", static=True)
+    count: Scalar = field("1", "times the operator runs in a step")
+    matmul_flops: Scalar = field("FLOP", "matmul work")
+    vector_flops: Scalar = field("FLOP", "element-wise work")
+    exponentials: Scalar = field("1", "exponentials")
+    parameter_bytes: Scalar = field("B", "weights read, of the class in `OPERANDS`")
+    cached_bytes: Scalar = field(
+        "B", "keys, values, latents, states and corpora read and written, of the class in `CACHED`"
+    )
+    activation_bytes: Scalar = field("B", "activations read and written")
+    kept: Scalar = field("1", "share of the weights that main memory keeps from earlier steps")
+    slices: Scalar = field("1", "independent outputs for units near memory, if not those of weights")
+
+    @property
+    def operand_bytes(self) -> jax.Array:
+        """Bytes of the class that the matmul reads once."""
+        cached = named(self.count, *CACHE_OPERATORS)
+        return where(cached, self.cached_bytes, self.parameter_bytes)
 
 
-def matmul_work(table: OpTable) -> Scalar:
+def named(like: jax.Array, *names: str) -> np.ndarray:
+    """Mark operators by name: a constant bool column `[operators, 1, ...]` with as many axes as a table."""
+    marks = np.isin(OPERATORS, names)
+    return marks.reshape((-1,) + (1,) * (np.ndim(like) - 1))
+
+
+def by_class(
+    values: jax.Array, classes: tuple[str, ...], of: Mapping[str, str], otherwise: str, like: jax.Array
+) -> jax.Array:
+    """Spread a number of each class over the operators.
+
+    Args:
+        values: `[classes, *batch]`.
+        classes: their names.
+        of: class of an operator by its name.
+        otherwise: class of all other operators.
+        like: a table, whose axes the result lines up with: `[operators, 1, *batch]` with steps, else without the 1.
+    """
+    out = row(values, classes.index(otherwise))
+    for kind in dict.fromkeys(of.values()):
+        if kind != otherwise:
+            mine = named(like, *(name for name in OPERATORS if of.get(name) == kind))
+            out = where(mine, row(values, classes.index(kind)), out)
+    return out
+
+
+def matmul_work(table: OpTable) -> jax.Array:
     """Matmul FLOPs of one chip in a step."""
-    return add(*(times(row.matmul_flops, row.count) for row in table.rows))
+    return jnp.sum(table.matmul_flops * table.count, 0)
 
 
 def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scalar) -> jax.Array:
@@ -140,13 +176,13 @@ def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scala
     """
     share = smooth.safe_div(top_k, experts, 1.0)
     all_used = share >= 1
-    log_missed = jnp.log1p(-jnp.where(all_used, 0.5, share))  # log of the chance that one token passes it by
+    log_missed = jnp.log1p(-where(all_used, 0.5, share))  # log of the chance that one token passes it by
     uniform = tokens * log_missed
     even = skew <= 0
-    s = jnp.where(even, 1, skew)
+    s = where(even, 1, skew)
     uneven = -jnp.log1p(tokens * jnp.expm1(-s * log_missed)) / s
-    touched = -experts * jnp.expm1(jnp.where(even, uniform, uneven))
-    return jnp.where(all_used, experts * jnp.clip(tokens, 0, 1), touched)
+    touched = -experts * jnp.expm1(where(even, uniform, uneven))
+    return where(all_used, experts * clip(tokens, 0, 1), touched)
 
 
 def step_table(
@@ -176,7 +212,7 @@ def step_table(
         return Op(
             count=count,
             matmul_flops=2 * tokens * parameters * dense,
-            weight_bytes=parameters * weight * dense,
+            parameter_bytes=parameters * weight * dense,
             activation_bytes=tokens * (inputs + outputs) * act,
             **more,
         )
@@ -193,9 +229,8 @@ def step_table(
             matmul_flops=4 * query_width * pairs * per_context_rank,
             vector_flops=4 * shards.heads * pairs * per_context_rank,
             exponentials=shards.heads * pairs * per_context_rank,
-            kv_bytes=read * kv_width * kv * per_context_rank,
+            cached_bytes=read * kv_width * kv * per_context_rank,
             activation_bytes=2 * m * query_width * act,
-            slices=load.sequences * shards.kv_heads,
         )
 
     qkv_width = query_width * attention.query_outputs + kv_width * own_kv
@@ -222,10 +257,10 @@ def step_table(
     kept = 1 - plan.activation_sparsity
     # Different tokens skip different neurons: m of them together touch 1 - a^m.
     skips = plan.activation_sparsity > 0
-    log_skipped = m * jnp.log(jnp.where(skips, plan.activation_sparsity, 0.5))
-    touched = jnp.where(skips, 1 - jnp.exp(log_skipped), 1)
+    log_skipped = m * jnp.log(where(skips, plan.activation_sparsity, 0.5))
+    touched = where(skips, 1 - jnp.exp(log_skipped), 1)
     # A neuron is new where none of the window's tokens used it: a^(m k) of them.
-    resident = jnp.where(skips, -jnp.expm1(plan.neuron_window * log_skipped), 0) if window else 0.0
+    resident = where(skips, -jnp.expm1(plan.neuron_window * log_skipped), 0) if window else 0.0
     group_tokens = m * shards.joined_replicas
     routed_tokens = group_tokens * experts.top_k * per_expert_rank
     distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) * per_expert_rank
@@ -237,21 +272,19 @@ def step_table(
             matmul_flops=2 * m * parameters * dense * kept,
             vector_flops=2 * m * width * kept,
             exponentials=m * width * kept * model.activation_exponentials,
-            weight_bytes=parameters * weight * dense * touched,
+            parameter_bytes=parameters * weight * dense * touched,
             activation_bytes=m * (2 * d + matrices * width * kept) * act,
-            kept=resident,
         )
 
     table = {
-        "embedding": Op(weight_bytes=m * d * weight, activation_bytes=m * d * act),
+        "embedding": Op(parameter_bytes=m * d * weight, activation_bytes=m * d * act),
         "attention_qkv": matmul(
             attention_layers,
             m,
             d * qkv_width,
             d,
             qkv_width,
-            kv_bytes=m * kv_width * own_kv * kv * per_context_rank,
-            writes=1.0,
+            cached_bytes=m * kv_width * own_kv * kv * per_context_rank,
         ),
         "attention_full": attend(attention.full_layers, load.pairs, load.keys),
         "attention_window": attend(attention.window_layers, load.window_pairs, load.window_keys),
@@ -261,9 +294,8 @@ def step_table(
             matmul_flops=2
             * (m * shards.latent_down + (load.absorbed_tokens + load.expanded_keys) * up)
             * dense,
-            weight_bytes=(shards.latent_down + up) * weight * dense,
-            kv_bytes=m * latent_width * kv * per_context_rank,
-            writes=1.0,
+            parameter_bytes=(shards.latent_down + up) * weight * dense,
+            cached_bytes=m * latent_width * kv * per_context_rank,
             activation_bytes=(
                 m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width
             )
@@ -274,9 +306,8 @@ def step_table(
             matmul_flops=pair_flops * per_context_rank,
             vector_flops=4 * shards.latent_heads * load.pairs * per_context_rank,
             exponentials=shards.latent_heads * load.pairs * per_context_rank,
-            kv_bytes=load.keys * latent_width * kv * per_context_rank,
+            cached_bytes=load.keys * latent_width * kv * per_context_rank,
             activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
-            slices=load.sequences,
         ),
         "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
         "recurrence_projections": matmul(
@@ -287,8 +318,7 @@ def step_table(
             matmul_flops=m * state * recurrence.matmul_flops,
             vector_flops=m * state * recurrence.vector_flops,
             exponentials=m * state * recurrence.exponentials,
-            kv_bytes=2 * load.sequences * state_bytes,
-            writes=0.5,
+            cached_bytes=2 * load.sequences * state_bytes,
             activation_bytes=3 * m * inner * act,
         ),
         "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
@@ -300,7 +330,7 @@ def step_table(
             matmul_flops=2 * routed_tokens * shards.expert_parameters * dense * kept,
             vector_flops=2 * routed_tokens * shards.expert_width * kept,
             exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
-            expert_bytes=distinct * shards.expert_parameters * expert * dense * touched,
+            parameter_bytes=distinct * shards.expert_parameters * expert * dense * touched,
             activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
         ),
         "shared_experts": mix(
@@ -314,15 +344,23 @@ def step_table(
             activation_bytes=load.logits * shards.vocabulary * act,
         ),
         "encoder": matmul(
-            jnp.clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
+            clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
         ),
         "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
         "retrieval": Op(
-            count=times(
-                jnp.clip(load.retrievals, 0, 1), 0.0 if absent(corpus_read) else jnp.sign(corpus_read)
-            ),
-            corpus_bytes=times(corpus_read, load.retrievals / (plan.tp * plan.cp * plan.pp)),
+            count=clip(load.retrievals, 0, 1) * jnp.sign(corpus_read),
+            cached_bytes=corpus_read * (load.retrievals / (plan.tp * plan.cp * plan.pp)),
         ),
     }
-    rows = tuple(replace(op, operands=OPERANDS.get(name, "weights")) for name, op in table.items())
-    return OpTable(rows=rows, names=tuple(table))
+    rank = jnp.ndim(m)
+    columns = {
+        name: stack([getattr(table[operator], name) for operator in OPERATORS], rank)
+        for name in (each.name for each in dataclasses.fields(Op))
+    }
+    like = columns["count"]
+    cached_rows = where(named(like, "latent_attention"), 1, shards.kv_heads) * load.sequences
+    return OpTable(
+        **columns,
+        kept=where(named(like, *_CHANNEL_MIXERS), resident, 0),
+        slices=where(named(like, *CACHE_OPERATORS), cached_rows, 1),
+    )

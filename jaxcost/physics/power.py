@@ -16,10 +16,9 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import clip, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.ops import absent, add
 from jaxcost.physics.roofline import OpTime
-from jaxcost.physics.tiers import largest
 from jaxcost.spec.chip import Chip
 
 __all__ = ["Clock", "clock_of", "voltage"]
@@ -41,25 +40,21 @@ def voltage(chip: Chip, clock: Scalar) -> Scalar:
     return 1 - chip.voltage_slope * (1 - clock)
 
 
-def clock_of(chip: Chip, rows: tuple[OpTime, ...], seconds: Scalar, engines: Scalar, others: Scalar) -> Clock:
-    """Find the clock of a step.
+def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, others: Scalar) -> Clock:
+    """Find the clock of every step.
 
     Args:
         chip: the chip; its idle power is that of its tiers too.
-        rows: the step's operators at nominal clock.
-        seconds: its time then, what messages hide taken off.
+        operators: times at nominal clock, `[operators, *batch]`.
+        seconds: time of the step then, what messages hide taken off, `[*batch]`.
         engines: dynamic joules of the engines then.
         others: dynamic joules of all else.
     """
-    legs = [
-        ([row.matmul, row.vector, row.exponential], [row.memory, row.near])
-        for row in rows
-        if not (absent(row.matmul) and absent(row.vector) and absent(row.exponential))
-    ]
-    busy = [(_longest(computing), _longest(computing + rest)) for computing, rest in legs]
+    computing = jnp.maximum(jnp.maximum(operators.matmul, operators.vector), operators.exponential)
+    longest = jnp.maximum(jnp.maximum(computing, operators.memory), operators.near)
 
     def time(f: Scalar) -> Scalar:
-        return seconds + add(*(jnp.maximum(c / f - all_legs, 0) for c, all_legs in busy))
+        return seconds + jnp.sum(jnp.maximum(computing / f - longest, 0), 0)
 
     def excess(f: Scalar) -> Scalar:
         return others + engines * voltage(chip, f) ** 2 - (chip.power_cap - chip.idle_power) * time(f)
@@ -71,28 +66,22 @@ def clock_of(chip: Chip, rows: tuple[OpTime, ...], seconds: Scalar, engines: Sca
         low, high = bounds
         middle = (low + high) / 2
         over = stop_gradient(excess(middle)) > 0
-        return jnp.where(over, low, middle), jnp.where(over, middle, high)
+        return where(over, low, middle), where(over, middle, high)
 
     low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (stop_gradient(floor), jnp.ones_like(floor)))
     root = stop_gradient((low + high) / 2)
     # A step of Newton's gives the root its gradient: df = -d(excess) / (d excess / d f).
     _, slope = jax.jvp(excess, (root,), (jnp.ones_like(root),))
-    refined = root - excess(root) / stop_gradient(jnp.where(slope > 0, slope, 1))
+    refined = root - excess(root) / stop_gradient(where(slope > 0, slope, 1))
     free = excess(jnp.ones_like(floor)) <= 0
     stuck = excess(floor) >= 0
-    share = jnp.where(free | ~capped, 1, jnp.where(stuck, floor, jnp.clip(refined, floor, 1)))
+    share = where(free | ~capped, 1, where(stuck, floor, clip(refined, floor, 1)))
     spent = others + engines * voltage(chip, share) ** 2
     running = time(share)
-    allowed = jnp.where(
-        chip.power_cap > chip.idle_power, chip.power_cap - chip.idle_power, 0.01 * chip.power_cap
-    )
+    allowed = where(chip.power_cap > chip.idle_power, chip.power_cap - chip.idle_power, 0.01 * chip.power_cap)
     pausing = jnp.maximum(smooth.safe_div(spent, allowed) - running, 0)
     return Clock(
         share=share,
-        lost=jnp.where(capped, running - seconds + jnp.where(stuck, pausing, 0), 0),
-        saved=jnp.where(capped, 1 - voltage(chip, share) ** 2, 0),
+        lost=where(capped, running - seconds + where(stuck, pausing, 0), 0),
+        saved=where(capped, 1 - voltage(chip, share) ** 2, 0),
     )
-
-
-def _longest(legs: list[Scalar]) -> Scalar:
-    return largest([leg for leg in legs if not absent(leg)])

@@ -10,6 +10,7 @@ Sources: Shoeybi et al. 2019 (arXiv:1909.08053); experts, Lepikhin et al. 2020 (
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -66,11 +67,11 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     latent_heads = cut(latent.heads)
     query_width = latent_heads * (latent.nope_dim + latent.rope_dim)
     compressed = latent.query_rank > 0
-    query_down = jnp.where(compressed, d * latent.query_rank, 0) + d * (latent.kv_rank + latent.rope_dim)
-    query_up = jnp.where(compressed, latent.query_rank, d) * query_width
+    query_down = where(compressed, d * latent.query_rank, 0) + d * (latent.kv_rank + latent.rope_dim)
+    query_up = where(compressed, latent.query_rank, d) * query_width
     expert_width = cut(experts.width, jnp.maximum(t / plan.ep, 1))
     layers = layer_count(model)
-    own_draft = jnp.where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
+    own_draft = where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
     return Shards(
         heads=cut(model.attention.heads),
         kv_heads=cut(model.attention.kv_heads),
@@ -86,7 +87,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         shared_width=cut(experts.shared_width),
         vocabulary=cut(model.vocabulary),
         encoder=model.encoder_parameters / t,
-        draft=jnp.where(plan.draft_length > 0, own_draft, 0) / t,
+        draft=where(plan.draft_length > 0, own_draft, 0) / t,
         joined_replicas=jnp.maximum(plan.ep / t, 1),
         stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
     )
@@ -94,12 +95,12 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
 
 def sequence_ranks(plan: Plan) -> Scalar:
     """Count the ranks that norms and the residual stream are cut over: tp where they are, else one."""
-    return jnp.where(plan.sequence_parallel > 0.5, plan.tp, 1)
+    return where(plan.sequence_parallel > 0.5, plan.tp, 1)
 
 
 def microbatches(plan: Plan) -> Scalar:
     """Count the parts of a replica's batch in its pipeline: as many as stages unless the plan says."""
-    return jnp.where(plan.microbatches > 0, plan.microbatches, plan.pp)
+    return where(plan.microbatches > 0, plan.microbatches, plan.pp)
 
 
 def layer_count(model: Model) -> Scalar:

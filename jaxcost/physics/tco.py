@@ -13,6 +13,7 @@ Source: Barroso, Hoelzle and Ranganathan 2018, chapter 6 (doi 10.2200/S00874ED3V
 
 import jax.numpy as jnp
 
+from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.area import Build
 from jaxcost.spec.prices import Prices
@@ -87,15 +88,15 @@ def metered_energy(
 def annuity(interest: Scalar, lifetime: Scalar) -> Scalar:
     """Yearly payments over straight-line depreciation: r N / (1 - e^(-r N)), 1 without interest."""
     x = interest * lifetime
-    some = jnp.where(x > 1e-3, x, 1)
+    some = where(x > 1e-3, x, 1)
     # Its series where the division would lose digits, to the same order at the seam.
-    return jnp.where(x > 1e-3, some / -jnp.expm1(-some), 1 + x / 2 + x * x / 12)
+    return where(x > 1e-3, some / -jnp.expm1(-some), 1 + x / 2 + x * x / 12)
 
 
 def supplied_power(system: System) -> Scalar:
     """Watts that a chip and its host are supplied for: the chip's TDP, or less under a cap, and the host's power."""
     chip = system.chip
-    limit = jnp.where(chip.power_cap > 0, jnp.minimum(chip.power_cap, chip.tdp), chip.tdp)
+    limit = where(chip.power_cap > 0, jnp.minimum(chip.power_cap, chip.tdp), chip.tdp)
     return limit + system.host.power
 
 

@@ -9,6 +9,7 @@ Source: conduction in one dimension; refresh twice as often above 85 C, JEDEC JE
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import clip, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.chip import Chip
 
@@ -48,13 +49,13 @@ def limit(chip: Chip) -> Scalar:
     """Return the highest temperature: of the junction, or of main memory where it is stacked; 0 for none."""
     c = chip.cooling
     stacked = (c.layers > 0) & (chip.memory.temperature_limit > 0)
-    cells = jnp.where(stacked, chip.memory.temperature_limit, c.limit)
-    return jnp.where(c.limit > 0, jnp.minimum(c.limit, cells), cells)
+    cells = where(stacked, chip.memory.temperature_limit, c.limit)
+    return where(c.limit > 0, jnp.minimum(c.limit, cells), cells)
 
 
 def refresh_share(at: Scalar) -> Scalar:
     """How far refresh has doubled at a temperature: 0 up to 85 C, 1 from 90 C on."""
-    return jnp.clip((at - _REFRESH) / _RAMP, 0, 1)
+    return clip((at - _REFRESH) / _RAMP, 0, 1)
 
 
 def throttle(chip: Chip, idle: Scalar, joules: Scalar, seconds: Scalar) -> Scalar:
@@ -68,8 +69,8 @@ def throttle(chip: Chip, idle: Scalar, joules: Scalar, seconds: Scalar) -> Scala
     rise = top - chip.cooling.coolant
     allowed = jnp.maximum(rise - r * idle, _LEAST * rise)
     limited = (top > 0) & (allowed > 0)
-    return jnp.where(
-        limited, jnp.maximum(1, r * smooth.safe_div(joules, seconds) / jnp.where(limited, allowed, 1)), 1
+    return where(
+        limited, jnp.maximum(1, r * smooth.safe_div(joules, seconds) / where(limited, allowed, 1)), 1
     )
 
 

@@ -1,0 +1,141 @@
+"""How the two steps of a plan, prefill and decode, make up the service of a batch of requests."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import row, stack, where
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.load import Group
+from jaxcost.physics.shards import Shards, microbatches
+from jaxcost.report import Schedule, Shares, Timing
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.prices import Knobs
+from jaxcost.spec.traffic import Traffic
+
+__all__ = ["Steps", "context_tokens", "group_size", "per_token", "prefill_shares", "schedule_steps"]
+
+
+@pytree
+class Steps:
+    """The sequences of the steps, prefill and decode, as the first axis of every leaf that differs between them."""
+
+    main: Group = field(doc="those that each step is for")
+    riding: Group = field(doc="those that decode along in a mixed step")
+
+    @property
+    def tokens(self) -> jax.Array:
+        """Tokens of each step, `[steps, *batch]`."""
+        return self.main.sequences * self.main.new + self.riding.sequences * self.riding.new
+
+
+def context_tokens(traffic: Traffic) -> Scalar:
+    """Tokens of a request before its first output: prompt, retrieved and encoded ones."""
+    return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
+
+
+def group_size(batch: Scalar, groups: Scalar, knobs: Knobs) -> Scalar:
+    """Requests in the fullest of so many groups."""
+    whole = smooth.ceil_div(batch, groups, knobs.tau)
+    return where(knobs.fractional > 0, jnp.maximum(batch / groups, 1), whole)
+
+
+def schedule_steps(
+    model: Model, traffic: Traffic, plan: Plan, shards: Shards, knobs: Knobs
+) -> tuple[Steps, Schedule]:
+    """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
+
+    A decode step yields 1 token; with a draft of g tokens accepted with probability p each it yields
+    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k.
+    Decode is evaluated at the mean context: what is there when it begins plus half of what it adds.
+
+    A pipeline of p stages passes M microbatches, each stage at the pace of the largest, T / p x balance with T the
+    step through all layers: the last microbatch leaves after M + p - 1 of these, and a sequence comes by again
+    every max(M, p).
+    """
+    parts = microbatches(plan)
+    balance = shards.stage_share
+    interval = jnp.maximum(parts, plan.pp) * balance
+    sequences = group_size(traffic.batch, plan.dp * parts, knobs)
+    context = context_tokens(traffic)
+    cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
+    computed = context - cached
+    diffusing = model.diffusion_block > 0
+    first = where(diffusing, model.diffusion_block, 1)
+    new = where(diffusing, model.diffusion_block, 1 + plan.draft_length)
+    tokens_per_step = where(diffusing, model.diffusion_block / model.diffusion_steps, _accepted_tokens(plan))
+    decode_steps = jnp.maximum(traffic.output - first, 0) / tokens_per_step
+
+    chunked = plan.chunk > 0
+    chunk = where(chunked, jnp.minimum(plan.chunk, computed), computed)
+    chunks = where(chunked, smooth.ceil_div(computed, where(chunked, chunk, 1), knobs.tau), 1)
+    share = chunk / computed
+    riding = where(chunked, 1.0, 0.0)
+    decode_context = context + jnp.maximum(traffic.output - first - 1, 0) / 2
+    main = Group(
+        sequences=stack([where(chunked, 1, sequences), sequences]),
+        new=stack([chunk, new]),
+        context=stack([cached + (computed - chunk) / 2, decode_context]),
+        logits=stack([1.0, new], jnp.ndim(new)),
+        absorbed=stack([plan.absorb_prefill, plan.absorb_decode]),
+        encoder_positions=stack([traffic.encoder_tokens * model.encoder_ratio * share, 0.0]),
+        drafts=stack([0.0, plan.draft_length]),
+        retrievals=stack([share, 0.0]),
+    )
+    mixed = Group(
+        sequences=stack([riding * sequences, 0.0]),
+        new=new,
+        context=decode_context,
+        logits=new,
+        absorbed=plan.absorb_decode,
+        encoder_positions=0.0,
+        drafts=stack([riding * plan.draft_length, 0.0]),
+    )
+    per_step = riding * sequences * chunks / jnp.maximum(decode_steps, 1)
+    pipeline = (parts + plan.pp - 1) * balance
+    schedule = Schedule(
+        requests=traffic.batch,
+        prompt=traffic.prompt,
+        output=traffic.output,
+        tokens_per_step=tokens_per_step,
+        decode_steps=where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
+        prefill_runs=where(chunked, chunks * interval, pipeline),
+        block_runs=where(diffusing, model.diffusion_steps * interval, 0),
+        interval=interval,
+        passes=parts / plan.pp,
+        mixed_share=per_step,
+        pure_share=jnp.maximum(1 - per_step, 0),
+        separate_prefill=where(chunked, 0, pipeline),
+        chips=plan.tp * plan.pp * plan.cp * plan.dp,
+    )
+    return Steps(main=main, riding=mixed), schedule
+
+
+def _accepted_tokens(plan: Plan) -> jax.Array:
+    """Tokens of a decode step with a draft, on average."""
+    certain = plan.acceptance >= 1
+    p = where(certain, 0.5, jnp.maximum(plan.acceptance, 1e-6))
+    longest = plan.draft_length + 1
+    return where(certain, longest, -jnp.expm1(longest * jnp.log(p)) / (1 - p))
+
+
+def per_token(s: Schedule) -> jax.Array:
+    """Runs of each step on all chips per output token of a batch, `[steps, *batch]`."""
+    prefill_runs = where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
+    decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
+    return stack([prefill_runs, decode_runs]) * (s.passes * s.chips / (s.requests * s.output))
+
+
+def prefill_shares(timing: Timing, joules: jax.Array) -> Shares:
+    """Share of a batch's time and dynamic energy that goes to prefill, given the joules of the steps."""
+    s = timing.schedule
+    prefill, decode = row(joules, 0), row(joules, 1)
+    mixed, separate = s.decode_steps * s.mixed_share, where(s.separate_prefill > 0, 1, 0)
+    more = timing.prefill.total - timing.decode.total
+    seconds = s.separate_prefill * timing.prefill.total + s.interval * mixed * more
+    spent = separate * prefill + mixed * (prefill - decode)
+    decoded = s.decode_steps * (s.mixed_share + s.pure_share) + s.block_runs / s.interval
+    return Shares(
+        seconds=seconds / timing.batch_seconds, energy=smooth.safe_div(spent, spent + decoded * decode)
+    )
