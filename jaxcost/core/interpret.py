@@ -164,7 +164,7 @@ def _is_identity(name: str, before: Sequence[Any], after: Sequence[Any]) -> bool
 
 # Primitives that hold one program, or only say something of differentiation, devices or order.
 _INLINED = frozenset(
-    """jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
+    """jit pjit closed_call core_call eval_jaxpr remat remat2 checkpoint custom_jvp_call custom_vjp_call
     custom_vjp_call_jaxpr""".split()
 )
 _IDENTITY = frozenset(
