@@ -550,6 +550,19 @@ def _sort_rule(params: Any, before: Any, after: Any) -> Function:
     return sort
 
 
+@_rule("top_k")
+def _top_k_rule(params: Any, before: Any, after: Any) -> Function:
+    axis, k = params.get("axis", len(before[0].shape) - 1) % len(before[0].shape), params["k"]
+
+    def top(x: Any) -> list[Any]:
+        # Stable from the largest, NaN first: the reverse of a stable order of the reverse.
+        order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+        order = np.take(order, np.arange(k), axis)
+        return [np.take_along_axis(x, order, axis), order.astype(after[1].dtype)]
+
+    return top
+
+
 @_rule("dot_general")
 def _dot_general_rule(params: Any, before: Any, after: Any) -> Function:
     (contract, contract_right), (batch, batch_right) = params["dimension_numbers"]
