@@ -207,26 +207,35 @@ def _remainder(x: Any, y: Any) -> Any:
     return np.where(y == 0, x, np.fmod(x, np.where(y == 0, 1, y))).astype(x.dtype)[()]
 
 
-def _shift(function: Function, *, arithmetic: bool = False, unsigned: bool = False) -> Function:
-    """Shift bits; a shift by the width of the type or more leaves zeros, or the sign."""
+def _shift(function: Function, kind: str = "", *, fill_sign: bool = False) -> Function:
+    """Shift bits, taken as signed or unsigned; a shift by all of them or more leaves zeros, or the sign."""
 
     def shifted(x: Any, by: Any) -> Any:
         bits = x.dtype.itemsize * 8
+        taken = x.view(f"{kind}{x.dtype.itemsize}") if kind else x
         outside = (by < 0) | (by >= bits)
-        taken = x.view(f"u{x.dtype.itemsize}") if unsigned else x
-        result = function(taken, np.where(outside, 0, by).astype(taken.dtype)).astype(x.dtype)
-        rest = np.where(x < 0, -1, 0) if arithmetic and x.dtype.kind == "i" else 0
-        return np.where(outside, rest, result).astype(x.dtype)[()]
+        result = function(taken, np.where(outside, 0, by).astype(taken.dtype))
+        rest = -(taken < 0).astype(taken.dtype) if fill_sign else 0
+        return np.where(outside, rest, result).astype(taken.dtype).view(x.dtype)[()]
 
     return shifted
 
 
 def _power(x: Any, y: Any) -> Any:
-    return np.power(x, y.astype(x.dtype))
+    # NumPy takes sqrt(x) for a scalar exponent of 1/2, which is not x^(1/2) at -inf.
+    return np.where((y == 0.5) & np.isneginf(x), np.inf, np.power(x, y.astype(x.dtype))).astype(x.dtype)[()]
 
 
 def _clamp(low: Any, x: Any, high: Any) -> Any:
     return np.minimum(np.maximum(x, low), high)
+
+
+def _erf_inv(x: Any) -> Any:
+    return np.copysign(_scipy("erfinv")(x), x)
+
+
+def _lgamma(x: Any) -> Any:
+    return np.where(np.isinf(x), np.abs(x), _scipy("gammaln")(x))[()]
 
 
 def _logistic(x: Any) -> Any:
@@ -284,17 +293,17 @@ _PLAIN: dict[str, Function] = {
     "atanh": np.arctanh,
     "erf": _scipy("erf"),
     "erfc": _scipy("erfc"),
-    "erf_inv": _scipy("erfinv"),
-    "lgamma": _scipy("gammaln"),
+    "erf_inv": _erf_inv,
+    "lgamma": _lgamma,
     "digamma": _scipy("psi"),
     "floor": np.floor,
     "ceil": np.ceil,
     "is_finite": np.isfinite,
     "nextafter": np.nextafter,
-    "population_count": lambda x: np.bitwise_count(x).astype(x.dtype),
+    "population_count": lambda x: np.bitwise_count(x.view(f"u{x.dtype.itemsize}")).astype(x.dtype),
     "shift_left": _shift(np.left_shift),
-    "shift_right_arithmetic": _shift(np.right_shift, arithmetic=True),
-    "shift_right_logical": _shift(np.right_shift, unsigned=True),
+    "shift_right_arithmetic": _shift(np.right_shift, "i", fill_sign=True),
+    "shift_right_logical": _shift(np.right_shift, "u"),
 }
 
 # What depends on parameters: (parameters, types in, types out) to a function.
@@ -585,13 +594,11 @@ def _dot_general_rule(params: Any, before: Any, after: Any) -> Function:
 # Gather and scatter.
 
 
-def _clipped(params: Any) -> bool:
-    modes = lax.GatherScatterMode
-    if params["mode"] in (modes.CLIP, modes.PROMISE_IN_BOUNDS):
-        return True
-    if params["mode"] == modes.FILL_OR_DROP:
-        return False
-    raise UnknownPrimitiveError(f"gather or scatter with {params}")
+def _clips(mode: Any, otherwise: Any) -> bool:
+    """Tell whether what is out of bounds is moved inside; `otherwise` is the other mode that XLA treats alike."""
+    if mode not in lax.GatherScatterMode:
+        raise UnknownPrimitiveError(f"gather or scatter in the mode {mode}")
+    return mode in (lax.GatherScatterMode.CLIP, otherwise)
 
 
 def _positions(
@@ -632,7 +639,8 @@ def _positions(
 
 @_rule("gather")
 def _gather_rule(params: Any, before: Any, after: Any) -> Function:
-    d, shape, clip = params["dimension_numbers"], after[0].shape, _clipped(params)
+    d, shape = params["dimension_numbers"], after[0].shape
+    clip = _clips(params["mode"], lax.GatherScatterMode.PROMISE_IN_BOUNDS)
     places = (
         d.start_index_map,
         d.collapsed_slice_dims,
@@ -656,7 +664,7 @@ def _gather_rule(params: Any, before: Any, after: Any) -> Function:
 
 @_rule("scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter-min", "scatter-max")
 def _scatter_rule(params: Any, before: Any, after: Any, *, name: str) -> Function:
-    d, clip = params["dimension_numbers"], _clipped(params)
+    d, clip = params["dimension_numbers"], _clips(params["mode"], None)
     places = (
         d.scatter_dims_to_operand_dims,
         d.inserted_window_dims,
