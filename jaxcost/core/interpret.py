@@ -381,6 +381,13 @@ def _saturate(x: Any, dtype: np.dtype) -> Any:
     return np.where(high, dtype.type(limits.max), np.where(low, dtype.type(limits.min), inside))[()]
 
 
+@_rule("bitcast_convert_type")
+def _bitcast_rule(params: Any, before: Any, after: Any) -> Function:
+    if before[0].dtype.itemsize != after[0].dtype.itemsize:
+        raise UnknownPrimitiveError(f"bitcast_convert_type of {before[0]} with {params}")
+    return lambda x: x.view(after[0].dtype)
+
+
 @_rule("reduce_precision")
 def _reduce_precision_rule(params: Any, before: Any, after: Any) -> Function:
     own = np.finfo(before[0].dtype)

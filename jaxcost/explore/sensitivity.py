@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxcost.core.program import Program, program
+from jaxcost.core.program import Program
 from jaxcost.core.pytree import Scalar, canonical, totals
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.report import Report
@@ -20,6 +20,7 @@ from jaxcost.spec.traffic import Traffic
 __all__ = ["elasticities", "gradient", "metric_names"]
 
 _DEFAULT_TAU = 0.05
+_ARGUMENTS = ("system", "model", "traffic", "plan", "prices", "knobs")
 
 
 def metric_names() -> tuple[str, ...]:
@@ -67,11 +68,11 @@ def gradient(
     )
     if wrt not in design:
         raise ValueError(f"no argument {wrt!r} to differentiate by; there are {', '.join(_ARGUMENTS)}")
-    design = dict(zip(_ARGUMENTS, canonical(tuple(design.values())), strict=True))
+    if wrt not in _ARGUMENTS:
+        raise ValueError(f"no argument {wrt!r} to differentiate by; there are {', '.join(_ARGUMENTS)}")
+    values = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
+    design: dict[str, Any] = dict(zip(_ARGUMENTS, values, strict=True))
     return _gradient_program(metric, wrt)(design, _features(design, wrt))
-
-
-_ARGUMENTS = ("system", "model", "traffic", "plan", "prices", "knobs")
 
 
 def _features(design: dict[str, Any], wrt: str) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def _gradient_program(metric: str | Callable[[Report], Scalar], wrt: str) -> Pro
         result, pullback = jax.vjp(value, design[wrt])
         return result, pullback(jnp.ones_like(result))[0]
 
-    return program(value_and_slopes, static_argnames=("present",))
+    return Program(value_and_slopes, static_argnames=("present",))
 
 
 def elasticities(
