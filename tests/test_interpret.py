@@ -254,6 +254,7 @@ SHAPES = {
     "custom_vjp_call": _thrice,
     "gradients of custom": jax.grad(lambda x: jnp.sum(_twice(x) * _thrice(x))),
     "device_put": jax.device_put,
+    "polynomial": lambda x: jnp.polyval(jnp.asarray([0.5, -2, 3, 1], x.dtype), x),
     "weak scalars": lambda x: (jnp.where(x > 1, 1, x) + 2, jnp.maximum(x, 0) * 3.0, 1.0),
 }
 # Other names of what is covered, in some version of JAX; nothing of our own makes the last three.

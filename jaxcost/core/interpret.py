@@ -238,6 +238,14 @@ def _lgamma(x: Any) -> Any:
     return np.where(np.isinf(x), np.abs(x), _scipy("gammaln")(x))[()]
 
 
+def _polynomial(x: Any, *coefficients: Any) -> Any:
+    """Add up c_k x^k."""
+    total = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        total = total * x + c
+    return total
+
+
 def _logistic(x: Any) -> Any:
     return _one(x) / (_one(x) + np.exp(-x))
 
@@ -278,6 +286,7 @@ _PLAIN: dict[str, Function] = {
     "log2": np.log2,
     "log1p": np.log1p,
     "logistic": _logistic,
+    "polynomial": _polynomial,
     "sin": np.sin,
     "cos": np.cos,
     "tan": np.tan,
