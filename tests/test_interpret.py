@@ -19,7 +19,7 @@ from jaxcost.core.interpret import (
     known_primitives,
     trace,
 )
-from jaxcost.core.program import Program, execution, is_worth_compiling, program
+from jaxcost.core.program import Program, execution, is_worth_compiling, program, set_execution
 from jaxcost.evaluate import evaluate
 
 FLOATS = np.array(
@@ -510,7 +510,7 @@ def test_a_program_that_cannot_be_interpreted_is_compiled():
         Program(jnp.linalg.inv)(eye)
 
 
-def test_one_way_can_be_forced(scaled, monkeypatch):
+def test_one_way_can_be_forced(scaled):
     with execution("compile"):
         scaled({"a": 3.0}, 2.0)
     scaled({"a": 3.0}, 2.0)  # compiled already
@@ -518,8 +518,11 @@ def test_one_way_can_be_forced(scaled, monkeypatch):
     with execution("interpret"):
         scaled({"a": 3.0}, 2.0)
         scaled({"a": np.ones(10**6, np.float32)}, 2.0)
-    monkeypatch.setenv("JAXCOST_EXECUTION", "interpret")
-    scaled({"a": np.ones(10**7, np.float32)}, 2.0)
+    try:
+        set_execution("interpret")
+        scaled({"a": np.ones(10**7, np.float32)}, 2.0)
+    finally:
+        set_execution("auto")
     assert len(scaled.compilations) == 2
     with pytest.raises(ValueError, match="no way to execute 'fast'; there are auto, interpret, compile"):
         execution("fast").__enter__()

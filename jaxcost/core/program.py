@@ -4,8 +4,8 @@
 shapes, types and static values) are traced once and interpreted (`jaxcost.core.interpret`); `is_worth_compiling`
 says from when on they are compiled. Under `jax.jit`, `jax.grad` or `jax.vmap` a program is its `jax.jit`.
 
-`execution("interpret")` or `execution("compile")`, as a context, or the environment variable `JAXCOST_EXECUTION`
-force the one or the other; "auto" is the rule.
+`execution("interpret")` or `execution("compile")`, as a context, force the one or the other, and `set_execution`
+does so for the whole process; "auto" is the rule.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import inspect
 import math
-import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -25,9 +24,10 @@ from jax.core import Tracer
 
 from jaxcost.core.interpret import Interpreter, UnknownPrimitiveError
 
-__all__ = ["Program", "execution", "is_worth_compiling", "program"]
+__all__ = ["Program", "execution", "is_worth_compiling", "program", "set_execution"]
 
 _MODES = ("auto", "interpret", "compile")
+_default = ["auto"]
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("execution", default=None)
 
 
@@ -44,8 +44,13 @@ def execution(mode: str) -> Iterator[None]:
         _forced.reset(token)
 
 
+def set_execution(mode: str) -> None:
+    """Run programs in one way wherever no `execution` context says otherwise, in all threads."""
+    _default[0] = _checked(mode)
+
+
 def _mode() -> str:
-    return _forced.get() or _checked(os.environ.get("JAXCOST_EXECUTION", "auto"))
+    return _forced.get() or _default[0]
 
 
 def _checked(mode: str) -> str:
