@@ -3,7 +3,7 @@
 A jaxpr is a list of equations over some eighty primitives, and NumPy has a function for each. `Interpreter` turns a
 jaxpr into a flat list of calls once: the programs inside `jit`, `custom_jvp_call`, `checkpoint` and the like are
 written out in place, equations that nothing uses are dropped, and every value has a slot that is emptied after its
-last use. Running that list takes about 1 us an equation for scalars, where compiling takes about 1 ms.
+last use. Running that list takes about 3 us an equation for one design, where compiling takes 0.8 ms.
 
 Types and shapes are those of the jaxpr, for booleans, integers and f32, f64 floats; a value without axes is a NumPy
 scalar. Results differ from the compiled program's by rounding, and in two more ways, both of XLA on a CPU:

@@ -118,7 +118,6 @@ PLAIN: dict[str, Function] = {
     "not": np.invert,
     "abs": operator.abs,
     "square": lambda x: x * x,
-    "div": _divide,
     "rem": _remainder,
     "max": np.maximum,
     "min": np.minimum,
