@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, row, spread, stack, total, unstack, where
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.area import Build, build
 from jaxcost.physics.capacity import MemoryUse, kept_neurons, memory_use, shared_bytes
@@ -113,7 +114,7 @@ def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, 
     return features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
 
 
-@functools.partial(jax.jit, static_argnames="present")
+@functools.partial(program, static_argnames="present")
 def _evaluate(
     system: System,
     model: Model,
