@@ -100,21 +100,25 @@ def evaluate(
     """
     prices = Prices() if prices is None else prices
     knobs = Knobs() if knobs is None else knobs
-    present = design_features(system, traffic, plan) if present is None else present
+    present = design_features(system, traffic, plan, knobs) if present is None else present
     return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)), present)
 
 
-def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, ...]:
+def design_features(
+    system: System, traffic: Traffic, plan: Plan, knobs: Knobs | None = None
+) -> tuple[str, ...]:
     """Name what a design has that most have not, so that the rest is left out while tracing.
 
     Tiers beside main memory, engines near memory, stacking, cooling, a power cap, a retrieval corpus, neurons kept
-    from step to step. What is traced counts as there, so that the result never depends on it.
+    from step to step; and "exact" where a softness is given that is known to be 0. What is traced counts as there, so
+    that the result never depends on it.
     """
     asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
-    return features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
+    found = features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
+    return (*found, "exact") if knobs is not None and is_known(knobs.tau, 0) else found
 
 
-@functools.partial(program, static_argnames="present")
+@program(static_argnames=("present",))
 def _evaluate(
     system: System,
     model: Model,
@@ -126,6 +130,7 @@ def _evaluate(
 ) -> Report:
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
+    knobs = replace(knobs, tau=0.0) if "exact" in present else knobs
     shards = shard(model, plan, knobs.tau)
     steps, schedule = schedule_steps(model, traffic, plan, shards, knobs)
     placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, present)

@@ -13,7 +13,7 @@ from jax import lax
 from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["ceil_div", "ceil_log2", "least", "least_slopes", "maximum", "minimum", "safe_div", "select_steps"]
+__all__ = ["ceil_div", "ceil_log2", "is_exact", "least", "least_slopes", "maximum", "minimum", "safe_div", "select_steps"]
 
 _TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
 _LEAST = 1e-18  # seconds: what `least` takes for none, so that its reciprocal's square is finite
@@ -25,7 +25,11 @@ def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) ->
     return arrays.where(zero, otherwise, numerator / arrays.where(zero, 1, denominator))
 
 
-@jax.custom_jvp
+def is_exact(tau: Scalar) -> bool:
+    """Tell whether a softness is the Python number 0, known while tracing: then only the exact form is traced."""
+    return isinstance(tau, float | int) and tau == 0
+
+
 def maximum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     """Combine two durations that overlap: their maximum at tau = 0, their sum at tau = 1.
 
@@ -36,6 +40,11 @@ def maximum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     much the shorter, tau^2 of it shows: tau^2 is the share of the hidden leg that is not hidden. At a tie with
     tau = 0 the gradient is shared half and half, as in `jnp.maximum`.
     """
+    return jnp.maximum(a, b) if is_exact(tau) else _smooth_maximum(a, b, tau)
+
+
+@jax.custom_jvp
+def _smooth_maximum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     return _maximum(a, b, tau)[0]
 
 
@@ -46,7 +55,7 @@ def _maximum(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
     return jnp.maximum(a, b) + overlap / (root + gap + _TINY), root + _TINY
 
 
-@maximum.defjvp
+@_smooth_maximum.defjvp
 def _maximum_jvp(primals, tangents):
     # Written out, so that the backward pass is two products and no branch: dm/da = (1 + (a - b + 2 tau^2 b)/r)/2.
     a, b, tau = primals
@@ -64,10 +73,11 @@ def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
 
     min(a, b) = a b / max(a, b) with the smooth `maximum`; both must be positive, or both zero.
     """
+    if is_exact(tau):
+        return jnp.minimum(a, b)
     return safe_div(jnp.minimum(a, b) * jnp.maximum(a, b), maximum(a, b, tau))
 
 
-@jax.custom_jvp
 def least(values: jax.Array, tau: Scalar) -> jax.Array:
     """Choose the smallest of several durations: exact at tau = 0, at most a share of about tau below it otherwise.
 
@@ -80,6 +90,11 @@ def least(values: jax.Array, tau: Scalar) -> jax.Array:
         values: the options `[options, ...]`.
         tau: softness, of a shape that broadcasts against one option.
     """
+    return jnp.min(values, 0) if is_exact(tau) else _smooth_least(values, tau)
+
+
+@jax.custom_jvp
+def _smooth_least(values: jax.Array, tau: Scalar) -> jax.Array:
     return _mix(values, tau).value
 
 
@@ -125,14 +140,13 @@ def _mix(values: jax.Array, tau: Scalar) -> _Mixture:
     return _Mixture(value, positive, total, gaps, width, sharpness)
 
 
-@least.defjvp
+@_smooth_least.defjvp
 def _least_jvp(primals, tangents):
     (values, tau), (changes, dtau) = primals, tangents
     value, slopes, in_tau = least_slopes(values, tau)
     return value, jnp.sum(slopes * changes, 0) + in_tau * dtau
 
 
-@jax.custom_jvp
 def ceil_div(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     """Return ceil(a / b) for whole a, b > 0 at tau = 0, and a smooth staircase below it for tau > 0.
 
@@ -143,6 +157,23 @@ def ceil_div(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     `jnp.ceil(a / b)` is off by one in f32 for many exact multiples (XLA multiplies by a rounded 1/b), so the
     quotient is rounded first and the remainder taken from the product, which is exact for whole numbers.
     """
+    return _ceil_div(a, b) if is_exact(tau) else _smooth_ceil_div(a, b, tau)
+
+
+@jax.custom_jvp
+def _ceil_div(a: Scalar, b: Scalar) -> jax.Array:
+    nearest = arrays.round_(a / b)
+    return arrays.where(nearest * b < a, nearest + 1, nearest)
+
+
+@_ceil_div.defjvp
+def _ceil_div_jvp(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    return _ceil_div(a, b), (da - a / b * db) / b
+
+
+@jax.custom_jvp
+def _smooth_ceil_div(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     floor, v = _stair(a, b, tau)
     return floor + v * v * (3 - 2 * v)
 
@@ -153,8 +184,8 @@ def _stair(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
     return floor, arrays.clip((a - floor * b) / (b * tau + _TINY), 0, 1)
 
 
-@ceil_div.defjvp
-def _ceil_div_jvp(primals, tangents):
+@_smooth_ceil_div.defjvp
+def _smooth_ceil_div_jvp(primals, tangents):
     a, b, tau = primals
     da, db, dtau = tangents
     floor, v = _stair(a, b, tau)

@@ -208,7 +208,8 @@ def duration(cost: CollectiveCost, level: Level, size: Scalar) -> Scalar:
 
 def fastest(costs: CollectiveCost, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
     """Take the least time of a table of algorithms, smooth above tau = 0."""
-    return _fastest(costs, level.round, level.hop, size * level.per_byte, tau)
+    ways = costs, level.round, level.hop, size * level.per_byte
+    return smooth.least(costs.seconds(*ways[1:]), tau) if smooth.is_exact(tau) else _fastest(*ways, tau)
 
 
 @jax.custom_jvp
