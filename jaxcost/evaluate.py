@@ -14,7 +14,7 @@ from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.physics.area import build
 from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
 from jaxcost.physics.carbon import carbon_per_token, embodied
-from jaxcost.physics.collective_kernel import carrier_of
+from jaxcost.physics.collective_kernel import collective_backend
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
 from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
@@ -22,7 +22,13 @@ from jaxcost.physics.kernel_rows import kernel_rows
 from jaxcost.physics.kernels import Machine
 from jaxcost.physics.levels import levels
 from jaxcost.physics.load import Group, step_load
-from jaxcost.physics.messages import communication_buffers, groups, meetings, step_messages
+from jaxcost.physics.messages import (
+    Messages,
+    collectives_per_token,
+    communication_buffers,
+    groups,
+    step_messages,
+)
 from jaxcost.physics.ops import add, matmul_work, step_table
 from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
@@ -145,9 +151,9 @@ def _evaluate(
         efficiency=chip.efficiency.link,
         memory=chip.memory,
     )
-    among = fence(groups(plan, shards, fabric, on), one)
-    carrier = carrier_of(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
-    messages = fence(step_messages(model, plan, shards, widths, fabric, on, among, tau, carrier), one)
+    among = groups(plan, shards, fabric, on)
+    backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
+    messages = _by_step(step_messages(model, plan, shards, stack(widths), on, among, tau, backend))
     hot, capped = "cooling" in present, "cap" in present
 
     def run(step: tuple[Group, Group, dict[str, tuple[Scalar, Message]]]) -> _Step:
@@ -189,7 +195,7 @@ def _evaluate(
     timing = Timing(prefill=prefill.times, decode=decode.times, schedule=schedule)
     chip_seconds = schedule.chips / timing.tokens_per_second
     reliability = Reliability(
-        stale_tokens=late_share(meetings(model, plan, shards, among), fabric.jitter, fabric.timeout),
+        stale_tokens=late_share(collectives_per_token(model, plan, shards, among), fabric.jitter, fabric.timeout),
         availability=availability(system),
         spares=system.spares / system.chips,
     )
@@ -259,6 +265,17 @@ def _evaluate(
         ),
     )
     return spread(report, shape)
+
+
+def _by_step(messages: Messages) -> list[dict[str, tuple[Scalar, Message]]]:
+    """Take the messages apart, step by step and kind by kind."""
+    return [
+        {
+            name: (messages.counts[i, 0], Message(seconds=messages.seconds[i, k], level_bytes=messages.level_bytes[:, i, k]))
+            for i, name in enumerate(messages.names)
+        }
+        for k in range(2)
+    ]
 
 
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:

@@ -4,14 +4,16 @@ Symbols: `tau` is a dimensionless softness between 0 and 1. Every operator is ho
 arguments (no absolute temperature), finite, and has a finite gradient everywhere, its singular points included.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["ceil_div", "ceil_log2", "least", "maximum", "minimum", "safe_div", "select_steps"]
+__all__ = ["ceil_div", "ceil_log2", "least", "least_slopes", "maximum", "minimum", "safe_div", "select_steps"]
 
 _TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
 _LEAST = 1e-18  # seconds: what `least` takes for none, so that its reciprocal's square is finite
@@ -20,7 +22,7 @@ _LEAST = 1e-18  # seconds: what `least` takes for none, so that its reciprocal's
 def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) -> jax.Array:
     """Divide, giving `otherwise` with zero gradient where the denominator is 0."""
     zero = denominator == 0
-    return jnp.where(zero, otherwise, numerator / jnp.where(zero, 1, denominator))
+    return arrays.where(zero, otherwise, numerator / arrays.where(zero, 1, denominator))
 
 
 @jax.custom_jvp
@@ -65,64 +67,69 @@ def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     return safe_div(jnp.minimum(a, b) * jnp.maximum(a, b), maximum(a, b, tau))
 
 
-def least(values: Sequence[Scalar], tau: Scalar) -> Scalar:
+@jax.custom_jvp
+def least(values: jax.Array, tau: Scalar) -> jax.Array:
     """Choose the smallest of several durations: exact at tau = 0, at most a share of about tau below it otherwise.
 
         u_k = T_k H with H = sum of 1 / T_k;  m = u_1,  m <- min(m, u_k) - max(4 tau - |m - u_k|, 0)^2 / (16 tau);
         the result is m / H
 
-    Only options within about 4 tau of the smallest are mixed. The last division is there for the compiler too: it
-    never computes one twice, so that what is before it is computed once however often the result is used.
+    Only options within about 4 tau of the smallest are mixed.
+
+    Args:
+        values: the options `[options, ...]`.
+        tau: softness, of a shape that broadcasts against one option.
     """
-    return _least(list(values), jnp.asarray(tau))
+    return _mix(values, tau).value
 
 
-@jax.custom_jvp
-def _least(values: list[Scalar], tau: Scalar) -> Scalar:
-    return least_stages(values, tau)[0]
+def least_slopes(values: jax.Array, tau: Scalar) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return what `least` does, its slopes `[options, ...]` in the options, and its slope in tau."""
+    mix = _mix(values, tau)
+    gap = lax.concatenate(mix.gaps, 0)
+    mixed = 2 * mix.sharpness * jnp.maximum(mix.width - jnp.abs(gap), 0)
+    # The slope of a mixture in what was mixed before; the rest of 1 is its slope in the new option.
+    before = 0.5 + jnp.sign(gap) * (mixed - 0.5)
+    later, after = [jnp.ones_like(mix.gaps[0])], before.shape[0]
+    for slope in reversed(lax.split(before, (1,) * after)):
+        later.append(later[-1] * slope)
+    # later[k]: the slope of the result in the mixture of all options but the last k.
+    upto = lax.concatenate(later[::-1], 0)
+    slopes = upto - lax.pad(upto, jnp.zeros((), upto.dtype), [(1, -1, 0)] + [(0, 0, 0)] * (upto.ndim - 1))
+    in_tau = jnp.sum(upto[1:] * (4 * mixed * (mixed - 1)), 0)
+    excess = (jnp.sum(slopes * mix.positive, 0) - mix.value) / mix.total
+    return mix.value, slopes - excess / (mix.positive * mix.positive), in_tau / mix.total
 
 
-def least_stages(values: Sequence[Scalar], tau: Scalar) -> tuple[Scalar, list[Scalar], Scalar]:
-    """Return what `least` does, its slope in each of the values, and its slope in tau."""
-    # Choices, not maxima, which carry NaN with three instructions in place of one: no gradient passes here.
-    positive = [jnp.where(x < _LEAST, _LEAST, jnp.where(x > 1 / _LEAST, 1 / _LEAST, x)) for x in values]
-    total = _sum_of_inverses(positive)
+class _Mixture(NamedTuple):
+    value: jax.Array  # the result
+    positive: jax.Array  # the options, bounded
+    total: jax.Array  # H
+    gaps: list[jax.Array]  # m - u_k of every mixture, `[1, ...]` each
+    width: Scalar  # 4 tau
+    sharpness: Scalar  # 1 / (16 tau)
+
+
+def _mix(values: jax.Array, tau: Scalar) -> _Mixture:
+    positive = arrays.clip(values, _LEAST, 1 / _LEAST)
+    total = jnp.sum(1 / positive, 0)
     width = 4 * tau
     sharpness = 1 / (4 * width + _TINY)
-    found, leans, spreads = positive[0] * total, [], []
-    for value in positive[1:]:
-        gap = found - value * total
-        near = width - jnp.abs(gap)
-        near = jnp.where(near > 0, near, 0)
-        mixed = 2 * near * sharpness
-        # Slope in what was found so far; the rest of 1 is the slope in the new value.
-        leans.append(0.5 + jnp.sign(gap) * (mixed - 0.5))
-        spreads.append(4 * mixed * (mixed - 1))
-        found = jnp.where(value * total < found, value * total, found) - sharpness * (near * near)
-    rest, slopes, in_tau = 1.0, [], 0.0
-    for lean, spread in zip(reversed(leans), reversed(spreads), strict=True):
-        in_tau = in_tau + rest * spread
-        slopes.append(rest * (1 - lean))
-        rest = rest * lean
-    slopes.append(rest)
-    slopes.reverse()
-    value = jnp.where(total * _LEAST < 0.5, found / total, 0)
-    weighed = sum(w * x for w, x in zip(slopes, positive, strict=True))
-    excess = (weighed - value) / total
-    return value, [w - excess / (x * x) for w, x in zip(slopes, positive, strict=True)], in_tau / total
+    found, *others = lax.split(positive * total, (1,) * values.shape[0])
+    gaps = []
+    for value in others:
+        gaps.append(found - value)
+        near = jnp.maximum(width - jnp.abs(gaps[-1]), 0)
+        found = jnp.minimum(found, value) - sharpness * (near * near)
+    value = arrays.where(total < 0.5 / _LEAST, lax.squeeze(found, (0,)) / total, 0)
+    return _Mixture(value, positive, total, gaps, width, sharpness)
 
 
-def _sum_of_inverses(values: Sequence[Scalar]) -> Scalar:
-    """Add up 1 / x, two at a time: (a + b) / (a b) is one division in place of two."""
-    pairs = zip(values[::2], values[1::2], strict=False)
-    return sum((a + b) / (a * b) for a, b in pairs) + sum(1 / x for x in values[len(values) // 2 * 2 :])
-
-
-@_least.defjvp
+@least.defjvp
 def _least_jvp(primals, tangents):
     (values, tau), (changes, dtau) = primals, tangents
-    found, slopes, in_tau = least_stages(values, tau)
-    return found, sum(slope * change for slope, change in zip(slopes, changes, strict=True)) + in_tau * dtau
+    value, slopes, in_tau = least_slopes(values, tau)
+    return value, jnp.sum(slopes * changes, 0) + in_tau * dtau
 
 
 @jax.custom_jvp
@@ -141,9 +148,9 @@ def ceil_div(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
 
 
 def _stair(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
-    nearest = jnp.round(a / b)
-    floor = jnp.where(nearest * b > a, nearest - 1, nearest)
-    return floor, jnp.clip((a - floor * b) / (b * tau + _TINY), 0, 1)
+    nearest = arrays.round_(a / b)
+    floor = arrays.where(nearest * b > a, nearest - 1, nearest)
+    return floor, arrays.clip((a - floor * b) / (b * tau + _TINY), 0, 1)
 
 
 @ceil_div.defjvp
@@ -152,18 +159,18 @@ def _ceil_div_jvp(primals, tangents):
     da, db, dtau = tangents
     floor, v = _stair(a, b, tau)
     hard = tau <= 0
-    safe_tau = jnp.where(hard, 1, tau)
+    safe_tau = arrays.where(hard, 1, tau)
     riser = 6 * v * (1 - v)
-    slope = jnp.where(hard, 1, riser / safe_tau)
+    slope = arrays.where(hard, 1, riser / safe_tau)
     value = floor + v * v * (3 - 2 * v)
-    change = slope * (da - a / b * db) / b - jnp.where(hard, 0, riser * v / safe_tau) * dtau
+    change = slope * (da - a / b * db) / b - arrays.where(hard, 0, riser * v / safe_tau) * dtau
     return value, change
 
 
 def ceil_log2(n: Scalar) -> jax.Array:
     """Return ceil(log2 n) for n >= 1, with the gradient of log2 n; exact for powers of two in f32."""
     bits = jnp.log2(n)
-    return bits + jax.lax.stop_gradient(jnp.ceil(bits * (1 - 1e-6)) - bits)
+    return bits + lax.stop_gradient(jnp.ceil(bits * (1 - 1e-6)) - bits)
 
 
 def select_steps(x: Scalar, bounds: tuple[float, ...], values: tuple[Scalar, ...]) -> jax.Array:
@@ -173,5 +180,5 @@ def select_steps(x: Scalar, bounds: tuple[float, ...], values: tuple[Scalar, ...
     """
     chosen = jnp.asarray(values[-1])
     for bound, value in zip(reversed(bounds), reversed(values[:-1]), strict=True):
-        chosen = jnp.where(x < bound, value, chosen)
+        chosen = arrays.where(x < bound, value, chosen)
     return chosen

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcost.explore.fitting import Bounds, Columns
 from jaxcost.explore.held_out import Form, labelled
-from jaxcost.physics.algorithms import Line, lines
+from jaxcost.physics.algorithms import CollectiveCost, algorithm_costs
 from jaxcost.physics.collective_kernel import (
     AllToAllWork,
     CollectiveWork,
@@ -22,7 +22,7 @@ from jaxcost.physics.collective_kernel import (
     ring_work,
     shot_works,
 )
-from jaxcost.physics.levels import Level, levels
+from jaxcost.physics.levels import DOMAIN, Level, levels, only
 from jaxcost.physics.messages import touched_groups
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric, topology_id
@@ -96,18 +96,13 @@ def _each(
     out: dict[str, np.ndarray] = {}
     for name in measured.values("chip"):
         fabric = fabrics[name]
-        place = levels(fabric, fabric.domain)[1]
+        domain = only(levels(fabric, fabric.domain), DOMAIN)
         for ranks in np.unique(measured.work["ranks"]):
             at = np.flatnonzero((measured.labels["chip"] == name) & (measured.work["ranks"] == ranks))
             if len(at):
-                for column, values in describe(at, name, place, float(ranks)).items():
+                for column, values in describe(at, name, domain, float(ranks)).items():
                     out.setdefault(column, np.zeros(len(measured)))[at] = np.asarray(values, np.float64)
     return out
-
-
-def _whole(found: Line) -> Line:
-    """Do once what a line does several times."""
-    return Line(rounds=found.rounds, hops=found.hops, load=found.load)
 
 
 def collective_columns(
@@ -122,14 +117,14 @@ def collective_columns(
     """
     operation = measured.labels["op"]
 
-    def describe(at: np.ndarray, name: str, place: Level, ranks: float) -> Mapping[str, Any]:
-        found = lines(place, jnp.asarray(ranks))
-        ring, size = _whole(found.gather["ring"]), jnp.asarray(measured.work["bytes"][at])
+    def describe(at: np.ndarray, name: str, domain: Level, ranks: float) -> Mapping[str, Any]:
+        costs = algorithm_costs(domain, jnp.asarray(ranks))
+        ring, size = costs.gather["ring"], jnp.asarray(measured.work["bytes"][at])
         per_byte = 1 / float(chips[name].memory.bandwidth)
-        message = Line(rounds=1.0, hops=found.exchange.hops, load=1.0)
+        message = CollectiveCost(rounds=1.0, hops=costs.exchange.hops, load=1.0)
         gather, both, one = (
-            ring_work(line, place, size, ranks, per_byte, times)
-            for line, times in ((ring, 1.0), (ring, 2.0), (message, 1.0))
+            ring_work(cost, domain, size, ranks, per_byte, times)
+            for cost, times in ((ring, 1.0), (ring, 2.0), (message, 1.0))
         )
         op = operation[at]
         kinds = [op == "all_reduce", op == "send_recv"]
@@ -158,11 +153,11 @@ def all_reduce_columns(
 ) -> dict[str, np.ndarray]:
     """Return what describes libraries' own all-reduces; `rings` are the collectives that each chip has beside them."""
 
-    def describe(at: np.ndarray, name: str, place: Level, ranks: float) -> Mapping[str, Any]:
-        found = lines(place, jnp.asarray(ranks))
+    def describe(at: np.ndarray, name: str, domain: Level, ranks: float) -> Mapping[str, Any]:
+        costs = algorithm_costs(domain, jnp.asarray(ranks))
         size, per_byte = jnp.asarray(measured.work["bytes"][at]), 1 / float(chips[name].memory.bandwidth)
-        ring = ring_work(_whole(found.gather["ring"]), place, size, ranks, per_byte, 2.0)
-        shots = shot_works(found.all_reduce["one-shot"], place, size, ranks, per_byte)
+        ring = ring_work(costs.gather["ring"], domain, size, ranks, per_byte, 2.0)
+        shots = shot_works(costs.all_reduce["one-shot"], domain, size, ranks, per_byte)
         out = {"bytes": size, "ring": collective_seconds(rings[name], ring)}
         for number, shot in enumerate(shots):
             out |= {f"{column}_{number}": _full(getattr(shot, column), size) for column in _WORK}
@@ -179,8 +174,8 @@ def all_to_all_columns(
     every = np.isin(measured.labels["kernel"].astype(str), EVERY_EXPERT)
     row = work["hidden"] * np.nan_to_num(work["bits"], nan=UNNAMED) / 8
 
-    def describe(at: np.ndarray, name: str, place: Level, ranks: float) -> Mapping[str, Any]:
-        exchange, chip = lines(place, jnp.asarray(ranks)).exchange, chips[name]
+    def describe(at: np.ndarray, name: str, domain: Level, ranks: float) -> Mapping[str, Any]:
+        exchange, chip = algorithm_costs(domain, jnp.asarray(ranks)).exchange, chips[name]
         top_k, experts = work["top_k"][at], work["experts"][at]
         copies = np.where(
             every[at], top_k, np.asarray(touched_groups(ranks, jnp.asarray(experts), jnp.asarray(top_k)))
@@ -192,8 +187,8 @@ def all_to_all_columns(
             "top_k": top_k,
             "experts": experts,
             "row": row[at] * float(chip.compute.cores) / float(chip.memory.bandwidth),
-            "link": sent * float(exchange.load * place.per_byte),
-            "hops": _full(exchange.hops * place.hop, sent),
+            "link": sent * float(exchange.load * domain.per_byte),
+            "hops": _full(exchange.hops * domain.hop, sent),
         }
 
     return _each(measured, fabrics, describe)

@@ -5,7 +5,8 @@ seconds a byte takes over one link of a chip, v over all those it may use at onc
 sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
 bandwidth of its branches; groups of a chips in a dragonfly.
 
-Every algorithm on one level is a line, rounds x o + hops x t + load x S b, and the fastest is taken:
+An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. A table of them has
+their axis before all others: `[algorithms, ..., levels, *batch]`.
 
     gather (all-gather; reduce-scatter is its mirror)
       ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
@@ -20,185 +21,205 @@ Gropp 2005 (doi 10.1177/1094342005051521); Chan et al. 2007; Sanders, Speck and 
 Sabharwal 2010 (grids); Graham et al. 2016 and Klenk et al. 2020 (in the network); Kim et al. 2008.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
+from jax import lax
 
-from jaxcost.core import smooth
-from jaxcost.core.fence import once, opaque_one
-from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.core import arrays, smooth
+from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.levels import Level
-from jaxcost.physics.topology import crossing, degree, diameter, layout, mean_hops
+from jaxcost.physics.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
 
-__all__ = ["Line", "Lines", "duration", "fastest", "lines"]
+__all__ = [
+    "ALL_REDUCES",
+    "INDIVISIBLE",
+    "SLOW",
+    "AlgorithmCosts",
+    "CollectiveCost",
+    "algorithm_costs",
+    "broadcast_costs",
+    "duration",
+    "fastest",
+]
 
-_NEVER = 1e18  # seconds: the latency of an algorithm that a topology does not have
+ALL_REDUCES = ("ring", "rabenseifner", "doubling", "double-tree", "one-shot", "two-shot", "in-network")
+_TIMES = (2, 2, 1, 2, 1, 2, 1)  # how often each does its rounds
+INDIVISIBLE = ("doubling", "double-tree", "one-shot", "in-network")  # others are a gather after its mirror
+SLOW = ("ring", "rabenseifner", "double-tree", "two-shot")  # others take a round, or log2 n
+_NEVER = 1e18  # seconds: what an algorithm takes that a level does not have
 
 
 @pytree
-class Line:
-    """The time of one algorithm, times (rounds x o + hops x t + load x S b), and whether a level has it at all."""
+class CollectiveCost:
+    """What an algorithm takes, times (rounds x o + hops x t + load x S b), or a table of algorithms by name."""
 
     rounds: Scalar = field("1", "rounds of messages")
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
     times: Scalar = field("1", "times that it is done", default=1.0)
-    absent: Scalar = field("1", "true where the topology cannot do it", default=False)
+    absent: Scalar = field("1", "1 where the topology cannot do it", default=0.0)
+    names: tuple[str, ...] = field(doc="the algorithms of a table", default=(), static=True)
 
     def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
         """Evaluate it for a round of o seconds, a hop of t and x = S b."""
-        return jnp.where(self.absent, _NEVER, self.times * (self.rounds * o + self.hops * t + self.load * x))
+        return self.times * (self.rounds * o + self.hops * t + self.load * x) + _NEVER * self.absent
 
-    def __mul__(self, times: float) -> "Line":
-        """Repeat it."""
-        return replace(self, times=self.times * times)
-
-    def __add__(self, other: "Line") -> "Line":
-        """Do one after the other, each once."""
-        return Line(
-            rounds=self.rounds + other.rounds, hops=self.hops + other.hops, load=self.load + other.load
-        )
+    def __getitem__(self, name: str) -> "CollectiveCost":
+        """Take one algorithm of a table."""
+        index = self.names.index(name)
+        one = {f: arrays.row(getattr(self, f), index) for f in ("rounds", "hops", "load", "times", "absent")}
+        return CollectiveCost(**one)
 
 
 @pytree
-class Lines:
-    """What every algorithm takes a group on one level."""
+class AlgorithmCosts:
+    """What every algorithm takes a group on one level, or on each of a table."""
 
-    gather: dict[str, Line] = field(doc="all-gather or reduce-scatter, by algorithm")
-    all_reduce: dict[str, Line] = field(doc="all-reduce, by algorithm")
-    broadcast: dict[str, Line] = field(doc="broadcast, by algorithm")
-    exchange: Line = field(doc="all-to-all, of the bytes a rank sends to others")
+    all_reduce: CollectiveCost = field(doc="all-reduces, a table")
+    exchange: CollectiveCost = field(doc="all-to-all, of the bytes a rank sends to others")
     neighbour_hops: Scalar = field("1", "hops of a step of the ring")
     mean_hops: Scalar = field("1", "hops between two ranks, on average")
 
-    def quick(self) -> dict[str, Line]:
-        """All-reduces that take a round or few, for small vectors."""
-        return {name: self.all_reduce[name] for name in ("doubling", "one-shot", "in-network")}
+    @property
+    def gather(self) -> CollectiveCost:
+        """All-gathers, or reduce-scatters: what is done once of the all-reduces that are made of two."""
+        return _table(
+            {
+                name: CollectiveCost(rounds=both.rounds, hops=both.hops, load=both.load)
+                for name, both in (
+                    ("ring", self.all_reduce["ring"]),
+                    ("halving", self.all_reduce["rabenseifner"]),
+                    ("direct", self.all_reduce["two-shot"]),
+                )
+            }
+        )
 
-    def sums(self, whole: Scalar) -> dict[str, Line]:
-        """All-reduces; where `whole` is false, only those that can be taken apart: a gather and its mirror."""
-        halved = ("ring", "rabenseifner", "two-shot")
-        return {
-            name: line
-            if name in halved
-            else replace(line, absent=jnp.logical_or(line.absent, jnp.logical_not(whole)))
-            for name, line in self.all_reduce.items()
-        }
+
+def _table(costs: dict[str, CollectiveCost]) -> CollectiveCost:
+    columns = {
+        name: arrays.stack([getattr(one, name) for one in costs.values()])
+        for name in ("rounds", "hops", "load", "times", "absent")
+    }
+    return CollectiveCost(names=tuple(costs), **columns)
 
 
-def lines(on: Level, ranks: Scalar) -> Lines:
-    """Follow every algorithm for a group of `ranks` on a level.
+def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
+    """Follow every algorithm for groups of `ranks` on a level, or on each of a table.
 
     Rounds, hops and loads step with the ranks and the wiring, and no gradient passes through them.
     """
-    w = on.wiring
-    lay = layout(w, ranks, on.size)
-    one = opaque_one(lay.ranks)
-    n, H, r, s = lay.ranks, lay.tiers, lay.branches, lay.narrowing
-    a = lay.group
-    steps = lay.over_sides(lambda q: q - 1)
+    lay = layout(level.wiring, ranks, level.size)
+    n, bits, H, r, s, a = lay.ranks, lay.bits, lay.tiers, lay.branches, lay.narrowing, lay.group
+    others, tree = n - 1, level.wiring.is_tree
     # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
     # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
     # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
     # (Walecki), but for one link of a chip where n is even.
-    back = steps - lay.over_sides(lambda q: jnp.minimum(q - 1, 1))
-    around = 2 * (n - 1) * r / jnp.where(r > 1, r - 1, 1) - 2
-    ports = w.choose(lay.over_sides(lay.ports), 2 * jnp.floor((n - 1) / 2), 1, jnp.minimum(n - 1, 2))
-    ring = Line(
-        rounds=jnp.where(w.grid, steps, n - 1),
-        hops=w.choose(steps + jnp.where(lay.wrapped, 0, back), n - 1, around, n - 1),
-        load=(n - 1) / (n * jnp.maximum(ports, 1)),
-    )
-    # Partners 1, 2, 4, ... away. Tier l of a tree takes part in lg r rounds, over links s^(l - 1) times as busy as
-    # the port; of what is halved the nearest partner gets the most.
-    q = jnp.maximum(lay.long_side, 2)
-    inside, outside = lay.log_group, lay.log - lay.log_group
-    away = w.choose(steps, lay.bits, lay.bits * (H + 1), inside + 3 * outside)
-    ring, away, far = once((ring, away, diameter(w, lay)), one)
-    # A geometric sum of H like terms is H.
-    even_halved, even_doubled = jnp.abs(s - r) < 1e-3 * r, jnp.abs(s - 1) < 1e-3
-    halved = w.ratio(
-        (jnp.maximum(lay.log_side, 1) * (n - 1) * q, 2 * n * (q - 1)),
-        (n - 1, n),
-        # (1 - 1 / r) (1 + s / r + ... + (s / r)^(H - 1))
-        ((r - 1) * jnp.where(even_halved, H, n - lay.narrowed), jnp.where(even_halved, r, n * (r - s))),
-        (2 * n * a - n - a * a, n * a),
-    )
-    doubled = w.ratio(
-        (steps, 1),
-        (lay.bits, 1),
-        # lg n / H (1 + s + ... + s^(H - 1))
-        (lay.bits * jnp.where(even_doubled, 1, lay.narrowed - 1), jnp.where(even_doubled, 1, H * (s - 1))),
-        (inside + a * outside, 1),
-    )
-    halving, doubling = (Line(rounds=lay.bits, hops=away, load=load) for load in (halved, doubled))
-    # Every pair at once.
-    busiest = crossing(w, lay)
-    at_once = functools.partial(Line, rounds=1.0, hops=far)
-    direct = at_once(load=busiest * (1 / n))
-    scatter = at_once(load=(n - 1) / (n * jnp.maximum(degree(w, lay), 1)))
-    by_switches = at_once(load=1.0, absent=jnp.logical_not(on.switches_add))
-    found = Lines(
-        gather={"ring": ring, "halving": halving, "direct": direct},
-        all_reduce={
-            "ring": ring * 2,
-            "rabenseifner": halving * 2,
-            "doubling": doubling,
-            "double-tree": Line(
-                rounds=lay.bits, hops=away, load=1.0, times=2.0, absent=jnp.logical_not(w.tree)
-            ),
-            "one-shot": at_once(load=busiest),
-            "two-shot": direct * 2,
-            "in-network": by_switches,
-        },
-        broadcast={
-            "binomial": Line(rounds=lay.bits, hops=away, load=lay.bits),
-            "scatter-gather": scatter + direct,
-            "scatter-ring": scatter + ring,
-            "multicast": by_switches,
-        },
-        exchange=at_once(load=busiest / jnp.maximum(n - 1, 1)),
-        neighbour_hops=jnp.where(
-            jnp.logical_and(w.tree, n > 1), ring.hops * (1 / jnp.maximum(n - 1, 1e-6)), 1
+    and_back = 2 * lay.steps - grid_ports(lay, 1.0)
+    ring = CollectiveCost(
+        rounds=lay.choose(lay.steps, others, others, others),
+        hops=lay.choose(
+            arrays.where(lay.ports > 1, lay.steps, and_back),
+            others,
+            jnp.maximum(2 * r * lay.subtrees - 2, 0),
+            others,
         ),
-        mean_hops=mean_hops(w, lay),
+        load=others
+        / n
+        / jnp.maximum(
+            lay.choose(grid_ports(lay, lay.ports), 2 * jnp.floor(others / 2), 1.0, jnp.minimum(others, 2)), 1
+        ),
     )
-    return jax.tree.map(stop_gradient, found)
+    # Partners 1, 2, 4, ... away. Tier t of a tree takes part in lg r rounds, over links s^(t - 1) times as busy as
+    # the port; of what is halved the nearest partner gets the most.
+    p = jnp.maximum(lay.long_side, 2)
+    inside = jnp.log2(a)
+    outside = lay.log - inside
+    away = lay.choose(lay.steps, bits, bits * (H + 1), inside + 3 * outside)
+    halved = lay.choose(
+        jnp.maximum(jnp.log2(lay.long_side), 1) / 2 * (others / n) * (p / (p - 1)),
+        others / n,
+        (1 - 1 / r) * _geometric_sum(s / r, lay.narrowed / n, H),
+        2 - 1 / a - 1 / lay.groups,
+    )
+    doubled = lay.choose(
+        lay.steps, bits, bits / H * _geometric_sum(s, lay.narrowed, H), inside + a * outside
+    )
+    # Every pair at once.
+    far, busiest = diameter(lay), crossing(lay)
+    rounds = _rows(ring.rounds, bits, jnp.ones_like(n))
+    return AlgorithmCosts(
+        all_reduce=CollectiveCost(
+            rounds=rounds,
+            hops=_rows(ring.hops, away, far),
+            load=arrays.stack([ring.load, halved, doubled, 1.0, busiest, busiest / n, 1.0]),
+            times=arrays.column(_TIMES, rounds),
+            absent=_one_of("double-tree", rounds) * ~tree + _one_of("in-network", rounds) * ~level.switches_add,
+            names=ALL_REDUCES,
+        ),
+        exchange=CollectiveCost(rounds=1.0, hops=far, load=busiest / jnp.maximum(others, 1)),
+        neighbour_hops=arrays.where(tree, ring.hops / jnp.maximum(others, 1e-6), 1),
+        mean_hops=mean_hops(lay),
+    )
 
 
-def duration(line: Line, on: Level, size: Scalar) -> Scalar:
-    """Seconds that one algorithm takes for a vector of `size` bytes."""
-    return line.seconds(on.round, on.hop, size * on.per_byte)
+def _rows(ring: jax.Array, halving: jax.Array, at_once: jax.Array) -> jax.Array:
+    """Make a column of ALL_REDUCES: a ring, three of halved or doubled distances, three of every pair at once."""
+    return lax.concatenate([lax.broadcast(ring, (1,)), *(lax.broadcast(x, (3,)) for x in (halving, at_once))], 0)
 
 
-def fastest(options: dict[str, Line], on: Level, size: Scalar, tau: Scalar) -> Scalar:
-    """Take the least time of several algorithms, smooth above tau = 0."""
-    return _fastest(list(options.values()), on.round, on.hop, size * on.per_byte, tau)
+def _one_of(name: str, like: jax.Array) -> jax.Array:
+    return arrays.column([x == name for x in ALL_REDUCES], like)
+
+
+def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
+    """Add up x^t for t = 0 ... count - 1, given x^count."""
+    even = jnp.abs(x - 1) < 1e-3
+    return arrays.where(even, count, (power - 1) / arrays.where(even, 1, x - 1))
+
+
+def broadcast_costs(level: Level, ranks: Scalar) -> CollectiveCost:
+    """Follow the algorithms that send a vector of one rank to all others: a table."""
+    costs = algorithm_costs(level, ranks).all_reduce
+    lay = layout(level.wiring, ranks, level.size)
+    ring, doubling, direct, multicast = (costs[x] for x in ("ring", "doubling", "two-shot", "in-network"))
+    scatter = (lay.ranks - 1) / lay.ranks / jnp.maximum(degree(lay), 1)
+    return _table(
+        {
+            "binomial": CollectiveCost(rounds=lay.bits, hops=doubling.hops, load=lay.bits),
+            **{
+                name: CollectiveCost(
+                    rounds=1 + gather.rounds, hops=direct.hops + gather.hops, load=scatter + gather.load
+                )
+                for name, gather in (("scatter-gather", direct), ("scatter-ring", ring))
+            },
+            "multicast": multicast,
+        }
+    )
+
+
+def duration(cost: CollectiveCost, level: Level, size: Scalar) -> Scalar:
+    """Seconds that one algorithm, or each of a table, takes for a vector of `size` bytes."""
+    return cost.seconds(level.round, level.hop, size * level.per_byte)
+
+
+def fastest(costs: CollectiveCost, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
+    """Take the least time of a table of algorithms, smooth above tau = 0."""
+    return _fastest(costs, level.round, level.hop, size * level.per_byte, tau)
 
 
 @jax.custom_jvp
-def _fastest(options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar) -> Scalar:
-    return _stages(options, o, t, x, tau)[0]
-
-
-def _stages(
-    options: list[Line], o: Scalar, t: Scalar, x: Scalar, tau: Scalar
-) -> tuple[Scalar, list[Scalar], Scalar]:
-    return smooth.least_stages([line.seconds(o, t, x) for line in options], tau)
+def _fastest(costs: CollectiveCost, o: Scalar, t: Scalar, x: Scalar, tau: Scalar) -> jax.Array:
+    return smooth.least(costs.seconds(o, t, x), tau)
 
 
 @_fastest.defjvp
 def _fastest_jvp(primals: Any, tangents: Any) -> Any:
     # However many algorithms there are, the time is that of one with the mixture of their rounds, hops and loads.
-    (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
-    found, slopes, in_tau = _stages(options, o, t, x, tau)
-    shares = [slope * line.times for slope, line in zip(slopes, options, strict=True)]
-    mixture = [
-        sum(share * getattr(line, name) for share, line in zip(shares, options, strict=True))
-        for name in ("rounds", "hops", "load")
-    ]
-    (rounds, hops, load), in_tau = once((mixture, in_tau), opaque_one(o))
-    return found, rounds * do + hops * dt + load * dx + in_tau * dtau
+    (costs, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
+    value, slopes, in_tau = smooth.least_slopes(costs.seconds(o, t, x), tau)
+    shares = slopes * costs.times
+    rounds, hops, load = (jnp.sum(shares * column, 0) for column in (costs.rounds, costs.hops, costs.load))
+    return value, rounds * do + hops * dt + load * dx + in_tau * dtau

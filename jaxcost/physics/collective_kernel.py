@@ -30,25 +30,25 @@ import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.algorithms import Line
+from jaxcost.physics.algorithms import CollectiveCost
 from jaxcost.physics.kernels import shares_of_cache
 from jaxcost.physics.levels import Level
 from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, Kernels, QuickKernel
 
 __all__ = [
     "AllToAllWork",
-    "Carrier",
+    "CollectiveBackend",
     "CollectiveWork",
     "Exchange",
     "all_reduce_seconds",
     "all_to_all_seconds",
-    "carrier_of",
+    "collective_backend",
     "collective_seconds",
     "exchange_of",
     "exchange_seconds",
     "quick_seconds",
     "ring_work",
-    "rings",
+    "without_all_reduce",
     "shot_works",
 ]
 
@@ -82,8 +82,8 @@ class AllToAllWork:
 
 
 @pytree
-class Carrier:
-    """What carries messages within a domain, where it is calibrated."""
+class CollectiveBackend:
+    """The calibrated kernels of a library that send messages within a domain."""
 
     collective: CollectiveKernel | None = field(doc="rings", default=None)
     all_reduce: QuickKernel | None = field(doc="the library's own all-reduce", default=None)
@@ -112,19 +112,23 @@ class Exchange:
         return self.kernel.copies if isinstance(self.kernel, AllToAllKernel) else 0.0
 
 
-def carrier_of(kernels: Kernels | None, seconds_per_byte: Scalar, cores: Scalar) -> Carrier | None:
-    """Take what kernels carry messages; None where none is calibrated, and closed forms stay."""
+def collective_backend(
+    kernels: Kernels | None, seconds_per_byte: Scalar, cores: Scalar
+) -> CollectiveBackend | None:
+    """Collect the kernels that send messages; None where none is calibrated, and closed forms stay."""
     if kernels is None:
         return None
-    own = {name: getattr(kernels, name) for name in ("collective", "all_reduce", "dispatch", "combine")}
-    if all(kernel is None for kernel in own.values()):
+    fitted = {name: getattr(kernels, name) for name in ("collective", "all_reduce", "dispatch", "combine")}
+    if all(kernel is None for kernel in fitted.values()):
         return None
-    return Carrier(seconds_per_byte=seconds_per_byte, cores=cores, **own)
+    return CollectiveBackend(seconds_per_byte=seconds_per_byte, cores=cores, **fitted)
 
 
-def rings(carrier: Carrier) -> Carrier | None:
+def without_all_reduce(backend: CollectiveBackend | None) -> CollectiveBackend | None:
     """Leave out the library's own all-reduce, which serves tensor-parallel groups alone."""
-    return None if carrier.collective is None else replace(carrier, all_reduce=None)
+    if backend is None or backend.collective is None:
+        return None
+    return replace(backend, all_reduce=None)
 
 
 def collective_seconds(kernel: CollectiveKernel, work: CollectiveWork) -> Any:
@@ -154,13 +158,18 @@ def all_to_all_seconds(kernel: AllToAllKernel, work: AllToAllWork) -> Any:
 
 
 def exchange_of(
-    carrier: Carrier | None, phase: str, tokens: Scalar, top_k: Scalar, experts: Scalar, row_bytes: Scalar
+    backend: CollectiveBackend | None,
+    phase: str,
+    tokens: Scalar,
+    top_k: Scalar,
+    experts: Scalar,
+    row_bytes: Scalar,
 ) -> Exchange | None:
-    """Describe the dispatch or the combination that a carrier takes; none where it takes none."""
-    if carrier is None:
+    """Describe the dispatch or the combination that a backend sends; None where it sends none."""
+    if backend is None:
         return None
-    own = carrier.dispatch if phase == "dispatch" else carrier.combine
-    kernel = carrier.collective if own is None else own
+    kernel = backend.dispatch if phase == "dispatch" else backend.combine
+    kernel = backend.collective if kernel is None else kernel
     if kernel is None:
         return None
     return Exchange(
@@ -168,64 +177,64 @@ def exchange_of(
         tokens=tokens,
         top_k=top_k,
         experts=experts,
-        row=row_bytes * carrier.seconds_per_byte * carrier.cores,
-        seconds_per_byte=carrier.seconds_per_byte,
+        row=row_bytes * backend.seconds_per_byte * backend.cores,
+        seconds_per_byte=backend.seconds_per_byte,
     )
 
 
 def exchange_seconds(
-    by: Exchange,
+    exchange: Exchange,
     size: Scalar,
     per_byte: Scalar,
     hops: Scalar,
     *,
     ranks: Scalar,
-    near: Scalar,
+    domain_ranks: Scalar,
     peak: Scalar,
 ) -> Any:
     """Time an exchange within a domain.
 
     Args:
-        by: what carries it.
+        exchange: the exchange, with its kernel.
         size: bytes that the busiest rank sends, or receives.
         per_byte: seconds a byte on the busiest link.
         hops: seconds on wires and in switches of one message.
         ranks: of the whole group.
-        near: of the domain.
+        domain_ranks: of the domain.
         peak: what the busiest rank receives, in that of an average one.
     """
-    if isinstance(by.kernel, CollectiveKernel):
-        others = jnp.maximum(near, 2) - 1
-        own = size / others * by.seconds_per_byte
+    if isinstance(exchange.kernel, CollectiveKernel):
+        others = jnp.maximum(domain_ranks, 2) - 1
+        own = size / others * exchange.seconds_per_byte
         work = CollectiveWork(
-            ranks=near,
+            ranks=domain_ranks,
             rounds=others,
             hops=others * hops,
             link=size * per_byte,
             own=own,
             whole=own * (others + 1),
         )
-        return collective_seconds(by.kernel, work)
+        return collective_seconds(exchange.kernel, work)
     work = AllToAllWork(
         ranks=ranks,
-        tokens=by.tokens * peak,
-        top_k=by.top_k,
-        experts=by.experts,
-        row=by.row,
+        tokens=exchange.tokens * peak,
+        top_k=exchange.top_k,
+        experts=exchange.experts,
+        row=exchange.row,
         link=size * per_byte,
         hops=hops,
     )
-    return all_to_all_seconds(by.kernel, work)
+    return all_to_all_seconds(exchange.kernel, work)
 
 
 def ring_work(
-    line: Line, on: Level, size: Scalar, ranks: Scalar, seconds_per_byte: Scalar, times: float = 1.0
+    cost: CollectiveCost, level: Level, size: Scalar, ranks: Scalar, seconds_per_byte: Scalar, times: float = 1.0
 ) -> CollectiveWork:
     """Work of a ring that gathers, or done twice of one that sums, a vector of `size` bytes over a level.
 
     Args:
-        line: the ring's rounds, hops and load.
-        on: the level.
+        cost: the ring's rounds, hops and load.
+        level: the level.
         size: bytes of the whole vector.
         ranks: ranks on it.
         seconds_per_byte: memory of a chip.
@@ -233,16 +242,16 @@ def ring_work(
     """
     return CollectiveWork(
         ranks=ranks,
-        rounds=times * line.rounds,
-        hops=times * line.hops * on.hop,
-        link=times * line.load * (size * on.per_byte),
+        rounds=times * cost.rounds,
+        hops=times * cost.hops * level.hop,
+        link=times * cost.load * (size * level.per_byte),
         own=size / jnp.maximum(ranks, 1) * seconds_per_byte,
         whole=size * seconds_per_byte,
     )
 
 
 def shot_works(
-    line: Line, on: Level, size: Scalar, ranks: Scalar, seconds_per_byte: Scalar
+    cost: CollectiveCost, level: Level, size: Scalar, ranks: Scalar, seconds_per_byte: Scalar
 ) -> tuple[CollectiveWork, CollectiveWork]:
     """Work of an all-reduce in one shot, whose hops and load are given, and in two of a share each."""
     others = jnp.maximum(ranks, 1) - 1
@@ -250,20 +259,21 @@ def shot_works(
         CollectiveWork(
             ranks=ranks,
             rounds=shots * others,
-            hops=shots * line.hops * on.hop,
-            link=load * (size * on.per_byte),
+            hops=shots * cost.hops * level.hop,
+            link=load * (size * level.per_byte),
             own=size / jnp.maximum(ranks, 1) * seconds_per_byte,
             whole=size * seconds_per_byte,
         )
-        for shots, load in ((1, line.load), (2, 2 * line.load / jnp.maximum(ranks, 1)))
+        for shots, load in ((1, cost.load), (2, 2 * cost.load / jnp.maximum(ranks, 1)))
     )
     return one, two
 
 
 def all_reduce_seconds(
-    carrier: Carrier,
-    found: tuple[Line, Line],
-    on: Level,
+    backend: CollectiveBackend,
+    ring: CollectiveCost,
+    one_shot: CollectiveCost,
+    level: Level,
     size: Scalar,
     ranks: Scalar,
     scattered: Scalar,
@@ -272,25 +282,25 @@ def all_reduce_seconds(
     """Time an all-reduce on one level, or where `scattered` its two halves, which are collectives of their own.
 
     Args:
-        carrier: the kernels.
-        found: the ring and the one-shot all-reduce of the level.
-        on: the level.
+        backend: the kernels.
+        ring: a gather by the ring of the level.
+        one_shot: its all-reduce in one shot.
+        level: the level.
         size: bytes of the vector.
         ranks: ranks on it.
         scattered: 1 where the vector stays cut between the halves.
         closed: seconds of the fastest algorithm, with its start, where rings are not calibrated.
     """
-    ring, shot = found
     whole = halves = closed
-    if carrier.collective is not None:
+    if backend.collective is not None:
         whole, half = (
             collective_seconds(
-                carrier.collective, ring_work(ring, on, size, ranks, carrier.seconds_per_byte, times)
+                backend.collective, ring_work(ring, level, size, ranks, backend.seconds_per_byte, times)
             )
             for times in (2.0, 1.0)
         )
         halves = 2 * half
-    if carrier.all_reduce is not None:
-        shots = shot_works(shot, on, size, ranks, carrier.seconds_per_byte)
-        whole = quick_seconds(carrier.all_reduce, *shots, size, whole)
+    if backend.all_reduce is not None:
+        shots = shot_works(one_shot, level, size, ranks, backend.seconds_per_byte)
+        whole = quick_seconds(backend.all_reduce, *shots, size, whole)
     return jnp.where(scattered < 0.5, whole, halves)

@@ -3,25 +3,37 @@
 A group that spans levels (within a package, a domain, across domains) reduces and gathers on the inner ones around
 an all-reduce of its share on the outermost, or repeats an all-reduce of everything on each (by doubling, in one shot
 or in the network); the faster is taken. Within a domain a calibrated library takes its own way and time.
+
+Symbols: groups, sizes and messages have any axes before those of the batch, `[..., *batch]`; what differs by level
+has the levels between, `[..., levels, *batch]`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from jaxcost.core import smooth
-from jaxcost.core.fence import once, opaque_one
-from jaxcost.core.loop import over
-from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.algorithms import Line, duration, fastest, lines
+from jaxcost.core import arrays, smooth
+from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.physics.algorithms import (
+    INDIVISIBLE,
+    SLOW,
+    AlgorithmCosts,
+    CollectiveCost,
+    algorithm_costs,
+    broadcast_costs,
+    duration,
+    fastest,
+)
 from jaxcost.physics.collective_kernel import (
-    Carrier,
+    CollectiveBackend,
     Exchange,
     all_reduce_seconds,
     exchange_seconds,
 )
-from jaxcost.physics.levels import Level, domain_chips
+from jaxcost.physics.levels import DOMAIN, Level, across, level_axis, only, over_levels
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
 
@@ -30,8 +42,7 @@ __all__ = [
     "Message",
     "RankGroup",
     "all_reduce",
-    "all_reduces",
-    "all_to_alls",
+    "all_to_all",
     "broadcast",
     "communicator",
     "gather",
@@ -44,9 +55,7 @@ class Message:
     """What one message or collective costs one rank. Bytes are counted once for every hop they travel."""
 
     seconds: Scalar = field("s", "duration", default=0.0)
-    package_bytes: Scalar = field("B", "bytes times hops within packages", default=0.0)
-    scale_up_bytes: Scalar = field("B", "bytes times hops within domains", default=0.0)
-    scale_out_bytes: Scalar = field("B", "bytes times hops between domains", default=0.0)
+    level_bytes: Scalar = field("B", "bytes times hops on each level, `[..., levels, *batch]`")
 
 
 @pytree
@@ -65,7 +74,8 @@ class RankGroup:
 
     def within(self, chips: Scalar) -> Scalar:
         """Count those of the group within its first `chips` chips."""
-        return jnp.clip(chips / self.stride, 1, self.ranks) * jnp.clip(chips / self.every, 1, self.repeats)
+        runs = arrays.clip(chips / self.every, 1, self.repeats)
+        return arrays.clip(chips / self.stride, 1, self.ranks) * runs
 
 
 @pytree
@@ -73,214 +83,195 @@ class Communicator:
     """A group as it lies on a fabric."""
 
     ranks: Scalar = field("1", "ranks in the group")
-    counts: tuple[Scalar, ...] = field(doc="ranks that meet within a package, a domain, and across domains")
-    launches: tuple[Scalar, ...] = field(doc="seconds of starting a collective, on every level it spans")
-    wait: Scalar = field("s", "the wait for the last rank")
-
-    def start(self, calibrated: bool = False) -> Scalar:
-        """Seconds before anything moves; of kernels that are calibrated, but for what they start within a domain."""
-        package, domain, outside = self.launches
-        return (package + outside if calibrated else package + domain + outside) + self.wait
+    within: Scalar = field("1", "ranks within a package, within a domain, and all: `[..., levels, *batch]`")
+    counts: Scalar = field("1", "ranks that meet on each level, `[..., levels, *batch]`")
+    start: Scalar = field("s", "starting a collective on every level it spans, and the wait for the last rank")
 
 
-def communicator(group: RankGroup, fabric: Fabric, on: tuple[Level, ...]) -> Communicator:
+def communicator(group: RankGroup, fabric: Fabric, levels: Level) -> Communicator:
     """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
-    inner = group.within(jnp.maximum(fabric.package_chips, 1))
-    both = jnp.maximum(group.within(domain_chips(fabric)), inner)
-    counts = once((inner, both / inner, group.total / both), opaque_one(inner))
-    launched = [jnp.where(n > 1, place.launch, 0) for n, place in zip(counts, on, strict=True)]
+    total = group.total
+    within = jax.tree.map(lambda x: across(x, levels), group).within(levels.reach)
+    shift = [(0, 0, 0)] * within.ndim
+    shift[level_axis(within, levels)] = (1, -1, 0)
+    counts = within / lax.pad(within, jnp.ones((), within.dtype), shift)
     return Communicator(
-        ranks=group.total,
+        ranks=total,
+        within=within,
         counts=counts,
-        launches=tuple(launched),
-        wait=straggler_wait(group.total, fabric.jitter, fabric.timeout),
+        start=over_levels((counts > 1) * levels.launch, levels)
+        + straggler_wait(total, fabric.jitter, fabric.timeout),
     )
 
 
 def all_reduce(
-    size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar, *, scattered: Scalar = 0.0
-) -> Message:
-    """Sum a vector of S bytes over a group of ranks; `scattered=1` in two halves, between which it stays cut."""
-    ((message,),) = all_reduces([(among, (size,), scattered)], on, tau)
-    return message
-
-
-def all_reduces(
-    wanted: Sequence[tuple[Communicator, Sequence[Scalar], Scalar]],
-    on: tuple[Level, ...],
-    tau: Scalar,
-    carriers: Sequence[Carrier | None] = (),
-) -> list[list[Message]]:
-    """Time several sums at once, as [(group, sizes, 1 where scattered)]: a compiled loop over groups and levels.
-
-    `carriers` are the calibrated kernels that each goes by within a domain.
-    """
-    carriers = carriers or [None] * len(wanted)
-    calibrated = any(by is not None for by in carriers)
-    places = []
-    for among, sizes, scattered in wanted:
-        held = tuple(sizes)
-        for n, place, last in zip(among.counts, on, _outermost(among, scattered), strict=True):
-            places.append((place, n, last, tuple(sizes), held))
-            held = tuple(size / n for size in held)
-
-    def meet(
-        x: tuple[Level, Scalar, Scalar, tuple[Scalar, ...], tuple[Scalar, ...]],
-    ) -> tuple[Any, Scalar, Any]:
-        place, n, last, sizes, held = x
-        found, here = lines(place, n), n > 1
-        times = [
-            [
-                jnp.where(here, fastest(options, place, size, tau), 0)
-                for options, size in ((found.quick(), s), (found.sums(last), h))
-            ]
-            for s, h in zip(sizes, held, strict=True)
-        ]
-        own = (found.gather["ring"], found.all_reduce["one-shot"]) if calibrated else ()
-        return times, found.neighbour_hops, own
-
-    found = over(meet, places)
-    out = []
-    for i, ((among, sizes, scattered), by) in enumerate(zip(wanted, carriers, strict=True)):
-        levels, sums = found[3 * i : 3 * i + 3], []
-        for k, size in enumerate(sizes):
-            times = [(t[k], hops) for t, hops, _ in levels]
-            if by is not None:
-                (closed, hops), found_there = times[1], levels[1][2]
-                times[1] = _carried(by, among, size, scattered, on[1], closed, found_there), hops
-            sums.append(_sum_up(among, size, scattered, on, times, tau, calibrated=by is not None))
-        out.append(sums)
-    return out
-
-
-def _carried(
-    by: Carrier,
-    among: Communicator,
     size: Scalar,
-    scattered: Scalar,
-    place: Level,
-    closed: Sequence[Scalar],
-    found: tuple[Line, Line],
-) -> list[Scalar]:
-    """Time an all-reduce of everything within a domain, and one of what the package leaves of it."""
-    inner, n, _ = among.counts
-    launch = jnp.where(scattered < 0.5, 1, 2) * place.launch
-    return [
-        jnp.where(n > 1, all_reduce_seconds(by, found, place, s, n, scattered, seconds + launch), 0)
-        for s, seconds in zip((size, size / inner), closed, strict=True)
-    ]
-
-
-def _outermost(among: Communicator, scattered: Scalar) -> tuple[Scalar, ...]:
-    """Tell for every level whether the vector is reduced as a whole there; within it, in two halves."""
-    _, middle, outer = among.counts
-    whole = jnp.less(scattered, 0.5)
-    return ~((middle > 1) | (outer > 1)) & whole, ~(outer > 1) & whole, whole
-
-
-def _sum_up(
-    among: Communicator,
-    size: Scalar,
-    scattered: Scalar,
-    on: tuple[Level, ...],
-    times: Sequence[tuple[Sequence[Scalar], Scalar]],
+    group: Communicator,
+    levels: Level,
     tau: Scalar,
     *,
-    calibrated: bool,
+    scattered: Scalar = 0.0,
+    costs: AlgorithmCosts | None = None,
+    backends: Sequence[CollectiveBackend | None] = (),
 ) -> Message:
-    """Reduce and gather on the inner levels around the outermost, or repeat all on each."""
-    whole = scattered < 0.5
-    held, by_shares, of_all, used, sent = size, 0.0, 0.0, 0.0, []
-    outermost = _outermost(among, scattered)
-    for place, n, last, ((everything, share), hops) in zip(on, among.counts, outermost, times, strict=True):
-        by_shares = by_shares + share
-        of_all = of_all + everything
-        used = used + (n > 1)
-        travelled = jnp.where(
-            jnp.logical_and(place.switches_add, last), held * (n > 1), 2 * (held - held / n)
-        )
-        sent.append(travelled * hops)
-        held = held / n
-    together = jnp.where((used > 1) & whole, smooth.least([by_shares, of_all], tau), by_shares)
-    start = jnp.where(whole, 1, 2) * among.start(calibrated)
-    return _message(jnp.where(among.ranks > 1, start + together, 0), sent)
-
-
-def _message(seconds: Scalar, sent: Sequence[Scalar]) -> Message:
-    return Message(seconds=seconds, package_bytes=sent[0], scale_up_bytes=sent[1], scale_out_bytes=sent[2])
-
-
-def gather(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar) -> Message:
-    """All-gather a vector of S bytes in all, or reduce-scatter one: half of a scattered all-reduce."""
-    both = all_reduce(size, among, on, tau, scattered=1.0)
-    return Message(**{name: value / 2 for name, value in vars(both).items()})
-
-
-def all_to_alls(
-    wanted: Sequence[Sequence[Scalar]],
-    among: Communicator,
-    on: tuple[Level, ...],
-    hottest: Sequence[Scalar],
-    exchanges: Sequence[Exchange | None] = (),
-) -> list[Message]:
-    """Send different bytes to every rank of a group, all pairs at once, level by level; several such exchanges.
+    """Sum a vector of S bytes over a group of ranks.
 
     Args:
-        wanted: for each exchange, the bytes that a rank sends to others on each level.
-        among: the group.
-        on: the levels.
-        hottest: for each exchange, the bytes that the busiest rank receives, in those of an average one.
-        exchanges: for each, what carries it within a domain, where that is calibrated.
+        size: S, `[..., *batch]`.
+        group: the group, or a table of them.
+        levels: the levels of the fabric.
+        tau: softness.
+        scattered: 1 for two halves, between which the vector stays cut.
+        costs: `algorithm_costs` of the counts with one more axis in front, where they are known already.
+        backends: the calibrated kernels within a domain, one for each group along the first axis.
     """
-
-    carried = any(by is not None for by in exchanges)
-
-    def meet(x: tuple[Level, Scalar]) -> tuple[Scalar, Scalar, Scalar, Scalar]:
-        place, n = x
-        found, here = lines(place, n), n > 1
-        empty = duration(found.exchange, place, 0.0)
-        hops = found.exchange.hops * place.hop if carried else 0.0
-        return jnp.where(here, empty, 0), found.exchange.load * place.per_byte * here, found.mean_hops, hops
-
-    found = over(meet, list(zip(on, among.counts, strict=True)))
-    messages = []
-    for sizes, peak, by in zip(wanted, hottest, exchanges or [None] * len(wanted), strict=True):
-        times = [a + b * (size * peak) for (a, b, *_), size in zip(found, sizes, strict=True)]
-        if by is not None:
-            _, per_byte, _, hops = found[1]
-            n = among.counts[1]
-            there = exchange_seconds(
-                by, sizes[1] * peak, per_byte, hops, ranks=among.ranks, near=n, peak=peak
-            )
-            times[1] = jnp.where(n > 1, there, 0)
-        sent = [size * hops for (_, _, hops, _), size in zip(found, sizes, strict=True)]
-        start = among.start(by is not None)
-        messages.append(_message(jnp.where(among.ranks > 1, start + sum(times), 0), sent))
-    return messages
+    if costs is None:
+        costs = algorithm_costs(levels, group.counts[None])
+    whole, met = jnp.less(scattered, 0.5), group.counts > 1
+    size = across(size, levels)
+    share_after = size / group.within
+    share = share_after * group.counts
+    last = across(whole, levels) & (group.within >= across(group.ranks, levels))
+    # Two ways, a new first axis: a share on every level, in halves but on the last; or all of it, in few rounds.
+    sizes, table = arrays.stack([share, size]), costs.all_reduce
+    left_out = _algorithms(INDIVISIBLE, 0, table) * ~last + _algorithms(SLOW, 1, table)
+    times = fastest(replace(table, absent=table.absent + left_out), levels, sizes, tau) * met
+    start = group.start
+    if any(backends):
+        scattered = jnp.broadcast_to(scattered, np.shape(start))
+        times, start = _by_backends(times, backends, group, levels, table, sizes, scattered)
+    totals = over_levels(times, levels)
+    several = over_levels(met * 1.0, levels) > 1
+    moved = arrays.where(several & whole, smooth.least(totals, tau), totals[0])
+    added = levels.switches_add & last & met
+    return Message(
+        seconds=arrays.where(whole, 1, 2) * start + moved,
+        level_bytes=arrays.where(added, share, 2 * (share - share_after)) * costs.neighbour_hops[0],
+    )
 
 
-def broadcast(size: Scalar, among: Communicator, on: tuple[Level, ...], tau: Scalar) -> Message:
+def _algorithms(names: tuple[str, ...], way: int, table: CollectiveCost) -> jax.Array:
+    """Make a mask `[algorithms, ways, ...]` of the algorithms named, in one of the two ways."""
+    mask = np.zeros((len(table.names), 2) + (1,) * (table.rounds.ndim - 2))
+    mask[:, way] = np.reshape([name in names for name in table.names], mask[:, way].shape)
+    return jnp.asarray(mask, table.rounds.dtype)
+
+
+def _by_backends(
+    times: jax.Array,
+    backends: Sequence[CollectiveBackend | None],
+    group: Communicator,
+    levels: Level,
+    table: CollectiveCost,
+    sizes: jax.Array,
+    scattered: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Replace closed forms within the domain by calibrated kernels, which count their launch themselves.
+
+    Returns:
+        seconds `[ways, groups, ..., levels, *batch]` and those before anything moves, `[groups, ..., *batch]`.
+    """
+    domain, launch = only(levels, DOMAIN), domain_launch(group, levels)
+    ring, one_shot = (
+        CollectiveCost(**{f: in_domain(getattr(table[name], f), levels) for f in ("rounds", "hops", "load")})
+        for name in ("ring", "one-shot")
+    )
+    closed, sizes, counts = (in_domain(x, levels) for x in (times, sizes, group.counts))
+    seconds, starts = [], []
+    for k, backend in enumerate(backends):
+        seconds.append(closed[:, k])
+        starts.append(group.start[k])
+        if backend is not None:
+            one = [jax.tree.map(lambda x, k=k: x[:, k] if np.ndim(x) else x, cost) for cost in (ring, one_shot)]
+            begun = closed[:, k] + jnp.where(scattered[k] < 0.5, 1, 2) * domain.launch
+            fitted = all_reduce_seconds(backend, *one, domain, sizes[:, k], counts[k], scattered[k], begun)
+            seconds[k] = jnp.where(counts[k] > 1, fitted, 0)
+            starts[k] = starts[k] - launch[k]
+    return put_in_domain(times, jnp.stack(seconds, 1), levels), arrays.stack(starts)
+
+
+def domain_launch(group: Communicator, levels: Level) -> jax.Array:
+    """Seconds of starting a collective of a group within the domain, `[..., *batch]`."""
+    return (in_domain(group.counts, levels) > 1) * only(levels, DOMAIN).launch
+
+
+def in_domain(x: jax.Array, levels: Level) -> jax.Array:
+    """Take what holds within the domain of a table `[..., levels, *batch]`."""
+    return lax.index_in_dim(x, DOMAIN, level_axis(x, levels), keepdims=False)
+
+
+def put_in_domain(table: jax.Array, x: jax.Array, levels: Level) -> jax.Array:
+    """Replace what holds within the domain in a table `[..., levels, *batch]` by x `[..., *batch]`."""
+    here = arrays.column([k == DOMAIN for k in range(3)], levels.hop) > 0
+    return arrays.where(here, across(x, levels), table)
+
+
+def gather(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:
+    """All-gather a vector of S bytes in all, or reduce-scatter one: half of a scattered all-reduce."""
+    both = all_reduce(size, group, levels, tau, scattered=1.0)
+    return jax.tree.map(lambda x: x / 2, both)
+
+
+def all_to_all(
+    sizes: Scalar,
+    group: Communicator,
+    levels: Level,
+    *,
+    costs: AlgorithmCosts,
+    peak: Scalar = 1.0,
+    exchanges: Sequence[Exchange | None] = (),
+) -> Message:
+    """Send different bytes to every rank of a group, all pairs at once, level by level.
+
+    Args:
+        sizes: bytes that a rank sends to others on each level, `[..., levels, *batch]`.
+        group: the group.
+        levels: the levels of the fabric.
+        costs: `algorithm_costs` of the counts.
+        peak: bytes that the busiest rank receives, in those of an average one.
+        exchanges: calibrated kernels that exchange within the domain, one for each place of the first axis of sizes.
+    """
+    busiest = sizes * across(peak, levels)
+    met = group.counts > 1
+    times, start = duration(costs.exchange, levels, busiest) * met, group.start
+    if any(exchanges):
+        domain, cost = only(levels, DOMAIN), costs.exchange
+        hops, load, ranks = (in_domain(x, levels) for x in (cost.hops, cost.load, group.counts))
+        seconds = list(in_domain(times, levels))
+        calibrated = [exchange is not None for exchange in exchanges]
+        for k, exchange in enumerate(exchanges):
+            if exchange is not None:
+                fitted = exchange_seconds(
+                    exchange,
+                    in_domain(busiest, levels)[k],
+                    load[0] * domain.per_byte,
+                    hops[0] * domain.hop,
+                    ranks=group.ranks,
+                    domain_ranks=ranks,
+                    peak=peak,
+                )
+                seconds[k] = jnp.where(ranks > 1, fitted, 0)
+        times = put_in_domain(times, arrays.stack(seconds), levels)
+        start = start - arrays.column(calibrated, times[..., 0]) * domain_launch(group, levels)
+    return Message(seconds=start + over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
+
+
+def broadcast(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:
     """Send S bytes of one rank to all others: to one of every domain, then of every package, then within."""
-    seconds, sent = 0.0, []
-    for place, n in zip(on, among.counts, strict=True):
-        found = lines(place, n)
-        seconds = seconds + jnp.where(n > 1, fastest(found.broadcast, place, size, tau), 0)
-        sent.append(size * (n - 1) / n * found.neighbour_hops)
-    return _message(jnp.where(among.ranks > 1, among.start() + seconds, 0), sent)
+    n, size = group.counts, across(size, levels)
+    times = fastest(broadcast_costs(levels, n), levels, size, tau) * (n > 1)
+    hops = algorithm_costs(levels, n).neighbour_hops
+    return Message(seconds=group.start + over_levels(times, levels), level_bytes=size * (n - 1) / n * hops)
 
 
-def point_to_point(size: Scalar, span: Scalar, fabric: Fabric, on: tuple[Level, ...]) -> Message:
+def point_to_point(size: Scalar, span: Scalar, levels: Level) -> Message:
     """Send S bytes to a neighbour, over the innermost level that holds a group of `span` chips.
 
     Launch + o + k t + S b: one hop on a grid, between the fully connected and in a dragonfly; through a tree, to
     its top and down.
     """
-    outside = span > domain_chips(fabric)
-    inside = span <= fabric.package_chips
-    places = (inside, ~inside & ~outside, outside)
-    seconds, sent = 0.0, []
-    for here, place in zip(places, on, strict=True):
-        delay = place.launch + place.round + place.neighbour_hops * place.hop + size * place.per_byte
-        seconds = seconds + jnp.where(here, delay, 0)
-        sent.append(jnp.where(here, size * place.neighbour_hops, 0))
-    return _message(seconds, sent)
+    inner = lax.pad(levels.reach, jnp.zeros((), levels.reach.dtype), [(1, -1, 0)] + [(0, 0, 0)] * (levels.reach.ndim - 1))
+    chosen = (span > inner) & (span <= levels.reach)
+    size, hops = across(size, levels), levels.neighbour_hops
+    delay = levels.launch + levels.round + hops * levels.hop + size * levels.per_byte
+    return Message(seconds=over_levels(chosen * delay, levels), level_bytes=size * (chosen * hops))

@@ -185,9 +185,9 @@ def step_energy(
         there.append(0.0 if engine is None else times(amount, engine.energy))
     levels = ("package", "scale_up", "scale_out")
     links = {
-        level: add(*(count * getattr(m, f"{level}_bytes") for count, m in messages.values()))
+        level: add(*(count * m.level_bytes[k] for count, m in messages.values()))
         * getattr(fabric, level).energy_per_byte
-        for level in levels
+        for k, level in enumerate(levels)
     }
     return Energy(
         precision=_by_precision({name: add(*parts) for name, parts in joules.items()}, unit),

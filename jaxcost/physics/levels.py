@@ -1,32 +1,48 @@
-"""The levels of a fabric as messages see them: what a round, a hop and a byte cost on each."""
+"""The levels of a fabric as messages see them: what a round, a hop and a byte cost on each.
 
+A table of levels has the axis of the package, the scale-up domain and the scale-out network before those of the
+batch: `[levels, *batch]`.
+"""
+
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from jaxcost.core import smooth
-from jaxcost.core.fence import once, opaque_one
-from jaxcost.core.loop import over
+from jaxcost.core import arrays, smooth
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.topology import Wiring, degree, layout, tiers, wiring
 from jaxcost.spec.fabric import Fabric, Link
 from jaxcost.spec.memory import Memory
 
-__all__ = ["Level", "domain_chips", "level", "levels"]
+__all__ = ["DOMAIN", "Level", "across", "domain_chips", "level", "level_axis", "levels", "only", "over_levels"]
 
+DOMAIN = 1  # place of the scale-up domain among the levels
 _BUSIEST = 0.999  # a link busier than this with other traffic is taken to be this busy
+_UNLIMITED = 1e30  # chips
+_USED = (
+    "bandwidth latency overhead launch topology dimensions radix taper in_network sram_landing background".split()
+)
 
 
 @pytree
 class Level:
-    """One level of a fabric as messages see it."""
+    """One level of a fabric as messages see it, or a table of them."""
 
     wiring: Wiring = field(doc="its family of topologies")
     size: Scalar = field("1", "units of the level that the system has: chips, packages or domains")
+    reach: Scalar = field("1", "chips among which messages stay on the level or within", default=_UNLIMITED)
     launch: Scalar = field("s", "software time of starting a collective")
     round: Scalar = field("s", "software and landing time of one round of messages")
     hop: Scalar = field("s", "time of a hop, with the wait behind other traffic")
     per_byte: Scalar = field("s/B", "over one link of a chip, or the port of a tree")
-    neighbour_hops: Scalar = field("1", "hops to a neighbour: one; through a tree, to its top and down")
     switches_add: Scalar = field("1", "true where switches reduce and multicast")
+
+    @property
+    def neighbour_hops(self) -> Scalar:
+        """Hops to a neighbour: one; through a tree, to its top and down."""
+        up = arrays.where(self.size > 1, 2 * tiers(self.wiring, jnp.log2(self.size)), 0)
+        return arrays.where(self.wiring.is_tree, up, 1)
 
 
 def level(
@@ -35,6 +51,7 @@ def level(
     fabric: Fabric,
     *,
     wired: Scalar | None = None,
+    reach: Scalar = _UNLIMITED,
     efficiency: Scalar = 1.0,
     memory: Memory | None = None,
 ) -> Level:
@@ -45,32 +62,33 @@ def level(
     latency and at the bandwidth of both.
 
     Args:
-        link: the link.
+        link: the link, or a table of them.
         size: units of the level that the system has.
         fabric: the fabric.
         wired: units that the level is built for, among whose links a chip's bandwidth is divided; `size` if absent.
+        reach: chips among which messages stay on the level or within.
         efficiency: achieved share of the bandwidth.
         memory: where messages land that do not in on-chip memory; none if absent.
     """
-    on = wiring(link)
+    topology = wiring(link)
     built = size if wired is None else jnp.maximum(wired, size)
-    links = once(jnp.maximum(degree(on, layout(on, built, built)), 1), opaque_one(link.bandwidth))
-    busy = jnp.clip(link.background, 0, _BUSIEST)
-    chip_per_byte = smooth.safe_div(1.0, link.bandwidth * (efficiency * (1 - busy)))
-    through = Memory() if memory is None else memory
+    links = jnp.maximum(degree(layout(topology, built, built)), 1)
+    busy = arrays.clip(link.background, 0, _BUSIEST)
+    left = efficiency * (1 - busy)
+    chip_per_byte = smooth.safe_div(1.0, link.bandwidth * left)
+    wait = busy / 2 * efficiency * fabric.background_message * links * chip_per_byte
+    memory = Memory() if memory is None else memory
     in_dram = 1 - link.sram_landing
-    landing = in_dram * smooth.safe_div(2.0, through.bandwidth)
-    chip_per_byte = jnp.maximum(chip_per_byte, jnp.where(link.bandwidth > 0, landing, 0))
-    wait = busy / (2 * (1 - busy)) * smooth.safe_div(fabric.background_message * links, link.bandwidth)
+    landing = in_dram * smooth.safe_div(2.0, memory.bandwidth)
     return Level(
-        wiring=on,
+        wiring=topology,
         size=size,
+        reach=reach,
         launch=link.launch,
-        round=link.overhead + in_dram * (2 * through.latency),
+        round=link.overhead + in_dram * (2 * memory.latency),
         hop=link.latency + wait,
-        per_byte=chip_per_byte * links,
-        neighbour_hops=jnp.where(on.tree, jnp.where(size > 1, 2 * tiers(on, jnp.log2(size)), 0), 1),
-        switches_add=jnp.logical_and(on.tree, link.in_network > 0.5),
+        per_byte=jnp.maximum(chip_per_byte, landing * (link.bandwidth > 0)) * links,
+        switches_add=topology.is_tree & (link.in_network > 0.5),
     )
 
 
@@ -79,23 +97,40 @@ def domain_chips(fabric: Fabric) -> Scalar:
     return jnp.maximum(fabric.domain, fabric.package_chips)
 
 
-def levels(
-    fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None
-) -> tuple[Level, ...]:
-    """Describe the package, scale-up and scale-out levels of a system of `chips`."""
+def levels(fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None) -> Level:
+    """Describe the package, scale-up and scale-out levels of a system of `chips`: a table `[levels, *batch]`."""
     package = jnp.minimum(fabric.package_chips, chips)
-    domain = jnp.clip(fabric.domain, package, jnp.maximum(chips, package))
-    built = domain_chips(fabric) / jnp.maximum(fabric.package_chips, 1)
-
-    def one(of: tuple[Link, Scalar, Scalar]) -> Level:
-        link, size, wired = of
-        return level(link, size, fabric, wired=wired, efficiency=efficiency, memory=memory)
-
-    return over(
-        one,
-        [
-            (fabric.package, package, fabric.package_chips),
-            (fabric.scale_up, domain / package, built),
-            (fabric.scale_out, chips / domain, 0.0),
-        ],
+    domain = arrays.clip(fabric.domain, package, jnp.maximum(chips, package))
+    in_package, in_domain = jnp.maximum(fabric.package_chips, 1), domain_chips(fabric)
+    links = fabric.package, fabric.scale_up, fabric.scale_out
+    table = Link(**{name: arrays.stack([getattr(link, name) for link in links]) for name in _USED})
+    return level(
+        table,
+        arrays.stack([package, domain / package, chips / domain]),
+        fabric,
+        wired=arrays.stack([fabric.package_chips, in_domain / in_package, 0.0]),
+        reach=arrays.stack([in_package, jnp.maximum(in_domain, in_package), _UNLIMITED]),
+        efficiency=efficiency,
+        memory=memory,
     )
+
+
+def only(levels: Level, index: int) -> Level:
+    """Take one level of a table."""
+    return jax.tree.map(lambda x: arrays.row(x, index), levels)
+
+
+def across(x: Scalar, levels: Level) -> jax.Array:
+    """Give numbers `[*axes, *batch]` an axis that broadcasts against a table of levels: `[*axes, 1, *batch]`."""
+    x = jnp.asarray(x)
+    return lax.expand_dims(x, (max(x.ndim - np.ndim(levels.hop) + 1, 0),))
+
+
+def level_axis(x: jax.Array, levels: Level) -> int:
+    """Return the place of the levels among the axes of a table `[*axes, levels, *batch]`."""
+    return x.ndim - np.ndim(levels.hop)
+
+
+def over_levels(x: jax.Array, levels: Level) -> jax.Array:
+    """Add up a table `[*axes, levels, *batch]` over the levels."""
+    return jnp.sum(x, level_axis(x, levels))

@@ -1,52 +1,61 @@
 """The messages of one step of a model under a plan: which there are, how many, of what size, between whom.
 
-Symbols: m tokens of the step on a replica; d width of the residual stream; tp, cp, pp, ep degrees; E experts of which
+Symbols: m tokens of a step on a replica; d width of the residual stream; tp, cp, pp, ep degrees; E experts of which
 a token picks k.
 
 Sources: Shoeybi et al. 2019 (arXiv:1909.08053); Korthikanti et al. 2022 (arXiv:2205.05198), where norms are cut too;
 Lepikhin et al. 2020 (arXiv:2006.16668) for experts.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.collective_kernel import Carrier, exchange_of, rings
+from jaxcost.core import arrays
+from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.physics.algorithms import AlgorithmCosts, algorithm_costs
+from jaxcost.physics.collective_kernel import CollectiveBackend, Exchange, exchange_of, without_all_reduce
 from jaxcost.physics.collectives import (
     Communicator,
     Message,
     RankGroup,
-    all_reduces,
-    all_to_alls,
+    all_reduce,
+    all_to_all,
     communicator,
+    in_domain,
     point_to_point,
+    put_in_domain,
 )
-from jaxcost.physics.levels import Level
+from jaxcost.physics.levels import Level, across, level_axis
 from jaxcost.physics.shards import Shards
 from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = [
-    "Groups",
+    "Messages",
+    "collectives_per_token",
     "communication_buffers",
     "groups",
     "hottest_rank",
-    "meetings",
     "step_messages",
     "touched_groups",
 ]
 
+_NAMES = ("tensor_all_reduce", "expert_dispatch", "expert_combine", "context_all_reduce", "pipeline_send")
+
 
 @pytree
-class Groups:
-    """The groups of ranks that a plan makes."""
+class Messages:
+    """The messages of steps, kind by kind."""
 
-    tensor: Communicator = field(doc="shards of one layer")
-    context: Communicator = field(doc="shards of one cache")
-    experts: Communicator = field(doc="holders of one set of experts")
+    counts: Scalar = field("1", "how many a step has, `[messages, *batch]` or `[messages, 1, *batch]`")
+    seconds: Scalar = field("s", "duration of one, `[messages, steps, *batch]`")
+    level_bytes: Scalar = field("B", "bytes times hops of one, `[levels, messages, steps, *batch]`")
+    names: tuple[str, ...] = field(doc="kinds of messages", default=_NAMES, static=True)
 
 
 def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
@@ -56,7 +65,7 @@ def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
     (1 - (E/g) / (E - (k - 1) / 2))^k.
     """
     missed = 1 - experts / groups / jnp.maximum(experts - (top_k - 1) / 2, 1)
-    return groups * (1 - jnp.exp(top_k * jnp.log(jnp.clip(missed, 1e-9, 1))))
+    return groups * (1 - jnp.exp(top_k * jnp.log(arrays.clip(missed, 1e-9, 1))))
 
 
 def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) -> jax.Array:
@@ -67,111 +76,172 @@ def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) ->
     largest of e (Blom 1958) is (1 - c/9 + z sqrt(c/9))^3 (Wilson and Hilferty 1931).
     """
     several = ranks > 1
-    e = jnp.where(several, ranks, 2)
+    e = arrays.where(several, ranks, 2)
     c = (skew * e / jnp.maximum(experts, 1) + e / jnp.maximum(picks, 1e-6)) * (1 - 1 / e) / 9
     # Normal score of 1 - tail, to 3e-3 (Abramowitz and Stegun 26.2.22).
     x = jnp.sqrt(-2 * jnp.log(0.625 / (e + 0.25)))
     z = x - (2.30753 + 0.27061 * x) / (1 + x * (0.99229 + 0.04481 * x))
     root = 1 - c + z * jnp.sqrt(c)
     # No rank can have more than all: e times the average.
-    return jnp.where(several, jnp.clip(root * root * root, 1, e), 1)
+    return arrays.where(several, arrays.clip(root * root * root, 1, e), 1)
 
 
-def groups(plan: Plan, shards: Shards, fabric: Fabric, on: tuple[Level, ...]) -> Groups:
-    """Place a plan's ranks: tensor-parallel ones next to each other, then context, pipeline and data parallel."""
-    replica = plan.tp * plan.cp * plan.pp
-    experts = RankGroup(ranks=plan.tp, repeats=shards.joined_replicas, every=replica)
-    return Groups(
-        tensor=communicator(RankGroup(ranks=plan.tp), fabric, on),
-        context=communicator(RankGroup(ranks=plan.cp, stride=plan.tp), fabric, on),
-        experts=communicator(experts, fabric, on),
+def groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
+    """Place a plan's ranks: tensor-parallel ones next to each other, then context, pipeline and data parallel.
+
+    The table `[groups, *batch]` has the shards of a layer, those of a cache, and the holders of a set of experts.
+    """
+    stacked = RankGroup(
+        ranks=arrays.stack([plan.tp, plan.cp, plan.tp]),
+        stride=arrays.stack([1.0, plan.tp, 1.0]),
+        repeats=arrays.stack([1.0, 1.0, shards.joined_replicas]),
+        every=arrays.stack([1.0, 1.0, plan.tp * plan.cp * plan.pp]),
     )
+    return communicator(stacked, fabric, levels)
 
 
 def step_messages(
     model: Model,
     plan: Plan,
     shards: Shards,
-    steps: Sequence[Scalar],
-    fabric: Fabric,
-    on: tuple[Level, ...],
-    among: Groups,
+    tokens: Scalar,
+    levels: Level,
+    groups: Communicator,
     tau: Scalar,
-    carrier: Carrier | None = None,
-) -> list[dict[str, tuple[Scalar, Message]]]:
-    """List the messages of each of several steps as {name: (count, message)}; a step is given by its tokens m.
+    backend: CollectiveBackend | None = None,
+) -> Messages:
+    """List the messages of steps of m tokens, `[steps, *batch]` or `[*batch]`.
 
     Tensor parallel: an all-reduce of the residual stream after every mixer and every channel mixer, or its two
     halves where norms are cut along the sequence. Experts beyond a tensor group: every rank sends its share of the
     tokens to the ranks that hold their experts, once to each, over each package and domain once, and gets the
     results back in at least 16 bits; the busiest rank sets the time. Context parallel: partial attention outputs are
     combined. Pipeline: the residual stream goes to the next stage. Within a domain, sums and exchanges go by the
-    kernels of `carrier`, where there are; those that send a token once for every expert send more.
+    kernels of `backend`, where there are; those that send a token once for every expert send more.
     """
-    x = model.experts
     element = plan.activation_bits / 8
-    streams = [tokens * (model.hidden * element) for tokens in steps]
-    outputs = [tokens * (_attention_width(model, shards) * element) for tokens in steps]
-    tensor, context = all_reduces(
-        [(among.tensor, streams, plan.sequence_parallel), (among.context, outputs, 0.0)],
-        on,
+    stream = tokens * (model.hidden * element)
+    outputs = tokens * (_attention_width(model, shards) * element)
+    # The axis of the steps, if there is one, comes behind that of the groups.
+    steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
+    groups = jax.tree.map(lambda x: lax.expand_dims(x, steps), groups)
+    costs = algorithm_costs(levels, groups.counts[None])
+    reduced, routed = (_take(groups, 0, part) for part in ((0, 2), (2, 3)))
+    sizes = arrays.stack([stream, outputs])
+    sums = all_reduce(
+        sizes,
+        reduced,
+        levels,
         tau,
-        [carrier, None if carrier is None else rings(carrier)],
+        scattered=plan.sequence_parallel * arrays.column([1, 0], sizes),
+        costs=replace(
+            costs,
+            all_reduce=_take(costs.all_reduce, 2, (0, 2)),
+            neighbour_hops=_take(costs.neighbour_hops, 1, (0, 2)),
+        ),
+        backends=() if backend is None else (backend, without_all_reduce(backend)),
     )
-    inner, middle, outer = among.experts.counts
-    copies = [
-        touched_groups(places, x.experts, x.top_k) * (n - 1) / n
-        for places, n in ((inner * middle * outer, inner), (middle * outer, middle), (outer, outer))
-    ]
-    routed, peaks, carried = [], [], []
-    for stream, tokens in zip(streams, steps, strict=True):
-        peak = hottest_rank(plan.ep, tokens * shards.joined_replicas * x.top_k, x.experts, x.skew)
-        for phase, widening in (("dispatch", 1.0), ("combine", _combine_bits(plan) / plan.activation_bits)):
-            mine = list(copies)
-            row = model.hidden * element * widening
-            way = exchange_of(carrier, phase, tokens / plan.tp, x.top_k, x.experts, row)
-            if way is not None:
-                mine[1] = jnp.where(way.every_expert > 0.5, x.top_k * (middle - 1) / middle, mine[1])
-            carried.append(way)
-            routed.append([stream / plan.tp * (widening * share) for share in mine])
-            peaks.append(peak)
-    exchanges = all_to_alls(routed, among.experts, on, peaks, carried)
-    span = plan.tp * plan.cp * plan.pp
-    counts = _counts(model, plan, shards)
-    found = [
-        {
-            "tensor_all_reduce": tensor[k],
-            "expert_dispatch": exchanges[2 * k],
-            "expert_combine": exchanges[2 * k + 1],
-            "context_all_reduce": context[k],
-            "pipeline_send": point_to_point(stream, span, fabric, on),
-        }
-        for k, stream in enumerate(streams)
-    ]
-    return [{name: (counts[name], message) for name, message in step.items()} for step in found]
+    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, 1, (2, 3)), backend)
+    pipeline = point_to_point(stream, plan.tp * plan.cp * plan.pp, levels)
+    counts = arrays.stack(_counts(model, plan, shards))
+    return Messages(
+        counts=lax.expand_dims(counts, steps),
+        seconds=_in_order(sums.seconds, exchanges.seconds, pipeline.seconds),
+        level_bytes=_levels_first(
+            _in_order(sums.level_bytes, exchanges.level_bytes, pipeline.level_bytes), levels
+        ),
+    )
 
 
-def _counts(model: Model, plan: Plan, shards: Shards) -> dict[str, Scalar]:
+def _take(tree: Any, axis: int, part: tuple[int, int]) -> Any:
+    """Take some of the groups from tables that have them along an axis; others stay as they are."""
+    return jax.tree.map(
+        lambda x: x if np.ndim(x) <= axis or x.shape[axis] == 1 else lax.slice_in_dim(x, *part, axis=axis), tree
+    )
+
+
+def _in_order(sums: jax.Array, exchanges: jax.Array, pipeline: jax.Array) -> jax.Array:
+    """Put the messages together in the order of their names."""
+    parts = sums[:1], exchanges, sums[1:], lax.expand_dims(pipeline, (0,))
+    shape = np.broadcast_shapes(*(part.shape[1:] for part in parts))
+    return lax.concatenate([arrays.spread(part, (part.shape[0], *shape)) for part in parts], 0)
+
+
+def _levels_first(x: jax.Array, levels: Level) -> jax.Array:
+    axis = level_axis(x, levels)
+    return lax.transpose(x, (axis, *range(axis), *range(axis + 1, x.ndim)))
+
+
+def _exchanges(
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    tokens: Scalar,
+    levels: Level,
+    group: Communicator,
+    costs: AlgorithmCosts,
+    backend: CollectiveBackend | None,
+) -> Message:
+    """Time dispatch and combination `[phases, steps, *batch]` among the holders of experts, a group `[1, ...]`."""
+    x, n = model.experts, group.counts
+    copies = touched_groups(across(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (1 - 1 / n)
+    row = arrays.stack([plan.activation_bits, _combine_bits(plan)]) * (model.hidden / 8)
+    exchanges: list[Exchange | None] = []
+    if backend is not None:
+        exchanges = [
+            exchange_of(backend, phase, tokens / plan.tp, x.top_k, x.experts, row[k])
+            for k, phase in enumerate(("dispatch", "combine"))
+        ]
+        copies = _copies_sent(copies, exchanges, x.top_k, group, levels)
+    # Tokens and groups have axes of their own between those of phases and of the batch.
+    row = lax.expand_dims(row, range(1, 1 + n.ndim - np.ndim(levels.hop) + 1))
+    message = all_to_all(
+        across(tokens / plan.tp, levels) * row * copies,
+        group,
+        levels,
+        costs=costs,
+        peak=hottest_rank(plan.ep, tokens * shards.joined_replicas * x.top_k, x.experts, x.skew),
+        exchanges=exchanges,
+    )
+    return jax.tree.map(lambda x: lax.squeeze(x, (1,)), message)
+
+
+def _copies_sent(
+    copies: jax.Array, exchanges: list[Exchange | None], top_k: Scalar, group: Communicator, levels: Level
+) -> jax.Array:
+    """Send a token within the domain once for every expert, where a kernel does: `[phases, ...]`."""
+    n, once_a_rank = in_domain(group.counts, levels), in_domain(copies, levels)
+    sent = []
+    for exchange in exchanges:
+        every = 0.0 if exchange is None else exchange.every_expert
+        within = arrays.where(every > 0.5, top_k * (1 - 1 / n), once_a_rank)
+        sent.append(put_in_domain(copies, within, levels))
+    return arrays.stack(sent)
+
+
+def _counts(model: Model, plan: Plan, shards: Shards) -> list[Scalar]:
+    """Count the messages of a step, in the order of their names."""
     a, x = model.attention, model.experts
     attention_layers = a.full_layers + a.window_layers + model.latent.layers
     mixers = attention_layers + model.recurrence.layers
     routed = x.layers * (shards.joined_replicas > 1)
-    return {
-        "tensor_all_reduce": (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
-        "expert_dispatch": routed,
-        "expert_combine": routed,
-        "context_all_reduce": attention_layers * (plan.cp > 1),
-        "pipeline_send": plan.pp - 1,
-    }
+    return [
+        (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
+        routed,
+        routed,
+        attention_layers * (plan.cp > 1),
+        plan.pp - 1,
+    ]
 
 
-def meetings(model: Model, plan: Plan, shards: Shards, among: Groups) -> Scalar:
-    """Ranks that wait for each other in one step, each collective counted by itself."""
-    counts = _counts(model, plan, shards)
+def collectives_per_token(model: Model, plan: Plan, shards: Shards, groups: Communicator) -> Scalar:
+    """Count the ranks that wait for each other in one step, each collective by itself."""
+    sums, dispatches, combinations, attentions, _ = _counts(model, plan, shards)
+    tensor, context, experts = (arrays.row(groups.ranks, k) for k in range(3))
     return (
-        counts["tensor_all_reduce"] * (1 + jnp.round(plan.sequence_parallel)) * among.tensor.ranks
-        + (counts["expert_dispatch"] + counts["expert_combine"]) * among.experts.ranks
-        + counts["context_all_reduce"] * among.context.ranks
+        sums * (1 + arrays.round_(plan.sequence_parallel)) * tensor
+        + (dispatches + combinations) * experts
+        + attentions * context
     )
 
 

@@ -9,14 +9,13 @@ single switch is 2 hops. Values are exact for whole sides, for full trees (n = r
 them they interpolate. Sources: Dally and Towles 2004; Leiserson 1985; Kim et al., ISCA 2008.
 """
 
-from collections.abc import Callable
-
+import jax
 import jax.numpy as jnp
-from jax.lax import stop_gradient
+from jax import lax
 
-from jaxcost.core.fence import once, opaque_one
-from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.spec.fabric import TOPOLOGIES, Link
+from jaxcost.core import arrays
+from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.spec.fabric import Link, topology_id
 
 __all__ = [
     "Layout",
@@ -31,55 +30,53 @@ __all__ = [
     "wiring",
 ]
 
-Pair = tuple[Scalar, Scalar]
-
-_RING, _FULL, _SWITCH, _FAT, _TREE, _TORUS, _MESH, _CUBE, _DRAGONFLY = range(len(TOPOLOGIES))
+# Topologies that begin a family, after the ring: the fully connected; switches and trees; other grids; dragonflies.
+_FAMILIES = ("fully-connected", "switch", "torus", "dragonfly")
+_TREE = 2
 _ANY = 1000.0  # bits of more ranks than there may be
+_NEAR = 1e-4  # by how much a whole number may be missed
+_TINY = 1e-6  # ranks or links: what stands for none below a fraction bar
 
 
 @pytree
 class Wiring:
     """What of a link decides distances: the family of closed forms that its topology belongs to, and its numbers."""
 
-    grid: Scalar = field("1", "1 for a ring, torus, mesh or hypercube")
-    wraps: Scalar = field(
-        "1", "1 for a ring or torus: ends of a side are joined when it spans the whole level"
-    )
-    full: Scalar = field("1", "1 for the fully connected")
-    tree: Scalar = field("1", "1 for a switch, fat tree or tree")
-    plain: Scalar = field("1", "1 for a tree whose links are all alike")
-    dimensions: Scalar = field("1", "dimensions of a grid, 0 for one a bit")
+    family: Scalar = field("1", "0 ring, 1 fully connected, 2 switch or tree, 3 other grids, 4 dragonfly")
+    plain: Scalar = field("1", "true for a tree whose links are all alike")
+    cube: Scalar = field("1", "true for a hypercube, which has a dimension for every bit")
+    ports: Scalar = field("1", "links along a side of a grid that spans the level: 2 where its ends are joined")
+    dimensions: Scalar = field("1", "dimensions of another grid")
     radix: Scalar = field("1", "radix, whole")
     log_radix: Scalar = field("1", "log2 of the radix; of a single switch, of as many as there may be")
     narrowing: Scalar = field("1", "1 / taper of a fat tree, 1 of a switch")
-    log_narrowing: Scalar = field("1", "log2 of that")
 
-    def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> Scalar:
-        """Pick what holds for the family."""
-        return jnp.where(self.grid, grid, jnp.where(self.full, full, jnp.where(self.tree, tree, dragonfly)))
-
-    def ratio(self, grid: Pair, full: Pair, tree: Pair, dragonfly: Pair) -> Scalar:
-        """Divide the (numerator, denominator) that holds for the family: one division, computed once."""
-        above, below = zip(grid, full, tree, dragonfly, strict=True)
-        return self.choose(*above) / self.choose(*below)
+    @property
+    def is_tree(self) -> Scalar:
+        """True for a switch, fat tree or tree."""
+        return self.family == _TREE
 
 
 def wiring(link: Link) -> Wiring:
     """Read a link's topology."""
-    t, radix = jnp.round(stop_gradient(link.topology)), stop_gradient(jnp.maximum(link.radix, 2))
-    ring, cube, switch = t == _RING, t == _CUBE, t == _SWITCH
-    taper = jnp.where(switch, 1, stop_gradient(link.taper))
+    kind, radix, taper, dimensions = lax.stop_gradient(
+        (link.topology, link.radix, link.taper, link.dimensions)
+    )
+    kind, radix = arrays.round_(kind), jnp.maximum(radix, 2)
+    ring, switch, tree, torus, cube = (
+        kind == topology_id(name) for name in ("ring", "switch", "tree", "torus", "hypercube")
+    )
+    kinds = lax.expand_dims(kind, (0,))
+    first = arrays.column([topology_id(name) for name in _FAMILIES], kinds)
     return Wiring(
-        grid=ring | (t >= _TORUS) & (t <= _CUBE),
-        wraps=ring | (t == _TORUS),
-        full=t == _FULL,
-        tree=(t >= _SWITCH) & (t <= _TREE),
-        plain=t == _TREE,
-        dimensions=jnp.where(ring, 1, jnp.where(cube, 0, jnp.round(stop_gradient(link.dimensions)))),
-        radix=jnp.round(radix),
-        log_radix=jnp.where(switch, _ANY, jnp.log2(radix)),
-        narrowing=1 / taper,
-        log_narrowing=-jnp.log2(taper),
+        family=jnp.sum(kinds >= first, 0, dtype=jnp.int32),
+        plain=tree,
+        cube=cube,
+        ports=arrays.where(ring | torus, 2.0, 1.0),
+        dimensions=arrays.where(ring | cube, 1, jnp.maximum(arrays.round_(dimensions), 1)),
+        radix=arrays.round_(radix),
+        log_radix=arrays.where(switch, _ANY, jnp.log2(radix)),
+        narrowing=1 / arrays.where(switch, 1, taper),
     )
 
 
@@ -87,73 +84,105 @@ def wiring(link: Link) -> Wiring:
 class Layout:
     """How n ranks lie on a topology. Numbers of another family are there but mean nothing."""
 
+    wiring: Wiring = field(doc="the topology")
+    family: Scalar = field("1", "its family, of the shape of what follows")
     ranks: Scalar = field("1", "n")
     log: Scalar = field("1", "log2 n")
     bits: Scalar = field("1", "log2 n, rounded up")
-    log_side: Scalar = field("1", "log2 of the longest side of a grid")
-    side: Scalar = field("1", "shorter side of a grid")
-    sides: Scalar = field("1", "sides of that length")
-    long_side: Scalar = field("1", "longest side of a grid")
-    long_sides: Scalar = field("1", "sides twice as long as the shorter")
-    wrapped: Scalar = field("1", "1 where the ends of a side are joined")
-    tiers: Scalar = field("1", "tiers H of switches between the ranks")
-    branches: Scalar = field("1", "n^(1/H), the branches of a full tree of as many tiers")
-    narrowing: Scalar = field("1", "s: 1 / taper of a fat tree, the branches of a plain one")
-    narrowed: Scalar = field("1", "s^H")
-    log_group: Scalar = field("1", "log2 of the ranks in a dragonfly's group")
-    group: Scalar = field("1", "ranks in a dragonfly's group")
-    groups: Scalar = field("1", "groups of a dragonfly")
+    two_power: Scalar = field("1", "true where n is a power of 2")
+    dimensions: Scalar = field("1", "d: sides of a grid")
+    log_side: Scalar = field("1", "log2 of the shorter side")
+    side: Scalar = field("1", "shorter side q of a grid")
+    ports: Scalar = field("1", "links of a rank along a long side: 2 where its ends are joined, else 1")
 
-    def over_sides(self, function: Callable[[Scalar], Scalar]) -> Scalar:
-        """Add up a quantity of every side of a grid, given its length."""
-        return self.sides * function(self.side) + self.long_sides * function(2 * self.side)
+    def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> jax.Array:
+        """Pick what holds for the family."""
+        cases = [
+            jnp.full_like(self.ranks, x) if isinstance(x, float) else x for x in (grid, full, tree, dragonfly)
+        ]
+        return lax.select_n(self.family, *cases[:3], cases[0], cases[3])
 
-    def ports(self, side: Scalar) -> Scalar:
-        """Links of a rank along one side of a grid."""
-        return jnp.minimum(side - 1, jnp.where(self.wrapped, 2, 1))
+    @derived("1")
+    def long_sides(self) -> Scalar:
+        """Sides of 2 q; there are some only where n is a power of 2, and q whole."""
+        spare = self.bits - self.log_side * self.dimensions
+        return arrays.where(self.two_power, spare, 0)
+
+    @derived("1")
+    def long_side(self) -> Scalar:
+        """Longest side of a grid."""
+        return arrays.where(self.long_sides > 0, 2 * self.side, self.side)
+
+    @derived("1")
+    def steps(self) -> Scalar:
+        """Sum of (side - 1) over the sides of a grid."""
+        return self.side * (self.dimensions + self.long_sides) - self.dimensions
+
+    @derived("1")
+    def tiers(self) -> Scalar:
+        """Tiers H of switches between the ranks."""
+        return tiers(self.wiring, self.log)
+
+    @derived("1")
+    def branches(self) -> Scalar:
+        """Branches r of a full tree of as many tiers: n^(1/H)."""
+        return jnp.exp2(self.log / self.tiers)
+
+    @derived("1")
+    def narrowing(self) -> Scalar:
+        """Of a fat tree s = 1 / taper, of a plain one s = r: a subtree has r / s times the links of a branch."""
+        return arrays.where(self.wiring.plain, self.branches, self.wiring.narrowing)
+
+    @derived("1")
+    def narrowed(self) -> Scalar:
+        """Of all tiers: s^H."""
+        return jnp.exp2(self.tiers * jnp.log2(self.narrowing))
+
+    @derived("1")
+    def subtrees(self) -> Scalar:
+        """Sum of r^t over the tiers t = 0 ... H - 1 of a tree: (n - 1) / (r - 1)."""
+        return (self.ranks - 1) / jnp.maximum(self.branches - 1, _TINY)
+
+    @derived("1")
+    def group(self) -> Scalar:
+        """Ranks a in a group of a dragonfly."""
+        return jnp.minimum(self.wiring.radix, self.ranks)
+
+    @derived("1")
+    def groups(self) -> Scalar:
+        """Groups of a dragonfly."""
+        return self.ranks / self.group
 
 
-def tiers(on: Wiring, log: Scalar) -> Scalar:
+def tiers(wiring: Wiring, log: Scalar) -> Scalar:
     """Count the tiers of switches that a tree needs for 2^log ranks."""
-    return jnp.maximum(jnp.ceil(log / on.log_radix - 1e-4), 1)
+    return jnp.maximum(jnp.ceil(log / wiring.log_radix - _NEAR), 1)
 
 
-def layout(on: Wiring, ranks: Scalar, level: Scalar) -> Layout:
-    """Lay `ranks` out compactly on a level of `level` chips; a part of a torus has no joined ends."""
-    n = stop_gradient(jnp.maximum(ranks, 1))
-    one = opaque_one(n)
+def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
+    """Lay `ranks` out compactly on a level of `size` chips; a part of a torus has no joined ends."""
+    n, size = lax.stop_gradient((jnp.maximum(ranks, 1), size))
+    n, family = arrays.spread((n, wiring.family), arrays.batch_shape((wiring, n, size)))
     log = jnp.log2(n)
-    whole_log = jnp.round(log)
-    two_power = jnp.abs(log - whole_log) < 1e-4
-    bits = once(jnp.where(two_power, whole_log, jnp.ceil(log)), one)
-    dimensions = jnp.maximum(jnp.where(on.dimensions > 0, on.dimensions, bits), 1)
-    height = tiers(on, log)
-    # A grid of 2^k divides the bits among its dimensions; else a side is a root, as the branches of a tree are.
+    bits = jnp.ceil(log - _NEAR)
+    two_power = bits - log < _NEAR
+    dimensions = jnp.maximum(wiring.dimensions, wiring.cube * bits)
+    # A grid of 2^k divides the bits among its dimensions; else a side is a root.
     share = jnp.floor((bits + 0.5) / dimensions)
-    log_root = log / jnp.where(on.grid, dimensions, height)
-    exponent = jnp.where(on.grid & two_power, share, log_root)
-    root = jnp.exp2(exponent)
-    whole = jnp.round(root)
-    side = jnp.where(jnp.abs(root - whole) < 1e-4 * root, whole, root)
-    side, long_sides = once((side, jnp.where(two_power, bits - share * dimensions, 0)), one)
-    group = jnp.minimum(on.radix, n)
+    log_side = arrays.where(two_power, share, log / dimensions)
+    root = jnp.exp2(log_side)
+    whole = arrays.round_(root)
     return Layout(
+        wiring=wiring,
+        family=family,
         ranks=n,
         log=log,
         bits=bits,
-        log_side=exponent + jnp.where(long_sides > 0, 1, 0),
-        side=side,
-        sides=dimensions - long_sides,
-        long_side=jnp.where(long_sides > 0, 2 * side, side),
-        long_sides=long_sides,
-        wrapped=on.wraps & (n > level - 0.5),
-        tiers=height,
-        branches=root,
-        narrowing=jnp.where(on.plain, root, on.narrowing),
-        narrowed=jnp.where(on.plain, n, jnp.exp2(height * on.log_narrowing)),
-        log_group=jnp.minimum(on.log_radix, log),
-        group=group,
-        groups=n / group,
+        two_power=two_power,
+        dimensions=dimensions,
+        log_side=log_side,
+        side=arrays.where(jnp.abs(root - whole) < _NEAR * root, whole, root),
+        ports=arrays.where(n > size - 0.5, wiring.ports, 1.0),
     )
 
 
@@ -163,79 +192,90 @@ def halves(x: Scalar) -> Scalar:
 
 
 def _is_even(x: Scalar) -> Scalar:
-    # jnp.mod is a call a number, which keeps a whole loop from being vectorised.
-    return jnp.equal(2 * jnp.floor(x / 2), x)
+    return jnp.floor(x / 2) * 2 == x
 
 
-def mean_hops(on: Wiring, lay: Layout) -> Scalar:
+def mean_hops(lay: Layout) -> Scalar:
     """Links on the shortest way between two different ranks, on average."""
-    n, r, a, others = lay.ranks, lay.branches, lay.group, jnp.maximum(lay.ranks - 1, 1)
-
-    def mean(q: Scalar) -> Scalar:
-        return jnp.where(lay.wrapped, jnp.floor(q * q / 4), (q * q - 1) / 3) / q
-
-    # Pairs of a tree part at tier l, all but those within the same r^l.
-    found = on.ratio(
-        (lay.over_sides(mean) * n, others),
-        (1, 1),
-        (2 * (lay.tiers * (others + 1) * (r - 1) - (n - 1)), jnp.where(r > 1, r - 1, 1) * others),
-        ((a - 1) * a + (n - a) * (3 * a - 2), a * others),
+    n, q, d, longer, a = lay.ranks, lay.side, lay.dimensions, lay.long_sides, lay.group
+    others = jnp.maximum(n - 1, 1)
+    # Sum over the sides of floor(side^2 / 4) / side where the ends are joined, else of (side - 1 / side) / 3.
+    joined = ((d - longer) * jnp.floor(q * q / 4) + longer * (q * q / 2)) / q
+    open_ = (lay.steps + d - (d - longer / 2) / q) / 3
+    hops = lay.choose(
+        arrays.where(lay.ports > 1, joined, open_) * n / others,
+        1.0,
+        # Pairs of a tree part at tier t, all but those within the same r^t.
+        2 * (lay.tiers * (others + 1) - lay.subtrees) / others,
+        (a - 1 + (n - a) * (3 - 2 / a)) / others,
     )
-    return jnp.where(n > 1, found, 0)
+    return hops * (n > 1)
 
 
-def diameter(on: Wiring, lay: Layout) -> Scalar:
+def diameter(lay: Layout) -> Scalar:
     """Links on the longest shortest way."""
-    grid = lay.over_sides(lambda q: jnp.where(lay.wrapped, jnp.floor(q / 2), q - 1))
-    dragonfly = jnp.where((lay.groups > 1) & (lay.group > 1), 3, 1)
-    return jnp.where(lay.ranks > 1, on.choose(grid, 1, 2 * lay.tiers, dragonfly), 0)
+    q, longer = lay.side, lay.long_sides
+    joined = (lay.dimensions - longer) * jnp.floor(q / 2) + longer * q
+    hops = lay.choose(
+        arrays.where(lay.ports > 1, joined, lay.steps),
+        1.0,
+        2 * lay.tiers,
+        1 + 2.0 * ((lay.groups > 1) & (lay.group > 1)),
+    )
+    return hops * (lay.ranks > 1)
 
 
-def degree(on: Wiring, lay: Layout) -> Scalar:
+def degree(lay: Layout) -> Scalar:
     """Links of a rank in use; the port of a tree is one."""
     n, a = lay.ranks, lay.group
-    found = on.choose(lay.over_sides(lay.ports), n - 1, 1, a - 1 + jnp.ceil((lay.groups - 1) / a))
-    return jnp.where(n > 1, found, 0)
+    return lay.choose(grid_ports(lay, lay.ports), n - 1, 1.0, a - 1 + jnp.ceil((lay.groups - 1) / a)) * (n > 1)
 
 
-def crossing(on: Wiring, lay: Layout) -> Scalar:
+def grid_ports(lay: Layout, ports: Scalar) -> Scalar:
+    """Add up min(side - 1, ports) over the sides of a grid; of 2^k ranks a side of 2 has one link, others may have 2."""
+    return arrays.where(
+        lay.two_power,
+        jnp.minimum(lay.bits, ports * lay.dimensions),
+        jnp.minimum(lay.side - 1, ports) * lay.dimensions,
+    )
+
+
+def crossing(lay: Layout) -> Scalar:
     """Messages over the busiest link when every rank sends one to every other.
 
     On a grid the least cut is the busiest; in a tree the chip's port or the topmost subtree's; in a dragonfly the one
     link between two groups.
     """
-    n, r, s, a = lay.ranks, lay.branches, lay.narrowing, lay.group
-    above, below = _grid_cut(lay)
-    return on.ratio(
-        (halves(n) * below, jnp.where(above > 0, above, 1)),
-        (1, 1),
-        (jnp.maximum((n - 1) * r * s, n * (r - 1) * lay.narrowed), r * s),
-        (jnp.where(lay.groups > 1, a * a, 1), 1),
+    n, r, a = lay.ranks, lay.branches, lay.group
+    return lay.choose(
+        halves(n) / jnp.maximum(_grid_cut(lay), _TINY),
+        1.0,
+        jnp.maximum(n - 1, n * (1 - 1 / r) * lay.narrowed / lay.narrowing),
+        arrays.where(lay.groups > 1, a * a, 1),
     )
 
 
-def _grid_cut(lay: Layout) -> Pair:
+def _grid_cut(lay: Layout) -> Scalar:
     # An even side is halved across; an odd one in steps, side by side.
     n, p = lay.ranks, lay.long_side
-    even = _is_even(p)
-    return jnp.where(even, n, jnp.maximum(n - 1, 1)) * lay.ports(p), jnp.where(even, p, jnp.maximum(p - 1, 1))
+    across = arrays.where(_is_even(p), n / p, (n - 1) / jnp.maximum(p - 1, 1))
+    return across * jnp.minimum(p - 1, lay.ports)
 
 
-def bisection(on: Wiring, lay: Layout) -> Scalar:
+def bisection(lay: Layout) -> Scalar:
     """Links cut, in each direction, by the least halving; in links of a chip, its own port of a tree."""
     n, r, s, a, g = lay.ranks, lay.branches, lay.narrowing, lay.group, lay.groups
-    above, below = _grid_cut(lay)
     keeps = r / s  # bandwidth of a subtree over that of one of its branches
     top = n / lay.narrowed / keeps
-    like = jnp.abs(keeps - 1) < 1e-4
-    odd = jnp.where(like, lay.tiers, (top * keeps - 1) / jnp.where(like, 1, keeps - 1)) * ((r - 1) / 2)
+    like = jnp.abs(keeps - 1) < _NEAR
+    odd = arrays.where(like, lay.tiers, (top * keeps - 1) / arrays.where(like, 1, keeps - 1)) * ((r - 1) / 2)
     # An odd group out is itself halved, with its links to the others on the side where they lead.
     pairs = jnp.floor(g / 2) * jnp.floor(g / 2)
-    apart = jnp.where(_is_even(g), pairs, pairs + halves(a))
-    found = on.choose(
-        above / below,
+    apart = arrays.where(_is_even(g), pairs, pairs + halves(a))
+    links = lay.choose(
+        _grid_cut(lay),
         halves(n),
-        jnp.where(_is_even(jnp.round(r)), top * r / 2, odd),
-        jnp.where(g > 1, apart, halves(n)),
+        arrays.where(_is_even(arrays.round_(r)), top * r / 2, odd),
+        arrays.where(g > 1, apart, halves(n)),
     )
-    return jnp.where(n > 1, found, 0)
+    return links * (n > 1)
