@@ -121,7 +121,7 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
     ring = CollectiveCost(
         rounds=lay.choose(lay.steps, others, others, others),
         hops=lay.choose(
-            arrays.where(lay.ports > 1, lay.steps, and_back),
+            arrays.where(lay.joined, lay.steps, and_back),
             others,
             jnp.maximum(2 * r * lay.subtrees - 2, 0),
             others,
@@ -176,8 +176,9 @@ def _one_of(name: str, like: jax.Array) -> jax.Array:
 
 def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
     """Add up x^t for t = 0 ... count - 1, given x^count."""
-    even = jnp.abs(x - 1) < 1e-3
-    return arrays.where(even, count, (power - 1) / arrays.where(even, 1, x - 1))
+    growth = x - 1
+    even = jnp.abs(growth) < 1e-3
+    return arrays.where(even, count, (power - 1) / arrays.where(even, 1, growth))
 
 
 def broadcast_costs(level: Level, ranks: Scalar) -> CollectiveCost:

@@ -64,7 +64,7 @@ def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
     g (1 - C(E - E/g, k) / C(E, k)), with the binomials' quotient taken at the middle of its k factors:
     (1 - (E/g) / (E - (k - 1) / 2))^k.
     """
-    missed = 1 - experts / groups / jnp.maximum(experts - (top_k - 1) / 2, 1)
+    missed = 1 - experts / jnp.maximum(experts - (top_k - 1) / 2, 1) / groups
     return groups * (1 - jnp.exp(top_k * jnp.log(arrays.clip(missed, 1e-9, 1))))
 
 

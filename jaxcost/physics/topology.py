@@ -94,6 +94,7 @@ class Layout:
     log_side: Scalar = field("1", "log2 of the shorter side")
     side: Scalar = field("1", "shorter side q of a grid")
     ports: Scalar = field("1", "links of a rank along a long side: 2 where its ends are joined, else 1")
+    joined: Scalar = field("1", "true where they are")
 
     def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> jax.Array:
         """Pick what holds for the family."""
@@ -172,6 +173,7 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
     log_side = arrays.where(two_power, share, log / dimensions)
     root = jnp.exp2(log_side)
     whole = arrays.round_(root)
+    ports = arrays.where(n > size - 0.5, wiring.ports, 1.0)
     return Layout(
         wiring=wiring,
         family=family,
@@ -182,7 +184,8 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
         dimensions=dimensions,
         log_side=log_side,
         side=arrays.where(jnp.abs(root - whole) < _NEAR * root, whole, root),
-        ports=arrays.where(n > size - 0.5, wiring.ports, 1.0),
+        ports=ports,
+        joined=ports > 1,
     )
 
 
@@ -201,9 +204,9 @@ def mean_hops(lay: Layout) -> Scalar:
     others = jnp.maximum(n - 1, 1)
     # Sum over the sides of floor(side^2 / 4) / side where the ends are joined, else of (side - 1 / side) / 3.
     joined = ((d - longer) * jnp.floor(q * q / 4) + longer * (q * q / 2)) / q
-    open_ = (lay.steps + d - (d - longer / 2) / q) / 3
+    apart = (lay.steps + d - (d - longer / 2) / q) / 3
     hops = lay.choose(
-        arrays.where(lay.ports > 1, joined, open_) * n / others,
+        arrays.where(lay.joined, joined, apart) * n / others,
         1.0,
         # Pairs of a tree part at tier t, all but those within the same r^t.
         2 * (lay.tiers * (others + 1) - lay.subtrees) / others,
@@ -217,7 +220,7 @@ def diameter(lay: Layout) -> Scalar:
     q, longer = lay.side, lay.long_sides
     joined = (lay.dimensions - longer) * jnp.floor(q / 2) + longer * q
     hops = lay.choose(
-        arrays.where(lay.ports > 1, joined, lay.steps),
+        arrays.where(lay.joined, joined, lay.steps),
         1.0,
         2 * lay.tiers,
         1 + 2.0 * ((lay.groups > 1) & (lay.group > 1)),
