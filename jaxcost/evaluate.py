@@ -195,7 +195,9 @@ def _evaluate(
     timing = Timing(prefill=prefill.times, decode=decode.times, schedule=schedule)
     chip_seconds = schedule.chips / timing.tokens_per_second
     reliability = Reliability(
-        stale_tokens=late_share(collectives_per_token(model, plan, shards, among), fabric.jitter, fabric.timeout),
+        stale_tokens=late_share(
+            collectives_per_token(model, plan, shards, among), fabric.jitter, fabric.timeout
+        ),
         availability=availability(system),
         spares=system.spares / system.chips,
     )
@@ -271,7 +273,10 @@ def _by_step(messages: Messages) -> list[dict[str, tuple[Scalar, Message]]]:
     """Take the messages apart, step by step and kind by kind."""
     return [
         {
-            name: (messages.counts[i, 0], Message(seconds=messages.seconds[i, k], level_bytes=messages.level_bytes[:, i, k]))
+            name: (
+                messages.counts[i, 0],
+                Message(seconds=messages.seconds[i, k], level_bytes=messages.level_bytes[:, i, k]),
+            )
             for i, name in enumerate(messages.names)
         }
         for k in range(2)

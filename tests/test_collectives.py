@@ -20,7 +20,11 @@ SEGMENTS = 250  # of a message through switches, a tier
 def costs_of(link, ranks):
     one = level(link, ranks, jc.canonical(jc.Fabric(), ranks.dtype))
     costs = algorithm_costs(one, ranks)
-    tables = {"gather": costs.gather, "all_reduce": costs.all_reduce, "broadcast": broadcast_costs(one, ranks)}
+    tables = {
+        "gather": costs.gather,
+        "all_reduce": costs.all_reduce,
+        "broadcast": broadcast_costs(one, ranks),
+    }
     return one, {**tables, "exchange": costs.exchange}
 
 

@@ -5,8 +5,8 @@ seconds a byte takes over one link of a chip, v over all those it may use at onc
 sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
 bandwidth of its branches; groups of a chips in a dragonfly.
 
-An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. A table of them has
-their axis before all others: `[algorithms, ..., levels, *batch]`.
+An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. A table of
+algorithms has their axis before all others, `[algorithms, ..., levels, *batch]`.
 
     gather (all-gather; reduce-scatter is its mirror)
       ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcost.core import arrays, smooth
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.levels import Level
 from jaxcost.physics.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
 
@@ -69,8 +69,7 @@ class CollectiveCost:
     def __getitem__(self, name: str) -> "CollectiveCost":
         """Take one algorithm of a table."""
         index = self.names.index(name)
-        one = {f: arrays.row(getattr(self, f), index) for f in ("rounds", "hops", "load", "times", "absent")}
-        return CollectiveCost(**one)
+        return jax.tree.map(lambda x: arrays.row(x, index), replace(self, names=()))
 
 
 @pytree
@@ -79,8 +78,8 @@ class AlgorithmCosts:
 
     all_reduce: CollectiveCost = field(doc="all-reduces, a table")
     exchange: CollectiveCost = field(doc="all-to-all, of the bytes a rank sends to others")
-    neighbour_hops: Scalar = field("1", "hops of a step of the ring")
-    mean_hops: Scalar = field("1", "hops between two ranks, on average")
+    neighbour_hops: jax.Array = field("1", "hops of a step of the ring")
+    mean_hops: jax.Array = field("1", "hops between two ranks, on average")
 
     @property
     def gather(self) -> CollectiveCost:
@@ -144,9 +143,7 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
         (1 - 1 / r) * _geometric_sum(s / r, lay.narrowed / n, H),
         2 - 1 / a - 1 / lay.groups,
     )
-    doubled = lay.choose(
-        lay.steps, bits, bits / H * _geometric_sum(s, lay.narrowed, H), inside + a * outside
-    )
+    doubled = lay.choose(lay.steps, bits, bits / H * _geometric_sum(s, lay.narrowed, H), inside + a * outside)
     # Every pair at once.
     far, busiest = diameter(lay), crossing(lay)
     rounds = _rows(ring.rounds, bits, jnp.ones_like(n))
@@ -156,7 +153,8 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
             hops=_rows(ring.hops, away, far),
             load=arrays.stack([ring.load, halved, doubled, 1.0, busiest, busiest / n, 1.0]),
             times=arrays.column(_TIMES, rounds),
-            absent=_one_of("double-tree", rounds) * ~tree + _one_of("in-network", rounds) * ~level.switches_add,
+            absent=_one_of("double-tree", rounds) * ~tree
+            + _one_of("in-network", rounds) * ~level.switches_add,
             names=ALL_REDUCES,
         ),
         exchange=CollectiveCost(rounds=1.0, hops=far, load=busiest / jnp.maximum(others, 1)),
@@ -165,9 +163,11 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
     )
 
 
-def _rows(ring: jax.Array, halving: jax.Array, at_once: jax.Array) -> jax.Array:
+def _rows(ring: Scalar, halving: Scalar, at_once: Scalar) -> jax.Array:
     """Make a column of ALL_REDUCES: a ring, three of halved or doubled distances, three of every pair at once."""
-    return lax.concatenate([lax.broadcast(ring, (1,)), *(lax.broadcast(x, (3,)) for x in (halving, at_once))], 0)
+    return lax.concatenate(
+        [lax.broadcast(ring, (1,)), *(lax.broadcast(x, (3,)) for x in (halving, at_once))], 0
+    )
 
 
 def _one_of(name: str, like: jax.Array) -> jax.Array:

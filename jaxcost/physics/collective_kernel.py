@@ -48,8 +48,8 @@ __all__ = [
     "exchange_seconds",
     "quick_seconds",
     "ring_work",
-    "without_all_reduce",
     "shot_works",
+    "without_all_reduce",
 ]
 
 _SHARPNESS = 8.0  # of the change to the ring: from 10% to 90% between 0.76 and 1.32 of the limit
@@ -228,7 +228,12 @@ def exchange_seconds(
 
 
 def ring_work(
-    cost: CollectiveCost, level: Level, size: Scalar, ranks: Scalar, seconds_per_byte: Scalar, times: float = 1.0
+    cost: CollectiveCost,
+    level: Level,
+    size: Scalar,
+    ranks: Scalar,
+    seconds_per_byte: Scalar,
+    times: float = 1.0,
 ) -> CollectiveWork:
     """Work of a ring that gathers, or done twice of one that sums, a vector of `size` bytes over a level.
 

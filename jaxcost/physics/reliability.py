@@ -70,7 +70,7 @@ def _chance_log(scaled: Scalar) -> jax.Array:
 
 
 def late_share(collectives: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
-    """Share of tokens with old data in them: 1 - (1 - e^(-T/j))^m, m = ranks x collectives of a token (`collectives`)."""
+    """Share of tokens with old data in them: 1 - (1 - e^(-T/j))^m, for m ranks that wait for each other."""
     apply = (timeout > 0) & (jitter > 0)
     scaled = arrays.where(apply, timeout / arrays.where(jitter > 0, jitter, 1.0), 1.0)
     return arrays.where(apply, -jnp.expm1(-collectives * _chance_log(scaled)), 0)

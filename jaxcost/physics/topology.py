@@ -42,17 +42,19 @@ _TINY = 1e-6  # ranks or links: what stands for none below a fraction bar
 class Wiring:
     """What of a link decides distances: the family of closed forms that its topology belongs to, and its numbers."""
 
-    family: Scalar = field("1", "0 ring, 1 fully connected, 2 switch or tree, 3 other grids, 4 dragonfly")
+    family: jax.Array = field("1", "0 ring, 1 fully connected, 2 switch or tree, 3 other grids, 4 dragonfly")
     plain: Scalar = field("1", "true for a tree whose links are all alike")
     cube: Scalar = field("1", "true for a hypercube, which has a dimension for every bit")
-    ports: Scalar = field("1", "links along a side of a grid that spans the level: 2 where its ends are joined")
+    ports: Scalar = field(
+        "1", "links along a side of a grid that spans the level: 2 where its ends are joined"
+    )
     dimensions: Scalar = field("1", "dimensions of another grid")
     radix: Scalar = field("1", "radix, whole")
     log_radix: Scalar = field("1", "log2 of the radix; of a single switch, of as many as there may be")
     narrowing: Scalar = field("1", "1 / taper of a fat tree, 1 of a switch")
 
     @property
-    def is_tree(self) -> Scalar:
+    def is_tree(self) -> jax.Array:
         """True for a switch, fat tree or tree."""
         return self.family == _TREE
 
@@ -85,7 +87,7 @@ class Layout:
     """How n ranks lie on a topology. Numbers of another family are there but mean nothing."""
 
     wiring: Wiring = field(doc="the topology")
-    family: Scalar = field("1", "its family, of the shape of what follows")
+    family: jax.Array = field("1", "its family, of the shape of what follows")
     ranks: Scalar = field("1", "n")
     log: Scalar = field("1", "log2 n")
     bits: Scalar = field("1", "log2 n, rounded up")
@@ -198,7 +200,7 @@ def _is_even(x: Scalar) -> Scalar:
     return jnp.floor(x / 2) * 2 == x
 
 
-def mean_hops(lay: Layout) -> Scalar:
+def mean_hops(lay: Layout) -> jax.Array:
     """Links on the shortest way between two different ranks, on average."""
     n, q, d, longer, a = lay.ranks, lay.side, lay.dimensions, lay.long_sides, lay.group
     others = jnp.maximum(n - 1, 1)
@@ -231,11 +233,13 @@ def diameter(lay: Layout) -> Scalar:
 def degree(lay: Layout) -> Scalar:
     """Links of a rank in use; the port of a tree is one."""
     n, a = lay.ranks, lay.group
-    return lay.choose(grid_ports(lay, lay.ports), n - 1, 1.0, a - 1 + jnp.ceil((lay.groups - 1) / a)) * (n > 1)
+    return lay.choose(grid_ports(lay, lay.ports), n - 1, 1.0, a - 1 + jnp.ceil((lay.groups - 1) / a)) * (
+        n > 1
+    )
 
 
 def grid_ports(lay: Layout, ports: Scalar) -> Scalar:
-    """Add up min(side - 1, ports) over the sides of a grid; of 2^k ranks a side of 2 has one link, others may have 2."""
+    """Add up min(side - 1, ports) over the sides of a grid, which are powers of 2 where the ranks are one."""
     return arrays.where(
         lay.two_power,
         jnp.minimum(lay.bits, ports * lay.dimensions),
