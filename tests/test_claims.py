@@ -230,9 +230,8 @@ def test_ok_small_all_reduces_are_latency():
     on = levels(fabric, 8.0)
     among = communicator(RankGroup(ranks=8.0), fabric, on)
     message = all_reduce(8192 * 2, among, on, 0.0)
-    traffic = (
-        float(message.scale_up_bytes) / 2 / link.bandwidth
-    )  # every byte takes two hops through the switch
+    # Every byte takes two hops through the switch.
+    traffic = float(message.level_bytes[1]) / 2 / link.bandwidth
     near(traffic, 0.064e-6, 0.01)
     near(link.overhead / (link.overhead + traffic), 0.97, 0.005)
     near(2e-6 / traffic, 31, 0.02)  # the batch where bytes weigh as much

@@ -10,9 +10,9 @@ import pytest
 from scipy import special
 
 import jaxcost as jc
-from jaxcost.physics.algorithms import duration, fastest, lines
+from jaxcost.physics.algorithms import algorithm_costs, duration, fastest
 from jaxcost.physics.collectives import RankGroup, all_reduce, broadcast, communicator, gather
-from jaxcost.physics.levels import levels
+from jaxcost.physics.levels import levels, only
 from jaxcost.physics.messages import hottest_rank, touched_groups
 from jaxcost.physics.reliability import availability, exponential_integral, late_share, straggler_wait
 from jaxcost.spec.fabric import topology_id
@@ -48,11 +48,11 @@ def test_a_group_fills_packages_then_domains_and_strides_over_what_is_inside():
 def test_a_group_over_levels_is_put_together_from_its_levels():
     f, size = fabric(), 1e6
     on = levels(f, 64.0)
-    among = communicator(RankGroup(ranks=64.0), f, on)
+    among, places = communicator(RankGroup(ranks=64.0), f, on), [only(on, k) for k in range(3)]
     part, shares = size, 0.0
-    for n, place, last in zip(among.counts, on, (False, False, True), strict=True):
-        found = lines(place, n)
-        once = fastest(found.all_reduce if last else found.gather, place, part, 0.0)
+    for n, place, last in zip(among.counts, places, (False, False, True), strict=True):
+        costs = algorithm_costs(place, n)
+        once = fastest(costs.all_reduce if last else costs.gather, place, part, 0.0)
         shares += float(once if last else 2 * once)
         part = part / n
     launched = 2e-6 + 3e-6
@@ -60,8 +60,8 @@ def test_a_group_over_levels_is_put_together_from_its_levels():
     # A few bytes are summed in fewer rounds where each level repeats the whole.
     small = float(all_reduce(8.0, among, on, 0.0).seconds)
     quick = sum(
-        float(min(duration(lines(p, n).all_reduce[k], p, 8.0) for k in ("doubling", "one-shot")))
-        for n, p in zip(among.counts, on, strict=True)
+        float(min(duration(algorithm_costs(p, n).all_reduce[k], p, 8.0) for k in ("doubling", "one-shot")))
+        for n, p in zip(among.counts, places, strict=True)
     )
     assert small == pytest.approx(launched + quick, rel=1e-5)
     halves = gather(size, among, on, 0.0)
@@ -72,20 +72,20 @@ def test_a_group_over_levels_is_put_together_from_its_levels():
 @pytest.mark.parametrize("tau", [0.0, 0.05])
 def test_the_fastest_algorithm_is_the_least_of_all(tau):
     f = fabric()
-    on = levels(f, 64.0)
-    found = lines(on[1], jnp.asarray(4.0))
+    domain = only(levels(f, 64.0), 1)
+    costs = algorithm_costs(domain, jnp.asarray(4.0)).all_reduce
     for size in np.geomspace(1, 1e9, 40):
-        times = [float(duration(line, on[1], size)) for line in found.all_reduce.values()]
-        value = float(fastest(found.all_reduce, on[1], size, tau))
+        times = [float(duration(costs[name], domain, size)) for name in costs.names]
+        value = float(fastest(costs, domain, size, tau))
         assert (1 - 2 * tau) * min(times) * (1 - 1e-6) <= value <= min(times) * (1 + 1e-6)
 
 
 def test_softness_has_the_slope_of_its_differences():
     with jax.enable_x64(True):
         f = jc.canonical(fabric(), np.float64)
-        on = levels(f, jnp.asarray(64.0))
-        found = lines(on[1], jnp.asarray(4.0)).all_reduce
-        time = jax.jit(lambda size, tau: fastest(found, on[1], size, tau))
+        domain = only(levels(f, jnp.asarray(64.0)), 1)
+        costs = algorithm_costs(domain, jnp.asarray(4.0)).all_reduce
+        time = jax.jit(lambda size, tau: fastest(costs, domain, size, tau))
         slopes = []
         for size in np.geomspace(1e4, 1e7, 7):
             up, down = (float(time(size, 0.2 + d)) for d in (1e-6, -1e-6))
@@ -118,8 +118,8 @@ def test_switches_that_add_halve_the_bytes_and_the_rounds():
             for on in [levels(f, 16.0)]
         )
         assert float(before.seconds / after.seconds) == pytest.approx(ratio, rel=0.01)
-    assert float(after.scale_up_bytes) == pytest.approx(1e9 * 2)  # up and down
-    assert float(before.scale_up_bytes) == pytest.approx(1.5e9 * 2)
+    assert float(after.level_bytes[1]) == pytest.approx(1e9 * 2)  # up and down
+    assert float(before.level_bytes[1]) == pytest.approx(1.5e9 * 2)
 
 
 def test_background_traffic_takes_bandwidth_and_makes_hops_wait_without_bound():
@@ -154,7 +154,7 @@ def test_packets_that_land_in_on_chip_memory_skip_the_main_one():
     # A link faster than half the memory is held back by it.
     fast = jc.replace_at(system, "fabric.scale_up.bandwidth", 1e13)
     on = levels(fast.fabric, 8.0, memory=system.chip.memory)
-    assert float(1 / on[1].per_byte) == pytest.approx(float(system.chip.memory.bandwidth) / 2, rel=1e-5)
+    assert float(1 / on.per_byte[1]) == pytest.approx(float(system.chip.memory.bandwidth) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 8, 64, 1024])

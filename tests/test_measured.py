@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import least_squares
 
 import jaxcost as jc
-from jaxcost.physics.algorithms import lines
+from jaxcost.physics.algorithms import algorithm_costs
 from jaxcost.physics.levels import level
 from jaxcost.spec.fabric import topology_id
 
@@ -40,12 +40,12 @@ def measurements():
 @functools.cache
 def rounds_and_loads(library, op, ranks):
     link = jc.canonical(jc.Link(topology=topology_id("switch"), bandwidth=1.0))
-    found = lines(level(link, jnp.asarray(ranks), jc.canonical(jc.Fabric())), jnp.asarray(ranks))
+    costs = algorithm_costs(level(link, jnp.asarray(ranks), jc.canonical(jc.Fabric())), jnp.asarray(ranks))
     if op == "all_to_all":
         return [(1.0, (ranks - 1) / ranks)]
     kind = "all_reduce" if op == "all_reduce" else "gather"
-    chosen = [getattr(found, kind)[name] for name in ALGORITHMS[library][kind]]
-    return [(float(line.seconds(1, 0, 0)), float(line.seconds(0, 0, 1))) for line in chosen]
+    chosen = [getattr(costs, kind)[name] for name in ALGORITHMS[library][kind]]
+    return [(float(cost.seconds(1, 0, 0)), float(cost.seconds(0, 0, 1))) for cost in chosen]
 
 
 def times(logs, ranks, rows, library):

@@ -12,7 +12,7 @@ from jaxcost.core.pytree import replace_at
 from jaxcost.explore import message_forms, mixture_form
 from jaxcost.explore.fitting import fit, predict
 from jaxcost.explore.routing import measured_rank
-from jaxcost.physics.algorithms import lines
+from jaxcost.physics.algorithms import algorithm_costs
 from jaxcost.physics.collective_kernel import (
     AllToAllWork,
     all_to_all_seconds,
@@ -23,7 +23,7 @@ from jaxcost.physics.collective_kernel import (
 )
 from jaxcost.physics.kernel_rows import kernel_rows, kernel_seconds
 from jaxcost.physics.kernels import Machine, timing_seconds
-from jaxcost.physics.levels import levels
+from jaxcost.physics.levels import levels, only
 from jaxcost.physics.load import Group, step_load
 from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.shards import shard
@@ -184,8 +184,8 @@ def test_default_kernels_leave_experts_and_messages_as_they_are(name, plan):
 @functools.cache
 def scale_up(ranks, name="h100-sxm-x8"):
     system = jc.load_system(name)
-    place = levels(system.fabric, system.fabric.domain)[1]
-    return system, place, lines(place, jnp.asarray(ranks))
+    domain = only(levels(system.fabric, system.fabric.domain), 1)
+    return system, domain, algorithm_costs(domain, jnp.asarray(ranks))
 
 
 def ring_of(kernel, size, ranks=8.0, times=2.0):

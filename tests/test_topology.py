@@ -92,9 +92,8 @@ CASES = (
 
 @jax.jit
 def shape(link, ranks):
-    on = wiring(link)
-    lay = layout(on, ranks, ranks)
-    return {of.__name__: of(on, lay) for of in (mean_hops, diameter, bisection, degree)}
+    lay = layout(wiring(link), ranks, ranks)
+    return {of.__name__: of(lay) for of in (mean_hops, diameter, bisection, degree)}
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,16 @@ def total(parts: Iterable[Scalar]) -> Scalar:
     return functools.reduce(operator.add, parts)
 
 
-def row(table: jax.Array, index: int) -> jax.Array:
+def row(table: Scalar, index: int) -> jax.Array:
     """Take one row of a table: `[rows, *batch]` to `[*batch]`."""
-    return lax.index_in_dim(table, index, 0, keepdims=False)
+    return lax.index_in_dim(jnp.asarray(table), index, 0, keepdims=False)
 
 
-def column(values: Sequence[float], like: jax.Array) -> jax.Array:
+def column(values: Sequence[float], like: Scalar) -> jax.Array:
     """Make a table column of constants, one a row, with the axes and the precision of a table `like`."""
-    return jnp.asarray(np.reshape(np.asarray(values), (-1,) + (1,) * (np.ndim(like) - 1)), like.dtype)
+    return jnp.asarray(
+        np.reshape(np.asarray(values), (-1,) + (1,) * (np.ndim(like) - 1)), jnp.result_type(like)
+    )
 
 
 def where(condition: Scalar, a: Scalar, b: Scalar) -> jax.Array:
@@ -110,6 +112,6 @@ def clip(x: Scalar, low: Scalar, high: Scalar) -> jax.Array:
     return jnp.minimum(jnp.maximum(x, low), high)
 
 
-def round_(x: jax.Array) -> jax.Array:
+def round_(x: Scalar) -> jax.Array:
     """Round to the nearest whole number, halves to even."""
-    return lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)
+    return lax.round(jnp.asarray(x), lax.RoundingMethod.TO_NEAREST_EVEN)

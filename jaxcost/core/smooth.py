@@ -128,7 +128,7 @@ class _Mixture(NamedTuple):
 def _mix(values: jax.Array, tau: Scalar) -> _Mixture:
     positive = arrays.clip(values, _LEAST, 1 / _LEAST)
     total = jnp.sum(1 / positive, 0)
-    width = 4 * tau
+    width = lax.expand_dims(4 * tau, range(values.ndim - jnp.ndim(tau)))
     sharpness = 1 / (4 * width + _TINY)
     found, *others = lax.split(positive * total, (1,) * values.shape[0])
     gaps = []

@@ -5,8 +5,8 @@ seconds a byte takes over one link of a chip, v over all those it may use at onc
 sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
 bandwidth of its branches; groups of a chips in a dragonfly.
 
-An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. A table of them has
-their axis before all others: `[algorithms, ..., levels, *batch]`.
+An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. A table of
+algorithms has their axis before all others, `[algorithms, ..., levels, *batch]`.
 
     gather (all-gather; reduce-scatter is its mirror)
       ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcost.core import arrays, smooth
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.levels import Level
 from jaxcost.physics.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
 
@@ -69,8 +69,7 @@ class CollectiveCost:
     def __getitem__(self, name: str) -> "CollectiveCost":
         """Take one algorithm of a table."""
         index = self.names.index(name)
-        one = {f: arrays.row(getattr(self, f), index) for f in ("rounds", "hops", "load", "times", "absent")}
-        return CollectiveCost(**one)
+        return jax.tree.map(lambda x: arrays.row(x, index), replace(self, names=()))
 
 
 @pytree
@@ -79,8 +78,8 @@ class AlgorithmCosts:
 
     all_reduce: CollectiveCost = field(doc="all-reduces, a table")
     exchange: CollectiveCost = field(doc="all-to-all, of the bytes a rank sends to others")
-    neighbour_hops: Scalar = field("1", "hops of a step of the ring")
-    mean_hops: Scalar = field("1", "hops between two ranks, on average")
+    neighbour_hops: jax.Array = field("1", "hops of a step of the ring")
+    mean_hops: jax.Array = field("1", "hops between two ranks, on average")
 
     @property
     def gather(self) -> CollectiveCost:
@@ -121,7 +120,7 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
     ring = CollectiveCost(
         rounds=lay.choose(lay.steps, others, others, others),
         hops=lay.choose(
-            arrays.where(lay.ports > 1, lay.steps, and_back),
+            arrays.where(lay.joined, lay.steps, and_back),
             others,
             jnp.maximum(2 * r * lay.subtrees - 2, 0),
             others,
@@ -164,7 +163,7 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
     )
 
 
-def _rows(ring: jax.Array, halving: jax.Array, at_once: jax.Array) -> jax.Array:
+def _rows(ring: Scalar, halving: Scalar, at_once: Scalar) -> jax.Array:
     """Make a column of ALL_REDUCES: a ring, three of halved or doubled distances, three of every pair at once."""
     return lax.concatenate(
         [lax.broadcast(ring, (1,)), *(lax.broadcast(x, (3,)) for x in (halving, at_once))], 0
@@ -177,8 +176,9 @@ def _one_of(name: str, like: jax.Array) -> jax.Array:
 
 def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
     """Add up x^t for t = 0 ... count - 1, given x^count."""
-    even = jnp.abs(x - 1) < 1e-3
-    return arrays.where(even, count, (power - 1) / arrays.where(even, 1, x - 1))
+    growth = x - 1
+    even = jnp.abs(growth) < 1e-3
+    return arrays.where(even, count, (power - 1) / arrays.where(even, 1, growth))
 
 
 def broadcast_costs(level: Level, ranks: Scalar) -> CollectiveCost:
@@ -208,8 +208,8 @@ def duration(cost: CollectiveCost, level: Level, size: Scalar) -> Scalar:
 
 def fastest(costs: CollectiveCost, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
     """Take the least time of a table of algorithms, smooth above tau = 0."""
-    ways = costs, level.round, level.hop, size * level.per_byte
-    return smooth.least(costs.seconds(*ways[1:]), tau) if smooth.is_exact(tau) else _fastest(*ways, tau)
+    o, t, x = level.round, level.hop, size * level.per_byte
+    return smooth.least(costs.seconds(o, t, x), tau) if smooth.is_exact(tau) else _fastest(costs, o, t, x, tau)
 
 
 @jax.custom_jvp

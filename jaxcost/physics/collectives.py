@@ -33,7 +33,7 @@ from jaxcost.physics.collective_kernel import (
     all_reduce_seconds,
     exchange_seconds,
 )
-from jaxcost.physics.levels import DOMAIN, Level, across, level_axis, only, over_levels
+from jaxcost.physics.levels import DOMAIN, Level, across, level_axis, only, over_levels, shifted
 from jaxcost.physics.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
 
@@ -54,8 +54,8 @@ __all__ = [
 class Message:
     """What one message or collective costs one rank. Bytes are counted once for every hop they travel."""
 
-    seconds: Scalar = field("s", "duration", default=0.0)
-    level_bytes: Scalar = field("B", "bytes times hops on each level, `[..., levels, *batch]`")
+    seconds: jax.Array = field("s", "duration")
+    level_bytes: jax.Array = field("B", "bytes times hops on each level, `[..., levels, *batch]`")
 
 
 @pytree
@@ -82,21 +82,21 @@ class RankGroup:
 class Communicator:
     """A group as it lies on a fabric."""
 
-    ranks: Scalar = field("1", "ranks in the group")
-    within: Scalar = field("1", "ranks within a package, within a domain, and all: `[..., levels, *batch]`")
-    counts: Scalar = field("1", "ranks that meet on each level, `[..., levels, *batch]`")
-    start: Scalar = field(
+    ranks: jax.Array = field("1", "ranks in the group")
+    within: jax.Array = field(
+        "1", "ranks within a package, within a domain, and all: `[..., levels, *batch]`"
+    )
+    counts: jax.Array = field("1", "ranks that meet on each level, `[..., levels, *batch]`")
+    start: jax.Array = field(
         "s", "starting a collective on every level it spans, and the wait for the last rank"
     )
 
 
 def communicator(group: RankGroup, fabric: Fabric, levels: Level) -> Communicator:
     """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
-    total = group.total
+    total = jnp.asarray(group.total)
     within = jax.tree.map(lambda x: across(x, levels), group).within(levels.reach)
-    shift = [(0, 0, 0)] * within.ndim
-    shift[level_axis(within, levels)] = (1, -1, 0)
-    counts = within / lax.pad(within, jnp.ones((), within.dtype), shift)
+    counts = within / shifted(within, levels, 1.0)
     return Communicator(
         ranks=total,
         within=within,
@@ -129,7 +129,7 @@ def all_reduce(
     """
     if costs is None:
         costs = algorithm_costs(levels, group.counts[None])
-    whole, met = jnp.less(scattered, 0.5), group.counts > 1
+    whole, met = jnp.less(scattered, 0.5), jnp.greater(group.counts, 1)
     size = across(size, levels)
     share_after = size / group.within
     share = share_after * group.counts
@@ -143,20 +143,20 @@ def all_reduce(
         scattered = jnp.broadcast_to(scattered, np.shape(start))
         times, start = _by_backends(times, backends, group, levels, table, sizes, scattered)
     totals = over_levels(times, levels)
-    several = over_levels(met * 1.0, levels) > 1
+    several = over_levels(met, levels) > 1
     moved = arrays.where(several & whole, smooth.least(totals, tau), totals[0])
     added = levels.switches_add & last & met
     return Message(
-        seconds=arrays.where(whole, 1, 2) * start + moved,
+        seconds=(2 - whole) * start + moved,
         level_bytes=arrays.where(added, share, 2 * (share - share_after)) * costs.neighbour_hops[0],
     )
 
 
 def _algorithms(names: tuple[str, ...], way: int, table: CollectiveCost) -> jax.Array:
     """Make a mask `[algorithms, ways, ...]` of the algorithms named, in one of the two ways."""
-    mask = np.zeros((len(table.names), 2) + (1,) * (table.rounds.ndim - 2))
+    mask = np.zeros((len(table.names), 2) + (1,) * (np.ndim(table.rounds) - 2))
     mask[:, way] = np.reshape([name in names for name in table.names], mask[:, way].shape)
-    return jnp.asarray(mask, table.rounds.dtype)
+    return jnp.asarray(mask, jnp.result_type(table.rounds))
 
 
 def _by_backends(
@@ -174,21 +174,25 @@ def _by_backends(
         seconds `[ways, groups, ..., levels, *batch]` and those before anything moves, `[groups, ..., *batch]`.
     """
     domain, launch = only(levels, DOMAIN), domain_launch(group, levels)
-    ring, one_shot = (
-        CollectiveCost(**{f: in_domain(getattr(table[name], f), levels) for f in ("rounds", "hops", "load")})
-        for name in ("ring", "one-shot")
-    )
+    costs = [table["ring"], table["one-shot"]]
     closed, sizes, counts = (in_domain(x, levels) for x in (times, sizes, group.counts))
     seconds, starts = [], []
     for k, backend in enumerate(backends):
         seconds.append(closed[:, k])
         starts.append(group.start[k])
         if backend is not None:
-            one = [
-                jax.tree.map(lambda x, k=k: x[:, k] if np.ndim(x) else x, cost) for cost in (ring, one_shot)
-            ]
+            ring, one_shot = (
+                CollectiveCost(
+                    rounds=in_domain(cost.rounds, levels)[:, k],
+                    hops=in_domain(cost.hops, levels)[:, k],
+                    load=in_domain(cost.load, levels)[:, k],
+                )
+                for cost in costs
+            )
             begun = closed[:, k] + jnp.where(scattered[k] < 0.5, 1, 2) * domain.launch
-            fitted = all_reduce_seconds(backend, *one, domain, sizes[:, k], counts[k], scattered[k], begun)
+            fitted = all_reduce_seconds(
+                backend, ring, one_shot, domain, sizes[:, k], counts[k], scattered[k], begun
+            )
             seconds[k] = jnp.where(counts[k] > 1, fitted, 0)
             starts[k] = starts[k] - launch[k]
     return put_in_domain(times, jnp.stack(seconds, 1), levels), arrays.stack(starts)
@@ -199,9 +203,9 @@ def domain_launch(group: Communicator, levels: Level) -> jax.Array:
     return (in_domain(group.counts, levels) > 1) * only(levels, DOMAIN).launch
 
 
-def in_domain(x: jax.Array, levels: Level) -> jax.Array:
+def in_domain(x: Scalar, levels: Level) -> jax.Array:
     """Take what holds within the domain of a table `[..., levels, *batch]`."""
-    return lax.index_in_dim(x, DOMAIN, level_axis(x, levels), keepdims=False)
+    return lax.index_in_dim(jnp.asarray(x), DOMAIN, level_axis(x, levels), keepdims=False)
 
 
 def put_in_domain(table: jax.Array, x: jax.Array, levels: Level) -> jax.Array:
@@ -217,7 +221,7 @@ def gather(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Mes
 
 
 def all_to_all(
-    sizes: Scalar,
+    sizes: jax.Array,
     group: Communicator,
     levels: Level,
     *,
@@ -274,10 +278,7 @@ def point_to_point(size: Scalar, span: Scalar, levels: Level) -> Message:
     Launch + o + k t + S b: one hop on a grid, between the fully connected and in a dragonfly; through a tree, to
     its top and down.
     """
-    inner = lax.pad(
-        levels.reach, jnp.zeros((), levels.reach.dtype), [(1, -1, 0)] + [(0, 0, 0)] * (levels.reach.ndim - 1)
-    )
-    chosen = (span > inner) & (span <= levels.reach)
+    chosen = (span > shifted(levels.reach, levels, 0.0)) & (span <= levels.reach)
     size, hops = across(size, levels), levels.neighbour_hops
     delay = levels.launch + levels.round + hops * levels.hop + size * levels.per_byte
     return Message(seconds=over_levels(chosen * delay, levels), level_bytes=size * (chosen * hops))

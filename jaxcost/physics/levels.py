@@ -25,6 +25,7 @@ __all__ = [
     "levels",
     "only",
     "over_levels",
+    "shifted",
 ]
 
 DOMAIN = 1  # place of the scale-up domain among the levels
@@ -44,7 +45,7 @@ class Level:
     round: Scalar = field("s", "software and landing time of one round of messages")
     hop: Scalar = field("s", "time of a hop, with the wait behind other traffic")
     per_byte: Scalar = field("s/B", "over one link of a chip, or the port of a tree")
-    switches_add: Scalar = field("1", "true where switches reduce and multicast")
+    switches_add: jax.Array = field("1", "true where switches reduce and multicast")
 
     @property
     def neighbour_hops(self) -> Scalar:
@@ -134,11 +135,19 @@ def across(x: Scalar, levels: Level) -> jax.Array:
     return lax.expand_dims(x, (max(x.ndim - np.ndim(levels.hop) + 1, 0),))
 
 
-def level_axis(x: jax.Array, levels: Level) -> int:
+def level_axis(x: Scalar, levels: Level) -> int:
     """Return the place of the levels among the axes of a table `[*axes, levels, *batch]`."""
-    return x.ndim - np.ndim(levels.hop)
+    return np.ndim(x) - np.ndim(levels.hop)
 
 
-def over_levels(x: jax.Array, levels: Level) -> jax.Array:
+def shifted(x: Scalar, levels: Level, first: float) -> jax.Array:
+    """Put in the place of every level what a table `[*axes, levels, *batch]` has of the one inside it."""
+    x, axis = jnp.asarray(x), level_axis(x, levels)
+    return lax.pad(
+        x, jnp.asarray(first, x.dtype), [(int(k == axis), -int(k == axis), 0) for k in range(x.ndim)]
+    )
+
+
+def over_levels(x: Scalar, levels: Level) -> jax.Array:
     """Add up a table `[*axes, levels, *batch]` over the levels."""
     return jnp.sum(x, level_axis(x, levels))

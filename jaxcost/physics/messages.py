@@ -52,9 +52,9 @@ _NAMES = ("tensor_all_reduce", "expert_dispatch", "expert_combine", "context_all
 class Messages:
     """The messages of steps, kind by kind."""
 
-    counts: Scalar = field("1", "how many a step has, `[messages, *batch]` or `[messages, 1, *batch]`")
-    seconds: Scalar = field("s", "duration of one, `[messages, steps, *batch]`")
-    level_bytes: Scalar = field("B", "bytes times hops of one, `[levels, messages, steps, *batch]`")
+    counts: jax.Array = field("1", "how many a step has, `[messages, *batch]` or `[messages, 1, *batch]`")
+    seconds: jax.Array = field("s", "duration of one, `[messages, steps, *batch]`")
+    level_bytes: jax.Array = field("B", "bytes times hops of one, `[levels, messages, steps, *batch]`")
     names: tuple[str, ...] = field(doc="kinds of messages", default=_NAMES, static=True)
 
 
@@ -64,7 +64,7 @@ def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
     g (1 - C(E - E/g, k) / C(E, k)), with the binomials' quotient taken at the middle of its k factors:
     (1 - (E/g) / (E - (k - 1) / 2))^k.
     """
-    missed = 1 - experts / groups / jnp.maximum(experts - (top_k - 1) / 2, 1)
+    missed = 1 - experts / jnp.maximum(experts - (top_k - 1) / 2, 1) / groups
     return groups * (1 - jnp.exp(top_k * jnp.log(arrays.clip(missed, 1e-9, 1))))
 
 
@@ -126,7 +126,10 @@ def step_messages(
     steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
     groups = jax.tree.map(lambda x: lax.expand_dims(x, steps), groups)
     costs = algorithm_costs(levels, groups.counts[None])
-    reduced, routed = (_take(groups, 0, part) for part in ((0, 2), (2, 3)))
+    leaves, structure = jax.tree.flatten(groups)
+    reduced, routed = (
+        structure.unflatten(x) for x in zip(*(lax.split(leaf, (2, 1)) for leaf in leaves), strict=True)
+    )
     sizes = arrays.stack([stream, outputs])
     sums = all_reduce(
         sizes,

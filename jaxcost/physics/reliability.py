@@ -7,7 +7,7 @@ under repair at any moment, on average.
 import jax
 import jax.numpy as jnp
 
-from jaxcost.core.arrays import clip, where
+from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.spec.system import System
 
@@ -42,7 +42,7 @@ def exponential_integral(x: Scalar) -> jax.Array:
     )
     over = 0.2677737343 + high * (8.6347608925 + high * (18.0590169730 + high * (8.5733287401 + high)))
     under = 3.9584969228 + high * (21.0996530827 + high * (25.6329561486 + high * (9.5733223454 + high)))
-    return where(x < 1, series, jnp.exp(-high) / high * over / under)
+    return arrays.where(x < 1, series, jnp.exp(-high) / high * over / under)
 
 
 def straggler_wait(ranks: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
@@ -56,24 +56,24 @@ def straggler_wait(ranks: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
     m = ranks + 0.5 + 1 / (24 * ranks + 12)
     never = timeout <= 0
     late = jitter > 0
-    scaled = where(never | (jitter <= 0), 1.0, timeout / where(late, jitter, 1.0))
+    scaled = arrays.where(never | (jitter <= 0), 1.0, timeout / arrays.where(late, jitter, 1.0))
     waited = scaled - exponential_integral(m * _chance_log(scaled))
-    waits = where(never, _EULER + jnp.log(m), jnp.maximum(waited, 0))
-    return where(ranks > 1, jitter * waits, 0)
+    waits = arrays.where(never, _EULER + jnp.log(m), jnp.maximum(waited, 0))
+    return arrays.where(ranks > 1, jitter * waits, 0)
 
 
 def _chance_log(scaled: Scalar) -> jax.Array:
     """-ln of the chance that one rank comes within its time-out, given in mean delays."""
-    missed = jnp.exp(-clip(scaled, 1e-6, 60))
+    missed = jnp.exp(-arrays.clip(scaled, 1e-6, 60))
     few = missed < 1e-3
-    return where(few, missed * (1 + missed / 2), -jnp.log(1 - where(few, 0.5, missed)))
+    return arrays.where(few, missed * (1 + missed / 2), -jnp.log(1 - arrays.where(few, 0.5, missed)))
 
 
-def late_share(meetings: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
-    """Share of tokens with old data in them: 1 - (1 - e^(-T/j))^m, m = ranks x collectives of a token."""
+def late_share(collectives: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
+    """Share of tokens with old data in them: 1 - (1 - e^(-T/j))^m, for m ranks that wait for each other."""
     apply = (timeout > 0) & (jitter > 0)
-    scaled = where(apply, timeout / where(jitter > 0, jitter, 1.0), 1.0)
-    return where(apply, -jnp.expm1(-meetings * _chance_log(scaled)), 0)
+    scaled = arrays.where(apply, timeout / arrays.where(jitter > 0, jitter, 1.0), 1.0)
+    return arrays.where(apply, -jnp.expm1(-collectives * _chance_log(scaled)), 0)
 
 
 def availability(system: System) -> jax.Array:
@@ -93,5 +93,5 @@ def availability(system: System) -> jax.Array:
     enough = term
     for k in range(1, _MOST_SPARES + 1):
         term = term * away / k
-        enough = enough + term * clip(system.spares - k + 1, 0, 1)
-    return clip(enough, 1e-6, 1) / (1 + rate * system.switchover_time)
+        enough = enough + term * arrays.clip(system.spares - k + 1, 0, 1)
+    return arrays.clip(enough, 1e-6, 1) / (1 + rate * system.switchover_time)

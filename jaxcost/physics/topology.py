@@ -42,7 +42,7 @@ _TINY = 1e-6  # ranks or links: what stands for none below a fraction bar
 class Wiring:
     """What of a link decides distances: the family of closed forms that its topology belongs to, and its numbers."""
 
-    family: Scalar = field("1", "0 ring, 1 fully connected, 2 switch or tree, 3 other grids, 4 dragonfly")
+    family: jax.Array = field("1", "0 ring, 1 fully connected, 2 switch or tree, 3 other grids, 4 dragonfly")
     plain: Scalar = field("1", "true for a tree whose links are all alike")
     cube: Scalar = field("1", "true for a hypercube, which has a dimension for every bit")
     ports: Scalar = field(
@@ -54,7 +54,7 @@ class Wiring:
     narrowing: Scalar = field("1", "1 / taper of a fat tree, 1 of a switch")
 
     @property
-    def is_tree(self) -> Scalar:
+    def is_tree(self) -> jax.Array:
         """True for a switch, fat tree or tree."""
         return self.family == _TREE
 
@@ -87,7 +87,7 @@ class Layout:
     """How n ranks lie on a topology. Numbers of another family are there but mean nothing."""
 
     wiring: Wiring = field(doc="the topology")
-    family: Scalar = field("1", "its family, of the shape of what follows")
+    family: jax.Array = field("1", "its family, of the shape of what follows")
     ranks: Scalar = field("1", "n")
     log: Scalar = field("1", "log2 n")
     bits: Scalar = field("1", "log2 n, rounded up")
@@ -96,6 +96,7 @@ class Layout:
     log_side: Scalar = field("1", "log2 of the shorter side")
     side: Scalar = field("1", "shorter side q of a grid")
     ports: Scalar = field("1", "links of a rank along a long side: 2 where its ends are joined, else 1")
+    joined: Scalar = field("1", "true where they are")
 
     def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> jax.Array:
         """Pick what holds for the family."""
@@ -174,6 +175,7 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
     log_side = arrays.where(two_power, share, log / dimensions)
     root = jnp.exp2(log_side)
     whole = arrays.round_(root)
+    ports = arrays.where(n > size - 0.5, wiring.ports, 1.0)
     return Layout(
         wiring=wiring,
         family=family,
@@ -184,7 +186,8 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
         dimensions=dimensions,
         log_side=log_side,
         side=arrays.where(jnp.abs(root - whole) < _NEAR * root, whole, root),
-        ports=arrays.where(n > size - 0.5, wiring.ports, 1.0),
+        ports=ports,
+        joined=ports > 1,
     )
 
 
@@ -197,15 +200,15 @@ def _is_even(x: Scalar) -> Scalar:
     return jnp.floor(x / 2) * 2 == x
 
 
-def mean_hops(lay: Layout) -> Scalar:
+def mean_hops(lay: Layout) -> jax.Array:
     """Links on the shortest way between two different ranks, on average."""
     n, q, d, longer, a = lay.ranks, lay.side, lay.dimensions, lay.long_sides, lay.group
     others = jnp.maximum(n - 1, 1)
     # Sum over the sides of floor(side^2 / 4) / side where the ends are joined, else of (side - 1 / side) / 3.
     joined = ((d - longer) * jnp.floor(q * q / 4) + longer * (q * q / 2)) / q
-    open_ = (lay.steps + d - (d - longer / 2) / q) / 3
+    apart = (lay.steps + d - (d - longer / 2) / q) / 3
     hops = lay.choose(
-        arrays.where(lay.ports > 1, joined, open_) * n / others,
+        arrays.where(lay.joined, joined, apart) * n / others,
         1.0,
         # Pairs of a tree part at tier t, all but those within the same r^t.
         2 * (lay.tiers * (others + 1) - lay.subtrees) / others,
@@ -219,7 +222,7 @@ def diameter(lay: Layout) -> Scalar:
     q, longer = lay.side, lay.long_sides
     joined = (lay.dimensions - longer) * jnp.floor(q / 2) + longer * q
     hops = lay.choose(
-        arrays.where(lay.ports > 1, joined, lay.steps),
+        arrays.where(lay.joined, joined, lay.steps),
         1.0,
         2 * lay.tiers,
         1 + 2.0 * ((lay.groups > 1) & (lay.group > 1)),
@@ -236,7 +239,7 @@ def degree(lay: Layout) -> Scalar:
 
 
 def grid_ports(lay: Layout, ports: Scalar) -> Scalar:
-    """Add up min(side - 1, ports) over the sides of a grid; of 2^k ranks a side of 2 has one link, others may have 2."""
+    """Add up min(side - 1, ports) over the sides of a grid, which are powers of 2 where the ranks are one."""
     return arrays.where(
         lay.two_power,
         jnp.minimum(lay.bits, ports * lay.dimensions),
