@@ -17,7 +17,8 @@ from jaxcost.physics.carbon import carbon_per_token, embodied
 from jaxcost.physics.collective_kernel import carrier_of
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.energy import Energy, step_energy
-from jaxcost.physics.hierarchy import Tiers, held, hold, place, tier_uses
+from jaxcost.physics.glue import dicts
+from jaxcost.physics.hierarchy import Tiers, classify_bytes, place, tier_bytes, tier_uses
 from jaxcost.physics.kernel_rows import kernel_rows
 from jaxcost.physics.kernels import Machine
 from jaxcost.physics.levels import levels
@@ -26,11 +27,11 @@ from jaxcost.physics.messages import communication_buffers, groups, meetings, st
 from jaxcost.physics.ops import add, matmul_work, step_table
 from jaxcost.physics.power import Clock, clock_of
 from jaxcost.physics.reliability import Reliability, availability, late_share
-from jaxcost.physics.roofline import OpTimes, Rates, op_times
+from jaxcost.physics.roofline import OpTimes, Rates, op_times, rates
 from jaxcost.physics.shards import Shards, layer_count, microbatches, shard
 from jaxcost.physics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
 from jaxcost.physics.thermal import Heat, heat_of, limit, resistance
-from jaxcost.physics.tiers import BESIDE, features, surely, usable_chip
+from jaxcost.physics.tiers import AUXILIARY_TIERS, features, is_known, main_column, usable_chip
 from jaxcost.physics.wear import standby_power
 from jaxcost.report import Margins, Power, Report, Schedule, Shares, Thermal, Timing
 from jaxcost.spec.chip import Chip
@@ -85,7 +86,7 @@ def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, 
     from step to step. What is traced counts as there, so that the result never depends on it.
     """
     asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
-    return features(system.chip) + tuple(name for name, leaf in asked.items() if not surely(leaf, 0))
+    return features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
 
 
 @functools.partial(jax.jit, static_argnames="present")
@@ -106,7 +107,7 @@ def _evaluate(
     built = system.chip
     fabric = system.fabric
     one = opaque_one(built.memory.bandwidth, model.hidden, traffic.batch, plan.tp)
-    chip = usable_chip(built, present, one)
+    chip = usable_chip(built, present)
     shards, prefill_group, decode_group, mixed_group, schedule = fence(
         (shards, prefill_group, decode_group, mixed_group, schedule), one
     )
@@ -122,20 +123,19 @@ def _evaluate(
         communication=communication_buffers(model, plan, shards, widest),
         corpus=traffic.corpus / schedule.chips if "corpus" in present else 0.0,
     )
-    beside = tuple(name for name in BESIDE if name in present)
+    beside = tuple(name for name in AUXILIARY_TIERS if name in present)
     old = _old_share(traffic)
-    holdings = hold(memory, shared_bytes(model, plan, shards), old)
-    layout, unit = place(chip, model, plan, shards, holdings, old, widths[1], present, tau, one)
-    standing = {name: getattr(chip, name) for name in ("memory", *beside)}
-    use = {name: held(holdings, layout, name) for name in beside}
-    kept = (
-        kept_neurons(model, plan, shards, widths[1], add(*layout.stored["weights"].values()))
-        if beside and "window" in present
-        else 0.0
-    )
-    in_main = add(memory.used - add(*use.values()), kept) if beside else memory.used
-    use = once(use | {"memory": in_main}, one) if present else use | {"memory": in_main}
-    resting = (standby_power(tier, use[name]) for name, tier in standing.items())
+    sizes = classify_bytes(memory, shared_bytes(model, plan, shards), old)
+    hierarchy = place(chip, model, plan, shards, sizes, old, widths[1], present, tau)
+    unit = rates(chip, plan, *once(dicts(hierarchy), one), one)
+    table, tiers = hierarchy.memory, hierarchy.layout.tiers
+    used = tier_bytes(sizes, hierarchy.layout)
+    main = main_column(tiers, used)
+    if beside and "window" in present:
+        outside = 1 - jnp.sum(hierarchy.layout.stored[0] * main, 0)
+        used = used + main * kept_neurons(model, plan, shards, widths[1], outside)
+    use = {name: used[i] for i, name in enumerate(tiers)}
+    resting = (jnp.sum(standby_power(table, used), 0),)
     chip = replace(chip, idle_power=once(add(chip.idle_power, *resting), one))
     system = replace(system, chip=chip)
     made = once(build(built, fabric, beside, prices.since), one)
@@ -218,15 +218,15 @@ def _evaluate(
     one_chip = embodied(built, made, beside)
     served = prices.lifetime * prices.utilization
     tiers = tier_uses(
-        chip,
-        use,
-        holdings,
-        layout,
+        hierarchy,
+        used,
+        sizes,
+        memory,
+        old,
         batch_seconds=timing.batch_seconds,
         step_seconds=timing.tpot * schedule.tokens_per_step,
         updates=traffic.weight_updates,
         served=served,
-        tau=tau,
     )
     report = Report(
         prefill=prefill.times,

@@ -9,14 +9,14 @@ import pytest
 import jaxcost as jc
 from jaxcost.evaluate import evaluate as evaluate_plan
 from jaxcost.physics.near_memory import near_bandwidth, units
-from jaxcost.physics.tiers import BESIDE, prefetch_buffer, read_seconds
+from jaxcost.physics.tiers import AUXILIARY_TIERS, prefetch_buffer, read_seconds
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.model import Attention, Experts, FeedForward
 from tests.test_claims import COMPUTE, ENDLESS
 
 GB, TB = 1e9, 1e12
 ALL = (
-    *BESIDE,
+    *AUXILIARY_TIERS,
     *(f"{name}.near" for name in TIERS),
     "stacking",
     "cooling",

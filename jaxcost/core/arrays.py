@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["align", "batch_shape", "clip", "column", "round_", "row", "spread", "stack", "where"]
+__all__ = ["align", "batch_shape", "clip", "column", "round_", "row", "spread", "stack", "unstack", "where"]
 
 T = TypeVar("T")
 
@@ -46,13 +46,13 @@ def stack(parts: Sequence[Scalar]) -> jax.Array:
     """Stack numbers of any broadcastable shapes along a new leading axis: `[len(parts), *batch]`."""
     dtype = jnp.result_type(*parts)
     shape = np.broadcast_shapes(*(np.shape(x) for x in parts))
-    return lax.concatenate([_expanded(x, dtype, shape) for x in parts], 0)
+    # Only those that must are broadcast: the rest stack in one equation.
+    return jnp.stack([_filled(x, dtype, shape) for x in parts])
 
 
-def _expanded(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
-    x = lax.convert_element_type(x, dtype)
-    first = len(shape) - x.ndim + 1
-    return lax.broadcast_in_dim(x, (1, *shape), tuple(range(first, len(shape) + 1)))
+def unstack(table: jax.Array) -> tuple[jax.Array, ...]:
+    """Take all rows of a table: `[rows, *batch]` to as many `[*batch]`."""
+    return jnp.unstack(table)
 
 
 def row(table: jax.Array, index: int) -> jax.Array:

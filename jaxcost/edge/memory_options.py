@@ -8,7 +8,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.edge.errors import InputError, not_among, within
 from jaxcost.edge.tier_files import add_near, add_tier
 from jaxcost.physics.placement import CLASSES
-from jaxcost.physics.tiers import BESIDE
+from jaxcost.physics.tiers import AUXILIARY_TIERS
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.plan import Placement, Split
 from jaxcost.spec.system import System
@@ -87,8 +87,8 @@ def read_placement(args: argparse.Namespace) -> Placement:
         tier, _, share = rest.partition(":")
         if name not in CLASSES:
             raise not_among(CLASSES, name, path="--place")
-        if tier not in BESIDE:
-            raise not_among(BESIDE, tier, path="--place")
+        if tier not in AUXILIARY_TIERS:
+            raise not_among(AUXILIARY_TIERS, tier, path="--place")
         shares.setdefault(name, {})[tier] = _number(share or "1", "--place", 0, 1)
     for name, split in shares.items():
         if sum(split.values()) > 1 + 1e-9:

@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxcost.core.units import engineering
 from jaxcost.physics.roofline import OpTimes
-from jaxcost.physics.tiers import BESIDE, prefetch_buffer
+from jaxcost.physics.tiers import AUXILIARY_TIERS, prefetch_buffer
 from jaxcost.report import Report
 from jaxcost.spec.memory import TIERS, Memory
 from jaxcost.spec.model import Model
@@ -61,7 +61,7 @@ def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
 
 def _slow_tiers(system: System, report: Report) -> list[Finding]:
     found = []
-    for name in BESIDE:
+    for name in AUXILIARY_TIERS:
         tier: Memory = getattr(system.chip, name)
         peak = float(tier.bandwidth) * float(system.chip.efficiency.memory)
         reached, used = (float(getattr(getattr(report.tiers, name), key)) for key in ("bandwidth", "used"))
@@ -86,7 +86,7 @@ def _slow_tiers(system: System, report: Report) -> list[Finding]:
 
 def _waits(system: System, model: Model, report: Report) -> list[Finding]:
     slow = {
-        n: float(getattr(system.chip, n).latency) for n in BESIDE if float(getattr(report.tiers, n).used) > 0
+        n: float(getattr(system.chip, n).latency) for n in AUXILIARY_TIERS if float(getattr(report.tiers, n).used) > 0
     }
     if not slow or float(model.experts.layers) == 0 or float(report.memory.experts) == 0:
         return []

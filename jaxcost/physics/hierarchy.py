@@ -1,25 +1,46 @@
 """A chip's memory hierarchy under a plan: where data lie, what a byte costs, what tiers hold and how they wear."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.fence import once
-from jaxcost.core.loop import over
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.arrays import column, stack, unstack, where
+from jaxcost.core.pytree import Scalar, field, pytree, leaf_fields
 from jaxcost.physics.capacity import MemoryUse
-from jaxcost.physics.near_memory import NearStream, engines, near_stream
-from jaxcost.physics.ops import add
-from jaxcost.physics.placement import CLASSES, Holdings, Layout, lay_out, touched
-from jaxcost.physics.roofline import Rates, rates
+from jaxcost.physics.near_memory import NearStream, near_stream
+from jaxcost.physics.placement import CLASSES, TRAFFIC_CLASSES, Layout, lay_out, touched
 from jaxcost.physics.shards import Shards
-from jaxcost.physics.tiers import BESIDE, main_stream, prefetch_buffer, read_seconds, stream, tier_costs
+from jaxcost.physics.tiers import (
+    Stream,
+    TierCosts,
+    main_column,
+    prefetch_buffer,
+    stack_tiers,
+    stream,
+    tier_costs,
+    tiers_of,
+    write_energy,
+)
 from jaxcost.physics.wear import rewrites, wear_share
 from jaxcost.spec.chip import Chip
+from jaxcost.spec.memory import Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["TierUse", "Tiers", "held", "hold", "place", "tier_uses"]
+__all__ = [
+    "Hierarchy",
+    "TierUse",
+    "Tiers",
+    "classify_bytes",
+    "memory_energy",
+    "place",
+    "tier_bytes",
+    "tier_uses",
+]
 
 
 @pytree
@@ -51,24 +72,35 @@ class Tiers:
     ssd: TierUse = field(doc="drives", default=TierUse)
 
 
-def hold(memory: MemoryUse, shared: Scalar, old: Scalar) -> Holdings:
-    """Sort a chip's bytes into the classes that are placed.
+def classify_bytes(memory: MemoryUse, shared: Scalar, prefix: Scalar) -> jax.Array:
+    """Sort a chip's bytes into the classes that are placed, `[CLASSES, *batch]`.
+
+    Recurrent states are placed as the cache that the requests write.
 
     Args:
         memory: bytes by kind.
         shared: bytes of shared experts among its weights.
-        old: share of the cache that was there before the requests came.
+        prefix: share of the cache that was there before the requests came.
     """
-    return Holdings(
-        weights=memory.weights - shared,
-        shared=shared,
-        experts=memory.experts,
-        recent=memory.kv * (1 - old),
-        state=memory.state,
-        old=memory.kv * old,
-        activations=memory.activations + memory.communication,
-        corpus=memory.corpus,
-    )
+    classes = {
+        "weights": memory.weights - shared,
+        "shared": shared,
+        "experts": memory.experts,
+        "recent": memory.kv * (1 - prefix) + memory.state,
+        "old": memory.kv * prefix,
+        "activations": memory.activations + memory.communication,
+        "corpus": memory.corpus,
+    }
+    return stack([classes[name] for name in CLASSES])
+
+class Hierarchy(NamedTuple):
+    """The memory tiers of a chip with the data in them."""
+
+    memory: Memory  # the tiers, each leaf `[tiers, *batch]`
+    costs: TierCosts
+    layout: Layout
+    stream: Stream
+    near: NearStream | None  # None where no tier has engines
 
 
 def place(
@@ -76,13 +108,12 @@ def place(
     model: Model,
     plan: Plan,
     shards: Shards,
-    holdings: Holdings,
-    old: Scalar,
+    sizes: jax.Array,
+    prefix: Scalar,
     tokens: Scalar,
-    present: tuple[str, ...],
+    features: Sequence[str],
     tau: Scalar,
-    one: jax.Array,
-) -> tuple[Layout, Rates]:
+) -> Hierarchy:
     """Decide where every class of data lies, and cost a byte of each.
 
     Args:
@@ -90,107 +121,124 @@ def place(
         model: the language model.
         plan: precisions, degrees and placement.
         shards: the part of the model that one chip holds.
-        holdings: bytes by class.
-        old: share of the cache that was there before the requests came.
+        sizes: bytes of each class, of `classify_bytes`.
+        prefix: share of the cache that was there before the requests came.
         tokens: of a decode step, by which experts' popularity counts.
-        present: what the chip has, of `features`.
+        features: what the chip has, of `features`.
         tau: softness.
-        one: an `opaque_one`.
     """
-    x, how = model.experts, plan.placement
-    beside = tuple(name for name in BESIDE if name in present)
-    top_share = smooth.safe_div(x.top_k, x.experts, 1.0)
-    reads = touched(x.skew, top_share, tokens * shards.joined_replicas) if beside else ()
-    layout = lay_out(chip, how, holdings, reads, beside)
-    cache = {t: old * layout.read["old"][t] + (1 - old) * layout.read["recent"][t] for t in beside}
-    allowed = {
-        "weights": how.near_weights,
-        "shared": how.near_weights,
-        "experts": how.near_experts,
-        "cache": how.near_cache,
-    }
-    # Each computed once, however many rows use it.
-    shares, costs, there, own = once(
-        (
-            layout.read | {"cache": cache},
-            tier_costs(chip, beside, tau),
-            engines(chip, present, model.hidden, tau),
-            main_stream(chip),
-        ),
-        one,
-    )
-    names = tuple(shares)
-    if beside:
-        found = over(lambda of: stream(costs, own, of, how.in_turn), [shares[name] for name in names])
-        streams = dict(zip(names, found, strict=True))
+    tiers, how, x = tiers_of(features), plan.placement, model.experts
+    memory = stack_tiers(chip, tiers)
+    costs = tier_costs(chip, tiers, memory, tau)
+    if len(tiers) > 1:
+        top_share = smooth.safe_div(x.top_k, x.experts, 1.0)
+        reads = touched(x.skew, top_share, tokens * shards.joined_replicas)
+        layout = lay_out(memory, tiers, how, sizes, reads, prefix)
     else:
-        streams = dict.fromkeys(names, own)
-    near: dict[str, NearStream | None] = dict.fromkeys(allowed)
-    if there:
-        items = [(shares[name], share, _divided(name, model)) for name, share in allowed.items()]
-        near = dict(zip(allowed, over(lambda of: near_stream(costs, there, *of), items), strict=True))
-    return layout, rates(chip, plan, shares, streams, near, one)
+        whole = column([1.0] * len(TRAFFIC_CLASSES), costs.read)[:, None]
+        layout = Layout(stored=whole[: len(CLASSES)], read=whole, tiers=tiers)
+    near = None
+    if any(f"{name}.near" in features for name in tiers):
+        read = lax.concatenate([layout.read[:3], layout.read[-1:]], 0)  # of `OPERAND_CLASSES`
+        allowed = stack([how.near_weights, how.near_weights, how.near_experts, how.near_cache])
+        near = near_stream(chip, tiers, memory, costs, read, allowed, model.hidden, tau)
+    return Hierarchy(memory, costs, layout, stream(costs, tiers, layout.read, how.in_turn), near)
 
 
-def _divided(name: str, model: Model) -> Scalar:
-    """Outputs over which the units of a tier spread a class: of matrices their width, of the cache a row's own."""
-    return jnp.ones_like(jnp.asarray(model.hidden)) if name == "cache" else model.hidden
+def tier_bytes(sizes: jax.Array, layout: Layout) -> jax.Array:
+    """Bytes that each tier holds on the fullest chip, `[tiers, *batch]`."""
+    return jnp.sum(sizes[:, None] * layout.stored, 0)
 
 
-def held(holdings: Holdings, layout: Layout, tier: str) -> Scalar:
-    """Bytes that a tier beside main memory holds on the fullest chip."""
-    classes = {name: getattr(holdings, name) for name in CLASSES} | {
-        "recent": holdings.recent + holdings.state
-    }
-    return add(*(size * layout.stored[name][tier] for name, size in classes.items()))
+def memory_energy(
+    chip: Chip, hierarchy: Hierarchy, moved: jax.Array, written: jax.Array, on_the_spot: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Joules of reads and of writes in each tier, `[tiers, ..., *batch]`, and of the way to the engines.
+
+    A byte takes what its tier does, and passes the chip but for those that lie in on-chip memory. Stacking saves a
+    share of both for main memory.
+
+    Args:
+        chip: energies of the wires and of stacking.
+        hierarchy: tiers and shares.
+        moved: bytes by class of data, `[TRAFFIC_CLASSES, ..., *batch]`, steps for instance between class and batch.
+        written: those of them that are written, of the same shape.
+        on_the_spot: those that engines near memory take, `[OPERAND_CLASSES, ..., *batch]`.
+    """
+    memory, layout, near = hierarchy.memory, hierarchy.layout, hierarchy.near
+    rank = moved.ndim
+
+    def by_tier(amounts: jax.Array, shares: jax.Array) -> jax.Array:
+        return jnp.sum(amounts[:, None] * _insert_axes(shares, 2, rank + 1), 0)
+
+    passing, stored = by_tier(moved, layout.read), by_tier(written, layout.read)
+    if near is not None:
+        passing = passing - by_tier(on_the_spot, near.taken)
+    main = main_column(layout.tiers, memory.energy_per_byte)
+    stacking = main * chip.stacking.energy + (1 - main)
+    outside = column([float(name != "sram") for name in layout.tiers], main) * stacking
+    per_read, per_write, per_wire = (
+        _insert_axes(x, 1, rank)
+        for x in (
+            memory.energy_per_byte * stacking,
+            write_energy(memory) * stacking,
+            outside * chip.on_chip_energy_per_byte,
+        )
+    )
+    return (passing - stored) * per_read, stored * per_write, jnp.sum(passing * per_wire, 0)
+
+
+def _insert_axes(table: jax.Array, leading: int, rank: int) -> jax.Array:
+    """Insert axes of length 1 behind the leading ones, up to so many axes in all."""
+    missing = rank - table.ndim
+    return jnp.expand_dims(table, tuple(range(leading, leading + missing))) if missing else table
 
 
 def tier_uses(
-    chip: Chip,
-    use: dict[str, Scalar],
-    holdings: Holdings,
-    layout: Layout,
+    hierarchy: Hierarchy,
+    used: jax.Array,
+    sizes: jax.Array,
+    memory: MemoryUse,
+    prefix: Scalar,
     *,
     batch_seconds: Scalar,
     step_seconds: Scalar,
     updates: Scalar,
     served: Scalar,
-    tau: Scalar,
 ) -> Tiers:
     """What every tier holds, how fast it streams, and how fast it wears.
 
     A request's cache is written once in the time of its batch, states and buffers in every step, the rest when it
-    is renewed.
+    is renewed. Of main memory only what it would forget counts.
 
     Args:
-        chip: the chip, its capacities as usable.
-        use: bytes held, by tier.
-        holdings: bytes by class.
-        layout: shares of the classes by tier.
+        hierarchy: tiers and shares.
+        used: bytes held, `[tiers, *batch]`.
+        sizes: bytes of each class, of `classify_bytes`.
+        memory: bytes by kind.
+        prefix: share of the cache that was there before the requests came.
         batch_seconds: time of one batch of requests.
         step_seconds: time between two decode steps of a sequence.
-        updates: times a second that weights, old cache and corpus are renewed.
+        updates: times a second that weights, cached prefixes and corpus are renewed.
         served: seconds of service in the hardware's life.
-        tau: softness.
     """
-    found = {}
-    for name, used in use.items():
-        tier = getattr(chip, name)
-        written = rewrites(tier, used)
-        if name != "memory":
-            share = {c: layout.stored[c][name] for c in CLASSES}
-            renewed = ("weights", "shared", "experts", "old", "corpus")
-            written = (
-                written
-                + add(*(getattr(holdings, c) * share[c] for c in renewed)) * updates
-                + share["recent"] * (holdings.recent / batch_seconds + holdings.state / step_seconds)
-                + share["activations"] * holdings.activations / step_seconds
-            )
-        found[name] = TierUse(
-            used=used,
-            bandwidth=smooth.safe_div(1.0, read_seconds(tier, chip.efficiency.memory, tau)),
-            buffer=jnp.where(tier.buffer > 0, prefetch_buffer(tier), 0),
-            written=written,
-            wear=wear_share(tier, written, served),
-        )
-    return Tiers(**found)
+    table, layout = hierarchy.memory, hierarchy.layout
+    written = rewrites(table, used)
+    if len(layout.tiers) > 1:
+        by_step, by_batch = (column([float(c == name) for c in CLASSES], sizes) for name in ("activations", "recent"))
+        renewed = (1 - by_step - by_batch) * updates
+        cache = memory.kv * (1 - prefix) / batch_seconds + memory.state / step_seconds
+        rates = sizes * (renewed + by_step / step_seconds) + by_batch * cache
+        auxiliary = 1 - main_column(layout.tiers, used)
+        written = written + auxiliary * jnp.sum(rates[:, None] * layout.stored, 0)
+    columns = TierUse(
+        used=used,
+        bandwidth=smooth.safe_div(1.0, hierarchy.costs.read),
+        buffer=where(table.buffer > 0, prefetch_buffer(table), 0),
+        written=written,
+        wear=wear_share(table, written, served),
+    )
+    rows = {f.name: unstack(getattr(columns, f.name)) for f in leaf_fields(TierUse)}
+    return Tiers(
+        **{name: TierUse(**{f: row[i] for f, row in rows.items()}) for i, name in enumerate(layout.tiers)}
+    )

@@ -11,226 +11,231 @@ falling h_c, each
 Proof, at once: let theta_j be the time of classes 1..j together. A tier holds at most min(B_t theta_j, C_t) of them,
 so theta_j >= theta(S_1 + .. + S_j), which the spreading attains for every j; and the total is
 sum_j (h_j - h_j+1) theta_j. In turn, it is the fractional knapsack. What has no room is left to main memory.
+
+So the room that a class finds follows from the bytes of all hotter classes together, and all classes are placed at
+once, as one table `[classes, tiers, *batch]`.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
+import numpy as np
+from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.loop import carry
+from jaxcost.core.arrays import clip, column, row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.ops import add
-from jaxcost.physics.tiers import Shares, main_share
-from jaxcost.spec.chip import Chip
-from jaxcost.spec.memory import TIERS
-from jaxcost.spec.plan import Placement, Split
+from jaxcost.physics.tiers import AUXILIARY_TIERS, main_column
+from jaxcost.spec.memory import Memory
+from jaxcost.spec.plan import Placement
 
-__all__ = ["BANDS", "CLASSES", "Holdings", "Layout", "allot", "fill", "hit_rate", "lay_out", "popularity"]
+__all__ = [
+    "BANDS",
+    "CLASSES",
+    "TRAFFIC_CLASSES",
+    "Layout",
+    "allot",
+    "hit_rate",
+    "lay_out",
+    "popularity",
+    "touched",
+]
 
 # Shares of a layer's routed experts, the most popular first, that are placed as one.
 BANDS = (1 / 16, 3 / 16, 3 / 4)
-# Standard normal quantiles at 1 - 1/16 and 1 - 1/4, where the bands meet.
-_QUANTILES = (1.5341205443525463, 0.6744897501960817)
+# Standard normal quantiles at 1 less what lies below each end of a band: 0, 1/16, 1/4, 1. The first and the last, at
+# infinity, are numbers beyond which nothing is left in f64.
+_QUANTILES = (1e3, 1.5341205443525463, 0.6744897501960817, -1e3)
 _HEADROOM = (
     1e-5  # of a tier's capacity left free, so that a tier filled to the brim never looks overfull in f32
 )
 CLASSES = ("weights", "shared", "experts", "recent", "old", "activations", "corpus")
-
-
-@pytree
-class Holdings:
-    """Bytes of each class on the fullest chip."""
-
-    weights: Scalar = field("B", "dense weights")
-    shared: Scalar = field("B", "shared experts")
-    experts: Scalar = field("B", "routed experts")
-    recent: Scalar = field("B", "cache that the requests write")
-    state: Scalar = field("B", "recurrent states, placed as the recent cache is")
-    old: Scalar = field("B", "cache there before the request")
-    activations: Scalar = field("B", "working and message buffers")
-    corpus: Scalar = field("B", "retrieval corpus")
+TRAFFIC_CLASSES = (*CLASSES, "cache")
+# What is placed, the hottest first, as sums of classes: buffers and the requests' own cache, which are written all the
+# time; dense and shared weights; the cached prefix; the experts by band; the corpus. Turned, the same numbers make
+# shares of classes of those of parts.
+_PARTS = np.array(
+    [
+        [0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0],
+        *([0, 0, band, 0, 0, 0, 0] for band in BANDS),
+        [0, 0, 0, 0, 0, 0, 1],
+    ]
+)
+_WRITTEN = 2  # of these parts, the first: they stay off tiers that wear
 
 
 @pytree
 class Layout:
-    """Shares of every class in the tiers beside main memory."""
+    """Shares of every class of data in every tier; main memory holds what lies nowhere else."""
 
-    stored: dict[str, Shares] = field(doc="of its bytes")
-    read: dict[str, Shares] = field(doc="of its traffic: other than of the bytes for experts")
-
-
-def fill(size: Scalar, room: Sequence[Scalar], bandwidth: Sequence[Scalar], in_turn: Scalar) -> list[Scalar]:
-    """Place one class: bytes in each tier, with the room there is.
-
-    At once, theta = max over t of (S - room of the tiers that fill up before t) / (bandwidth of the others), tiers
-    filling up in the order of room_t / B_t: S(theta) is concave, and its inverse the largest of its tangents.
-    """
-    tiers = range(len(room))
-
-    def before(a: int, b: int) -> tuple[Any, Any]:
-        """Tell whether tier a fills up before tier b, at once and in turn; ties by place."""
-        earlier, wider = room[a] * bandwidth[b], room[b] * bandwidth[a]
-        if a < b:
-            return earlier <= wider, bandwidth[a] >= bandwidth[b]
-        return earlier < wider, bandwidth[a] > bandwidth[b]
-
-    order = {(a, b): before(a, b) for a in tiers for b in tiers if a != b}
-    theta, sooner = jnp.zeros_like(size), []
-    for t in tiers:
-        others = [u for u in tiers if u != t]
-        full = add(*(jnp.where(order[u, t][0], room[u], 0) for u in others))
-        open_ = add(bandwidth[t], *(jnp.where(order[u, t][0], 0, bandwidth[u]) for u in others))
-        theta = jnp.maximum(theta, smooth.safe_div(size - full, open_))
-        sooner.append(add(*(jnp.where(order[u, t][1], room[u], 0) for u in others)))
-    # Chosen, not mixed: between the two orders there is no placement in between that would be better.
-    return [
-        in_turn * jnp.clip(size - sooner[t], 0, room[t])
-        + (1 - in_turn) * jnp.minimum(bandwidth[t] * theta, room[t])
-        for t in tiers
-    ]
+    stored: jax.Array = field("1", "of its bytes, `[CLASSES, tiers, *batch]`")
+    read: jax.Array = field("1", "of its traffic, `[TRAFFIC_CLASSES, tiers, *batch]`")
+    tiers: tuple[str, ...] = field(doc="names of the tiers", static=True)
 
 
 def allot(
-    sizes: Sequence[Scalar],
-    capacity: Sequence[Scalar],
-    bandwidth: Sequence[Scalar],
-    in_turn: Scalar,
-    allowed: Sequence[Sequence[Scalar]] | None = None,
-) -> list[list[Scalar]]:
-    """Place classes by falling heat: bytes of each class in each tier, shape [classes][tiers].
+    sizes: jax.Array, capacity: jax.Array, bandwidth: jax.Array, serial_tier_reads: Scalar
+) -> jax.Array:
+    """Place classes by falling heat: bytes of each class in each tier, `[classes, tiers, *batch]`.
 
     Args:
-        sizes: bytes of each class, the hottest first.
-        capacity: bytes of each tier.
-        bandwidth: B/s of each tier.
-        in_turn: 1 where tiers stream in turn, 0 at once.
-        allowed: 1 for each class and tier where the class may lie there, 0 where not; everywhere when absent.
+        sizes: bytes of each class, the hottest first, `[classes, *batch]`.
+        capacity: bytes of each tier, `[tiers, *batch]`.
+        bandwidth: B/s of each tier, `[tiers, *batch]`.
+        serial_tier_reads: 1 where tiers stream in turn, 0 at once.
     """
-    width = len(capacity)
-    allowed = [[1.0] * width for _ in sizes] if allowed is None else allowed
-    items = [{"size": s, "allowed": list(a)} for s, a in zip(sizes, allowed, strict=True)]
-
-    def place(room: list[Scalar], item: dict[str, Any]) -> tuple[list[Scalar], list[Scalar]]:
-        usable = [r * a for r, a in zip(room, item["allowed"], strict=True)]
-        found = fill(
-            item["size"], usable, [b * a for b, a in zip(bandwidth, item["allowed"], strict=True)], in_turn
-        )
-        return [r - y for r, y in zip(room, found, strict=True)], found
-
-    # Within a sharded sweep the room must vary from the start as the sizes do that are taken from it.
-    return carry(place, [c + 0 * add(*sizes) for c in capacity], items)
+    count = len(sizes)
+    hotter = combine(np.tri(count, count, -1), sizes)[:, None]
+    sizes = sizes[:, None]
+    # Chosen, not mixed: between the two orders there is no placement in between that would be better.
+    return serial_tier_reads * _fill_in_turn(sizes, hotter, capacity, bandwidth) + (
+        1 - serial_tier_reads
+    ) * _fill_at_once(sizes, hotter, capacity, bandwidth)
 
 
-def popularity(skew: Scalar) -> list[Scalar]:
+def _fill_at_once(
+    sizes: jax.Array, hotter: jax.Array, capacity: jax.Array, bandwidth: jax.Array
+) -> jax.Array:
+    """Spread each class over the tiers that the bytes of hotter classes have left room in.
+
+    theta(S) = max over t of (S - capacity of the tiers that fill up before t) / (bandwidth of the others), tiers
+    filling up in the order of C_t / B_t: S(theta) is concave, and its inverse the largest of its tangents.
+    """
+    when = capacity[:, None] * bandwidth
+    before = (when < jnp.swapaxes(when, 0, 1)).astype(sizes.dtype)  # [u, t]: u fills up before t
+    speed = jnp.sum((1 - before) * bandwidth[:, None], 0)
+    speed = where(speed > 0, speed, 1)
+
+    def theta(size: jax.Array, full: jax.Array) -> jax.Array:
+        return jnp.max((size - full) / speed, 1)[:, None]
+
+    passed = theta(hotter, jnp.sum(before * capacity[:, None], 0))
+    room = jnp.maximum(capacity - bandwidth * passed, 0)
+    return jnp.minimum(bandwidth * theta(sizes, jnp.sum(before * room[:, :, None], 1)), room)
+
+
+def _fill_in_turn(
+    sizes: jax.Array, hotter: jax.Array, capacity: jax.Array, bandwidth: jax.Array
+) -> jax.Array:
+    """Fill the tiers one after the other by falling bandwidth; ties by place."""
+    count = len(bandwidth)
+    first, second = bandwidth[:, None], bandwidth[None]
+    earlier = np.reshape(np.tri(count, count, -1).T > 0, (count, count) + (1,) * (bandwidth.ndim - 1))
+    wider = (first > second) | ((first == second) & earlier)
+    reached = hotter - jnp.sum(wider * capacity[:, None], 0)  # how far into a tier the hotter classes reach
+    room = capacity - clip(reached, 0, capacity)
+    return clip(sizes - jnp.maximum(-reached, 0), 0, room)
+
+
+def combine(weights: np.ndarray, table: jax.Array) -> jax.Array:
+    """Add up rows of a table: `[rows, *batch]` by constants `[sums, rows]` to `[sums, *batch]`."""
+    factors = jnp.asarray(np.reshape(weights, weights.shape + (1,) * (table.ndim - 1)), table.dtype)
+    return jnp.sum(factors * table, 1)
+
+
+def _constants(values: Sequence[float], like: jax.Array) -> np.ndarray:
+    """Put constants on a new axis in front of those of an array."""
+    return np.reshape(np.asarray(values, like.dtype), (-1,) + (1,) * np.ndim(like))
+
+
+def popularity(skew: Scalar) -> jax.Array:
     """Share of all picks that fall on each of `BANDS`, expert popularity taken log-normal with CoV^2 = skew.
 
     The most popular share x gets  1 - Phi(Phi^-1(1 - x) - sigma),  sigma^2 = ln(1 + skew)  (its Lorenz curve).
     """
     even = skew <= 0
-    sigma = jnp.where(even, 0, jnp.sqrt(jnp.log1p(jnp.where(even, 1, skew))))
-    first, second = (ndtr(sigma - q) for q in _QUANTILES)
-    return [first, second - first, 1 - second]
+    sigma = where(even, 0, jnp.sqrt(jnp.log1p(where(even, 1, skew))))
+    ends = _constants(_QUANTILES, sigma) - sigma
+    below = 0.5 * lax.erfc(ends * np.sqrt(0.5).item())
+    return below[1:] - below[:-1]
 
 
-def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> list[Scalar]:
+def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> jax.Array:
     """Share of a step's expert reads that fall on each of `BANDS`: of band j, 1 - (1 - k/E)^(m g_j) are touched.
 
     g_j is its mean popularity; one token reads by popularity, many read all experts alike.
     """
-    missed = jnp.log1p(-jnp.clip(top_share, 0, 1 - 1e-6))
-    reads = [
-        band * -jnp.expm1(tokens * missed * picks / band)
-        for band, picks in zip(BANDS, popularity(skew), strict=True)
-    ]
-    total = add(*reads)
-    return [smooth.safe_div(r, total, band) for r, band in zip(reads, BANDS, strict=True)]
+    missed = tokens * jnp.log1p(-clip(top_share, 0, 1 - 1e-6))
+    picks = popularity(skew)
+    bands = column(BANDS, picks)
+    reads = -bands * jnp.expm1(missed * picks / bands)
+    return smooth.safe_div(reads, jnp.sum(reads, 0), bands)
 
 
-def hit_rate(cached: Scalar, reads: Sequence[Scalar]) -> Scalar:
-    """Share of expert reads that the most popular share `cached` of the experts serves, linear within a band."""
-    served, low = [], 0.0
-    for band, share in zip(BANDS, reads, strict=True):
-        served.append(share * jnp.clip((cached - low) / band, 0, 1))
-        low += band
-    return add(*served)
+def hit_rate(cached: jax.Array, reads: jax.Array) -> jax.Array:
+    """Share of expert reads that the most popular share `cached` of the experts serves, linear within a band.
+
+    Args:
+        cached: share of the experts, of any shape.
+        reads: share of the reads that fall on each band, `[bands, ...]` broadcastable to it.
+    """
+    sizes, low = _constants(BANDS, cached), _constants([0, *np.cumsum(BANDS)[:-1]], cached)
+    return jnp.sum(reads * clip((cached - low) / sizes, 0, 1), 0)
 
 
 def lay_out(
-    chip: Chip,
+    memory: Memory,
+    tiers: tuple[str, ...],
     placement: Placement,
-    holdings: Holdings,
-    reads: Sequence[Scalar],
-    beside: tuple[str, ...],
+    sizes: jax.Array,
+    reads: jax.Array,
+    prefix: Scalar,
 ) -> Layout:
-    """Decide the shares of every class in the tiers beside main memory that are present.
+    """Decide the shares of every class in the tiers.
 
     By the closed form, buffers and the requests' own cache come first and stay off tiers that wear; then dense and
-    shared weights and old cache, which every step reads whole, the experts by popularity, and the corpus last.
+    shared weights and the cached prefix, which every step reads whole, the experts by popularity, the corpus last.
+
+    Args:
+        memory: the tiers, of `stack_tiers`, their capacities as usable.
+        tiers: names of the tiers.
+        placement: by the closed form, or the shares given.
+        sizes: bytes of each class, `[CLASSES, *batch]`.
+        reads: share of a step's expert reads that fall on each of `BANDS`.
+        prefix: share of the cache that was there before the requests came.
     """
-    if not beside:
-        return Layout(stored={name: {} for name in CLASSES}, read={name: {} for name in CLASSES})
-    tiers = [name for name in TIERS if name == "memory" or name in beside]
-    memories = [getattr(chip, name) for name in tiers]
-    reserved = add(*(getattr(chip, name).buffer for name in beside))
-    capacity = [
-        (1 - _HEADROOM) * (jnp.maximum(m.capacity - reserved, 0) if name == "sram" else m.capacity)
-        for name, m in zip(tiers, memories, strict=True)
-    ]
-    durable = [jnp.where(m.endurance > 0, 0.0, 1.0) for m in memories]
-    anywhere = [jnp.ones_like(d) for d in durable]
-    dense = holdings.weights + holdings.shared
-    parts = {
-        "activations": holdings.activations,
-        "recent": holdings.recent + holdings.state,
-        "dense": dense,
-        "old": holdings.old,
-        **{f"band {j}": holdings.experts * band for j, band in enumerate(BANDS)},
-        "corpus": holdings.corpus,
-    }
+    main = main_column(tiers, memory.bandwidth)
+
+    def complete(shares: jax.Array) -> jax.Array:
+        """Put what lies in no auxiliary tier into main memory."""
+        auxiliary = shares * (1 - main)
+        return auxiliary + main * (1 - jnp.sum(auxiliary, 1)[:, None])
+
+    buffers = jnp.sum(memory.buffer * (1 - main), 0)
+    in_sram = column([float(name == "sram") for name in tiers], main)
+    capacity = (1 - _HEADROOM) * jnp.maximum(memory.capacity - in_sram * buffers, 0)
+    parts = combine(_PARTS, sizes)
+    durable = memory.endurance <= 0
     placed = allot(
-        list(parts.values()),
-        capacity,
-        [m.bandwidth for m in memories],
-        placement.in_turn,
-        [durable if name in ("activations", "recent") else anywhere for name in parts],
+        parts[:_WRITTEN], capacity * durable, memory.bandwidth * durable, placement.in_turn
     )
-    share: dict[str, Shares] = {
-        name: {
-            tier: smooth.safe_div(y, size) for tier, y in zip(tiers, found, strict=True) if tier != "memory"
-        }
-        for (name, size), found in zip(parts.items(), placed, strict=True)
-    }
-    bands = [share.pop(f"band {j}") for j in range(len(BANDS))]
-    share |= {"weights": share["dense"], "shared": share.pop("dense")}
-
-    def mixed(weights: Sequence[Scalar]) -> Shares:
-        return {t: add(*(w * band[t] for w, band in zip(weights, bands, strict=True))) for t in beside}
-
-    def blend(found: Shares, given: Mapping[str, Scalar]) -> Shares:
-        automatic = placement.automatic
-        return {t: automatic * found[t] + (1 - automatic) * given[t] for t in beside}
-
-    given = {name: _given(getattr(placement, name), beside) for name in CLASSES}
-    stored = {
-        name: blend(share[name] if name != "experts" else mixed(BANDS), given[name]) for name in CLASSES
-    }
-    read = stored | {"experts": blend(mixed(reads), _by_popularity(given["experts"], tiers, reads))}
-    return Layout(stored=stored, read=read)
+    more = allot(parts[_WRITTEN:], capacity - jnp.sum(placed, 0), memory.bandwidth, placement.in_turn)
+    found = complete(smooth.safe_div(lax.concatenate([placed, more], 0), parts[:, None]))
+    given = complete(_given(placement, tiers))
+    automatic = placement.automatic
+    stored = automatic * combine(_PARTS.T, found) + (1 - automatic) * given
+    by_popularity = jnp.sum(reads[:, None] * found[4 : 4 + len(BANDS)], 0)
+    by_hand = _by_popularity(row(given, CLASSES.index("experts")), reads[:, None])
+    experts = automatic * by_popularity + (1 - automatic) * by_hand
+    old, recent = (row(stored, CLASSES.index(name)) for name in ("old", "recent"))
+    cache = prefix * old + (1 - prefix) * recent
+    read = lax.concatenate([stored[:2], experts[None], stored[3:], cache[None]], 0)
+    return Layout(stored=stored, read=read, tiers=tiers)
 
 
-def _given(split: Split, beside: tuple[str, ...]) -> Shares:
-    return {name: getattr(split, name) for name in beside}
+def _given(placement: Placement, tiers: Sequence[str]) -> jax.Array:
+    """Stack the shares given, `[CLASSES, tiers, *batch]`; main memory's are 0."""
+    splits = [getattr(placement, name) for name in CLASSES]
+    shares = stack([getattr(split, name) if name in AUXILIARY_TIERS else 0.0 for split in splits for name in tiers])
+    return jnp.reshape(shares, (len(splits), len(tiers), *shares.shape[1:]))
 
 
-def _by_popularity(shares: Shares, tiers: Sequence[str], reads: Sequence[Scalar]) -> Shares:
+def _by_popularity(shares: jax.Array, reads: jax.Array) -> jax.Array:
     """Turn shares of experts into shares of their reads, the most popular experts in the first tier."""
-    out, low = {}, 0.0
-    for name in tiers:
-        high = low + (main_share(shares) if name == "memory" else shares[name])
-        if name != "memory":
-            out[name] = hit_rate(high, reads) - hit_rate(low, reads)
-        low = high
-    return out
+    count = len(shares)
+    served = hit_rate(combine(np.tri(count), shares), reads)
+    return combine(np.eye(count) - np.eye(count, k=-1), served)

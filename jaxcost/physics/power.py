@@ -19,7 +19,7 @@ from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.ops import absent, add
 from jaxcost.physics.roofline import OpTime
-from jaxcost.physics.tiers import largest
+from jaxcost.physics.glue import largest
 from jaxcost.spec.chip import Chip
 
 __all__ = ["Clock", "clock_of", "voltage"]

@@ -24,9 +24,10 @@ from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
 from jaxcost.physics.kernel_rows import Runs, kernel_seconds
-from jaxcost.physics.near_memory import NearStream
+from jaxcost.physics.glue import RowNear as NearStream
+from jaxcost.physics.glue import RowStream as Stream
+from jaxcost.physics.glue import Shares, both, largest
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
-from jaxcost.physics.tiers import Shares, Stream, both, largest
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import Kernels
 from jaxcost.spec.plan import Plan

@@ -3,7 +3,7 @@
     life = capacity x cycles / (write amplification x bytes written a second)
 
 Written are the requests' own cache where it lies, weights and corpus when they are renewed, and everything held in a
-memory that forgets, once a retention time.
+memory that forgets, once a retention time. A memory here is one tier or, with arrays `[tiers, *batch]`, all of them.
 
 Source: the definition of endurance, JEDEC JESD218.
 """
@@ -16,14 +16,14 @@ from jaxcost.spec.memory import Memory
 __all__ = ["rewrites", "standby_power", "wear_share"]
 
 
-def rewrites(memory: Memory, held: Scalar) -> Scalar:
+def rewrites(memory: Memory, used: Scalar) -> Scalar:
     """Bytes a second that are written again before a tier forgets them."""
-    return smooth.safe_div(held, memory.retention)
+    return smooth.safe_div(used, memory.retention)
 
 
-def standby_power(memory: Memory, held: Scalar) -> Scalar:
+def standby_power(memory: Memory, used: Scalar) -> Scalar:
     """Watts of a tier at rest: its own, its engines', and those of rewriting what it holds."""
-    return memory.idle_power + memory.near.idle_power + rewrites(memory, held) * write_energy(memory)
+    return memory.idle_power + memory.near.idle_power + rewrites(memory, used) * write_energy(memory)
 
 
 def wear_share(memory: Memory, written: Scalar, seconds: Scalar) -> Scalar:
