@@ -10,7 +10,7 @@ broadcasts, not to a nested program: tracing, lowering and compiling cost 2-4 ms
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +60,11 @@ def row(table: jax.Array, index: int) -> jax.Array:
     return lax.index_in_dim(table, index, 0, keepdims=False)
 
 
-def column(values: Sequence[float], like: jax.Array) -> jax.Array:
+def column(values: Sequence[float], like: Scalar) -> jax.Array:
     """Make a table column of constants, one a row, with the axes and the precision of a table `like`."""
-    return jnp.asarray(np.reshape(np.asarray(values), (-1,) + (1,) * (np.ndim(like) - 1)), like.dtype)
+    # Of NumPy, so that arithmetic among constants is no equation.
+    made = np.reshape(np.asarray(values, jnp.result_type(like)), (-1,) + (1,) * (np.ndim(like) - 1))
+    return cast(jax.Array, made)
 
 
 def where(condition: Scalar, a: Scalar, b: Scalar) -> jax.Array:

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, derived, field, pytree, replace
 from jaxcost.physics.collectives import Message
+from jaxcost.physics.glue import main_share
 from jaxcost.physics.ops import OpTable, absent, add, times
 from jaxcost.physics.roofline import Rates
-from jaxcost.physics.glue import main_share
 from jaxcost.physics.tiers import write_energy
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric

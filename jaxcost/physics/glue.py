@@ -51,7 +51,8 @@ def dicts(h: Hierarchy) -> tuple[dict[str, Shares], dict[str, Any], dict[str, An
     names = layout.tiers
     alone = len(names) == 1
     by_tier = lambda table: {n: row(table, i) for i, n in enumerate(names)}  # noqa: E731
-    shares, streams, engines = {}, {}, dict.fromkeys(OPERAND_CLASSES)
+    shares, streams = {}, {}
+    engines: dict[str, Any] = dict.fromkeys(OPERAND_CLASSES)
     for i, name in enumerate(TRAFFIC_CLASSES):
         found = {} if alone else by_tier(row(layout.read, i))
         shares[name] = {n: x for n, x in found.items() if n != "memory"}
@@ -60,13 +61,17 @@ def dicts(h: Hierarchy) -> tuple[dict[str, Shares], dict[str, Any], dict[str, An
             RowStream(write=write)
             if alone
             else RowStream(
-                main=row(stream.main, i), beside=row(stream.auxiliary, i), write=write, wait=row(stream.wait, i)
+                main=row(stream.main, i),
+                beside=row(stream.auxiliary, i),
+                write=write,
+                wait=row(stream.wait, i),
             )
         )
     if near is not None:
         for i, name in enumerate(OPERAND_CLASSES):
-            fields = {f.name: row(getattr(near, f.name), i) for f in leaf_fields(RowNear)}
-            engines[name] = RowNear(**fields | {"taken": by_tier(fields["taken"])})
+            fields: dict[str, Any] = {f.name: row(getattr(near, f.name), i) for f in leaf_fields(RowNear)}
+            fields["taken"] = by_tier(fields["taken"])
+            engines[name] = RowNear(**fields)
     return shares, streams, engines
 
 

@@ -1,7 +1,7 @@
 """A chip's memory hierarchy under a plan: where data lie, what a byte costs, what tiers hold and how they wear."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import column, stack, unstack, where
-from jaxcost.core.pytree import Scalar, field, pytree, leaf_fields
+from jaxcost.core.pytree import Scalar, field, leaf_fields, pytree
 from jaxcost.physics.capacity import MemoryUse
 from jaxcost.physics.near_memory import NearStream, near_stream
 from jaxcost.physics.placement import CLASSES, TRAFFIC_CLASSES, Layout, lay_out, touched
@@ -27,7 +27,6 @@ from jaxcost.physics.tiers import (
 )
 from jaxcost.physics.wear import rewrites, wear_share
 from jaxcost.spec.chip import Chip
-from jaxcost.spec.memory import Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -93,10 +92,11 @@ def classify_bytes(memory: MemoryUse, shared: Scalar, prefix: Scalar) -> jax.Arr
     }
     return stack([classes[name] for name in CLASSES])
 
+
 class Hierarchy(NamedTuple):
     """The memory tiers of a chip with the data in them."""
 
-    memory: Memory  # the tiers, each leaf `[tiers, *batch]`
+    memory: Any  # the tiers, of `stack_tiers`: each leaf `[tiers, *batch]`
     costs: TierCosts
     layout: Layout
     stream: Stream
@@ -135,7 +135,7 @@ def place(
         reads = touched(x.skew, top_share, tokens * shards.joined_replicas)
         layout = lay_out(memory, tiers, how, sizes, reads, prefix)
     else:
-        whole = column([1.0] * len(TRAFFIC_CLASSES), costs.read)[:, None]
+        whole = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
         layout = Layout(stored=whole[: len(CLASSES)], read=whole, tiers=tiers)
     near = None
     if any(f"{name}.near" in features for name in tiers):
@@ -176,7 +176,7 @@ def memory_energy(
         passing = passing - by_tier(on_the_spot, near.taken)
     main = main_column(layout.tiers, memory.energy_per_byte)
     stacking = main * chip.stacking.energy + (1 - main)
-    outside = column([float(name != "sram") for name in layout.tiers], main) * stacking
+    outside = column([name != "sram" for name in layout.tiers], stacking) * stacking
     per_read, per_write, per_wire = (
         _insert_axes(x, 1, rank)
         for x in (
@@ -225,7 +225,9 @@ def tier_uses(
     table, layout = hierarchy.memory, hierarchy.layout
     written = rewrites(table, used)
     if len(layout.tiers) > 1:
-        by_step, by_batch = (column([float(c == name) for c in CLASSES], sizes) for name in ("activations", "recent"))
+        by_step, by_batch = (
+            column([c == name for c in CLASSES], sizes) for name in ("activations", "recent")
+        )
         renewed = (1 - by_step - by_batch) * updates
         cache = memory.kv * (1 - prefix) / batch_seconds + memory.state / step_seconds
         rates = sizes * (renewed + by_step / step_seconds) + by_batch * cache

@@ -17,9 +17,9 @@ from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.glue import largest
 from jaxcost.physics.ops import absent, add
 from jaxcost.physics.roofline import OpTime
-from jaxcost.physics.glue import largest
 from jaxcost.spec.chip import Chip
 
 __all__ = ["Clock", "clock_of", "voltage"]

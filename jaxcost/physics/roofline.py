@@ -23,10 +23,10 @@ from jaxcost.core.arrays import stack
 from jaxcost.core.fence import once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.collectives import Message
-from jaxcost.physics.kernel_rows import Runs, kernel_seconds
 from jaxcost.physics.glue import RowNear as NearStream
 from jaxcost.physics.glue import RowStream as Stream
 from jaxcost.physics.glue import Shares, both, largest
+from jaxcost.physics.kernel_rows import Runs, kernel_seconds
 from jaxcost.physics.ops import Op, OpTable, absent, add, times
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import Kernels
