@@ -82,7 +82,7 @@ def near_stream(
         tau: softness.
     """
     near, e = memory.near, chip.efficiency
-    count = units(memory)
+    count, outputs = units(memory), jnp.expand_dims(outputs, 0)
     padded = smooth.ceil_div(outputs, count, tau) * count / outputs
     taken = allowed[:, None] * shares * (near.bandwidth > 0)
     busy = (taken > 0).astype(taken.dtype)
@@ -91,8 +91,8 @@ def near_stream(
     matrices = column([name != "cache" for name in OPERAND_CLASSES], allowed)
     return NearStream(
         share=jnp.sum(taken, 1),
-        byte=jnp.max(taken * (padded * smooth.safe_div(1.0, near_bandwidth(memory) * e.memory)), 1),
-        flop=jnp.max(taken * (padded * smooth.safe_div(1.0, near.flops * e.matmul)), 1),
+        byte=jnp.max(taken * smooth.safe_div(padded, near_bandwidth(memory) * e.memory), 1),
+        flop=jnp.max(taken * smooth.safe_div(padded, near.flops * e.matmul), 1),
         transfer=jnp.max(moved, 1),
         partials=jnp.max(moved * count, 1) / (matrices * outputs + (1 - matrices)),
         overhead=jnp.max(busy * near.overhead, 1),

@@ -234,11 +234,10 @@ def _join(*tables: jax.Array) -> jax.Array:
 
 
 def _given(placement: Placement, tiers: Sequence[str]) -> jax.Array:
-    """Stack the shares given, `[CLASSES, tiers, *batch]`; main memory's are 0."""
+    """Stack the shares given, `[CLASSES, tiers, *batch]`; in main memory's place stands a number without meaning."""
     splits = [getattr(placement, name) for name in CLASSES]
-    shares = stack(
-        [getattr(split, name) if name in AUXILIARY_TIERS else 0.0 for split in splits for name in tiers]
-    )
+    columns = [name if name in AUXILIARY_TIERS else AUXILIARY_TIERS[0] for name in tiers]
+    shares = stack([getattr(split, name) for split in splits for name in columns])
     return jnp.reshape(shares, (len(splits), len(tiers), *shares.shape[1:]))
 
 
