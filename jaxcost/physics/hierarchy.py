@@ -135,8 +135,8 @@ def place(
         reads = touched(x.skew, top_share, tokens * shards.joined_replicas)
         layout = lay_out(memory, tiers, how, sizes, reads, prefix)
     else:
-        whole = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
-        layout = Layout(stored=whole[: len(CLASSES)], read=whole, tiers=tiers)
+        ones = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
+        layout = Layout(stored=ones[: len(CLASSES)], read=ones, tiers=tiers)
     near = None
     if any(f"{name}.near" in features for name in tiers):
         read = lax.concatenate([layout.read[:3], layout.read[-1:]], 0)  # of `OPERAND_CLASSES`

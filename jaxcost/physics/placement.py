@@ -66,7 +66,8 @@ _PARTS = np.array(
         [0, 0, 0, 0, 0, 0, 1],
     ]
 )
-_WRITTEN = 2  # of these parts, the first: they stay off tiers that wear
+_WRITTEN = 2  # parts, the first, that stay off tiers that wear
+_FIRST_BAND = 4
 
 
 @pytree
@@ -211,29 +212,31 @@ def lay_out(
     in_sram = column([name == "sram" for name in tiers], memory.bandwidth)
     capacity = (1 - _HEADROOM) * jnp.maximum(memory.capacity - in_sram * buffers, 0)
     parts = combine(_PARTS, sizes)
-    durable = memory.endurance <= 0
-    placed = allot(parts[:_WRITTEN], capacity * durable, memory.bandwidth * durable, placement.in_turn)
-    more = allot(parts[_WRITTEN:], capacity - jnp.sum(placed, 0), memory.bandwidth, placement.in_turn)
-    found = complete(smooth.safe_div(_join(placed, more), parts[:, None]))
-    given = complete(_given(placement, tiers))
-    automatic = placement.automatic
-    stored = automatic * combine(_PARTS.T, found) + (1 - automatic) * given
-    by_popularity = jnp.sum(reads[:, None] * found[4 : 4 + len(BANDS)], 0)
+    # What is written all the time first, into tiers that do not wear; the rest finds the room that is left.
+    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.in_turn
+    written = allot(parts[:_WRITTEN], capacity * durable, bandwidth * durable, serial)
+    others = allot(parts[_WRITTEN:], capacity - jnp.sum(written, 0), bandwidth, serial)
+    computed = complete(smooth.safe_div(_concatenate(written, others), parts[:, None]))
+    manual, automatic = complete(_manual_shares(placement, tiers)), placement.automatic
+    stored = automatic * combine(_PARTS.T, computed) + (1 - automatic) * manual
+    # Traffic differs from bytes for experts, of which the popular are read more, and for the cache as a whole.
     at, old, recent = (CLASSES.index(name) for name in ("experts", "old", "recent"))
-    by_hand = _by_popularity(row(given, at), reads[:, None])
-    experts = automatic * by_popularity + (1 - automatic) * by_hand
+    bands = computed[_FIRST_BAND : _FIRST_BAND + len(BANDS)]
+    experts = automatic * jnp.sum(reads[:, None] * bands, 0) + (1 - automatic) * _by_popularity(
+        row(manual, at), reads[:, None]
+    )
     cache = prefix * row(stored, old) + (1 - prefix) * row(stored, recent)
-    read = _join(stored[:at], experts[None], stored[at + 1 :], cache[None])
+    read = _concatenate(stored[:at], experts[None], stored[at + 1 :], cache[None])
     return Layout(stored=stored, read=read, tiers=tiers)
 
 
-def _join(*tables: jax.Array) -> jax.Array:
-    """Put tables behind one another, each broadcast to the batch of them all."""
+def _concatenate(*tables: jax.Array) -> jax.Array:
+    """Concatenate tables along their first axis, each broadcast to the batch of them all."""
     shape = np.broadcast_shapes(*(table.shape[1:] for table in tables))
     return lax.concatenate([spread(table, (len(table), *shape)) for table in tables], 0)
 
 
-def _given(placement: Placement, tiers: Sequence[str]) -> jax.Array:
+def _manual_shares(placement: Placement, tiers: Sequence[str]) -> jax.Array:
     """Stack the shares given, `[CLASSES, tiers, *batch]`; in main memory's place stands a number without meaning."""
     splits = [getattr(placement, name) for name in CLASSES]
     columns = [name if name in AUXILIARY_TIERS else AUXILIARY_TIERS[0] for name in tiers]

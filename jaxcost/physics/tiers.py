@@ -92,7 +92,7 @@ def usable_chip(chip: Chip, features: Sequence[str]) -> Chip:
     return replace(chip, **changed)
 
 
-class _Side:
+class _StackedTrees:
     """Trees of one kind side by side: each leaf stacked, `[trees, *batch]`, when first asked for."""
 
     def __init__(self, trees: Sequence[Any]) -> None:
@@ -100,14 +100,14 @@ class _Side:
 
     def __getattr__(self, name: str) -> Any:
         leaves = [getattr(tree, name) for tree in self._trees]
-        value = _Side(leaves) if name == "near" else stack(leaves)
+        value = _StackedTrees(leaves) if name == "near" else stack(leaves)
         setattr(self, name, value)
         return value
 
 
 def stack_tiers(chip: Chip, tiers: Sequence[str]) -> Any:
     """Stack the memories in play: like a `Memory` with leaves `[tiers, *batch]`, each stacked when first asked for."""
-    return _Side([getattr(chip, name) for name in tiers])
+    return _StackedTrees([getattr(chip, name) for name in tiers])
 
 
 def main_column(tiers: Sequence[str], like: Scalar) -> jax.Array:
