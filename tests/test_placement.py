@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 from scipy.stats import lognorm
 
 import jaxcost as jc
-from jaxcost.physics.placement import BANDS, allot, fill, hit_rate, popularity, touched
+from jaxcost.physics.placement import BANDS, allot, hit_rate, popularity, touched
 
 CLASSES, TIERS, CASES = 6, 5, 1000
 
@@ -32,10 +32,9 @@ def seconds(placed, heat, bandwidth, in_turn):
 
 
 def closed_form(sizes, capacity, bandwidth, in_turn):
-    def one(s, c, b):
-        return jnp.stack([jnp.stack(row) for row in allot(list(s), list(c), list(b), in_turn)])
-
-    return np.asarray(jax.jit(jax.vmap(one))(sizes, capacity, bandwidth))
+    """Bytes of each class in each tier, `[cases, classes, tiers]`; the cases are the batch, and it stands last."""
+    placed = jax.jit(allot)(sizes.T, capacity.T, bandwidth.T, in_turn)
+    return np.moveaxis(np.asarray(placed), -1, 0)
 
 
 def program(heat, sizes, capacity, bandwidth, in_turn):
@@ -88,9 +87,7 @@ def test_gradient_equals_differences(in_turn):
         heat, sizes, capacity, bandwidth = (x[:60] for x in cases(seed=2))
 
         def total(s, c, b, h):
-            each = (
-                jnp.stack([jnp.stack(row) for row in allot(list(s), list(c), list(b), in_turn)]) / b[None, :]
-            )
+            each = allot(s, c, b, in_turn) / b
             return jnp.sum(h * (each.sum(1) if in_turn else each.max(1)))
 
         roomy = capacity * 1.01  # so that a step leaves room for all
@@ -115,10 +112,8 @@ def test_gradient_equals_differences(in_turn):
 
 
 def test_one_tier_takes_all_and_what_has_no_room_is_left():
-    y = fill(
-        jnp.asarray(3.0), [jnp.asarray(2.0), jnp.asarray(0.0)], [jnp.asarray(1.0), jnp.asarray(0.0)], 0.0
-    )
-    assert [float(v) for v in y] == [2.0, 0.0]
+    y = allot(jnp.asarray([3.0]), jnp.asarray([2.0, 0.0]), jnp.asarray([1.0, 0.0]), 0.0)
+    assert y.tolist() == [[2.0, 0.0]]
 
 
 def test_popularity_is_the_lorenz_curve_of_a_log_normal():
@@ -134,14 +129,14 @@ def test_popularity_is_the_lorenz_curve_of_a_log_normal():
 
 def test_hit_rate_of_hot_experts_rises_with_skew_and_falls_with_tokens():
     def rate(skew, tokens):
-        return float(hit_rate(0.25, touched(jnp.asarray(skew), jnp.asarray(8 / 256), jnp.asarray(tokens))))
+        reads = touched(jnp.asarray(skew), jnp.asarray(8 / 256), jnp.asarray(tokens))
+        return float(hit_rate(jnp.asarray(0.25), reads))
 
     assert rate(0.0, 1.0) == pytest.approx(0.25, rel=1e-5)
     assert rate(0.5, 1.0) < rate(2.0, 1.0) < rate(4.0, 1.0)
     assert rate(2.0, 1.0) > rate(2.0, 64.0) > rate(2.0, 4096.0)
-    assert float(
-        hit_rate(1.0, touched(jnp.asarray(3.0), jnp.asarray(0.03), jnp.asarray(4.0)))
-    ) == pytest.approx(1)
+    everything = touched(jnp.asarray(3.0), jnp.asarray(0.03), jnp.asarray(4.0))
+    assert float(hit_rate(jnp.asarray(1.0), everything)) == pytest.approx(1)
 
 
 def test_skew_helps_a_small_fast_tier():

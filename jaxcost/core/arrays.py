@@ -12,7 +12,7 @@ broadcasts, not to a nested program: tracing, lowering and compiling cost 2-4 ms
 import functools
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -86,9 +86,9 @@ def row(table: Scalar, index: int) -> jax.Array:
 
 def column(values: Sequence[float], like: Scalar) -> jax.Array:
     """Make a table column of constants, one a row, with the axes and the precision of a table `like`."""
-    return jnp.asarray(
-        np.reshape(np.asarray(values), (-1,) + (1,) * (np.ndim(like) - 1)), jnp.result_type(like)
-    )
+    # Of NumPy, so that arithmetic among constants is no equation.
+    made = np.reshape(np.asarray(values, jnp.result_type(like)), (-1,) + (1,) * (np.ndim(like) - 1))
+    return cast(jax.Array, made)
 
 
 def where(condition: Scalar, a: Scalar, b: Scalar) -> jax.Array:

@@ -1,7 +1,7 @@
 """A chip's memory hierarchy under a plan: where data lie, what a byte costs, what tiers hold and how they wear."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,6 @@ from jaxcost.physics.tiers import (
 )
 from jaxcost.physics.wear import rewrites, wear_share
 from jaxcost.spec.chip import Chip
-from jaxcost.spec.memory import Memory
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -97,7 +96,7 @@ def classify_bytes(memory: MemoryUse, shared: Scalar, prefix: Scalar) -> jax.Arr
 class Hierarchy(NamedTuple):
     """The memory tiers of a chip with the data in them."""
 
-    memory: Memory  # the tiers, each leaf `[tiers, *batch]`
+    memory: Any  # the tiers, of `stack_tiers`: each leaf `[tiers, *batch]`
     costs: TierCosts
     layout: Layout
     stream: Stream
@@ -136,8 +135,8 @@ def place(
         reads = touched(x.skew, top_share, tokens * shards.joined_replicas)
         layout = lay_out(memory, tiers, how, sizes, reads, prefix)
     else:
-        whole = column([1.0] * len(TRAFFIC_CLASSES), costs.read)[:, None]
-        layout = Layout(stored=whole[: len(CLASSES)], read=whole, tiers=tiers)
+        ones = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
+        layout = Layout(stored=ones[: len(CLASSES)], read=ones, tiers=tiers)
     near = None
     if any(f"{name}.near" in features for name in tiers):
         read = lax.concatenate([layout.read[:3], layout.read[-1:]], 0)  # of `OPERAND_CLASSES`
@@ -177,7 +176,7 @@ def memory_energy(
         passing = passing - by_tier(on_the_spot, near.taken)
     main = main_column(layout.tiers, memory.energy_per_byte)
     stacking = main * chip.stacking.energy + (1 - main)
-    outside = column([float(name != "sram") for name in layout.tiers], main) * stacking
+    outside = column([name != "sram" for name in layout.tiers], stacking) * stacking
     per_read, per_write, per_wire = (
         _insert_axes(x, 1, rank)
         for x in (
@@ -227,7 +226,7 @@ def tier_uses(
     written = rewrites(table, used)
     if len(layout.tiers) > 1:
         by_step, by_batch = (
-            column([float(c == name) for c in CLASSES], sizes) for name in ("activations", "recent")
+            column([c == name for c in CLASSES], sizes) for name in ("activations", "recent")
         )
         renewed = (1 - by_step - by_batch) * updates
         cache = memory.kv * (1 - prefix) / batch_seconds + memory.state / step_seconds

@@ -5,6 +5,8 @@ capacity / shard. Every unit holds a slice of each matrix: W outputs over U unit
 (padding), and where there are more units than outputs, U / W of them hand in partial sums of the same output.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -60,7 +62,7 @@ def units(memory: Memory) -> Scalar:
 def near_stream(
     chip: Chip,
     tiers: tuple[str, ...],
-    memory: Memory,
+    memory: Any,
     costs: TierCosts,
     shares: jax.Array,
     allowed: jax.Array,
@@ -80,21 +82,21 @@ def near_stream(
         tau: softness.
     """
     near, e = memory.near, chip.efficiency
-    count = units(memory)
+    count, outputs = units(memory), jnp.expand_dims(outputs, 0)
     padded = smooth.ceil_div(outputs, count, tau) * count / outputs
     taken = allowed[:, None] * shares * (near.bandwidth > 0)
-    busy = taken > 0
+    busy = (taken > 0).astype(taken.dtype)
     auxiliary = 1 - main_column(tiers, costs.read)
     moved = taken * costs.read
-    matrices = column([float(name != "cache") for name in OPERAND_CLASSES], allowed)
+    matrices = column([name != "cache" for name in OPERAND_CLASSES], allowed)
     return NearStream(
         share=jnp.sum(taken, 1),
-        byte=jnp.max(taken * (padded * smooth.safe_div(1.0, near_bandwidth(memory) * e.memory)), 1),
-        flop=jnp.max(taken * (padded * smooth.safe_div(1.0, near.flops * e.matmul)), 1),
+        byte=jnp.max(taken * smooth.safe_div(padded, near_bandwidth(memory) * e.memory), 1),
+        flop=jnp.max(taken * smooth.safe_div(padded, near.flops * e.matmul), 1),
         transfer=jnp.max(moved, 1),
         partials=jnp.max(moved * count, 1) / (matrices * outputs + (1 - matrices)),
-        overhead=jnp.max(where(busy, near.overhead, 0), 1),
-        blocking=jnp.max(where(busy, near.blocking, 0), 1),
+        overhead=jnp.max(busy * near.overhead, 1),
+        blocking=jnp.max(busy * near.blocking, 1),
         main=jnp.maximum(jnp.sum((shares - taken) * costs.chained, 1), 0),
         # The chip still reads what lies in auxiliary tiers without engines.
         unread=1 - smooth.safe_div(jnp.sum(taken * auxiliary, 1), jnp.sum(shares * auxiliary, 1)),

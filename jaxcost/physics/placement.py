@@ -16,7 +16,9 @@ So the room that a class finds follows from the bytes of all hotter classes toge
 once, as one table `[classes, tiers, *batch]`.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,9 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import clip, column, row, stack, where
+from jaxcost.core.arrays import clip, column, row, spread, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.tiers import AUXILIARY_TIERS, main_column
-from jaxcost.spec.memory import Memory
 from jaxcost.spec.plan import Placement
 
 __all__ = [
@@ -44,7 +45,7 @@ __all__ = [
 
 # Shares of a layer's routed experts, the most popular first, that are placed as one.
 BANDS = (1 / 16, 3 / 16, 3 / 4)
-# Standard normal quantiles at 1 less what lies below each end of a band: 0, 1/16, 1/4, 1. The first and the last, at
+# Standard normal quantiles at 1 - 0, 1 - 1/16, 1 - 1/4 and 1 - 1, where bands begin and end. The first and the last, at
 # infinity, are numbers beyond which nothing is left in f64.
 _QUANTILES = (1e3, 1.5341205443525463, 0.6744897501960817, -1e3)
 _HEADROOM = (
@@ -65,7 +66,8 @@ _PARTS = np.array(
         [0, 0, 0, 0, 0, 0, 1],
     ]
 )
-_WRITTEN = 2  # of these parts, the first: they stay off tiers that wear
+_WRITTEN = 2  # parts, the first, that stay off tiers that wear
+_FIRST_BAND = 4
 
 
 @pytree
@@ -89,57 +91,58 @@ def allot(
         serial_tier_reads: 1 where tiers stream in turn, 0 at once.
     """
     count = len(sizes)
-    hotter = combine(np.tri(count, count, -1), sizes)[:, None]
-    sizes = sizes[:, None]
+    hotter, sizes = combine(np.tri(count, count, -1), sizes)[:, None], sizes[:, None]
+    # Axes: a tier that comes before another, that other tier.
+    first, second = (capacity[:, None], bandwidth[:, None]), (capacity[None], bandwidth[None])
+    in_turn = _fill_in_turn(sizes, hotter, first, second)
+    at_once = _fill_at_once(sizes, hotter, first, second)
     # Chosen, not mixed: between the two orders there is no placement in between that would be better.
-    return serial_tier_reads * _fill_in_turn(sizes, hotter, capacity, bandwidth) + (
-        1 - serial_tier_reads
-    ) * _fill_at_once(sizes, hotter, capacity, bandwidth)
+    return serial_tier_reads * in_turn + (1 - serial_tier_reads) * at_once
 
 
-def _fill_at_once(
-    sizes: jax.Array, hotter: jax.Array, capacity: jax.Array, bandwidth: jax.Array
-) -> jax.Array:
+_Tiers = tuple[jax.Array, jax.Array]  # capacity and bandwidth
+
+
+def _fill_at_once(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
     """Spread each class over the tiers that the bytes of hotter classes have left room in.
 
     theta(S) = max over t of (S - capacity of the tiers that fill up before t) / (bandwidth of the others), tiers
     filling up in the order of C_t / B_t: S(theta) is concave, and its inverse the largest of its tangents.
     """
-    when = capacity[:, None] * bandwidth
-    before = (when < jnp.swapaxes(when, 0, 1)).astype(sizes.dtype)  # [u, t]: u fills up before t
-    speed = jnp.sum((1 - before) * bandwidth[:, None], 0)
+    (capacity, bandwidth), dtype = second, sizes.dtype
+    before = (first[0] * bandwidth < capacity * first[1]).astype(dtype)
+    speed = jnp.sum((1 - before) * first[1], 0)[None]
     speed = where(speed > 0, speed, 1)
 
     def theta(size: jax.Array, full: jax.Array) -> jax.Array:
         return jnp.max((size - full) / speed, 1)[:, None]
 
-    passed = theta(hotter, jnp.sum(before * capacity[:, None], 0))
+    passed = theta(hotter, jnp.sum(before * first[0], 0)[None])
     room = jnp.maximum(capacity - bandwidth * passed, 0)
     return jnp.minimum(bandwidth * theta(sizes, jnp.sum(before * room[:, :, None], 1)), room)
 
 
-def _fill_in_turn(
-    sizes: jax.Array, hotter: jax.Array, capacity: jax.Array, bandwidth: jax.Array
-) -> jax.Array:
+def _fill_in_turn(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
     """Fill the tiers one after the other by falling bandwidth; ties by place."""
-    count = len(bandwidth)
-    first, second = bandwidth[:, None], bandwidth[None]
-    earlier = np.reshape(np.tri(count, count, -1).T > 0, (count, count) + (1,) * (bandwidth.ndim - 1))
-    wider = (first > second) | ((first == second) & earlier)
-    reached = hotter - jnp.sum(wider * capacity[:, None], 0)  # how far into a tier the hotter classes reach
+    capacity, bandwidth = second
+    count = bandwidth.shape[1]
+    earlier = np.reshape(np.tri(count, count, -1).T > 0, (count, count) + (1,) * (bandwidth.ndim - 2))
+    wider = (first[1] > bandwidth) | ((first[1] == bandwidth) & earlier)
+    reached = hotter - jnp.sum(wider * first[0], 0)[None]  # how far into a tier the hotter classes reach
     room = capacity - clip(reached, 0, capacity)
     return clip(sizes - jnp.maximum(-reached, 0), 0, room)
 
 
 def combine(weights: np.ndarray, table: jax.Array) -> jax.Array:
     """Add up rows of a table: `[rows, *batch]` by constants `[sums, rows]` to `[sums, *batch]`."""
-    factors = jnp.asarray(np.reshape(weights, weights.shape + (1,) * (table.ndim - 1)), table.dtype)
-    return jnp.sum(factors * table, 1)
+    factors = np.reshape(weights, weights.shape + (1,) * (table.ndim - 1)).astype(table.dtype)
+    return jnp.sum(factors * table[None], 1)
 
 
-def _constants(values: Sequence[float], like: jax.Array) -> np.ndarray:
-    """Put constants on a new axis in front of those of an array."""
-    return np.reshape(np.asarray(values, like.dtype), (-1,) + (1,) * np.ndim(like))
+def _constants(values: Sequence[float], like: Scalar) -> jax.Array:
+    """Put constants on a new axis in front of those of a number."""
+    made = np.asarray(values, jnp.result_type(like))
+    return cast(jax.Array, np.reshape(made, (-1,) + (1,) * np.ndim(like)))
 
 
 def popularity(skew: Scalar) -> jax.Array:
@@ -149,9 +152,9 @@ def popularity(skew: Scalar) -> jax.Array:
     """
     even = skew <= 0
     sigma = where(even, 0, jnp.sqrt(jnp.log1p(where(even, 1, skew))))
-    ends = _constants(_QUANTILES, sigma) - sigma
-    below = 0.5 * lax.erfc(ends * np.sqrt(0.5).item())
-    return below[1:] - below[:-1]
+    # Phi(x) = (1 + erf(x / sqrt 2)) / 2
+    missed = lax.erf((_constants(_QUANTILES, sigma) - sigma) * math.sqrt(0.5)) / 2
+    return missed[:-1] - missed[1:]
 
 
 def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> jax.Array:
@@ -161,7 +164,7 @@ def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> jax.Array:
     """
     missed = tokens * jnp.log1p(-clip(top_share, 0, 1 - 1e-6))
     picks = popularity(skew)
-    bands = column(BANDS, picks)
+    bands = _constants(BANDS, top_share)
     reads = -bands * jnp.expm1(missed * picks / bands)
     return smooth.safe_div(reads, jnp.sum(reads, 0), bands)
 
@@ -178,7 +181,7 @@ def hit_rate(cached: jax.Array, reads: jax.Array) -> jax.Array:
 
 
 def lay_out(
-    memory: Memory,
+    memory: Any,
     tiers: tuple[str, ...],
     placement: Placement,
     sizes: jax.Array,
@@ -206,31 +209,38 @@ def lay_out(
         return auxiliary + main * (1 - jnp.sum(auxiliary, 1)[:, None])
 
     buffers = jnp.sum(memory.buffer * (1 - main), 0)
-    in_sram = column([float(name == "sram") for name in tiers], main)
+    in_sram = column([name == "sram" for name in tiers], memory.bandwidth)
     capacity = (1 - _HEADROOM) * jnp.maximum(memory.capacity - in_sram * buffers, 0)
     parts = combine(_PARTS, sizes)
-    durable = memory.endurance <= 0
-    placed = allot(parts[:_WRITTEN], capacity * durable, memory.bandwidth * durable, placement.in_turn)
-    more = allot(parts[_WRITTEN:], capacity - jnp.sum(placed, 0), memory.bandwidth, placement.in_turn)
-    found = complete(smooth.safe_div(lax.concatenate([placed, more], 0), parts[:, None]))
-    given = complete(_given(placement, tiers))
-    automatic = placement.automatic
-    stored = automatic * combine(_PARTS.T, found) + (1 - automatic) * given
-    by_popularity = jnp.sum(reads[:, None] * found[4 : 4 + len(BANDS)], 0)
-    by_hand = _by_popularity(row(given, CLASSES.index("experts")), reads[:, None])
-    experts = automatic * by_popularity + (1 - automatic) * by_hand
-    old, recent = (row(stored, CLASSES.index(name)) for name in ("old", "recent"))
-    cache = prefix * old + (1 - prefix) * recent
-    read = lax.concatenate([stored[:2], experts[None], stored[3:], cache[None]], 0)
+    # What is written all the time first, into tiers that do not wear; the rest finds the room that is left.
+    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.in_turn
+    written = allot(parts[:_WRITTEN], capacity * durable, bandwidth * durable, serial)
+    others = allot(parts[_WRITTEN:], capacity - jnp.sum(written, 0), bandwidth, serial)
+    computed = complete(smooth.safe_div(_concatenate(written, others), parts[:, None]))
+    manual, automatic = complete(_manual_shares(placement, tiers)), placement.automatic
+    stored = automatic * combine(_PARTS.T, computed) + (1 - automatic) * manual
+    # Traffic differs from bytes for experts, of which the popular are read more, and for the cache as a whole.
+    at, old, recent = (CLASSES.index(name) for name in ("experts", "old", "recent"))
+    bands = computed[_FIRST_BAND : _FIRST_BAND + len(BANDS)]
+    experts = automatic * jnp.sum(reads[:, None] * bands, 0) + (1 - automatic) * _by_popularity(
+        row(manual, at), reads[:, None]
+    )
+    cache = prefix * row(stored, old) + (1 - prefix) * row(stored, recent)
+    read = _concatenate(stored[:at], experts[None], stored[at + 1 :], cache[None])
     return Layout(stored=stored, read=read, tiers=tiers)
 
 
-def _given(placement: Placement, tiers: Sequence[str]) -> jax.Array:
-    """Stack the shares given, `[CLASSES, tiers, *batch]`; main memory's are 0."""
+def _concatenate(*tables: jax.Array) -> jax.Array:
+    """Concatenate tables along their first axis, each broadcast to the batch of them all."""
+    shape = np.broadcast_shapes(*(table.shape[1:] for table in tables))
+    return lax.concatenate([spread(table, (len(table), *shape)) for table in tables], 0)
+
+
+def _manual_shares(placement: Placement, tiers: Sequence[str]) -> jax.Array:
+    """Stack the shares given, `[CLASSES, tiers, *batch]`; in main memory's place stands a number without meaning."""
     splits = [getattr(placement, name) for name in CLASSES]
-    shares = stack(
-        [getattr(split, name) if name in AUXILIARY_TIERS else 0.0 for split in splits for name in tiers]
-    )
+    columns = [name if name in AUXILIARY_TIERS else AUXILIARY_TIERS[0] for name in tiers]
+    shares = stack([getattr(split, name) for split in splits for name in columns])
     return jnp.reshape(shares, (len(splits), len(tiers), *shares.shape[1:]))
 
 

@@ -6,7 +6,7 @@ are auxiliary. Tiers that a chip is known to lack are left out while tracing.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.core
@@ -92,7 +92,7 @@ def usable_chip(chip: Chip, features: Sequence[str]) -> Chip:
     return replace(chip, **changed)
 
 
-class _Side:
+class _StackedTrees:
     """Trees of one kind side by side: each leaf stacked, `[trees, *batch]`, when first asked for."""
 
     def __init__(self, trees: Sequence[Any]) -> None:
@@ -100,19 +100,19 @@ class _Side:
 
     def __getattr__(self, name: str) -> Any:
         leaves = [getattr(tree, name) for tree in self._trees]
-        value = _Side(leaves) if name == "near" else stack(leaves)
+        value = _StackedTrees(leaves) if name == "near" else stack(leaves)
         setattr(self, name, value)
         return value
 
 
-def stack_tiers(chip: Chip, tiers: Sequence[str]) -> Memory:
-    """Stack the memories in play: a `Memory` whose leaves have shape `[tiers, *batch]`, each stacked on first use."""
-    return cast(Memory, _Side([getattr(chip, name) for name in tiers]))
+def stack_tiers(chip: Chip, tiers: Sequence[str]) -> Any:
+    """Stack the memories in play: like a `Memory` with leaves `[tiers, *batch]`, each stacked when first asked for."""
+    return _StackedTrees([getattr(chip, name) for name in tiers])
 
 
-def main_column(tiers: Sequence[str], like: jax.Array) -> jax.Array:
+def main_column(tiers: Sequence[str], like: Scalar) -> jax.Array:
     """Make a column `[tiers, 1, ...]` that is 1 for main memory and 0 for auxiliary tiers."""
-    return column([float(name == "memory") for name in tiers], like)
+    return column([name == "memory" for name in tiers], like)
 
 
 def prefetch_buffer(memory: Memory) -> Scalar:
@@ -157,10 +157,10 @@ def write_energy(memory: Memory) -> Scalar:
 class TierCosts:
     """What a byte of each tier costs, shape `[tiers, *batch]`."""
 
-    read: jax.Array = field("s/B", "time of a byte read, with latency, queue and prefetch buffer")
-    write: jax.Array = field("s/B", "what a byte written takes longer")
-    latency: jax.Array = field("s", "of a read whose address is not known ahead")
-    chained: jax.Array = field("1", "1 where its bytes pass the main memory's interface")
+    read: Scalar = field("s/B", "time of a byte read, with latency, queue and prefetch buffer")
+    write: Scalar = field("s/B", "what a byte written takes longer")
+    latency: Scalar = field("s", "of a read whose address is not known ahead")
+    chained: Scalar = field("1", "1 where its bytes pass the main memory's interface")
 
 
 @pytree
@@ -173,7 +173,7 @@ class Stream:
     wait: jax.Array = field("s", "latency of a read whose address is not known ahead")
 
 
-def tier_costs(chip: Chip, tiers: Sequence[str], memory: Memory, tau: Scalar) -> TierCosts:
+def tier_costs(chip: Chip, tiers: Sequence[str], memory: Any, tau: Scalar) -> TierCosts:
     """Cost a byte of each tier; bytes of main memory itself all pass its interface.
 
     Args:
@@ -190,7 +190,7 @@ def tier_costs(chip: Chip, tiers: Sequence[str], memory: Memory, tau: Scalar) ->
         read=read,
         write=write_seconds(memory, efficiency) - where(main > 0, plain, read),
         latency=memory.latency,
-        chained=jnp.maximum(main, memory.chained),
+        chained=main + (1 - main) * memory.chained,
     )
 
 
