@@ -164,7 +164,7 @@ def _is_identity(name: str, before: Sequence[Any], after: Sequence[Any]) -> bool
 
 # Primitives that hold one program, or only say something of differentiation, devices or order.
 _INLINED = frozenset(
-    """jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call
+    """jit pjit closed_call core_call eval_jaxpr remat remat2 checkpoint custom_jvp_call custom_vjp_call
     custom_vjp_call_jaxpr""".split()
 )
 _IDENTITY = frozenset(
@@ -428,6 +428,16 @@ def _split_rule(params: Any, before: Any, after: Any) -> Function:
 @_rule("concatenate")
 def _concatenate_rule(params: Any, before: Any, after: Any) -> Function:
     return lambda *parts: np.concatenate(parts, params["dimension"])
+
+
+@_rule("stack")
+def _stack_rule(params: Any, before: Any, after: Any) -> Function:
+    return lambda *parts: np.stack(parts, params["axis"])
+
+
+@_rule("unstack")
+def _unstack_rule(params: Any, before: Any, after: Any) -> Function:
+    return lambda x: [part[()] for part in np.moveaxis(x, params["axis"], 0)]
 
 
 @_rule("pad")
