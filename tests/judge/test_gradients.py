@@ -45,7 +45,7 @@ def leaf(tree, path):
 
 # Whole numbers that step: across a stair or a threshold differences say nothing of the slope on it.
 STEPPED = (
-    "bits", "plan.ep", "plan.tp", "plan.pp", "plan.dp", "plan.cp", "diffusion_block", "window", "width", "heads", "layers",
+    "bits", "plan.ep", "plan.tp", "plan.pp", "plan.dp", "plan.cp", "diffusion_block", "window", "feed_forward.width", "experts.width", "shared_width", "heads", "layers",
     "vocabulary", "experts.experts", "package_chips", "topology", "dimensions", "radix", "taper", "in_network", "knobs.tau", "absorb", "acceptance", "draft_length", "traffic.batch",
 )  # fmt: skip
 
