@@ -2,11 +2,11 @@
 
 import jax
 import numpy as np
-import pytest
 
 import jaxcost as jc
 from jaxcost.spec.fabric import TOPOLOGIES
 from tests import oracle
+from tests.batched import evaluate, load_model, load_system, stacked
 
 CASES = 600
 MODELS = jc.list_names("models")
@@ -14,11 +14,11 @@ CHIPS = jc.list_names("chips")
 
 
 def random_case(rng):
-    model = jc.load_model(str(rng.choice(MODELS)))
+    model = load_model(str(rng.choice(MODELS)))
     chips = int(rng.choice([1, 2, 8, 16, 64]))
     efficiency = str(rng.choice(["ideal", "typical"]))
     pick = lambda *options: float(rng.choice(options))  # noqa: E731
-    system = jc.load_system(f"{rng.choice(CHIPS)}-x{chips}", efficiency=efficiency)
+    system = jc.replace(load_system(str(rng.choice(CHIPS)), efficiency), chips=float(chips))
     link = lambda link: jc.replace(  # noqa: E731
         link,
         topology=float(rng.integers(0, len(TOPOLOGIES))) if rng.random() < 0.7 else link.topology,
@@ -83,7 +83,9 @@ def random_case(rng):
     rng = np.random.default_rng(int(traffic.prompt))  # leaves the draws of other cases alone
     pick = lambda *options: float(rng.choice(options))  # noqa: E731
     system = jc.replace_at(system, "chip.process.yield_model", pick(0, 1, 2, 3))
-    system = jc.by_parts(system) if rng.random() < 0.3 else system
+    if rng.random() < 0.3:
+        with jax.enable_x64(True):
+            system = jax.tree.map(float, jc.by_parts(system))
     return system, model, traffic, plan
 
 
@@ -92,45 +94,30 @@ def random_prices(rng):
     return jc.Prices(interest=float(rng.choice([0, 2e-9])), load_swing=swing[0], grid_swing=swing[1])
 
 
-def flat(report):
-    out = {}
-    for path, _, value in jc.rows(report):
-        out[path] = float(value)
-    return out
+def compare(cases, dtype, rtol, atol=0.0):
+    *cases, prices = zip(*cases, strict=True)
+    found = evaluate(list(zip(*cases, strict=True)), prices=prices, dtype=dtype)
+    found = {path: values.tolist() for path, values in found.items()}
+    # The oracle has the numbers as they are in this precision.
+    rounded = stacked(list(zip(*cases, prices, strict=True)), dtype)
+    columns, structure = jax.tree.flatten(rounded)
+    for i, numbers in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        for path, wanted in oracle.evaluate(*jax.tree.unflatten(structure, numbers)).items():
+            # A margin is a difference: its error is to be judged against what it is a difference of.
+            scale = max(1.0, abs(1 - wanted)) if path.startswith("margins.") else abs(wanted)
+            scale = found["usd.total"][i] if path == "usd.margin" else scale
+            value = found[path][i]
+            assert abs(value - wanted) <= rtol * scale + atol, (i, path, value, wanted)
 
 
-def compare(case, rtol, atol=0.0):
-    *design, prices = jc.canonical(case)
-    found = flat(jc.evaluate(*design, prices=prices))
-    numbers = jax.tree.map(float, case)
-    for path, wanted in oracle.evaluate(*numbers).items():
-        # A margin is a difference: its error is to be judged against what it is a difference of.
-        scale = max(1.0, abs(1 - wanted)) if path.startswith("margins.") else abs(wanted)
-        scale = found["usd.total"] if path == "usd.margin" else scale
-        assert abs(found[path] - wanted) <= rtol * scale + atol, (path, found[path], wanted)
+def random_cases(count, seed):
+    rng, other = np.random.default_rng(seed), np.random.default_rng(3)
+    return [(*random_case(rng), random_prices(other)) for _ in range(count)]
 
 
-@pytest.mark.slow
 def test_agrees_in_f64():
-    with jax.enable_x64(True):
-        rng, other = np.random.default_rng(2026), np.random.default_rng(3)
-        for _ in range(CASES):
-            case = (*random_case(rng), random_prices(other))
-            compare(jc.canonical(case, np.float64), rtol=1e-12)
+    compare(random_cases(CASES, 2026), np.float64, rtol=1e-12)
 
 
 def test_agrees_in_f32():
-    rng, other = np.random.default_rng(7), np.random.default_rng(3)
-    for _ in range(40):
-        case = (*random_case(rng), random_prices(other))
-        compare(jc.canonical(case, np.float32), rtol=2e-4, atol=1e-12)
-
-
-def test_the_oracle_can_disagree():
-    rng = np.random.default_rng(1)
-    case = jc.canonical((*random_case(rng), jc.Prices()))
-    system, *rest, prices = case
-    wrong = jc.replace_at(system, "chip.memory.bandwidth", system.chip.memory.bandwidth * 1.01)
-    found = flat(jc.evaluate(wrong, *rest, prices=prices))
-    wanted = oracle.evaluate(*jax.tree.map(float, case))
-    assert any(abs(found[k] - v) > 1e-3 * abs(v) for k, v in wanted.items() if v)
+    compare(random_cases(40, 7), np.float32, rtol=2e-4, atol=1e-12)

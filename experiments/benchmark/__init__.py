@@ -1,0 +1,1 @@
+"""What `experiments/01_benchmark.py` measures, cell by cell."""

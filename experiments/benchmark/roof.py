@@ -1,0 +1,86 @@
+"""Trace sweeps on the device, and hold what they move and compute against the chip's roofs.
+
+`python experiments/benchmark/roof.py DIR COUNT` writes a trace for TensorBoard or Perfetto to DIR and prints rows.
+"""
+
+import json
+import sys
+import time
+
+import cells
+import jax
+import jax.numpy as jnp
+
+import jaxcost as jc
+from jaxcost.edge.space_file import read_space
+from jaxcost.explore.space import space_features
+from jaxcost.explore.stream import Stream
+from jaxcost.explore.sweep import METRICS, design_metrics, metrics_of, model_evaluation
+
+CHUNKS = {"cpu": (256, 512)}
+OTHER_CHUNKS = tuple(1 << k for k in (14, 16, 18, 20))
+
+
+def profile(folder: str, count: int) -> list[list[str]]:
+    space, objective, _ = read_space("billion")
+    reducers = {
+        "top": jc.TopK(objective, 100),
+        "front": jc.Pareto(("tpot", "usd_per_mtok", "gco2e_per_mtok"), epsilon=0.01, size=4096),
+    }
+    metrics, present = metrics_of(reducers, METRICS), space_features(space)
+    streams, rates = {}, {}
+    for chunk in CHUNKS.get(jax.default_backend(), OTHER_CHUNKS):
+        stream = streams[chunk] = Stream(
+            space, model_evaluation(metrics, present), metrics, reducers, chunk=chunk
+        )
+        stream.run(0, chunk)
+        stream.wait()
+        start = time.perf_counter()
+        stream.run(0, count)
+        stream.wait()
+        rates[chunk] = count / (time.perf_counter() - start)
+    rows = [[f"sweep of `billion`, chunk {chunk:,}", f"{r / 1e6:,.1f}"] for chunk, r in rates.items()]
+    chunk = max(rates, key=rates.__getitem__)
+    with jax.profiler.trace(folder):
+        streams[chunk].run(0, count)
+        streams[chunk].wait()
+    rows.append([f"a trace of chunk {chunk:,} is in {folder}", ""])
+    designs = cells.mixed_designs(min(chunk, 1 << 16))
+    for name, f in (
+        ("value", lambda d: design_metrics(d, METRICS, present=present)),
+        ("gradient in every leaf", cells.slopes),
+    ):
+        over_batch, _ = cells.batched(f, designs)
+        compiled = jax.jit(over_batch).lower(designs).compile()
+        rows += roofs(name, compiled, jax.tree.map(jnp.asarray, designs))
+    return rows
+
+
+def roofs(name: str, compiled, designs) -> list[list[str]]:
+    """What XLA counts of a program, at the bandwidth and the peak of the chip it runs on."""
+    count = len(jax.tree.leaves(designs)[0])
+    cost = compiled.cost_analysis()
+    flops, moved = cost["flops"] / count, cost["bytes accessed"] / count
+    taken = cells.best(lambda: compiled(designs))
+    rows = [
+        [f"{name}, on one device, {count:,} designs a call", f"{count / taken / 1e6:,.1f}"],
+        [f"{name}: XLA counts {flops:,.0f} FLOP and {moved:,.0f} bytes a design, caches not counted", ""],
+    ]
+    kind = jax.local_devices()[0].device_kind.lower().removeprefix("nvidia ").replace(" ", "-")
+    for name_of_chip in (c for c in jc.list_names("chips") if c.startswith(kind)):
+        chip = jc.load_chip(name_of_chip)
+        for what, roof, each in (
+            ("bytes", float(chip.memory.bandwidth), moved),
+            ("operations", float(chip.compute.vector_flops), flops),
+        ):
+            rows.append(
+                [
+                    f"{name}: its {what} at {roof / 1e12:.2f} T/s of {name_of_chip}",
+                    f"{roof / each / 1e6:,.1f}",
+                ]
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    print(json.dumps(profile(sys.argv[1], int(sys.argv[2]))))
