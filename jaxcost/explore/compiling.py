@@ -4,8 +4,15 @@ Every number stands beside its measurement; nothing else in the package sets eit
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-__all__ = ["Compilation", "compilation"]
+import jax
+import numpy as np
+
+__all__ = ["Compilation", "compilation", "map_chunks"]
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,3 +46,14 @@ _ACCELERATOR = {
 def compilation(program: str, platform: str) -> Compilation:
     """Return how a program is compiled on a platform: "sweep", "draws", "codesign", "plans" or "points"."""
     return (_CPU if platform == "cpu" else _ACCELERATOR)[program]
+
+
+def map_chunks(function: Callable[[jax.Array], T], rows: jax.Array, chunk: int) -> T:
+    """Apply a function of many rows at once, [n, ...] to leaves [n, ...], to at most `chunk` of them at a time."""
+    count = rows.shape[0]
+    if count <= chunk:
+        return function(rows)
+    # The last chunk is as long as the others: its end is repeated, and cut off again.
+    index = np.minimum(np.arange(-(-count // chunk) * chunk), count - 1).reshape(-1, chunk)
+    flat: Any = lambda x: x.reshape(-1, *x.shape[2:])[:count]  # noqa: E731
+    return jax.tree.map(flat, jax.lax.map(function, rows[index]))
