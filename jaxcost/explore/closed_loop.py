@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.physics.capacity import memory_use
-from jaxcost.physics.ops import add
 from jaxcost.physics.shards import layer_count, microbatches, shard
 from jaxcost.spec.kernels import Engine
 from jaxcost.spec.memory import TIERS
@@ -83,7 +83,7 @@ def closed_loop(
 ) -> ClosedLoop:
     """Time the requests of a number of users, each of whom sends the next when the last is answered.
 
-    Pure, differentiable and traceable as `evaluate`, of which it takes one: a step of the users in the batch, and
+    Pure, differentiable, traceable and native over a batch as `evaluate`, of which it takes one: a step of the users in the batch, and
     one that carries a prompt along. `system.chip.efficiency.kernels` calibrates both, and its `engine` the rest;
     without it the engine is ideal and kernels are the roofline.
 
@@ -125,7 +125,7 @@ def _closed_loop(
         equal=jnp.where(traffic.variation > 0, 0, 1),
     )
     life = ttft + (traffic.output - 1) * tpot
-    return ClosedLoop(
+    found = ClosedLoop(
         tpot=tpot,
         ttft=ttft,
         tokens_per_second=users * traffic.output / life,
@@ -135,6 +135,7 @@ def _closed_loop(
         decode=_decode(engine, steps),
         prefill=_prefill(engine, steps, _computed(traffic)),
     )
+    return spread(found, batch_shape((system, model, traffic, plan, knobs, users, first)))
 
 
 def in_batch(users: Scalar, slots: Scalar) -> Scalar:
@@ -164,17 +165,19 @@ def closed_loop_steps(
         present: of `design_features`, where the caller knows better than tracing shows.
     """
     knobs = replace(Knobs() if knobs is None else knobs, fractional=1.0)
-    kernels, parts = system.chip.efficiency.kernels, microbatches(plan)
+    kernels = system.chip.efficiency.kernels
     share = 1.0 if kernels is None else kernels.engine.kv_share
     if kernels is not None:
         system = _without_engine(system)
+    system, model, traffic, plan, users, knobs = align((system, model, traffic, plan, users, knobs))
+    parts = microbatches(plan)
     shards = shard(model, plan, knobs.tau)
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens + traffic.output
     one = memory_use(
         model, plan, shards, sequences=1.0, context=context, step_tokens=0.0, communication=0.0, corpus=0.0
     )
     chip = system.chip
-    memory = share * add(*(getattr(chip, name).capacity for name in TIERS)) - chip.reserved
+    memory = share * sum(getattr(chip, name).capacity for name in TIERS) - chip.reserved
     slots = (memory - one.weights - one.experts) / (one.kv + one.state)
     batch = in_batch(users, slots)
     asked = replace(traffic, batch=batch * plan.dp)
