@@ -83,9 +83,9 @@ def closed_loop(
 ) -> ClosedLoop:
     """Time the requests of a number of users, each of whom sends the next when the last is answered.
 
-    Pure, differentiable, traceable and native over a batch as `evaluate`, of which it takes one: a step of the users in the batch, and
-    one that carries a prompt along. `system.chip.efficiency.kernels` calibrates both, and its `engine` the rest;
-    without it the engine is ideal and kernels are the roofline.
+    Pure, differentiable, traceable and native over a batch as `evaluate`, of which it takes one: a step of the users in
+    the batch, and one that carries a prompt along. `system.chip.efficiency.kernels` calibrates both, and its `engine`
+    the rest; without it the engine is ideal and kernels are the roofline.
 
     Args:
         system: chips, links and hosts.

@@ -4,13 +4,14 @@ Every number stands beside its measurement; nothing else in the package sets eit
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-__all__ = ["Compilation", "compilation", "map_chunks"]
+__all__ = ["Compilation", "chunk_of", "compilation", "map_chunks"]
 
 T = TypeVar("T")
 
@@ -31,7 +32,8 @@ _CPU = {
     "draws": Compilation(256),
     # Attempts of a co-design, or scenarios times attempts where there are several.
     "codesign": Compilation(32, _QUICK),
-    "plans": Compilation(512),
+    # Candidates of a design, whose evaluation is compiled once for all chips' counts of plans beyond.
+    "plans": Compilation(64),
     "points": Compilation(64),
 }
 _ACCELERATOR = {
@@ -46,6 +48,11 @@ _ACCELERATOR = {
 def compilation(program: str, platform: str) -> Compilation:
     """Return how a program is compiled on a platform: "sweep", "draws", "codesign", "plans" or "points"."""
     return (_CPU if platform == "cpu" else _ACCELERATOR)[program]
+
+
+def chunk_of(program: str, batch: tuple[int, ...] = ()) -> int:
+    """Return how many rows are evaluated together where each is a batch of designs."""
+    return max(compilation(program, jax.default_backend()).chunk // math.prod(batch), 1)
 
 
 def map_chunks(function: Callable[[jax.Array], T], rows: jax.Array, chunk: int) -> T:

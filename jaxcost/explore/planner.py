@@ -17,7 +17,7 @@ from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
 from jaxcost.evaluate import evaluate as evaluate_plan
-from jaxcost.explore.compiling import compilation, map_chunks
+from jaxcost.explore.compiling import chunk_of, map_chunks
 from jaxcost.physics.shards import layer_count, microbatches
 from jaxcost.report import Report
 from jaxcost.spec.model import Model
@@ -199,8 +199,7 @@ def _best_plan(
         found = (is_valid(s, m, t, candidate), margins.worst, cooled.worst, value)
         return spread(found, (len(degrees), *shape))
 
-    chunk = compilation("plans", jax.default_backend()).chunk
-    valid, worst, worst_cooled, value = map_chunks(judge, candidates, chunk)
+    valid, worst, worst_cooled, value = map_chunks(judge, candidates, chunk_of("plans", shape))
     feasible, cool = valid & (worst >= -_ROUNDING), valid & (worst_cooled >= -_ROUNDING)
     allowed = jnp.where(jnp.any(feasible, 0), feasible, cool)
     score = jnp.where(

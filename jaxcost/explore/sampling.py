@@ -65,7 +65,9 @@ class Latin:
             return low[0].astype(jnp.int32)
         begin = _ceiling(*low)
         width = _ceiling(*_scaled(stratum + 1, self.count)) - begin
-        within = to_unit(_as_coordinate(_hash(number, _before(self.keys[:2], number)))) * width.astype(jnp.float32)
+        within = to_unit(_as_coordinate(_hash(number, _before(self.keys[:2], number)))) * width.astype(
+            jnp.float32
+        )
         return (begin + jnp.minimum(within.astype(jnp.uint32), width - 1)).astype(jnp.int32)
 
     def permuted(self, number: jax.Array) -> jax.Array:

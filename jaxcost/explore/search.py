@@ -1,7 +1,8 @@
 """Find how many requests a replica may have in flight: by memory, by targets, and at a given rate.
 
-All evaluations, those of the search and those that are kept, are rounds of one loop, so that the evaluation is
-compiled once; replicas of many plans, leaves [*batch], search side by side. Numbers in flight are whole, found by halving; gradients pass through the kept ones alone.
+All evaluations, those of the search and those that are kept, are rounds of one loop, so that the evaluation is compiled
+once; replicas of many plans, leaves [*batch], search side by side. Numbers in flight are whole, found by halving;
+gradients pass through the kept ones alone.
 """
 
 from collections.abc import Callable

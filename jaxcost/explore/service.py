@@ -16,7 +16,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
-from jaxcost.explore.compiling import compilation, map_chunks
+from jaxcost.explore.compiling import chunk_of, map_chunks
 from jaxcost.explore.deployment import FirstToken, Joules, Service, ServiceMargins
 from jaxcost.explore.planner import candidate_columns, is_valid, system_plans, take_candidate, with_degrees
 from jaxcost.explore.search import Found, search
@@ -184,8 +184,7 @@ def _serve(
         valid = is_valid(*align((system, model, fullest, candidate)))
         return spread((with_plan(candidate), valid), (len(degrees), *shape))
 
-    chunk = compilation("plans", jax.default_backend()).chunk
-    services, valid = map_chunks(judge, candidates, chunk)
+    services, valid = map_chunks(judge, candidates, chunk_of("plans", shape))
     best = _choose(services, valid)
     return jax.tree.map(lambda x: take_candidate(x, best), services)
 

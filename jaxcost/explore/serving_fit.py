@@ -19,7 +19,7 @@ from jaxcost.core.pytree import canonical, replace
 from jaxcost.evaluate import design_features
 from jaxcost.explore.axes import compact, take
 from jaxcost.explore.closed_loop import Steps, closed_loop_steps, loop_times
-from jaxcost.explore.compiling import compilation, map_chunks
+from jaxcost.explore.compiling import chunk_of, map_chunks
 from jaxcost.explore.fitting import Bounds, Columns, Fit, fit, predict
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from jaxcost.spec.measurement import Measurements
@@ -202,8 +202,7 @@ def serving_steps(
     base_plan, base_traffic = canonical((Plan(), Traffic()))
     dtype = jax.tree.leaves(system)[0].dtype
     rows = {name: jnp.asarray(column, dtype) for name, column in columns.items()}
-    chunk = compilation("points", jax.default_backend()).chunk
-    found = jax.jit(lambda index: map_chunks(steps, index, chunk))(jnp.arange(len(points)))
+    found = jax.jit(lambda index: map_chunks(steps, index, chunk_of("points")))(jnp.arange(len(points)))
     timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(Steps)}
     return timed | {name: columns[name] for name in ("users", "prompt", "output")} | {"equal": points.equal}
 

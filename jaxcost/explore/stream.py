@@ -2,8 +2,8 @@
 
 A design is made on the device from its index. A run of designs is cut into batches; device d of D takes the batches
 d, d + D, d + 2 D, ..., evaluates each chunk by chunk, hands it to the reducers, whose state it carries, and forgets it.
-A leaf of a design that no axis moves is a scalar, so that what depends on such leaves alone is computed once a chunk, not
-once a design. How long a run is, is traced, so runs of any length share one compilation.
+A leaf of a design that no axis moves is a scalar, so that what depends on such leaves alone is computed once a chunk.
+How long a run is, is traced, so runs of any length share one compilation.
 
 Chunks fill a batch in a loop of their own, which XLA can not fuse with what follows: reducers then read the metrics
 from memory, a row a metric, and no program computes them in its own way. Batches of 2,048 designs or more spread what
@@ -232,4 +232,6 @@ def _compiled(
         out_specs=(here, here),
         check_vma=False,  # every device has its own state, and nothing crosses between them
     )
-    return jax.jit(sharded, donate_argnums=4, compiler_options=compilation("sweep", devices[0].platform).options)
+    return jax.jit(
+        sharded, donate_argnums=4, compiler_options=compilation("sweep", devices[0].platform).options
+    )
