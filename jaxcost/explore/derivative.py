@@ -8,14 +8,14 @@ import jax.numpy as jnp
 
 __all__ = ["FORWARD_INPUTS", "value_and_slopes"]
 
-# Inputs for each output up to which the forward mode is cheaper. Measured on the Lagrangian of co-design, 32 attempts in
-# float64: backward compiles in 38 s of one core and runs in 4.7 ms; forward in 77 s and 8.5 ms by 4 knobs, 75 s and
-# 18.7 ms by 12.
+# Inputs for each output up to which the forward mode is cheaper. Measured on the Lagrangian of co-design, 32 attempts
+# in float64: backward compiles in 38 s of one core and runs in 4.7 ms; forward in 77 s and 8.5 ms by 4 knobs, 75 s
+# and 18.7 ms by 12.
 FORWARD_INPUTS = 1
 
 
 def value_and_slopes(
-    function: Callable[[jax.Array], tuple[jax.Array, Any]], x: jax.Array
+    function: Callable[[jax.Array], tuple[Any, Any]], x: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Evaluate functions of K inputs and differentiate each design's by its own inputs.
 

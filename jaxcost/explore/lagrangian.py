@@ -100,7 +100,7 @@ def look(
         """Repeat what a lane has for its scenarios: [..., B] to [..., W B]."""
         return jnp.tile(x, scenarios)
 
-    def lagrangian(u: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+    def lagrangian(u: jax.Array) -> tuple[Scalar, tuple[Scalar, jax.Array, jax.Array]]:
         leaves = leaves_with(base, problem.moves, every(u)) * factors
         metrics = metrics_of(leaves.at[problem.tau_leaf].set(every(tau)))
         by_lane = metrics.reshape(-1, scenarios, count).T

@@ -189,14 +189,14 @@ def _best_plan(
 
     shape = batch_shape(fixed)
 
-    def judge(degrees: jax.Array) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    def judge(degrees: jax.Array) -> tuple[jax.Array, ...]:
         s, m, t, rest, p, k = fixed
         s, m, t, candidate = align((s, m, t, with_degrees(rest, candidate_columns(degrees, shape))))
         report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, present=present)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
         margins = report.margins
         cooled = replace(margins, power=jnp.ones_like(margins.power))
-        found = (is_valid(s, m, t, candidate), margins.worst, cooled.worst, value)
+        found = (is_valid(s, m, t, candidate), *map(jnp.asarray, (margins.worst, cooled.worst, value)))
         return spread(found, (len(degrees), *shape))
 
     valid, worst, worst_cooled, value = map_chunks(judge, candidates, chunk_of("plans", shape))

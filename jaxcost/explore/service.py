@@ -189,7 +189,7 @@ def _serve(
     return jax.tree.map(lambda x: take_candidate(x, best), services)
 
 
-def _choose(services: Service, valid: Scalar) -> Scalar:
+def _choose(services: Service, valid: Scalar) -> jax.Array:
     """Index of the cheapest service within all margins, then all but power, then of the largest worst margin.
 
     Candidates are the first axis.

@@ -280,8 +280,9 @@ def crossing(function: Callable[[Scalar, Any], Scalar], parameters: Any, low: Sc
     """
     fixed, low, high = jax.lax.stop_gradient((parameters, jnp.asarray(low), jnp.asarray(high)))
     lowest, highest = function(low, fixed), function(high, fixed)
-    first, last = (jnp.broadcast_to(x, lowest.shape) for x in (low, high))
-    steps = jnp.arange(_GRID + 1, dtype=high.dtype).reshape(-1, *(1 for _ in lowest.shape)) / _GRID
+    shape = jnp.shape(lowest)
+    first, last = (jnp.broadcast_to(x, shape) for x in (low, high))
+    steps = jnp.arange(_GRID + 1, dtype=high.dtype).reshape(-1, *(1 for _ in shape)) / _GRID
     for _ in range(2):
         values = function(first + (last - first) * steps, fixed)
         place = jnp.clip(jnp.sum(jnp.cumprod(jnp.where(values >= 0, 1, 0), 0), 0) - 1, 0, _GRID - 1)
