@@ -48,3 +48,14 @@ def test_tutorial_prints_what_it_says(name, monkeypatch, capsys):
     monkeypatch.chdir(TUTORIAL)
     exec(compile((TUTORIAL / name).read_text(), name, "exec"), {})
     assert capsys.readouterr().out.strip() in (DOCS / "tutorial.md").read_text()
+
+
+@pytest.mark.slow
+def test_batches_print_what_the_page_says(capsys):
+    text = (DOCS / "batches.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```(?:\n```\n(.*?)```)?", text, re.S)
+    assert len(blocks) == text.count("```python") > 0
+    names = {}
+    for code, printed in blocks:
+        exec(compile(code, "batches.md", "exec"), names)
+        assert capsys.readouterr().out == printed

@@ -62,6 +62,16 @@ def _concatenate_rule(params: Any, before: Any, after: Any) -> Function:
     return lambda *parts: np.concatenate(parts, params["dimension"])
 
 
+@rule("stack")
+def _stack_rule(params: Any, before: Any, after: Any) -> Function:
+    return lambda *parts: np.stack(parts, params["axis"])
+
+
+@rule("unstack")
+def _unstack_rule(params: Any, before: Any, after: Any) -> Function:
+    return lambda x: [part[()] for part in np.moveaxis(x, params["axis"], 0)]
+
+
 @rule("pad")
 def _pad_rule(params: Any, before: Any, after: Any) -> Function:
     shape = after[0].shape

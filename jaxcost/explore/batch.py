@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import batch_shape
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.explore.search import DOUBLINGS
@@ -70,6 +71,7 @@ def _largest_batch(
     present: tuple[str, ...],
 ) -> jax.Array:
     unit = plan.dp * microbatches(plan)
+    unit = jnp.broadcast_to(unit, batch_shape((system, model, traffic, plan, prices, knobs)))
 
     def margin(batch: Scalar) -> Scalar:
         asked = replace(traffic, batch=batch)

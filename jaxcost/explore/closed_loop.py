@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.physics.capacity import memory_use
@@ -82,9 +83,9 @@ def closed_loop(
 ) -> ClosedLoop:
     """Time the requests of a number of users, each of whom sends the next when the last is answered.
 
-    Pure, differentiable and traceable as `evaluate`, of which it takes one: a step of the users in the batch, and
-    one that carries a prompt along. `system.chip.efficiency.kernels` calibrates both, and its `engine` the rest;
-    without it the engine is ideal and kernels are the roofline.
+    Pure, differentiable, traceable and native over a batch as `evaluate`, of which it takes one: a step of the users in
+    the batch, and one that carries a prompt along. `system.chip.efficiency.kernels` calibrates both, and its `engine`
+    the rest; without it the engine is ideal and kernels are the roofline.
 
     Args:
         system: chips, links and hosts.
@@ -124,7 +125,7 @@ def _closed_loop(
         equal=jnp.where(traffic.variation > 0, 0, 1),
     )
     life = ttft + (traffic.output - 1) * tpot
-    return ClosedLoop(
+    found = ClosedLoop(
         tpot=tpot,
         ttft=ttft,
         tokens_per_second=users * traffic.output / life,
@@ -134,6 +135,7 @@ def _closed_loop(
         decode=_decode(engine, steps),
         prefill=_prefill(engine, steps, _computed(traffic)),
     )
+    return spread(found, batch_shape((system, model, traffic, plan, knobs, users, first)))
 
 
 def in_batch(users: Scalar, slots: Scalar) -> Scalar:
@@ -163,10 +165,12 @@ def closed_loop_steps(
         present: of `design_features`, where the caller knows better than tracing shows.
     """
     knobs = replace(Knobs() if knobs is None else knobs, fractional=1.0)
-    kernels, parts = system.chip.efficiency.kernels, microbatches(plan)
+    kernels = system.chip.efficiency.kernels
     share = 1.0 if kernels is None else kernels.engine.kv_share
     if kernels is not None:
         system = _without_engine(system)
+    system, model, traffic, plan, users, knobs = align((system, model, traffic, plan, users, knobs))
+    parts = microbatches(plan)
     shards = shard(model, plan, knobs.tau)
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens + traffic.output
     one = memory_use(

@@ -278,7 +278,7 @@ def starting(solver: Solver, starts: int, seed: int) -> Start:
         raise ValueError(f"at least one start, not {starts}")
     knobs, combinations = solver.knobs, len(solver.bases)
     points = sampler("sobol", knobs, max(starts, 2), seed)
-    cube = np.asarray(jax.vmap(points.point)(jnp.arange(starts))) / float(1 << 24)
+    cube = np.asarray(points.point(jnp.arange(starts))).T / float(1 << 24)
     cube = 0.05 + 0.9 * cube.astype(float)
     cube[0] = 0.5
     return Start(

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.explore.derivative import value_and_slopes
 from jaxcost.explore.relaxation import Moves, leaves_with
 
 __all__ = ["Lane", "Look", "Problem", "Weights", "combined", "limits", "look"]
@@ -75,38 +76,49 @@ class Weights:
 def look(
     metrics_of: Callable[[jax.Array], jax.Array],
     problem: Problem,
-    lane: Lane,
+    lanes: Lane,
     positions: jax.Array,
     multipliers: jax.Array,
-    penalty: Scalar,
-    tau: Scalar,
+    penalty: jax.Array,
+    tau: jax.Array,
 ) -> Look:
-    """Evaluate the Lagrangian of a lane and its gradient.
+    """Evaluate the Lagrangians of B lanes and their gradients: all scenarios of all lanes in one batch.
 
     Args:
-        metrics_of: metrics [m] of the leaves [L] of a design.
+        metrics_of: metrics [m, n] of the leaves [L, n] of n designs.
         problem: what all lanes share.
-        lane: what is this one's.
-        positions: of the knobs, u [K].
-        multipliers: l [W, C].
-        penalty: r.
-        tau: softness.
+        lanes: the lanes' own, with a leading axis.
+        positions: of the knobs, u [B, K].
+        multipliers: l [B, W, C].
+        penalty: r [B].
+        tau: softness [B].
     """
+    count, scenarios, _ = lanes.base.shape
+    base, factors = (jnp.transpose(x).reshape(x.shape[2], -1) for x in (lanes.base, lanes.factors))
+
+    def every(x: jax.Array) -> jax.Array:
+        """Repeat what a lane has for its scenarios: [..., B] to [..., W B]."""
+        return jnp.tile(x, scenarios)
 
     def lagrangian(u: jax.Array) -> tuple[Scalar, tuple[Scalar, jax.Array, jax.Array]]:
-        def scenario(base: jax.Array, factors: jax.Array) -> jax.Array:
-            leaves = leaves_with(base, problem.moves, u) * factors
-            return metrics_of(leaves.at[problem.tau_leaf].set(tau))
+        leaves = leaves_with(base, problem.moves, every(u)) * factors
+        metrics = metrics_of(leaves.at[problem.tau_leaf].set(every(tau)))
+        by_lane = metrics.reshape(-1, scenarios, count).T
+        return jax.vmap(_priced, (None, 0, 0, 0, 0, 0))(problem, lanes, by_lane, multipliers, penalty, tau)
 
-        metrics = jax.vmap(scenario)(lane.base, lane.factors)
-        objective = combined(_logarithms(metrics, lane.weights), problem.share, problem.level, tau)
-        g = limits(problem, metrics, lane.bound)
-        pushed = jnp.maximum(multipliers + penalty * (g + lane.shift), 0)
-        price = jnp.where(problem.sign != 0, pushed**2 - multipliers**2, 0) / (2 * penalty)
-        return objective + jnp.sum(price), (objective, g, metrics)
+    value, slopes, (objective, g, metrics) = value_and_slopes(lagrangian, positions.T)
+    return Look(value=value, slope=slopes.T, objective=objective, limits=g, metrics=metrics)
 
-    (value, (objective, g, metrics)), slope = jax.value_and_grad(lagrangian, has_aux=True)(positions)
-    return Look(value=value, slope=slope, objective=objective, limits=g, metrics=metrics)
+
+def _priced(
+    problem: Problem, lane: Lane, metrics: jax.Array, multipliers: jax.Array, penalty: Scalar, tau: Scalar
+) -> tuple[Scalar, tuple[Scalar, jax.Array, jax.Array]]:
+    """Return the Lagrangian of one lane, and its objective, limits and metrics [W, m]."""
+    objective = combined(_logarithms(metrics, lane.weights), problem.share, problem.level, tau)
+    g = limits(problem, metrics, lane.bound)
+    pushed = jnp.maximum(multipliers + penalty * (g + lane.shift), 0)
+    price = jnp.where(problem.sign != 0, pushed**2 - multipliers**2, 0) / (2 * penalty)
+    return objective + jnp.sum(price), (objective, g, metrics)
 
 
 def _logarithms(metrics: jax.Array, weights: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """The best way to lay a model out on a system, found inside the same traced call.
 
-Every plan of a chip count is evaluated, one after another, and the best that holds every constraint is taken. The
+Every plan of a chip count is evaluated, many at once, and the best that holds every constraint is taken. The
 search itself is not differentiated: where the best plan is unique, the gradient of the best value is that of the
 chosen plan held fixed (the envelope theorem), and that is what is returned.
 """
@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
 from jaxcost.evaluate import evaluate as evaluate_plan
+from jaxcost.explore.compiling import chunk_of, map_chunks
 from jaxcost.physics.shards import layer_count, microbatches
 from jaxcost.report import Report
 from jaxcost.spec.model import Model
@@ -29,11 +31,13 @@ __all__ = [
     "OBJECTIVES",
     "Choice",
     "best_plan",
+    "candidate_columns",
     "candidate_plans",
     "divisors",
     "evaluate",
     "is_valid",
     "system_plans",
+    "take_candidate",
     "with_degrees",
 ]
 
@@ -142,7 +146,8 @@ def best_plan(
 ) -> Choice:
     """Choose the degrees of sharding that are best by one total of the Report, every margin at least 0.
 
-    Under `jit`, `vmap` and `grad` as `evaluate`. Where the number of chips is traced it must be a power of two up
+    Under `jit`, `vmap` and `grad` as `evaluate`, and natively over a batch: leaves broadcast, and each design gets
+    its own plan. Where the number of chips is traced it must be a power of two up
     to 64. Where no plan holds every constraint, the best is taken of those that would at a lower clock (all but
     power hold), and failing these the one with the largest worst margin; where none is valid, `Choice.valid` is 0
     and the plan is not to be used.
@@ -182,37 +187,53 @@ def _best_plan(
     largest = jnp.finfo(candidates.dtype).max
     fixed = jax.lax.stop_gradient((system, model, traffic, plan, prices, knobs))
 
-    def judge(degrees: jax.Array) -> tuple[Scalar, Scalar, Scalar, Scalar]:
+    shape = batch_shape(fixed)
+
+    def judge(degrees: jax.Array) -> tuple[jax.Array, ...]:
         s, m, t, rest, p, k = fixed
-        candidate = with_degrees(rest, degrees)
+        s, m, t, candidate = align((s, m, t, with_degrees(rest, candidate_columns(degrees, shape))))
         report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, present=present)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
         margins = report.margins
         cooled = replace(margins, power=jnp.ones_like(margins.power))
-        return is_valid(s, m, t, candidate), margins.worst, cooled.worst, value
+        found = (is_valid(s, m, t, candidate), *map(jnp.asarray, (margins.worst, cooled.worst, value)))
+        return spread(found, (len(degrees), *shape))
 
-    # One after another: the evaluations of a batch of designs then stay in the first-level caches.
-    valid, worst, worst_cooled, value = jax.lax.map(judge, candidates)
+    valid, worst, worst_cooled, value = map_chunks(judge, candidates, chunk_of("plans", shape))
     feasible, cool = valid & (worst >= -_ROUNDING), valid & (worst_cooled >= -_ROUNDING)
-    allowed = jnp.where(jnp.any(feasible), feasible, cool)
-    score = jnp.where(jnp.any(allowed), jnp.where(allowed, value, largest), jnp.where(valid, -worst, largest))
-    first = jnp.argmin(score)
-    others = jnp.where(jnp.arange(score.shape[0]) == first, largest, score)
-    second = jnp.where(jnp.min(others) < largest, jnp.argmin(others), first)
-    chosen = with_degrees(plan, candidates[first])
-    count = lambda x: jnp.sum(x).astype(candidates.dtype)  # noqa: E731
+    allowed = jnp.where(jnp.any(feasible, 0), feasible, cool)
+    score = jnp.where(
+        jnp.any(allowed, 0), jnp.where(allowed, value, largest), jnp.where(valid, -worst, largest)
+    )
+    first = jnp.argmin(score, 0)
+    order = jnp.arange(len(score)).reshape(-1, *(1 for _ in shape))
+    others = jnp.where(order == first, largest, score)
+    second = jnp.where(jnp.min(others, 0) < largest, jnp.argmin(others, 0), first)
+    best, next_best = (take_candidate(value, index) for index in (first, second))
+    chosen = with_degrees(plan, jnp.moveaxis(candidates[first], -1, 0))
+    count = lambda x: jnp.sum(x, 0).astype(candidates.dtype)  # noqa: E731
     return Choice(
         plan=chosen,
         report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, present=present),
-        runner_up=with_degrees(plan, candidates[second]),
-        gap=jnp.where(count(feasible) > 1, (value[second] - value[first]) / jnp.abs(value[first]), 0),
+        runner_up=with_degrees(plan, jnp.moveaxis(candidates[second], -1, 0)),
+        gap=jnp.where(count(feasible) > 1, (next_best - best) / jnp.abs(best), 0),
         feasible=count(feasible),
         valid=count(valid),
     )
 
 
+def candidate_columns(candidates: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Turn rows [n, 5] of degrees into columns [5, n, ...] that broadcast against designs of a batch shape."""
+    return candidates.T.reshape(-1, len(candidates), *(1 for _ in shape))
+
+
+def take_candidate(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Take from [n, *batch] the candidate of each design, `index` [*batch]."""
+    return jnp.take_along_axis(x, index[None], 0)[0]
+
+
 def with_degrees(plan: Plan, degrees: jax.Array) -> Plan:
-    """Copy a plan with its degrees changed to a row of `candidate_plans`."""
+    """Copy a plan with its degrees changed: one of `DEGREES` a row."""
     return replace(plan, **dict(zip(DEGREES, degrees, strict=True)))
 
 

@@ -260,29 +260,32 @@ def _of_axis(axis: Axis) -> Knob:
 
 @jax.jit
 def _leaves_of(space: Space, digits: jax.Array) -> jax.Array:
-    return jax.vmap(lambda d: jnp.stack(jax.tree.leaves(design_of(space, list(d)))))(digits)
+    leaves = jax.tree.leaves(design_of(space, list(digits)))
+    return jnp.stack([jnp.broadcast_to(x, digits.shape[1:]) for x in leaves])
 
 
 def _leaves(space: Space, digits: np.ndarray) -> np.ndarray:
     """Return the leaves of designs, float64 [n, L]; digits [axes, n]."""
-    return np.asarray(_leaves_of(space, jnp.asarray(digits.T, jnp.int32)), np.float64)
+    return np.asarray(_leaves_of(space, jnp.asarray(digits, jnp.int32)), np.float64).T
 
 
 def leaves_with(base: jax.Array, moves: Moves, positions: jax.Array) -> jax.Array:
-    """Put knobs at positions u [K] into the leaves of a design [L]."""
-    u = positions[moves.knob]
+    """Put knobs at positions u [K, *batch] into the leaves of designs [L, *batch]."""
+    moves = jax.tree.map(lambda x: jnp.reshape(x, (-1, *(1 for _ in base.shape[1:]))), moves)
+    leaf, knob = moves.leaf.ravel(), moves.knob.ravel()
+    u = positions[knob]
     ratio = jnp.where(moves.logarithmic, moves.high / jnp.where(moves.logarithmic, moves.low, 1), 1)
     powers = jnp.where(moves.logarithmic, moves.low, 1) * jnp.exp(u * jnp.log(ratio))
     x = jnp.where(moves.logarithmic, powers, moves.low + (moves.high - moves.low) * u)
     # A batch of 220 plus a rounding error would count as 221.
     off = jax.lax.stop_gradient(jnp.round(x) - x)
     x = x + jnp.where(moves.whole & (jnp.abs(off) <= _OFF * jnp.abs(x)), off, 0)
-    before = base.at[moves.leaf].get(mode="fill", fill_value=1)
-    return base.at[moves.leaf].set(jnp.where(moves.relative, x * before, x), mode="drop")
+    before = base.at[leaf].get(mode="fill", fill_value=1)
+    return base.at[leaf].set(jnp.where(moves.relative, x * before, x), mode="drop")
 
 
 def design_from(structure: Any, leaves: jax.Array) -> Design:
-    """Make a design of its leaves, inside jit."""
+    """Make designs of their leaves [L, *batch], inside jit."""
     # Split, not indexed: the gradient of a split is one concatenation, that of indices hundreds of updates.
     parts = jax.lax.split(leaves, [1] * leaves.shape[0])
-    return jax.tree.unflatten(structure, [part.reshape(()) for part in parts])
+    return jax.tree.unflatten(structure, [part.reshape(leaves.shape[1:]) for part in parts])

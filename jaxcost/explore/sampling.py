@@ -3,7 +3,8 @@
 A coordinate u is kept as the whole number n = u 2^24, which 32-bit floats hold exactly; what is made of it are table
 look-ups and single roundings, so that every machine makes the same point, to the bit.
 
-Symbols: i is the number of a point of `count`, d the number of dimensions, n_k the coordinate along dimension k.
+Symbols: i is the number of a point of `count`, d the number of dimensions, n_k the coordinate along dimension k. The
+number is a scalar, which gives coordinates [d], or an array [n], which gives [d, n].
 """
 
 import functools
@@ -33,8 +34,9 @@ class Random:
     keys: jax.Array = field("1", "uint32, shape [2, d]")
 
     def point(self, number: jax.Array) -> jax.Array:
-        """Return the coordinates of a point, int32[d] in [0, 2^24)."""
-        return _as_coordinate(_hash(jnp.asarray(number).astype(jnp.uint32), self.keys))
+        """Return the coordinates of points, int32 [d, *number] in [0, 2^24)."""
+        number = jnp.asarray(number).astype(jnp.uint32)
+        return _as_coordinate(_hash(number, _before(self.keys, number)))
 
 
 @pytree
@@ -55,7 +57,7 @@ class Latin:
     count: int = field(doc="number of points", static=True)
 
     def point(self, number: jax.Array) -> jax.Array:
-        """Return the coordinates of a point, int32[d] in [0, 2^24)."""
+        """Return the coordinates of points, int32 [d, *number] in [0, 2^24)."""
         number = jnp.asarray(number).astype(jnp.uint32)
         stratum = self.permuted(number)
         low = _scaled(stratum, self.count)
@@ -63,23 +65,27 @@ class Latin:
             return low[0].astype(jnp.int32)
         begin = _ceiling(*low)
         width = _ceiling(*_scaled(stratum + 1, self.count)) - begin
-        within = to_unit(_as_coordinate(_hash(number, self.keys[:2]))) * width.astype(jnp.float32)
+        within = to_unit(_as_coordinate(_hash(number, _before(self.keys[:2], number)))) * width.astype(
+            jnp.float32
+        )
         return (begin + jnp.minimum(within.astype(jnp.uint32), width - 1)).astype(jnp.int32)
 
     def permuted(self, number: jax.Array) -> jax.Array:
-        """Return the stratum of a point along every dimension, uint32[d]."""
+        """Return the stratum of points along every dimension, uint32 [d, *number]."""
         a, b = _sides(self.count)
+        number = jnp.asarray(number).astype(jnp.uint32)
+        keys = _before(self.keys, number)
 
         def turn(x: jax.Array) -> jax.Array:
             left, right = x // np.uint32(b), x % np.uint32(b)
-            for i, key in enumerate(self.keys[2:]):
+            for i, key in enumerate(keys[2:]):
                 if i % 2:
                     right = (right + _mix(left ^ key) % np.uint32(b)) % np.uint32(b)
                 else:
                     left = (left + _mix(right ^ key) % np.uint32(a)) % np.uint32(a)
             return left * np.uint32(b) + right
 
-        start = turn(jnp.broadcast_to(jnp.asarray(number).astype(jnp.uint32), self.keys.shape[1:]))
+        start = turn(jnp.broadcast_to(number, keys.shape[1:2] + number.shape))
         beyond = lambda x: x >= np.uint32(self.count)  # noqa: E731
         return jax.lax.while_loop(
             lambda x: jnp.any(beyond(x)), lambda x: jnp.where(beyond(x), turn(x), x), start
@@ -100,15 +106,15 @@ class Sobol:
     shift: jax.Array = field("1", "uint32, shape [d]: point 0")
 
     def bits(self, number: jax.Array) -> jax.Array:
-        """Return a point as SciPy makes it, uint32[d], in units of 2^-30."""
+        """Return points as SciPy makes them, uint32 [d, *number], in units of 2^-30."""
         number = jnp.asarray(number).astype(jnp.uint32)
-        out = self.shift
+        out = _before(self.shift, number)
         for i in range(self.tables.shape[0]):
-            out = out ^ self.tables[i, (number >> (8 * i)) & (_BLOCK - 1)]
+            out = out ^ self.tables[i].T[:, (number >> (8 * i)) & (_BLOCK - 1)]
         return out
 
     def point(self, number: jax.Array) -> jax.Array:
-        """Return the coordinates of a point, int32[d] in [0, 2^24)."""
+        """Return the coordinates of points, int32 [d, *number] in [0, 2^24)."""
         return (self.bits(number) >> (_SOBOL_BITS - _BITS)).astype(jnp.int32)
 
 
@@ -149,6 +155,11 @@ def to_unit(coordinate: Any) -> Any:
 def pick(coordinate: Any, count: int) -> Any:
     """Turn a coordinate into one of `count` equally likely digits: floor(u count); of JAX or NumPy."""
     return (to_unit(coordinate) * np.float32(count)).astype(np.int32).clip(0, count - 1)
+
+
+def _before(table: jax.Array, number: jax.Array) -> jax.Array:
+    """Give a table axes of length 1 behind its own, one an axis of `number`."""
+    return table.reshape(table.shape + (1,) * number.ndim)
 
 
 def _mix(x: Any) -> Any:

@@ -1,7 +1,8 @@
 """Find how many requests a replica may have in flight: by memory, by targets, and at a given rate.
 
-All evaluations, those of the search and those that are kept, are rounds of one loop, so that the evaluation is
-compiled once. Numbers in flight are whole, found by halving; gradients pass through the kept ones alone.
+All evaluations, those of the search and those that are kept, are rounds of one loop, so that the evaluation is compiled
+once; replicas of many plans, leaves [*batch], search side by side. Numbers in flight are whole, found by halving;
+gradients pass through the kept ones alone.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import batch_shape, stack
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.explore.steady import Point, Replica, between, crossing, rate_at, steady
 
@@ -95,18 +97,20 @@ def search(
         up, down = opens | (asking & holds), opens | (asking & ~holds)
         low = jnp.where(up, requests, low)
         below, above = _choose(up, seen, below), _choose(down, seen, above)
-        found = jnp.where(asking & (jnp.arange(3) == purpose - 1), low, found)
+        found = jnp.where(asking & (numbers == purpose - 1), low, found)
         full = jnp.where(purpose == _MEMORY, below.decode + below.block, full)
         most = _largest_rate(low, below, above, mine)
         total = jnp.where(asked > 0, asked, most)
         count = smooth.ceil_div(total, most, 0.0)
-        sized = jnp.where(purpose == _TARGETS, jnp.stack([count, total / count]), sized)
+        sized = jnp.where(purpose == _TARGETS, stack([count, total / count]), sized)
         return (first, low, below, above, found, sized, full), looked
 
     like = jax.eval_shape(at, replica.groups, chunked > 0)
-    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    one = jnp.ones_like(replica.groups)
-    state = (none, one, none, none, jnp.stack([one] * 3), jnp.stack([one] * 2), one)
+    shape = batch_shape((like, replica, rate, chunked))
+    none = jax.tree.map(lambda x: jnp.zeros(shape, x.dtype), like)
+    one = jnp.ones(shape, jnp.result_type(replica.groups))
+    numbers = jnp.arange(3).reshape(-1, *(1 for _ in shape))
+    state = (none, one, none, none, stack([one] * 3), stack([one] * 2), one)
     (*_, found, sized, _), looks = jax.lax.scan(jax.checkpoint(round_), state, _rounds(one.dtype))
 
     first = jax.tree.map(lambda x: x[0], looks)

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
+from jaxcost.explore.compiling import chunk_of, map_chunks
 from jaxcost.explore.deployment import FirstToken, Joules, Service, ServiceMargins
-from jaxcost.explore.planner import is_valid, system_plans, with_degrees
+from jaxcost.explore.planner import candidate_columns, is_valid, system_plans, take_candidate, with_degrees
 from jaxcost.explore.search import Found, search
 from jaxcost.explore.steady import Bill, Load, Point, Replica, crossing, look, steady
 from jaxcost.physics.capacity import memory_use
@@ -174,26 +176,32 @@ def _serve(
     if candidates is None:
         return with_plan(plan)
 
+    shape = batch_shape((system, model, traffic, plan, prices, knobs, prefill))
+
     def judge(degrees: jax.Array) -> tuple[Service, Scalar]:
-        candidate = with_degrees(plan, degrees)
+        candidate = with_degrees(plan, candidate_columns(degrees, shape))
         fullest = replace(traffic, batch=candidate.dp * microbatches(candidate))
-        return with_plan(candidate), is_valid(system, model, fullest, candidate)
+        valid = is_valid(*align((system, model, fullest, candidate)))
+        return spread((with_plan(candidate), valid), (len(degrees), *shape))
 
-    services, valid = jax.lax.map(judge, candidates)
+    services, valid = map_chunks(judge, candidates, chunk_of("plans", shape))
     best = _choose(services, valid)
-    return jax.tree.map(lambda x: x[best], services)
+    return jax.tree.map(lambda x: take_candidate(x, best), services)
 
 
-def _choose(services: Service, valid: Scalar) -> Scalar:
-    """Index of the cheapest service within all margins, then all but power, then of the largest worst margin."""
+def _choose(services: Service, valid: Scalar) -> jax.Array:
+    """Index of the cheapest service within all margins, then all but power, then of the largest worst margin.
+
+    Candidates are the first axis.
+    """
     largest = jnp.finfo(jnp.result_type(services.rate)).max
     m = services.margins
     cool = valid & (replace(m, power=jnp.ones_like(m.power)).worst >= -_ROUNDING)
     feasible = cool & (m.power >= -_ROUNDING)
-    allowed = jnp.where(jnp.any(feasible), feasible, cool)
+    allowed = jnp.where(jnp.any(feasible, 0), feasible, cool)
     cheapest = jnp.where(allowed, services.usd_per_mtok, largest)
     least_wrong = jnp.where(valid, -m.worst, largest)
-    return jnp.argmin(jnp.where(jnp.any(allowed), cheapest, least_wrong))
+    return jnp.argmin(jnp.where(jnp.any(allowed, 0), cheapest, least_wrong), 0)
 
 
 def _with_plan(
@@ -343,6 +351,7 @@ def _transfer(
     """Seconds from one pool to the other: latency + bytes / (chips of a dp replica x scale-out bandwidth), the slower
     pool's. A bandwidth of 0 takes no time.
     """
+    model, traffic, decode, prefill = align((model, traffic, decode, prefill))
     bits = Plan(kv_bits=decode[1].kv_bits, activation_bits=decode[1].activation_bits)
     held = memory_use(
         model,

@@ -14,9 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcost.core.arrays import spread
 from jaxcost.core.pytree import canonical, replace
 from jaxcost.evaluate import design_features
+from jaxcost.explore.axes import compact, take
 from jaxcost.explore.closed_loop import Steps, closed_loop_steps, loop_times
+from jaxcost.explore.compiling import chunk_of, map_chunks
 from jaxcost.explore.fitting import Bounds, Columns, Fit, fit, predict
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from jaxcost.spec.measurement import Measurements
@@ -51,7 +54,6 @@ VARYING = {"inferencex_via_aiconfigurator": 0.9}
 PROMPTS_FIRST = ("sglang",)
 FIRST = 0.1  # ten requests a user, of which the first are sent at once
 _TTFT_WEIGHT = 0.25  # of a square, so half of a residual
-_LANES = 64  # points evaluated at once
 _NARROW = 10.0  # bits: at this or below, TensorRT-LLM keeps keys and values in 8 bits too
 
 
@@ -161,8 +163,8 @@ def serving_steps(
         points: what was served.
     """
     libraries, names = sorted(set(points.library.tolist())), sorted(set(points.model.tolist()))
-    system = _stack([systems[name] for name in libraries])
-    model = _stack([models[name] for name in names])
+    system = compact(_stack([systems[name] for name in libraries]))
+    model = compact(_stack([models[name] for name in names]))
     narrow = points.weight_bits <= _NARROW
     four = points.weight_bits < 6  # routed experts alone are narrower than 8 bits, their inputs are not
     columns = {
@@ -181,12 +183,13 @@ def serving_steps(
     }
     present = design_features(systems[libraries[0]], Traffic(), Plan())
 
-    def steps(row: dict[str, jax.Array]) -> Steps:
-        pick = lambda tree, at: jax.tree.map(lambda x: x[at.astype(int)], tree)  # noqa: E731
+    def steps(index: jax.Array) -> Steps:
+        row = {name: column[index] for name, column in rows.items()}
+        pick = lambda tree, at: take(tree, at.astype(int))  # noqa: E731
         words = ("tp", "ep", "dp", "weight_bits", "expert_bits", "kv_bits", "activation_bits")
         plan = replace(base_plan, **{word: row[word] for word in words})
         traffic = replace(base_traffic, prompt=row["prompt"], output=row["output"])
-        return closed_loop_steps(
+        found = closed_loop_steps(
             pick(system, row["library"]),
             pick(model, row["model"]),
             traffic,
@@ -194,11 +197,12 @@ def serving_steps(
             users=row["users"],
             present=present,
         )
+        return spread(found, index.shape)
 
     base_plan, base_traffic = canonical((Plan(), Traffic()))
     dtype = jax.tree.leaves(system)[0].dtype
     rows = {name: jnp.asarray(column, dtype) for name, column in columns.items()}
-    found = jax.jit(lambda given: jax.lax.map(steps, given, batch_size=_LANES))(rows)
+    found = jax.jit(lambda index: map_chunks(steps, index, chunk_of("points")))(jnp.arange(len(points)))
     timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(Steps)}
     return timed | {name: columns[name] for name in ("users", "prompt", "output")} | {"equal": points.equal}
 

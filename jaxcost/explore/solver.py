@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,28 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.pytree import leaf_fields, replace
-from jaxcost.evaluate import evaluate
 from jaxcost.explore import descent
+from jaxcost.explore.compiling import compilation
 from jaxcost.explore.lagrangian import Lane, Look, Problem, Weights, look
 from jaxcost.explore.reducer import Constraint
 from jaxcost.explore.relaxation import Relaxation, design_from
 from jaxcost.explore.sensitivity import metric_names
-from jaxcost.explore.stream import Evaluation
-from jaxcost.explore.sweep import report_metrics
+from jaxcost.explore.stream import Evaluation, over_designs
+from jaxcost.explore.sweep import model_evaluation, report_metrics
 from jaxcost.report import Margins
 
 __all__ = ["ANNEALED", "MARGINS", "Solutions", "Solver", "Start", "limits_of", "resumed", "weights_of"]
 
 MARGINS = tuple(f"margins.{f.name}" for f in leaf_fields(Margins))
 _STANDARD = (*metric_names(), "power.prefill", "power.decode", "power.provisioned", *MARGINS)
-_LANES = {"cpu": 32}
-_DEFAULT_LANES = 1024
 # Of what is compiled, sizes are padded to these, so that most studies share one compilation.
 _KNOBS, _MOVES, _LIMITS = 32, 64, 32
 _PENALTY = 10.0
 _RESUMED_PENALTY = 40.0
-# Compiling with all effort takes three times as long, and more than the run that it hurries along.
-_QUICK = {"cpu": {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}}
 ANNEALED = descent.Schedule(
     tau=np.asarray([0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3]),
     tolerance=np.asarray([1e-2, 1e-2, 3e-3, 1e-3, 1e-4, 1e-5]),
@@ -152,18 +147,14 @@ def _looking(
     evaluation: Evaluation | None,
     platform: str,
 ) -> Callable[..., Look]:
-    def metrics_of(leaves: jax.Array) -> jax.Array:
-        design = design_from(structure, leaves)
-        if evaluation is not None:
-            return evaluation(design)
-        report = evaluate(
-            design.system, design.model, design.traffic, design.plan,
-            prices=design.prices, knobs=design.knobs, present=present,
-        )  # fmt: skip
-        return jnp.stack([operator.attrgetter(name)(report) for name in metrics])
+    many = over_designs(evaluation) if evaluation else model_evaluation(metrics, present)
 
-    lanes = jax.vmap(functools.partial(look, metrics_of), in_axes=(None, 0, 0, 0, 0, 0))
-    return jax.jit(lanes, compiler_options=_QUICK.get(platform))
+    def metrics_of(leaves: jax.Array) -> jax.Array:
+        return many(design_from(structure, leaves))
+
+    return jax.jit(
+        functools.partial(look, metrics_of), compiler_options=compilation("codesign", platform).options
+    )
 
 
 class Solver:
@@ -217,7 +208,7 @@ class Solver:
             relaxation.structure, self.metrics, relaxation.present, evaluation, self.platform
         )
         self.evaluations = 0
-        self.batch = _LANES.get(self.platform, _DEFAULT_LANES)
+        self.batch = compilation("codesign", self.platform).chunk
         if self.platform == "cpu" and self.scenarios > 1:
             self.batch = max(self.batch // self.scenarios, 4)
 

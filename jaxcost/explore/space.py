@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxcost.core.pytree import Scalar, field, pytree, replace_at
+from jaxcost.core import arrays
+from jaxcost.core.pytree import Scalar, field, pytree, replace, replace_at
 from jaxcost.evaluate import design_features
 from jaxcost.explore.axes import (
     MOST_DIGITS,
@@ -32,6 +33,7 @@ from jaxcost.explore.axes import (
     Sample,
     Tied,
     choice,
+    compact,
     leaves_moved,
     linear_range,
     log_range,
@@ -60,6 +62,7 @@ __all__ = [
     "Space",
     "Tied",
     "choice",
+    "compacted",
     "coordinates",
     "design_at",
     "design_of",
@@ -256,14 +259,17 @@ def place(space: Space, index: int) -> tuple[Place, int]:
 
 
 def digits_at(space: Space, place: Place, offset: Scalar) -> jax.Array:
-    """Return the digits of a design some way on from a place, inside jit: int32[K], -1 where an axis is inactive.
+    """Return the digits of designs some way on from a place, inside jit: -1 where an axis is inactive.
 
     Addition in mixed radix, from the last axis up:  t = start_k + q;  d_k = t mod n_k;  q = t div n_k.
 
     Args:
         space: the designs.
         place: where to count from.
-        offset: designs further on, int32 below 2^30 and within the case.
+        offset: designs further on, int32 below 2^30 and within the case; a scalar or an array [n].
+
+    Returns:
+        int32 [K, *offset].
     """
     carry = jnp.asarray(offset, jnp.int32)
     out = []
@@ -271,19 +277,22 @@ def digits_at(space: Space, place: Place, offset: Scalar) -> jax.Array:
         table = position in space.guards
         may_rest = bool(space.conditions[position])
         # A divisor that is known costs a fraction of one that is not.
-        radix = place.radices[position] if table or may_rest else np.int32(n)
         total = place.start[position] + carry
+        radix = jnp.broadcast_to(place.radices[position] if table or may_rest else np.int32(n), total.shape)
         digit, carry = jax.lax.rem(total, radix), jax.lax.div(total, radix)
         if table:
             digit = take(place.tables[space.guards.index(position)], digit)
         elif may_rest:
             digit = digit + place.shifts[position]
         out.append(digit)
-    return jnp.stack(out[::-1])
+    return arrays.stack(out[::-1])
 
 
 def design_of(space: Space, digits: jax.Array | Sequence[Any]) -> Design:
-    """Build the design of one digit an axis, inside jit; an axis of digit -1 leaves it as it is."""
+    """Build the designs of digits [K, *designs], inside jit; an axis of digit -1 leaves a design as it is.
+
+    A leaf that some axis moves has the shape of the digits, one that none moves is a scalar.
+    """
     base = space.base
     design = Design(
         system=take(base.system, digits[0]),
@@ -301,6 +310,16 @@ def design_of(space: Space, digits: jax.Array | Sequence[Any]) -> Design:
         choose = lambda new, old, active=digit >= 0: old if new is old else jnp.where(active, new, old)  # noqa: E731
         design = jax.tree.map(choose, changed, design)
     return design
+
+
+def compacted(space: Space) -> Space:
+    """Return a space that `design_of` builds the same designs of, with scalars where all choices have one number."""
+    shorten = lambda x: replace(x, trees=compact(x.trees)) if isinstance(x, Choice) else x  # noqa: E731
+    return replace(
+        space,
+        base=replace(space.base, system=compact(space.base.system), model=compact(space.base.model)),
+        axes=jax.tree.map(shorten, space.axes, is_leaf=lambda x: isinstance(x, Choice)),
+    )
 
 
 def design_at(space: Space, index: Any) -> Design:

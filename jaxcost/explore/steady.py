@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
+from jaxcost.core.arrays import stack
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.evaluate import evaluate
+from jaxcost.explore.derivative import value_and_slopes
 from jaxcost.physics.carbon import Carbon
 from jaxcost.physics.queueing import Wait, busy_share, number_in_system, poisson_at_most, queue
 from jaxcost.physics.shards import microbatches
@@ -266,28 +268,28 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
         ttft=ttft,
         slots_margin=slots_margin,
         tpot_margin=tpot_margin,
-        worst=jnp.min(jnp.stack(margins), axis=0),
+        worst=jnp.min(stack(margins), axis=0),
     )
 
 
 def crossing(function: Callable[[Scalar, Any], Scalar], parameters: Any, low: Scalar, high: Scalar) -> Scalar:
-    """Find where a falling function of x crosses 0 between two bounds: the nearer bound where it does not.
+    """Find where falling functions of x, [*batch], cross 0 between two bounds: the nearer bound where one does not.
 
     The root is found without gradients, by two grids; one step of Newton from there has the right slope in the
     parameters (the implicit function theorem).
     """
     fixed, low, high = jax.lax.stop_gradient((parameters, jnp.asarray(low), jnp.asarray(high)))
-    at = jax.vmap(lambda x: function(x, fixed))
-    steps = jnp.arange(_GRID + 1, dtype=high.dtype) / _GRID
-    first, last = low, high
+    lowest, highest = function(low, fixed), function(high, fixed)
+    shape = jnp.shape(lowest)
+    first, last = (jnp.broadcast_to(x, shape) for x in (low, high))
+    steps = jnp.arange(_GRID + 1, dtype=high.dtype).reshape(-1, *(1 for _ in shape)) / _GRID
     for _ in range(2):
-        values = at(first + (last - first) * steps)
-        place = jnp.clip(jnp.sum(jnp.cumprod(jnp.where(values >= 0, 1, 0))) - 1, 0, _GRID - 1)
+        values = function(first + (last - first) * steps, fixed)
+        place = jnp.clip(jnp.sum(jnp.cumprod(jnp.where(values >= 0, 1, 0), 0), 0) - 1, 0, _GRID - 1)
         width = (last - first) / _GRID
         first = first + width * place
         last = first + width
-    slope = jax.lax.stop_gradient(jax.grad(function)(first, fixed))
-    inside = (function(low, fixed) >= 0) & (function(high, fixed) < 0)
-    step = -smooth.safe_div(function(first, parameters), slope)
-    edge = jnp.where(function(low, fixed) < 0, low, high)
+    _, slope, _ = value_and_slopes(lambda x: (function(x[0], fixed), None), first[None])
+    step = -smooth.safe_div(function(first, parameters), jax.lax.stop_gradient(slope[0]))
+    inside, edge = (lowest >= 0) & (highest < 0), jnp.where(lowest < 0, low, high)
     return jnp.where(inside, first + step, edge)

@@ -1,8 +1,9 @@
 """Evaluate runs of consecutive designs on all devices of one process and keep only what reducers keep.
 
 A design is made on the device from its index. A run of designs is cut into batches; device d of D takes the batches
-d, d + D, d + 2 D, ..., evaluates each chunk by chunk with `vmap`, hands it to the reducers, whose state it carries, and
-forgets it. How long a run is, is traced, so runs of any length share one compilation.
+d, d + D, d + 2 D, ..., evaluates each chunk by chunk, hands it to the reducers, whose state it carries, and forgets it.
+A leaf of a design that no axis moves is a scalar, so that what depends on such leaves alone is computed once a chunk.
+How long a run is, is traced, so runs of any length share one compilation.
 
 Chunks fill a batch in a loop of their own, which XLA can not fuse with what follows: reducers then read the metrics
 from memory, a row a metric, and no program computes them in its own way. Batches of 2,048 designs or more spread what
@@ -22,18 +23,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcost.core import wide
+from jaxcost.core.arrays import batch_shape
+from jaxcost.explore.compiling import compilation
 from jaxcost.explore.reduce import Batch, Layout, Reducer
-from jaxcost.explore.space import Design, Place, Space, design_of, digits_at, place
+from jaxcost.explore.space import Design, Place, Space, compacted, design_of, digits_at, place
 
-__all__ = ["Evaluation", "Stream", "default_chunk", "merged"]
+__all__ = ["Evaluation", "Stream", "default_chunk", "merged", "over_designs"]
 
 Evaluation = Callable[[Design], jax.Array]
 """Metrics of one design, a vector; a pure function that JAX can trace."""
 
-# Measured: 256 designs keep all intermediates in a core's caches; 512-bit vectors give 1.6 times the rate of 256.
-_CHUNKS = {"cpu": 256}
-_DEFAULT_CHUNK = 65536
-_COMPILER_OPTIONS = {"cpu": {"xla_cpu_prefer_vector_width": "512"}}
 _VECTOR = 64
 _BATCH = 2048
 _LONGEST = 2**29
@@ -41,7 +40,27 @@ _LONGEST = 2**29
 
 def default_chunk(platform: str) -> int:
     """Return how many designs are evaluated together where nothing else is asked for."""
-    return _CHUNKS.get(platform, _DEFAULT_CHUNK)
+    return compilation("sweep", platform).chunk
+
+
+@functools.lru_cache
+def over_designs(evaluation: Evaluation) -> Evaluation:
+    """Turn a function of one design, [m], into one of many: leaves [] or [*batch] to metrics [m, *batch].
+
+    The same object for the same function.
+    """
+
+    def many(designs: Design) -> jax.Array:
+        shape = batch_shape(designs)
+        leaves, structure = jax.tree.flatten(designs)
+        flat = [x if np.ndim(x) == 0 else jnp.broadcast_to(x, shape).ravel() for x in leaves]
+        one = lambda *x: evaluation(jax.tree.unflatten(structure, x))  # noqa: E731
+        if not shape:
+            return one(*flat)
+        metrics = jax.vmap(one, [None if x.ndim == 0 else 0 for x in flat], 1)(*flat)
+        return metrics.reshape(-1, *shape)
+
+    return many
 
 
 class Stream:
@@ -62,7 +81,8 @@ class Stream:
 
         Args:
             space: the designs.
-            evaluation: what gives the metrics of one; hashable, and the same object for the same function.
+            evaluation: what gives the metrics [m, n] of n designs, whose leaves are [] or [n]; hashable, and the same
+                object for the same function.
             metrics: names of its results.
             reducers: what to keep, by name.
             chunk: designs evaluated together, a multiple of 64; by default what is fastest on the platform.
@@ -81,6 +101,7 @@ class Stream:
             if missing:
                 raise ValueError(f"reducer {name!r} reads {missing[0]!r}, which is not among the metrics")
         self.space, self.metrics = space, metrics
+        self._compact = compacted(space)
         self.batch = -(-_BATCH // chunk) * chunk
         self.reducers = dict(reducers)
         self.layout = Layout(metrics=metrics, axes=space.names, shape=space.shape)
@@ -112,7 +133,7 @@ class Stream:
             where, left = place(self.space, index)
             part = min(count, left, _LONGEST)
             base = wide.wide(index)
-            self._state, values = self._run(self.space, where, base, np.int32(part), self._state)
+            self._state, values = self._run(self._compact, where, base, np.int32(part), self._state)
             if self._rounds:
                 kept.append(self._in_order(values, part))
             index, count = index + part, count - part
@@ -163,9 +184,10 @@ def _compiled(
     mesh, count_of_devices = Mesh(np.asarray(devices), ("designs",)), len(devices)
     everywhere, here = PartitionSpec(), PartitionSpec("designs")
 
-    def one(space: Space, where: Place, offset: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def evaluated(space: Space, where: Place, offset: jax.Array) -> tuple[jax.Array, jax.Array]:
         digits = digits_at(space, where, offset)
-        return evaluation(design_of(space, digits)), digits
+        values = evaluation(design_of(space, list(digits)))
+        return jnp.broadcast_to(values.reshape(len(layout.metrics), -1), (len(layout.metrics), chunk)), digits
 
     def on_device(
         space: Space, where: Place, base: jax.Array, count: jax.Array, state: Any
@@ -179,7 +201,9 @@ def _compiled(
 
             def fill(k: jax.Array, filled: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
                 offset = jnp.minimum(first + k * chunk + jnp.arange(chunk, dtype=np.int32), count - 1)
-                new = jax.vmap(one, (None, None, 0), 1)(space, where, offset)
+                # All that a chunk takes is made in this loop: work moved out of it would differ from program to program
+                # in its last bits.
+                new = evaluated(*jax.lax.optimization_barrier((space, where, offset)))
                 put = lambda all_of_them, some: jax.lax.dynamic_update_slice_in_dim(  # noqa: E731
                     all_of_them, some, k * chunk, axis=1
                 )
@@ -208,4 +232,6 @@ def _compiled(
         out_specs=(here, here),
         check_vma=False,  # every device has its own state, and nothing crosses between them
     )
-    return jax.jit(sharded, donate_argnums=4, compiler_options=_COMPILER_OPTIONS.get(devices[0].platform))
+    return jax.jit(
+        sharded, donate_argnums=4, compiler_options=compilation("sweep", devices[0].platform).options
+    )

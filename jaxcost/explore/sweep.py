@@ -16,7 +16,7 @@ from jaxcost.core.pytree import field, leaf_fields, pytree, totals
 from jaxcost.evaluate import evaluate
 from jaxcost.explore.reduce import Reducer
 from jaxcost.explore.space import Design, Space, space_features
-from jaxcost.explore.stream import Evaluation, Stream
+from jaxcost.explore.stream import Evaluation, Stream, over_designs
 from jaxcost.report import Report
 
 __all__ = [
@@ -78,10 +78,10 @@ class Sweep:
 def design_metrics(
     design: Design, metrics: tuple[str, ...], present: tuple[str, ...] | None = None
 ) -> jax.Array:
-    """Evaluate one design and pick metrics by dotted path.
+    """Evaluate a design, or many natively, and pick metrics by dotted path: [m, *batch].
 
     Args:
-        design: the design.
+        design: the design; its leaves broadcast.
         metrics: dotted paths into a Report.
         present: what designs have beyond main memory, of `space_features`, where they are traced.
     """
@@ -99,7 +99,7 @@ def design_metrics(
 
 @functools.lru_cache
 def model_evaluation(metrics: tuple[str, ...], present: tuple[str, ...] | None) -> Evaluation:
-    """Return the function that gives these metrics of a design; the same object for the same arguments."""
+    """Return the function that gives these metrics of designs; the same object for the same arguments."""
     return functools.partial(design_metrics, metrics=metrics, present=present)
 
 
@@ -181,11 +181,11 @@ def sweep(
     if reduce is None and space.size * len(metrics) > _MOST_VALUES:
         raise ValueError(f"{space.size:,} designs do not fit in memory: give `reduce`, or use run_sweep")
     devices = jax.local_devices() if devices is None else devices
-    evaluation = evaluation or model_evaluation(metrics, space_features(space))
+    many = over_designs(evaluation) if evaluation else model_evaluation(metrics, space_features(space))
     block = min(default_block(devices[0].platform), space.size)
     stream = Stream(
         space,
-        evaluation,
+        many,
         metrics,
         reducers,
         chunk=chunk,

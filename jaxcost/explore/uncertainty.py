@@ -25,6 +25,7 @@ import numpy as np
 
 from jaxcost.core.pytree import canonical, totals
 from jaxcost.evaluate import design_features, evaluate
+from jaxcost.explore.compiling import compilation
 from jaxcost.explore.sensitivity import metric_names
 from jaxcost.report import Report
 from jaxcost.spec.model import Model
@@ -45,8 +46,6 @@ __all__ = [
 ]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_CHUNKS = {"cpu": 256}  # what stays in the first-level caches; more on an accelerator
-_DEFAULT_CHUNK = 8192
 _LEAST_WIDTH = 1e-5  # of the metric; what is less is the rounding of float32
 
 
@@ -222,7 +221,7 @@ def leaves_at(spread: Spread, position: np.ndarray) -> np.ndarray:
 
 def _totals(spread: Spread, leaves: np.ndarray, model: Model, traffic: Traffic, plan: Plan) -> np.ndarray:
     """Evaluate rows of leaves, in chunks of one size so that any number of them is one compilation."""
-    chunk = _CHUNKS.get(jax.default_backend(), _DEFAULT_CHUNK)
+    chunk = compilation("draws", jax.default_backend()).chunk
     ends = np.concatenate([spread.mid[None], spread.low, spread.high])
     system, _ = jax.tree.unflatten(spread.structure, list(ends.T))
     present = design_features(system, traffic, plan)
@@ -234,16 +233,16 @@ def _totals(spread: Spread, leaves: np.ndarray, model: Model, traffic: Traffic, 
         # The last chunk is as long as the others: its end is repeated, and cut off again.
         index = np.minimum(np.arange(start, start + chunk), len(leaves) - 1)
         blocks.append(_chunk(columns[:, index], *others, spread.structure, present))
-    return np.concatenate([np.asarray(b, np.float64) for b in blocks])[: len(leaves)]
+    return np.concatenate([np.asarray(b.T, np.float64) for b in blocks])[: len(leaves)]
 
 
 @functools.partial(jax.jit, static_argnames=("structure", "present"))
 def _chunk(
     columns: jax.Array, model: Model, traffic: Traffic, plan: Plan, structure: Any, present: tuple[str, ...]
 ) -> jax.Array:
-    def one(leaves: jax.Array) -> jax.Array:
-        system, prices = jax.tree.unflatten(structure, list(leaves))
-        report = evaluate(system, model, traffic, plan, prices=prices, present=present)
-        return jnp.stack([*(getattr(report, name) for name in metric_names()), report.margins.worst])
-
-    return jax.vmap(one, in_axes=1)(columns)
+    """Evaluate the totals and the worst margin of leaves [leaves, draws]: [totals + 1, draws]."""
+    # All leaves have a batch, moved or not: one program then serves every set of constants, and compiling it takes
+    # longer than a hundred thousand draws.
+    system, prices = jax.tree.unflatten(structure, list(columns))
+    report = evaluate(system, model, traffic, plan, prices=prices, present=present)
+    return jnp.stack([*(getattr(report, name) for name in metric_names()), report.margins.worst])
