@@ -4,6 +4,8 @@ Symbols: `tau` is a dimensionless softness between 0 and 1. Every operator is ho
 arguments (no absolute temperature), finite, and has a finite gradient everywhere, its singular points included.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -78,73 +80,80 @@ def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
     return safe_div(jnp.minimum(a, b) * jnp.maximum(a, b), maximum(a, b, tau))
 
 
-def least(values: jax.Array, tau: Scalar) -> jax.Array:
+def least(values: Sequence[Scalar], tau: Scalar) -> jax.Array:
     """Choose the smallest of several durations: exact at tau = 0, at most a share of about tau below it otherwise.
 
         u_k = T_k H with H = sum of 1 / T_k;  m = u_1,  m <- min(m, u_k) - max(4 tau - |m - u_k|, 0)^2 / (16 tau);
         the result is m / H
 
     Only options within about 4 tau of the smallest are mixed.
-
-    Args:
-        values: the options `[options, ...]`.
-        tau: softness, of a shape that broadcasts against one option.
     """
-    return jnp.min(values, 0) if is_exact(tau) else _smooth_least(values, tau)
+    if is_exact(tau):
+        return functools.reduce(jnp.minimum, values)
+    return _smooth_least(list(values), jnp.asarray(tau))
 
 
 @jax.custom_jvp
-def _smooth_least(values: jax.Array, tau: Scalar) -> jax.Array:
+def _smooth_least(values: list[Scalar], tau: Scalar) -> jax.Array:
     return _mix(values, tau).value
-
-
-def least_slopes(values: jax.Array, tau: Scalar) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return what `least` does, its slopes `[options, ...]` in the options, and its slope in tau."""
-    mix = _mix(values, tau)
-    gap = lax.concatenate(mix.gaps, 0)
-    mixed = 2 * mix.sharpness * jnp.maximum(mix.width - jnp.abs(gap), 0)
-    # The slope of a mixture in what was mixed before; the rest of 1 is its slope in the new option.
-    before = 0.5 + jnp.sign(gap) * (mixed - 0.5)
-    later, after = [jnp.ones_like(mix.gaps[0])], before.shape[0]
-    for slope in reversed(lax.split(before, (1,) * after)):
-        later.append(later[-1] * slope)
-    # later[k]: the slope of the result in the mixture of all options but the last k.
-    upto = lax.concatenate(later[::-1], 0)
-    slopes = upto - lax.pad(upto, jnp.zeros((), upto.dtype), [(1, -1, 0)] + [(0, 0, 0)] * (upto.ndim - 1))
-    in_tau = jnp.sum(upto[1:] * (4 * mixed * (mixed - 1)), 0)
-    excess = (jnp.sum(slopes * mix.positive, 0) - mix.value) / mix.total
-    return mix.value, slopes - excess / (mix.positive * mix.positive), in_tau / mix.total
 
 
 class _Mixture(NamedTuple):
     value: jax.Array  # the result
-    positive: jax.Array  # the options, bounded
-    total: jax.Array  # H
-    gaps: list[jax.Array]  # m - u_k of every mixture, `[1, ...]` each
-    width: Scalar  # 4 tau
+    positive: list[Scalar]  # the options, bounded
+    total: Scalar  # H
+    gaps: list[Scalar]  # m - u_k of every mixture
+    nears: list[Scalar]  # max(4 tau - |m - u_k|, 0)
     sharpness: Scalar  # 1 / (16 tau)
 
 
-def _mix(values: jax.Array, tau: Scalar) -> _Mixture:
-    positive = arrays.clip(values, _LEAST, 1 / _LEAST)
-    total = jnp.sum(1 / positive, 0)
-    width = lax.expand_dims(4 * tau, range(values.ndim - jnp.ndim(tau)))
+def _mix(values: Sequence[Scalar], tau: Scalar) -> _Mixture:
+    positive = [arrays.clip(x, _LEAST, 1 / _LEAST) for x in values]
+    total = _sum_of_inverses(positive)
+    width = 4 * tau
     sharpness = 1 / (4 * width + _TINY)
-    found, *others = lax.split(positive * total, (1,) * values.shape[0])
-    gaps = []
-    for value in others:
-        gaps.append(found - value)
-        near = jnp.maximum(width - jnp.abs(gaps[-1]), 0)
-        found = jnp.minimum(found, value) - sharpness * (near * near)
-    value = arrays.where(total < 0.5 / _LEAST, lax.squeeze(found, (0,)) / total, 0)
-    return _Mixture(value, positive, total, gaps, width, sharpness)
+    smallest, gaps, nears = positive[0] * total, [], []
+    for value in positive[1:]:
+        scaled = value * total
+        gaps.append(smallest - scaled)
+        nears.append(jnp.maximum(width - jnp.abs(gaps[-1]), 0))
+        smallest = jnp.minimum(scaled, smallest) - sharpness * (nears[-1] * nears[-1])
+    value = arrays.where(total * _LEAST < 0.5, smallest / total, 0)
+    return _Mixture(value, positive, total, gaps, nears, sharpness)
+
+
+def least_slopes(values: Sequence[Scalar], tau: Scalar) -> tuple[jax.Array, list[Scalar], Scalar]:
+    """Return what `least` does, its slope in each of the values, and its slope in tau."""
+    mix = _mix(values, tau)
+    rest, slopes, in_tau = 1.0, [], 0.0
+    for gap, near in zip(reversed(mix.gaps), reversed(mix.nears), strict=True):
+        mixed = 2 * near * mix.sharpness
+        # Slope in what was mixed before; the rest of 1 is the slope in the new value.
+        before = 0.5 + jnp.sign(gap) * (mixed - 0.5)
+        in_tau = in_tau + rest * (4 * mixed * (mixed - 1))
+        slopes.append(rest * (1 - before))
+        rest = rest * before
+    slopes.append(rest)
+    slopes.reverse()
+    weighed = arrays.total(w * x for w, x in zip(slopes, mix.positive, strict=True))
+    excess = (weighed - mix.value) / mix.total
+    slopes = [w - excess / (x * x) for w, x in zip(slopes, mix.positive, strict=True)]
+    return mix.value, slopes, in_tau / mix.total
+
+
+def _sum_of_inverses(values: Sequence[Scalar]) -> Scalar:
+    """Add up 1 / x, two at a time: (a + b) / (a b) is one division in place of two."""
+    pairs = zip(values[::2], values[1::2], strict=False)
+    odd = values[len(values) // 2 * 2 :]
+    return arrays.total([*((a + b) / (a * b) for a, b in pairs), *(1 / x for x in odd)])
 
 
 @_smooth_least.defjvp
-def _least_jvp(primals, tangents):
+def _smooth_least_jvp(primals, tangents):
     (values, tau), (changes, dtau) = primals, tangents
     value, slopes, in_tau = least_slopes(values, tau)
-    return value, jnp.sum(slopes * changes, 0) + in_tau * dtau
+    change = arrays.total(slope * change for slope, change in zip(slopes, changes, strict=True))
+    return value, change + in_tau * dtau
 
 
 def ceil_div(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:

@@ -5,8 +5,9 @@ seconds a byte takes over one link of a chip, v over all those it may use at onc
 sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
 bandwidth of its branches; groups of a chips in a dragonfly.
 
-An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. A table of
-algorithms has their axis before all others, `[algorithms, ..., levels, *batch]`.
+An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. Each is written
+by name, its numbers a table over groups and levels: as one more axis, algorithms would be pieces put together, which
+XLA then takes apart again an element at a time.
 
     gather (all-gather; reduce-scatter is its mirror)
       ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
@@ -25,7 +26,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxcost.core import arrays, smooth
 from jaxcost.core.pytree import Scalar, field, pytree, replace
@@ -33,9 +33,8 @@ from jaxcost.physics.levels import Level
 from jaxcost.physics.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
 
 __all__ = [
-    "ALL_REDUCES",
     "INDIVISIBLE",
-    "SLOW",
+    "QUICK",
     "AlgorithmCosts",
     "CollectiveCost",
     "algorithm_costs",
@@ -44,64 +43,47 @@ __all__ = [
     "fastest",
 ]
 
-ALL_REDUCES = ("ring", "rabenseifner", "doubling", "double-tree", "one-shot", "two-shot", "in-network")
-_TIMES = (2, 2, 1, 2, 1, 2, 1)  # how often each does its rounds
 INDIVISIBLE = ("doubling", "double-tree", "one-shot", "in-network")  # others are a gather after its mirror
-SLOW = ("ring", "rabenseifner", "double-tree", "two-shot")  # others take a round, or log2 n
+QUICK = ("doubling", "one-shot", "in-network")  # a round, or log2 n, for small vectors
 _NEVER = 1e18  # seconds: what an algorithm takes that a level does not have
 
 
 @pytree
 class CollectiveCost:
-    """What an algorithm takes, times (rounds x o + hops x t + load x S b), or a table of algorithms by name."""
+    """What an algorithm takes: times (rounds x o + hops x t + load x S b)."""
 
     rounds: Scalar = field("1", "rounds of messages")
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
     times: Scalar = field("1", "times that it is done", default=1.0)
-    absent: Scalar = field("1", "1 where the topology cannot do it", default=0.0)
-    names: tuple[str, ...] = field(doc="the algorithms of a table", default=(), static=True)
+    absent: Scalar | None = field("1", "true where the topology cannot do it; None where all can", default=None)
 
     def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
         """Evaluate it for a round of o seconds, a hop of t and x = S b."""
-        return self.times * (self.rounds * o + self.hops * t + self.load * x) + _NEVER * self.absent
+        taken = self.times * (self.rounds * o + self.hops * t + self.load * x)
+        return taken if self.absent is None else arrays.where(self.absent, _NEVER, taken)
 
-    def __getitem__(self, name: str) -> "CollectiveCost":
-        """Take one algorithm of a table."""
-        index = self.names.index(name)
-        return jax.tree.map(lambda x: arrays.row(x, index), replace(self, names=()))
+    def __mul__(self, times: float) -> "CollectiveCost":
+        """Repeat it."""
+        return replace(self, times=self.times * times)
+
+    def unless(self, absent: Scalar) -> "CollectiveCost":
+        """Leave it out where something holds."""
+        return replace(self, absent=absent if self.absent is None else self.absent | absent)
+
+
+Costs = dict[str, CollectiveCost]
 
 
 @pytree
 class AlgorithmCosts:
     """What every algorithm takes a group on one level, or on each of a table."""
 
-    all_reduce: CollectiveCost = field(doc="all-reduces, a table")
+    gather: Costs = field(doc="all-gather or reduce-scatter, by algorithm")
+    all_reduce: Costs = field(doc="all-reduce, by algorithm")
     exchange: CollectiveCost = field(doc="all-to-all, of the bytes a rank sends to others")
     neighbour_hops: jax.Array = field("1", "hops of a step of the ring")
     mean_hops: jax.Array = field("1", "hops between two ranks, on average")
-
-    @property
-    def gather(self) -> CollectiveCost:
-        """All-gathers, or reduce-scatters: what is done once of the all-reduces that are made of two."""
-        return _table(
-            {
-                name: CollectiveCost(rounds=both.rounds, hops=both.hops, load=both.load)
-                for name, both in (
-                    ("ring", self.all_reduce["ring"]),
-                    ("halving", self.all_reduce["rabenseifner"]),
-                    ("direct", self.all_reduce["two-shot"]),
-                )
-            }
-        )
-
-
-def _table(costs: dict[str, CollectiveCost]) -> CollectiveCost:
-    columns = {
-        name: arrays.stack([getattr(one, name) for one in costs.values()])
-        for name in ("rounds", "hops", "load", "times", "absent")
-    }
-    return CollectiveCost(names=tuple(costs), **columns)
 
 
 def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
@@ -146,32 +128,26 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
     doubled = lay.choose(lay.steps, bits, bits / H * _geometric_sum(s, lay.narrowed, H), inside + a * outside)
     # Every pair at once.
     far, busiest = diameter(lay), crossing(lay)
-    rounds = _rows(ring.rounds, bits, jnp.ones_like(n))
+    halving, doubling = (CollectiveCost(rounds=bits, hops=away, load=load) for load in (halved, doubled))
+    one_shot, direct, by_switches = (
+        CollectiveCost(rounds=1.0, hops=far, load=load) for load in (busiest, busiest / n, 1.0)
+    )
+    double_tree = CollectiveCost(rounds=bits, hops=away, load=1.0)
     return AlgorithmCosts(
-        all_reduce=CollectiveCost(
-            rounds=rounds,
-            hops=_rows(ring.hops, away, far),
-            load=arrays.stack([ring.load, halved, doubled, 1.0, busiest, busiest / n, 1.0]),
-            times=arrays.column(_TIMES, rounds),
-            absent=_one_of("double-tree", rounds) * ~tree
-            + _one_of("in-network", rounds) * ~level.switches_add,
-            names=ALL_REDUCES,
-        ),
+        gather={"ring": ring, "halving": halving, "direct": direct},
+        all_reduce={
+            "ring": ring * 2,
+            "rabenseifner": halving * 2,
+            "doubling": doubling,
+            "double-tree": (double_tree * 2).unless(~tree),
+            "one-shot": one_shot,
+            "two-shot": direct * 2,
+            "in-network": by_switches.unless(~level.switches_add),
+        },
         exchange=CollectiveCost(rounds=1.0, hops=far, load=busiest / jnp.maximum(others, 1)),
         neighbour_hops=arrays.where(tree, ring.hops / jnp.maximum(others, 1e-6), 1),
         mean_hops=mean_hops(lay),
     )
-
-
-def _rows(ring: Scalar, halving: Scalar, at_once: Scalar) -> jax.Array:
-    """Make a column of ALL_REDUCES: a ring, three of halved or doubled distances, three of every pair at once."""
-    return lax.concatenate(
-        [lax.broadcast(ring, (1,)), *(lax.broadcast(x, (3,)) for x in (halving, at_once))], 0
-    )
-
-
-def _one_of(name: str, like: jax.Array) -> jax.Array:
-    return arrays.column([x == name for x in ALL_REDUCES], like)
 
 
 def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
@@ -181,47 +157,52 @@ def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
     return arrays.where(even, count, (power - 1) / arrays.where(even, 1, growth))
 
 
-def broadcast_costs(level: Level, ranks: Scalar) -> CollectiveCost:
-    """Follow the algorithms that send a vector of one rank to all others: a table."""
-    costs = algorithm_costs(level, ranks).all_reduce
+def broadcast_costs(level: Level, ranks: Scalar) -> Costs:
+    """Follow the algorithms that send a vector of one rank to all others."""
+    costs = algorithm_costs(level, ranks)
     lay = layout(level.wiring, ranks, level.size)
-    ring, doubling, direct, multicast = (costs[x] for x in ("ring", "doubling", "two-shot", "in-network"))
     scatter = (lay.ranks - 1) / lay.ranks / jnp.maximum(degree(lay), 1)
-    return _table(
-        {
-            "binomial": CollectiveCost(rounds=lay.bits, hops=doubling.hops, load=lay.bits),
-            **{
-                name: CollectiveCost(
-                    rounds=1 + gather.rounds, hops=direct.hops + gather.hops, load=scatter + gather.load
-                )
-                for name, gather in (("scatter-gather", direct), ("scatter-ring", ring))
-            },
-            "multicast": multicast,
-        }
-    )
+    direct = costs.gather["direct"]
+
+    def after_scatter(gather: CollectiveCost) -> CollectiveCost:
+        return CollectiveCost(
+            rounds=1 + gather.rounds, hops=direct.hops + gather.hops, load=scatter + gather.load
+        )
+
+    return {
+        "binomial": CollectiveCost(rounds=lay.bits, hops=costs.all_reduce["doubling"].hops, load=lay.bits),
+        "scatter-gather": after_scatter(direct),
+        "scatter-ring": after_scatter(costs.gather["ring"]),
+        "multicast": costs.all_reduce["in-network"],
+    }
 
 
 def duration(cost: CollectiveCost, level: Level, size: Scalar) -> Scalar:
-    """Seconds that one algorithm, or each of a table, takes for a vector of `size` bytes."""
+    """Seconds that one algorithm takes for a vector of `size` bytes."""
     return cost.seconds(level.round, level.hop, size * level.per_byte)
 
 
-def fastest(costs: CollectiveCost, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
-    """Take the least time of a table of algorithms, smooth above tau = 0."""
-    o, t, x = level.round, level.hop, size * level.per_byte
-    return smooth.least(costs.seconds(o, t, x), tau) if smooth.is_exact(tau) else _fastest(costs, o, t, x, tau)
+def fastest(costs: Costs, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
+    """Take the least time of several algorithms, smooth above tau = 0."""
+    options, o, t, x = list(costs.values()), level.round, level.hop, size * level.per_byte
+    if smooth.is_exact(tau):
+        return smooth.least([cost.seconds(o, t, x) for cost in options], tau)
+    return _fastest(options, o, t, x, tau)
 
 
 @jax.custom_jvp
-def _fastest(costs: CollectiveCost, o: Scalar, t: Scalar, x: Scalar, tau: Scalar) -> jax.Array:
-    return smooth.least(costs.seconds(o, t, x), tau)
+def _fastest(options: list[CollectiveCost], o: Scalar, t: Scalar, x: Scalar, tau: Scalar) -> jax.Array:
+    return smooth.least([cost.seconds(o, t, x) for cost in options], tau)
 
 
 @_fastest.defjvp
 def _fastest_jvp(primals: Any, tangents: Any) -> Any:
     # However many algorithms there are, the time is that of one with the mixture of their rounds, hops and loads.
-    (costs, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
-    value, slopes, in_tau = smooth.least_slopes(costs.seconds(o, t, x), tau)
-    shares = slopes * costs.times
-    rounds, hops, load = (jnp.sum(shares * column, 0) for column in (costs.rounds, costs.hops, costs.load))
+    (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
+    value, slopes, in_tau = smooth.least_slopes([cost.seconds(o, t, x) for cost in options], tau)
+    shares = [slope * cost.times for slope, cost in zip(slopes, options, strict=True)]
+    rounds, hops, load = (
+        arrays.total(share * getattr(cost, name) for share, cost in zip(shares, options, strict=True))
+        for name in ("rounds", "hops", "load")
+    )
     return value, rounds * do + hops * dt + load * dx + in_tau * dtau

@@ -16,12 +16,13 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import arrays, smooth
-from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.algorithms import (
     INDIVISIBLE,
-    SLOW,
+    QUICK,
     AlgorithmCosts,
     CollectiveCost,
+    Costs,
     algorithm_costs,
     broadcast_costs,
     duration,
@@ -124,39 +125,35 @@ def all_reduce(
         levels: the levels of the fabric.
         tau: softness.
         scattered: 1 for two halves, between which the vector stays cut.
-        costs: `algorithm_costs` of the counts with one more axis in front, where they are known already.
+        costs: `algorithm_costs` of the counts, where they are known already.
         backends: the calibrated kernels within a domain, one for each group along the first axis.
     """
     if costs is None:
-        costs = algorithm_costs(levels, group.counts[None])
+        costs = algorithm_costs(levels, group.counts)
     whole, met = jnp.less(scattered, 0.5), jnp.greater(group.counts, 1)
     size = across(size, levels)
     share_after = size / group.within
     share = share_after * group.counts
     last = across(whole, levels) & (group.within >= across(group.ranks, levels))
-    # Two ways, a new first axis: a share on every level, in halves but on the last; or all of it, in few rounds.
-    sizes, table = arrays.stack([share, size]), costs.all_reduce
-    left_out = _algorithms(INDIVISIBLE, 0, table) * ~last + _algorithms(SLOW, 1, table)
-    times = fastest(replace(table, absent=table.absent + left_out), levels, sizes, tau) * met
+    # Two ways: a share on every level, in halves but on the last; or all of it, in few rounds.
+    table = costs.all_reduce
+    by_shares = {k: cost.unless(~last) if k in INDIVISIBLE else cost for k, cost in table.items()}
+    ways = (by_shares, share), ({k: table[k] for k in QUICK}, size)
+    times = [fastest(options, levels, part, tau) * met for options, part in ways]
     start = group.start
     if any(backends):
         scattered = jnp.broadcast_to(scattered, np.shape(start))
-        times, start = _by_backends(times, backends, group, levels, table, sizes, scattered)
-    totals = over_levels(times, levels)
+        both, sizes = arrays.stack(times), arrays.stack([share, size])
+        both, start = _by_backends(both, backends, group, levels, table, sizes, scattered)
+        times = arrays.unstack(both)
+    totals = [over_levels(seconds, levels) for seconds in times]
     several = over_levels(met, levels) > 1
     moved = arrays.where(several & whole, smooth.least(totals, tau), totals[0])
     added = levels.switches_add & last & met
     return Message(
         seconds=(2 - whole) * start + moved,
-        level_bytes=arrays.where(added, share, 2 * (share - share_after)) * costs.neighbour_hops[0],
+        level_bytes=arrays.where(added, share, 2 * (share - share_after)) * costs.neighbour_hops,
     )
-
-
-def _algorithms(names: tuple[str, ...], way: int, table: CollectiveCost) -> jax.Array:
-    """Make a mask `[algorithms, ways, ...]` of the algorithms named, in one of the two ways."""
-    mask = np.zeros((len(table.names), 2) + (1,) * (np.ndim(table.rounds) - 2))
-    mask[:, way] = np.reshape([name in names for name in table.names], mask[:, way].shape)
-    return jnp.asarray(mask, jnp.result_type(table.rounds))
 
 
 def _by_backends(
@@ -164,7 +161,7 @@ def _by_backends(
     backends: Sequence[CollectiveBackend | None],
     group: Communicator,
     levels: Level,
-    table: CollectiveCost,
+    table: Costs,
     sizes: jax.Array,
     scattered: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -183,9 +180,9 @@ def _by_backends(
         if backend is not None:
             ring, one_shot = (
                 CollectiveCost(
-                    rounds=in_domain(cost.rounds, levels)[:, k],
-                    hops=in_domain(cost.hops, levels)[:, k],
-                    load=in_domain(cost.load, levels)[:, k],
+                    rounds=in_domain(cost.rounds, levels)[k],
+                    hops=in_domain(cost.hops, levels)[k],
+                    load=in_domain(cost.load, levels)[k],
                 )
                 for cost in costs
             )

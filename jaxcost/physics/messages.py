@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import arrays
-from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.algorithms import AlgorithmCosts, algorithm_costs
 from jaxcost.physics.collective_kernel import CollectiveBackend, Exchange, exchange_of, without_all_reduce
 from jaxcost.physics.collectives import (
@@ -125,7 +125,7 @@ def step_messages(
     # The axis of the steps, if there is one, comes behind that of the groups.
     steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
     groups = jax.tree.map(lambda x: lax.expand_dims(x, steps), groups)
-    costs = algorithm_costs(levels, groups.counts[None])
+    costs, rank = algorithm_costs(levels, groups.counts), groups.counts.ndim
     leaves, structure = jax.tree.flatten(groups)
     reduced, routed = (
         structure.unflatten(x) for x in zip(*(lax.split(leaf, (2, 1)) for leaf in leaves), strict=True)
@@ -137,14 +137,10 @@ def step_messages(
         levels,
         tau,
         scattered=plan.sequence_parallel * arrays.column([1, 0], sizes),
-        costs=replace(
-            costs,
-            all_reduce=_take(costs.all_reduce, 2, (0, 2)),
-            neighbour_hops=_take(costs.neighbour_hops, 1, (0, 2)),
-        ),
+        costs=_take(costs, rank, (0, 2)),
         backends=() if backend is None else (backend, without_all_reduce(backend)),
     )
-    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, 1, (2, 3)), backend)
+    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, rank, (2, 3)), backend)
     pipeline = point_to_point(stream, plan.tp * plan.cp * plan.pp, levels)
     counts = arrays.stack(_counts(model, plan, shards))
     return Messages(
@@ -156,12 +152,9 @@ def step_messages(
     )
 
 
-def _take(tree: Any, axis: int, part: tuple[int, int]) -> Any:
-    """Take some of the groups from tables that have them along an axis; others stay as they are."""
-    return jax.tree.map(
-        lambda x: x if np.ndim(x) <= axis or x.shape[axis] == 1 else lax.slice_in_dim(x, *part, axis=axis),
-        tree,
-    )
+def _take(tree: Any, rank: int, part: tuple[int, int]) -> Any:
+    """Take some of the groups from tables that have them in front of `rank - 1` axes; others stay as they are."""
+    return jax.tree.map(lambda x: x if np.ndim(x) < rank else lax.slice_in_dim(x, *part, axis=0), tree)
 
 
 def _in_order(sums: jax.Array, exchanges: jax.Array, pipeline: jax.Array) -> jax.Array:
