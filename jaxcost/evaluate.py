@@ -14,7 +14,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import align, batch_shape, row, spread, stack, total, unstack, where
+from jaxcost.core.arrays import (
+    align,
+    batch_shape,
+    materialize_once,
+    row,
+    spread,
+    stack,
+    total,
+    unstack,
+    where,
+)
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.area import Build, build
@@ -131,8 +141,8 @@ def _evaluate(
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
     knobs = replace(knobs, tau=0.0) if "exact" in present else knobs
-    shards = shard(model, plan, knobs.tau)
-    steps, schedule = schedule_steps(model, traffic, plan, shards, knobs)
+    shards = materialize_once(shard(model, plan, knobs.tau))
+    steps, schedule = materialize_once(schedule_steps(model, traffic, plan, shards, knobs))
     placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, present)
     auxiliary = tuple(name for name in placed.hierarchy.layout.tiers if name != "memory")
     made = build(system.chip, system.fabric, auxiliary, prices.since)
@@ -220,7 +230,7 @@ def place_data(
         sizes=sizes,
         hierarchy=hierarchy,
         used=used,
-        unit=rates(chip, plan, hierarchy.stream, hierarchy.near),
+        unit=materialize_once(rates(chip, plan, hierarchy.stream, hierarchy.near)),
     )
 
 
@@ -230,9 +240,10 @@ def send_messages(
     """Time the messages of the steps, and count the ranks that wait for each other in one."""
     chip, fabric = system.chip, system.fabric
     level = levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
-    ranks = groups(plan, shards, fabric, level)
+    level, ranks = materialize_once((level, groups(plan, shards, fabric, level)))
     backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
     messages = step_messages(model, plan, shards, steps.tokens, level, ranks, tau, backend)
+    messages = materialize_once(messages)
     return messages, collectives_per_token(model, plan, shards, ranks)
 
 
@@ -250,7 +261,7 @@ def run_steps(
 ) -> StepResults:
     """Time the steps' operators, add up their energy, and slow them where power or heat asks for it."""
     chip, unit = system.chip, placed.unit
-    load = step_load(model, (steps.main, steps.riding))
+    load = materialize_once(step_load(model, (steps.main, steps.riding)))
     table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in present)
     kernels, engine = None, None
     if unit.kernels is not None:

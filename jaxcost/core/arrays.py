@@ -27,6 +27,8 @@ __all__ = [
     "clip",
     "column",
     "round_",
+    "materialize_once",
+    "opaque_one",
     "row",
     "spread",
     "stack",
@@ -105,6 +107,31 @@ def _filled(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
     if x.shape == shape:
         return x
     return lax.broadcast_in_dim(x, shape, tuple(range(len(shape) - x.ndim, len(shape))))
+
+
+def materialize_once(tree: T) -> T:
+    """Return a tree of which each number is computed once, however many use it.
+
+    XLA on a CPU fuses a value into each of its consumers and computes it there again, and gradients likewise; a
+    quotient it never computes twice. So each is divided by 1, in a way that the compiler cannot see through: not by a
+    broadcast either, of which it would multiply by the inverse.
+    """
+    ones: dict[Any, jax.Array] = {}
+
+    def divided(x: Any) -> Any:
+        if not isinstance(x, jax.Array) or not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        kind = x.shape, x.dtype
+        if kind not in ones:
+            ones[kind] = opaque_one(x)
+        return x / ones[kind]
+
+    return jax.tree.map(divided, tree)
+
+
+def opaque_one(like: jax.Array) -> jax.Array:
+    """Return 1.0 in a way the compiler cannot see through, with the shape of an array."""
+    return where(like == like, 1.0, 2.0).astype(like.dtype)
 
 
 def clip(x: Scalar, low: Scalar, high: Scalar) -> jax.Array:

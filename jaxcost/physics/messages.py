@@ -126,6 +126,7 @@ def step_messages(
     steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
     groups = jax.tree.map(lambda x: lax.expand_dims(x, steps), groups)
     costs, rank = algorithm_costs(levels, groups.counts), groups.counts.ndim
+    costs = arrays.materialize_once(costs)
     leaves, structure = jax.tree.flatten(groups)
     reduced, routed = (
         structure.unflatten(x) for x in zip(*(lax.split(leaf, (2, 1)) for leaf in leaves), strict=True)
