@@ -106,7 +106,9 @@ def test_gradients_are_finite_and_right(precision):
 
         def seconds(x):
             machine, kernel, work = x
-            return timing_seconds(attention_timing(machine, kernel, work), attention_bytes(work) / machine.bandwidth)
+            return timing_seconds(
+                attention_timing(machine, kernel, work), attention_bytes(work) / machine.bandwidth
+            )
 
         for kernel, b, q, length, window in (
             (DECODE, 3.0, 1.0, 700.5, 128.0),

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxcost.core.fence import fence, opaque_one
 
 from jaxcost.core import smooth
-from jaxcost.core.fence import fence, opaque_one
 
 
 def test_ceil_div_is_exact_in_f32():

@@ -15,7 +15,17 @@ from jax import lax
 from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["ceil_div", "ceil_log2", "is_exact", "least", "least_slopes", "maximum", "minimum", "safe_div", "select_steps"]
+__all__ = [
+    "ceil_div",
+    "ceil_log2",
+    "is_exact",
+    "least",
+    "least_slopes",
+    "maximum",
+    "minimum",
+    "safe_div",
+    "select_steps",
+]
 
 _TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
 _LEAST = 1e-18  # seconds: what `least` takes for none, so that its reciprocal's square is finite

@@ -56,7 +56,9 @@ class CollectiveCost:
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
     times: Scalar = field("1", "times that it is done", default=1.0)
-    absent: Scalar | None = field("1", "true where the topology cannot do it; None where all can", default=None)
+    absent: Scalar | None = field(
+        "1", "true where the topology cannot do it; None where all can", default=None
+    )
 
     def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
         """Evaluate it for a round of o seconds, a hop of t and x = S b."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import column, stack, unstack, where
+from jaxcost.core.arrays import column, materialize_once, stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, leaf_fields, pytree
 from jaxcost.physics.capacity import MemoryUse
 from jaxcost.physics.near_memory import NearStream, near_stream
@@ -137,6 +137,7 @@ def place(
     else:
         ones = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
         layout = Layout(stored=ones[: len(CLASSES)], read=ones, tiers=tiers)
+    layout, costs = materialize_once((layout, costs))
     near = None
     if any(f"{name}.near" in features for name in tiers):
         read = lax.concatenate([layout.read[:3], layout.read[-1:]], 0)  # of `OPERAND_CLASSES`

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import clip, where
+from jaxcost.core.arrays import clip, materialize_once, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.roofline import OpTime
 from jaxcost.spec.chip import Chip
@@ -52,6 +52,9 @@ def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, ot
     """
     computing = jnp.maximum(jnp.maximum(operators.matmul, operators.vector), operators.exponential)
     longest = jnp.maximum(jnp.maximum(computing, operators.memory), operators.near)
+    computing, longest, seconds, engines, others = materialize_once(
+        (computing, longest, seconds, engines, others)
+    )
 
     def time(f: Scalar) -> Scalar:
         return seconds + jnp.sum(jnp.maximum(computing / f - longest, 0), 0)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import column, row, stack, where
+from jaxcost.core.arrays import column, materialize_once, row, stack, where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.kernel_rows import KernelRuns, kernel_seconds
 from jaxcost.physics.messages import Messages
@@ -229,6 +229,7 @@ def _operator_times(
     exponential = table.exponentials * unit.seconds_per_exponential
     memory = _memory_leg(table, unit)
     near_leg, near = 0.0, None
+    matmul, vector, exponential, memory = materialize_once((matmul, vector, exponential, memory))
     if kernels is not None and unit.kernels is not None:
         passing = unit.kernels.elementwise
         paced = kernel_seconds(kernels, memory, matmul)
@@ -242,9 +243,11 @@ def _operator_times(
         there = jax.tree.map(lambda x: by_operand(x, table.count), unit.near)
         near_leg = _near_leg(table, there)
         rest_matmul, rest_memory = matmul * (1 - there.share), _memory_leg(table, unit, there)
+        near_leg, rest_memory, seconds = materialize_once((near_leg, rest_memory, seconds))
         meanwhile = jnp.maximum(jnp.maximum(rest_matmul, rest_memory), jnp.maximum(vector, exponential))
         split = jnp.maximum(meanwhile, near_leg) + there.blocking * jnp.minimum(rest_memory, near_leg)
         able = named(table.count, *NEAR_OPERATORS)
+        split = materialize_once(split)
         runs_there = able & (there.share > 0) & (split <= seconds * (1 + unit.near_slack))
         near = where(runs_there, 1.0, 0.0)
         seconds = where(runs_there, split, seconds)

@@ -30,9 +30,6 @@ __all__ = [
     "wiring",
 ]
 
-# Topologies that begin a family, after the ring: the fully connected; switches and trees; other grids; dragonflies.
-_FAMILIES = ("fully-connected", "switch", "torus", "dragonfly")
-_TREE = 2
 _ANY = 1000.0  # bits of more ranks than there may be
 _NEAR = 1e-4  # by how much a whole number may be missed
 _TINY = 1e-6  # ranks or links: what stands for none below a fraction bar
@@ -42,7 +39,9 @@ _TINY = 1e-6  # ranks or links: what stands for none below a fraction bar
 class Wiring:
     """What of a link decides distances: the family of closed forms that its topology belongs to, and its numbers."""
 
-    family: jax.Array = field("1", "0 ring, 1 fully connected, 2 switch or tree, 3 other grids, 4 dragonfly")
+    is_full: jax.Array = field("1", "true for the fully connected")
+    is_tree: jax.Array = field("1", "true for a switch, fat tree or tree")
+    is_dragonfly: jax.Array = field("1", "true for a dragonfly; where none is true it is a grid")
     plain: Scalar = field("1", "true for a tree whose links are all alike")
     cube: Scalar = field("1", "true for a hypercube, which has a dimension for every bit")
     ports: Scalar = field(
@@ -53,11 +52,6 @@ class Wiring:
     log_radix: Scalar = field("1", "log2 of the radix; of a single switch, of as many as there may be")
     narrowing: Scalar = field("1", "1 / taper of a fat tree, 1 of a switch")
 
-    @property
-    def is_tree(self) -> jax.Array:
-        """True for a switch, fat tree or tree."""
-        return self.family == _TREE
-
 
 def wiring(link: Link) -> Wiring:
     """Read a link's topology."""
@@ -65,13 +59,23 @@ def wiring(link: Link) -> Wiring:
         (link.topology, link.radix, link.taper, link.dimensions)
     )
     kind, radix = arrays.round_(kind), jnp.maximum(radix, 2)
-    ring, switch, tree, torus, cube = (
-        kind == topology_id(name) for name in ("ring", "switch", "tree", "torus", "hypercube")
+    full, ring, switch, fat_tree, tree, torus, cube, dragonfly = (
+        kind == topology_id(name)
+        for name in (
+            "fully-connected",
+            "ring",
+            "switch",
+            "fat-tree",
+            "tree",
+            "torus",
+            "hypercube",
+            "dragonfly",
+        )
     )
-    kinds = lax.expand_dims(kind, (0,))
-    first = arrays.column([topology_id(name) for name in _FAMILIES], kinds)
     return Wiring(
-        family=jnp.sum(kinds >= first, 0, dtype=jnp.int32),
+        is_full=full,
+        is_tree=switch | fat_tree | tree,
+        is_dragonfly=dragonfly,
         plain=tree,
         cube=cube,
         ports=arrays.where(ring | torus, 2.0, 1.0),
@@ -87,7 +91,6 @@ class Layout:
     """How n ranks lie on a topology. Numbers of another family are there but mean nothing."""
 
     wiring: Wiring = field(doc="the topology")
-    family: jax.Array = field("1", "its family, of the shape of what follows")
     ranks: Scalar = field("1", "n")
     log: Scalar = field("1", "log2 n")
     bits: Scalar = field("1", "log2 n, rounded up")
@@ -97,14 +100,15 @@ class Layout:
     side: Scalar = field("1", "shorter side q of a grid")
     ports: Scalar = field("1", "links of a rank along a long side: 2 where its ends are joined, else 1")
     joined: Scalar = field("1", "true where they are")
-    one: Scalar = field("1", "an `opaque_one`, by which is divided what many use, so that each computes it once")
+    one: Scalar = field(
+        "1", "an `opaque_one`, by which is divided what many use, so that each computes it once"
+    )
 
     def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> jax.Array:
         """Pick what holds for the family."""
-        cases = [
-            jnp.full_like(self.ranks, x) if isinstance(x, float) else x for x in (grid, full, tree, dragonfly)
-        ]
-        return lax.select_n(self.family, *cases[:3], cases[0], cases[3])
+        w = self.wiring
+        other = arrays.where(w.is_tree, tree, arrays.where(w.is_full, full, grid))
+        return arrays.where(w.is_dragonfly, dragonfly, other)
 
     @derived("1")
     def long_sides(self) -> Scalar:
@@ -166,7 +170,7 @@ def tiers(wiring: Wiring, log: Scalar) -> Scalar:
 def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
     """Lay `ranks` out compactly on a level of `size` chips; a part of a torus has no joined ends."""
     n, size = lax.stop_gradient((jnp.maximum(ranks, 1), size))
-    n, family = arrays.spread((n, wiring.family), arrays.batch_shape((wiring, n, size)))
+    n = arrays.spread(n, arrays.batch_shape((wiring, n, size)))
     log = jnp.log2(n)
     one = arrays.opaque_one(log)
     bits = jnp.ceil(log - _NEAR) / one
@@ -180,7 +184,6 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
     ports = arrays.where(n > size - 0.5, wiring.ports, 1.0) / one
     return Layout(
         wiring=wiring,
-        family=family,
         ranks=n,
         log=log,
         bits=bits,
