@@ -88,27 +88,29 @@ def one_design():
     )
 
 
-def mixed_designs(count):
-    """Designs of every model on every chip, whose every leaf has the shape [count]."""
-    rng = np.random.default_rng(0)
+def tables():
+    """Every chip and every model of the catalogue, each leaf a table, and what all designs share."""
     systems = jc.stack([jc.load_system(f"{name}-x8") for name in jc.list_names("chips")])
     models = jc.stack([jc.load_model(name) for name in jc.list_names("models")])
-    pick = lambda tree: jax.tree.map(np.asarray, _taken(tree, rng, count))  # noqa: E731
-    base = one_design()
-    many = lambda tree: jax.tree.map(lambda x: np.full(count, x, np.float32), tree)  # noqa: E731
-    return jc.Design(
-        system=pick(systems),
-        model=pick(models),
-        traffic=jc.replace(many(base.traffic), batch=rng.integers(1, 257, count).astype(np.float32)),
-        plan=jc.replace(many(base.plan), tp=(2.0 ** rng.integers(0, 4, count)).astype(np.float32)),
-        prices=many(base.prices),
-        knobs=many(base.knobs),
+    return systems, models, one_design()
+
+
+def mixed(tables, u):
+    """Make designs of numbers from 0 to 1: of each four a chip, a model, a batch and a degree of sharding."""
+    systems, models, shared = tables
+    pick = lambda tree, x: jax.tree.map(lambda v: v[(x * v.shape[0]).astype(int)], tree)  # noqa: E731
+    return jc.replace(
+        shared,
+        system=pick(systems, u[0]),
+        model=pick(models, u[1]),
+        traffic=jc.replace(shared.traffic, batch=jnp.round(1 + 255 * u[2])),
+        plan=jc.replace(shared.plan, tp=2.0 ** jnp.floor(4 * u[3])),
     )
 
 
-def _taken(tree, rng, count):
-    index = rng.integers(0, len(jax.tree.leaves(tree)[0]), count)
-    return jax.tree.map(lambda x: np.asarray(x)[index], tree)
+def own_leaves(design, u):
+    """Give every design its own copy of what all share: a slope in a shared leaf is a sum over designs."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, u[0].shape), design)
 
 
 # --- value and gradient over batches ---
@@ -131,16 +133,18 @@ def slopes(design):
     return jnp.stack([out[1], functools.reduce(jnp.add, map(jnp.abs, jax.tree.leaves(gradient)))])
 
 
-PROGRAMS = {"value": values, "gradient": slopes}
+PROGRAMS = {
+    "value": lambda tables, u: values(mixed(tables, u)),
+    "gradient": lambda tables, u: slopes(own_leaves(mixed(tables, u), u)),
+}
 
 
-def batched(f, designs):
-    """Return f over a batch: natively in the last axis where the package can, else with `vmap`; and which it is."""
+def batched(f, tables, u):
+    """Return f over a batch `u` [4, chunk]: natively where the package can, else with `vmap`; and which it is."""
     with contextlib.suppress(Exception):
-        result = jax.eval_shape(f, designs)
-        if result.shape[1:] == jax.tree.leaves(designs)[0].shape:
+        if jax.eval_shape(f, tables, u).shape[1:] == u.shape[1:]:
             return f, "native"
-    return jax.vmap(f, out_axes=-1), "vmap"
+    return jax.vmap(f, (None, -1), -1), "vmap"
 
 
 def compiler_options():
@@ -154,21 +158,22 @@ def over_chunks(name, chunk, count=1 << 15):
     """Trace, lower and compile a program over designs, chunk by chunk on one device a core, and time it."""
     devices = np.asarray(jax.local_devices())
     turns = max(count // (chunk * len(devices)), 1) * len(devices)
-    designs = jax.tree.map(lambda x: x.reshape(turns, chunk), mixed_designs(turns * chunk))
-    f, form = batched(PROGRAMS[name], jax.tree.map(lambda x: x[0], designs))
+    arguments = tables(), np.random.default_rng(0).random((turns, 4, chunk), np.float32)
+    f, form = batched(PROGRAMS[name], arguments[0], arguments[1][0])
     here = PartitionSpec("designs")
     run = jax.jit(
         jax.shard_map(
-            lambda d: jax.lax.map(f, d),
+            lambda tables, u: jax.lax.map(lambda x: f(tables, x), u),
             mesh=Mesh(devices, ("designs",)),
-            in_specs=here,
+            in_specs=(PartitionSpec(), here),
             out_specs=here,
-            check_vma=False,  # designs are independent
+            # Designs are independent: checked, the gradient of a number they share would be summed over devices.
+            check_vma=False,
         ),
         compiler_options=compiler_options(),
     )
     out = {"chunk": chunk, "form": form}
-    out["trace"], traced = cpu_seconds(lambda: run.trace(designs))
+    out["trace"], traced = cpu_seconds(lambda: run.trace(*arguments))
     out["lower"], lowered = cpu_seconds(traced.lower)
     out["equations"] = equations(traced.jaxpr)
     yield out
@@ -176,9 +181,8 @@ def over_chunks(name, chunk, count=1 << 15):
     out["compile"], compiled = seconds(lowered.compile)
     out["compile cpu"] = time.process_time() - cpu
     yield out
-    split = jax.device_put(designs, jax.sharding.NamedSharding(Mesh(devices, ("designs",)), here))
-    jax.block_until_ready(compiled(split))
-    taken = best(lambda: compiled(split))
+    jax.block_until_ready(compiled(*arguments))
+    taken = best(lambda: compiled(*arguments))
     out["rate"] = turns * chunk / taken
     out["nanoseconds"] = taken * len(devices) / (turns * chunk) * 1e9
     out["designs"], out["devices"], out["repeats"] = turns * chunk, len(devices), REPEATS
