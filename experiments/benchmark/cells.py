@@ -24,7 +24,7 @@ jax.config.update("jax_num_cpu_devices", CORES)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from jax.sharding import Mesh, PartitionSpec  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 import jaxcost as jc  # noqa: E402
 from jaxcost.evaluate import evaluate  # noqa: E402
@@ -155,17 +155,23 @@ def compiler_options():
 
 
 def over_chunks(name, chunk, count=1 << 15):
-    """Trace, lower and compile a program over designs, chunk by chunk on one device a core, and time it."""
+    """Trace, lower and compile a program for a chunk of designs on one device a core, and time call after call.
+
+    A loop over chunks inside the program, as a sweep has, takes XLA up to three times as long to compile; how fast
+    that is the cell `million` says.
+    """
     devices = np.asarray(jax.local_devices())
-    turns = max(count // (chunk * len(devices)), 1) * len(devices)
-    arguments = tables(), np.random.default_rng(0).random((turns, 4, chunk), np.float32)
-    f, form = batched(PROGRAMS[name], arguments[0], arguments[1][0])
-    here = PartitionSpec("designs")
+    mesh, everywhere, here = Mesh(devices, ("designs",)), PartitionSpec(), PartitionSpec(None, "designs")
+    put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))  # noqa: E731
+    calls = max(count // (chunk * len(devices)), 1)
+    u = np.random.default_rng(0).random((calls, 4, chunk * len(devices)), np.float32)
+    shared, chunks = put(tables(), everywhere), [put(x, here) for x in u]
+    f, form = batched(PROGRAMS[name], shared, u[0, :, :chunk])
     run = jax.jit(
         jax.shard_map(
-            lambda tables, u: jax.lax.map(lambda x: f(tables, x), u),
-            mesh=Mesh(devices, ("designs",)),
-            in_specs=(PartitionSpec(), here),
+            f,
+            mesh=mesh,
+            in_specs=(everywhere, here),
             out_specs=here,
             # Designs are independent: checked, the gradient of a number they share would be summed over devices.
             check_vma=False,
@@ -173,7 +179,7 @@ def over_chunks(name, chunk, count=1 << 15):
         compiler_options=compiler_options(),
     )
     out = {"chunk": chunk, "form": form}
-    out["trace"], traced = cpu_seconds(lambda: run.trace(*arguments))
+    out["trace"], traced = cpu_seconds(lambda: run.trace(shared, chunks[0]))
     out["lower"], lowered = cpu_seconds(traced.lower)
     out["equations"] = equations(traced.jaxpr)
     yield out
@@ -181,11 +187,11 @@ def over_chunks(name, chunk, count=1 << 15):
     out["compile"], compiled = seconds(lowered.compile)
     out["compile cpu"] = time.process_time() - cpu
     yield out
-    jax.block_until_ready(compiled(*arguments))
-    taken = best(lambda: compiled(*arguments))
-    out["rate"] = turns * chunk / taken
-    out["nanoseconds"] = taken * len(devices) / (turns * chunk) * 1e9
-    out["designs"], out["devices"], out["repeats"] = turns * chunk, len(devices), REPEATS
+    every_chunk = lambda: [compiled(shared, x) for x in chunks]  # noqa: E731
+    jax.block_until_ready(every_chunk())
+    taken, designs = best(every_chunk), calls * chunk * len(devices)
+    out["rate"], out["nanoseconds"] = designs / taken, taken * len(devices) / designs * 1e9
+    out["designs"], out["devices"], out["repeats"] = designs, len(devices), REPEATS
     yield out
 
 
