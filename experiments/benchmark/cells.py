@@ -88,29 +88,22 @@ def one_design():
     )
 
 
-def tables():
-    """Every chip and every model of the catalogue, each leaf a table, and what all designs share."""
-    systems = jc.stack([jc.load_system(f"{name}-x8") for name in jc.list_names("chips")])
-    models = jc.stack([jc.load_model(name) for name in jc.list_names("models")])
-    return systems, models, one_design()
+def mixed_designs(count):
+    """Designs of a model, a chip, a batch and a degree of sharding each, every leaf of shape [count]."""
+    rng = np.random.default_rng(0)
+    base = jax.tree.map(lambda x: np.full(count, x, np.float32), one_design())
 
+    def pick(trees):
+        index = rng.integers(0, len(trees), count)
+        return jax.tree.map(lambda x: np.asarray(x)[index], jc.stack(trees))
 
-def mixed(tables, u):
-    """Make designs of numbers from 0 to 1: of each four a chip, a model, a batch and a degree of sharding."""
-    systems, models, shared = tables
-    pick = lambda tree, x: jax.tree.map(lambda v: v[(x * v.shape[0]).astype(int)], tree)  # noqa: E731
     return jc.replace(
-        shared,
-        system=pick(systems, u[0]),
-        model=pick(models, u[1]),
-        traffic=jc.replace(shared.traffic, batch=jnp.round(1 + 255 * u[2])),
-        plan=jc.replace(shared.plan, tp=2.0 ** jnp.floor(4 * u[3])),
+        base,
+        system=pick([jc.load_system(f"{name}-x8") for name in jc.list_names("chips")]),
+        model=pick([jc.load_model(name) for name in jc.list_names("models")]),
+        traffic=jc.replace(base.traffic, batch=rng.integers(1, 257, count).astype(np.float32)),
+        plan=jc.replace(base.plan, tp=(2.0 ** rng.integers(0, 4, count)).astype(np.float32)),
     )
-
-
-def own_leaves(design, u):
-    """Give every design its own copy of what all share: a slope in a shared leaf is a sum over designs."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, u[0].shape), design)
 
 
 # --- value and gradient over batches ---
@@ -133,18 +126,15 @@ def slopes(design):
     return jnp.stack([out[1], functools.reduce(jnp.add, map(jnp.abs, jax.tree.leaves(gradient)))])
 
 
-PROGRAMS = {
-    "value": lambda tables, u: values(mixed(tables, u)),
-    "gradient": lambda tables, u: slopes(own_leaves(mixed(tables, u), u)),
-}
+PROGRAMS = {"value": values, "gradient": slopes}
 
 
-def batched(f, tables, u):
-    """Return f over a batch `u` [4, chunk]: natively where the package can, else with `vmap`; and which it is."""
+def batched(f, designs):
+    """Return f over a batch: natively in the last axis where the package can, else with `vmap`; and which it is."""
     with contextlib.suppress(Exception):
-        if jax.eval_shape(f, tables, u).shape[1:] == u.shape[1:]:
+        if jax.eval_shape(f, designs).shape[1:] == jax.tree.leaves(designs)[0].shape:
             return f, "native"
-    return jax.vmap(f, (None, -1), -1), "vmap"
+    return jax.vmap(f, out_axes=-1), "vmap"
 
 
 def compiler_options():
@@ -161,25 +151,26 @@ def over_chunks(name, chunk, count=1 << 15):
     that is the cell `million` says.
     """
     devices = np.asarray(jax.local_devices())
-    mesh, everywhere, here = Mesh(devices, ("designs",)), PartitionSpec(), PartitionSpec(None, "designs")
-    put = lambda x, spec: jax.device_put(x, NamedSharding(mesh, spec))  # noqa: E731
-    calls = max(count // (chunk * len(devices)), 1)
-    u = np.random.default_rng(0).random((calls, 4, chunk * len(devices)), np.float32)
-    shared, chunks = put(tables(), everywhere), [put(x, here) for x in u]
-    f, form = batched(PROGRAMS[name], shared, u[0, :, :chunk])
+    mesh, here = Mesh(devices, ("designs",)), PartitionSpec("designs")
+    each = chunk * len(devices)
+    designs = mixed_designs(max(count // each, 1) * each)
+    part = lambda start, size: jax.tree.map(lambda x: x[start : start + size], designs)  # noqa: E731
+    starts = range(0, len(jax.tree.leaves(designs)[0]), each)
+    chunks = [jax.device_put(part(start, each), NamedSharding(mesh, here)) for start in starts]
+    f, form = batched(PROGRAMS[name], part(0, chunk))
     run = jax.jit(
         jax.shard_map(
             f,
             mesh=mesh,
-            in_specs=(everywhere, here),
-            out_specs=here,
+            in_specs=here,
+            out_specs=PartitionSpec(None, "designs"),
             # Designs are independent: checked, the gradient of a number they share would be summed over devices.
             check_vma=False,
         ),
         compiler_options=compiler_options(),
     )
     out = {"chunk": chunk, "form": form}
-    out["trace"], traced = cpu_seconds(lambda: run.trace(shared, chunks[0]))
+    out["trace"], traced = cpu_seconds(lambda: run.trace(chunks[0]))
     out["lower"], lowered = cpu_seconds(traced.lower)
     out["equations"] = equations(traced.jaxpr)
     yield out
@@ -187,11 +178,11 @@ def over_chunks(name, chunk, count=1 << 15):
     out["compile"], compiled = seconds(lowered.compile)
     out["compile cpu"] = time.process_time() - cpu
     yield out
-    every_chunk = lambda: [compiled(shared, x) for x in chunks]  # noqa: E731
+    every_chunk = lambda: [compiled(x) for x in chunks]  # noqa: E731
     jax.block_until_ready(every_chunk())
-    taken, designs = best(every_chunk), calls * chunk * len(devices)
-    out["rate"], out["nanoseconds"] = designs / taken, taken * len(devices) / designs * 1e9
-    out["designs"], out["devices"], out["repeats"] = designs, len(devices), REPEATS
+    taken, number = best(every_chunk), len(chunks) * each
+    out["rate"], out["nanoseconds"] = number / taken, taken * len(devices) / number * 1e9
+    out["designs"], out["devices"], out["repeats"] = number, len(devices), REPEATS
     yield out
 
 

@@ -44,23 +44,23 @@ def profile(folder: str, count: int) -> list[list[str]]:
         streams[chunk].run(0, count)
         streams[chunk].wait()
     rows.append([f"a trace of chunk {chunk:,} is in {folder}", ""])
-    u = jax.random.uniform(jax.random.key(0), (4, min(chunk, 1 << 16)))
+    designs = jax.device_put(cells.mixed_designs(min(chunk, 1 << 16)))
     programs = {
-        "value": lambda tables, u: design_metrics(cells.mixed(tables, u), METRICS, present=present),
+        "value": lambda d: design_metrics(d, METRICS, present=present),
         "gradient in every leaf, everything traced": cells.PROGRAMS["gradient"],
     }
     for name, f in programs.items():
-        rows += roofs(name, f, cells.tables(), u)
+        rows += roofs(name, f, designs)
     return rows
 
 
-def roofs(name: str, f, tables, u) -> list[list[str]]:
+def roofs(name: str, f, designs) -> list[list[str]]:
     """What XLA counts of a program, at the bandwidth and the peak of the chip it runs on."""
-    over_batch, _ = cells.batched(f, tables, u)
-    compiled = jax.jit(over_batch).lower(tables, u).compile()
-    count, cost = u.shape[1], compiled.cost_analysis()
+    over_batch, _ = cells.batched(f, designs)
+    compiled = jax.jit(over_batch).lower(designs).compile()
+    count, cost = len(jax.tree.leaves(designs)[0]), compiled.cost_analysis()
     flops, moved = cost["flops"] / count, cost["bytes accessed"] / count
-    taken = cells.best(lambda: compiled(tables, u))
+    taken = cells.best(lambda: compiled(designs))
     rows = [
         [f"{name}, on one device, {count:,} designs a call", f"{count / taken / 1e6:,.1f}"],
         [f"{name}: XLA counts {flops:,.0f} FLOP and {moved:,.0f} bytes a design, caches not counted", ""],
