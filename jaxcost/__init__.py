@@ -26,7 +26,7 @@ from jaxcost.explore.roadmap import (
     codesign_along,
     elasticity_table,
 )
-from jaxcost.explore.sensitivity import elasticities
+from jaxcost.explore.sensitivity import elasticities, gradient
 from jaxcost.explore.service import best_service, serve
 from jaxcost.explore.space import (
     Axis,
@@ -135,6 +135,7 @@ __all__ = [
     "elasticities",
     "elasticity_table",
     "evaluate",
+    "gradient",
     "intervals",
     "kv_bytes_per_token",
     "largest_batch",

@@ -10,6 +10,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread, stack
 from jaxcost.core.fence import fence, once, opaque_one
 from jaxcost.core.loop import over
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.physics.area import build
 from jaxcost.physics.capacity import kept_neurons, memory_use, shared_bytes
@@ -88,7 +89,7 @@ def design_features(system: System, traffic: Traffic, plan: Plan) -> tuple[str, 
     return features(system.chip) + tuple(name for name, leaf in asked.items() if not surely(leaf, 0))
 
 
-@functools.partial(jax.jit, static_argnames="present")
+@program(static_argnames=("present",))
 def _evaluate(
     system: System,
     model: Model,
