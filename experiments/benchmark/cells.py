@@ -24,7 +24,7 @@ jax.config.update("jax_num_cpu_devices", CORES)
 
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from jax.sharding import Mesh, PartitionSpec  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 import jaxcost as jc  # noqa: E402
 from jaxcost.evaluate import evaluate  # noqa: E402
@@ -89,26 +89,21 @@ def one_design():
 
 
 def mixed_designs(count):
-    """Designs of every model on every chip, whose every leaf has the shape [count]."""
+    """Designs of a model, a chip, a batch and a degree of sharding each, every leaf of shape [count]."""
     rng = np.random.default_rng(0)
-    systems = jc.stack([jc.load_system(f"{name}-x8") for name in jc.list_names("chips")])
-    models = jc.stack([jc.load_model(name) for name in jc.list_names("models")])
-    pick = lambda tree: jax.tree.map(np.asarray, _taken(tree, rng, count))  # noqa: E731
-    base = one_design()
-    many = lambda tree: jax.tree.map(lambda x: np.full(count, x, np.float32), tree)  # noqa: E731
-    return jc.Design(
-        system=pick(systems),
-        model=pick(models),
-        traffic=jc.replace(many(base.traffic), batch=rng.integers(1, 257, count).astype(np.float32)),
-        plan=jc.replace(many(base.plan), tp=(2.0 ** rng.integers(0, 4, count)).astype(np.float32)),
-        prices=many(base.prices),
-        knobs=many(base.knobs),
+    base = jax.tree.map(lambda x: np.full(count, x, np.float32), one_design())
+
+    def pick(trees):
+        index = rng.integers(0, len(trees), count)
+        return jax.tree.map(lambda x: np.asarray(x)[index], jc.stack(trees))
+
+    return jc.replace(
+        base,
+        system=pick([jc.load_system(f"{name}-x8") for name in jc.list_names("chips")]),
+        model=pick([jc.load_model(name) for name in jc.list_names("models")]),
+        traffic=jc.replace(base.traffic, batch=rng.integers(1, 257, count).astype(np.float32)),
+        plan=jc.replace(base.plan, tp=(2.0 ** rng.integers(0, 4, count)).astype(np.float32)),
     )
-
-
-def _taken(tree, rng, count):
-    index = rng.integers(0, len(jax.tree.leaves(tree)[0]), count)
-    return jax.tree.map(lambda x: np.asarray(x)[index], tree)
 
 
 # --- value and gradient over batches ---
@@ -137,8 +132,7 @@ PROGRAMS = {"value": values, "gradient": slopes}
 def batched(f, designs):
     """Return f over a batch: natively in the last axis where the package can, else with `vmap`; and which it is."""
     with contextlib.suppress(Exception):
-        result = jax.eval_shape(f, designs)
-        if result.shape[1:] == jax.tree.leaves(designs)[0].shape:
+        if jax.eval_shape(f, designs).shape[1:] == jax.tree.leaves(designs)[0].shape:
             return f, "native"
     return jax.vmap(f, out_axes=-1), "vmap"
 
@@ -151,24 +145,32 @@ def compiler_options():
 
 
 def over_chunks(name, chunk, count=1 << 15):
-    """Trace, lower and compile a program over designs, chunk by chunk on one device a core, and time it."""
+    """Trace, lower and compile a program for a chunk of designs on one device a core, and time call after call.
+
+    A loop over chunks inside the program, as a sweep has, takes XLA up to three times as long to compile; how fast
+    that is the cell `million` says.
+    """
     devices = np.asarray(jax.local_devices())
-    turns = max(count // (chunk * len(devices)), 1) * len(devices)
-    designs = jax.tree.map(lambda x: x.reshape(turns, chunk), mixed_designs(turns * chunk))
-    f, form = batched(PROGRAMS[name], jax.tree.map(lambda x: x[0], designs))
-    here = PartitionSpec("designs")
+    mesh, here = Mesh(devices, ("designs",)), PartitionSpec("designs")
+    each = chunk * len(devices)
+    designs = mixed_designs(max(count // each, 1) * each)
+    part = lambda start, size: jax.tree.map(lambda x: x[start : start + size], designs)  # noqa: E731
+    starts = range(0, len(jax.tree.leaves(designs)[0]), each)
+    chunks = [jax.device_put(part(start, each), NamedSharding(mesh, here)) for start in starts]
+    f, form = batched(PROGRAMS[name], part(0, chunk))
     run = jax.jit(
         jax.shard_map(
-            lambda d: jax.lax.map(f, d),
-            mesh=Mesh(devices, ("designs",)),
+            f,
+            mesh=mesh,
             in_specs=here,
-            out_specs=here,
-            check_vma=False,  # designs are independent
+            out_specs=PartitionSpec(None, "designs"),
+            # Designs are independent: checked, the gradient of a number they share would be summed over devices.
+            check_vma=False,
         ),
         compiler_options=compiler_options(),
     )
     out = {"chunk": chunk, "form": form}
-    out["trace"], traced = cpu_seconds(lambda: run.trace(designs))
+    out["trace"], traced = cpu_seconds(lambda: run.trace(chunks[0]))
     out["lower"], lowered = cpu_seconds(traced.lower)
     out["equations"] = equations(traced.jaxpr)
     yield out
@@ -176,12 +178,11 @@ def over_chunks(name, chunk, count=1 << 15):
     out["compile"], compiled = seconds(lowered.compile)
     out["compile cpu"] = time.process_time() - cpu
     yield out
-    split = jax.device_put(designs, jax.sharding.NamedSharding(Mesh(devices, ("designs",)), here))
-    jax.block_until_ready(compiled(split))
-    taken = best(lambda: compiled(split))
-    out["rate"] = turns * chunk / taken
-    out["nanoseconds"] = taken * len(devices) / (turns * chunk) * 1e9
-    out["designs"], out["devices"], out["repeats"] = turns * chunk, len(devices), REPEATS
+    every_chunk = lambda: [compiled(x) for x in chunks]  # noqa: E731
+    jax.block_until_ready(every_chunk())
+    taken, number = best(every_chunk), len(chunks) * each
+    out["rate"], out["nanoseconds"] = number / taken, taken * len(devices) / number * 1e9
+    out["designs"], out["devices"], out["repeats"] = number, len(devices), REPEATS
     yield out
 
 

@@ -9,7 +9,6 @@ import time
 
 import cells
 import jax
-import jax.numpy as jnp
 
 import jaxcost as jc
 from jaxcost.edge.space_file import read_space
@@ -45,21 +44,21 @@ def profile(folder: str, count: int) -> list[list[str]]:
         streams[chunk].run(0, count)
         streams[chunk].wait()
     rows.append([f"a trace of chunk {chunk:,} is in {folder}", ""])
-    designs = cells.mixed_designs(min(chunk, 1 << 16))
-    for name, f in (
-        ("value", lambda d: design_metrics(d, METRICS, present=present)),
-        ("gradient in every leaf", cells.slopes),
-    ):
-        over_batch, _ = cells.batched(f, designs)
-        compiled = jax.jit(over_batch).lower(designs).compile()
-        rows += roofs(name, compiled, jax.tree.map(jnp.asarray, designs))
+    designs = jax.device_put(cells.mixed_designs(min(chunk, 1 << 16)))
+    programs = {
+        "value": lambda d: design_metrics(d, METRICS, present=present),
+        "gradient in every leaf, everything traced": cells.PROGRAMS["gradient"],
+    }
+    for name, f in programs.items():
+        rows += roofs(name, f, designs)
     return rows
 
 
-def roofs(name: str, compiled, designs) -> list[list[str]]:
+def roofs(name: str, f, designs) -> list[list[str]]:
     """What XLA counts of a program, at the bandwidth and the peak of the chip it runs on."""
-    count = len(jax.tree.leaves(designs)[0])
-    cost = compiled.cost_analysis()
+    over_batch, _ = cells.batched(f, designs)
+    compiled = jax.jit(over_batch).lower(designs).compile()
+    count, cost = len(jax.tree.leaves(designs)[0]), compiled.cost_analysis()
     flops, moved = cost["flops"] / count, cost["bytes accessed"] / count
     taken = cells.best(lambda: compiled(designs))
     rows = [
@@ -67,17 +66,14 @@ def roofs(name: str, compiled, designs) -> list[list[str]]:
         [f"{name}: XLA counts {flops:,.0f} FLOP and {moved:,.0f} bytes a design, caches not counted", ""],
     ]
     kind = jax.local_devices()[0].device_kind.lower().removeprefix("nvidia ").replace(" ", "-")
-    for name_of_chip in (c for c in jc.list_names("chips") if c.startswith(kind)):
-        chip = jc.load_chip(name_of_chip)
+    for known in (c for c in jc.list_names("chips") if c.startswith(kind)):
+        chip = jc.load_chip(known)
         for what, roof, each in (
             ("bytes", float(chip.memory.bandwidth), moved),
             ("operations", float(chip.compute.vector_flops), flops),
         ):
             rows.append(
-                [
-                    f"{name}: its {what} at {roof / 1e12:.2f} T/s of {name_of_chip}",
-                    f"{roof / each / 1e6:,.1f}",
-                ]
+                [f"{name}: its {what} at {roof / 1e12:.2f} T/s of {known}", f"{roof / each / 1e6:,.1f}"]
             )
     return rows
 
