@@ -6,7 +6,7 @@ import tempfile
 
 # Compiling takes nearly all of the time of the tests, and LLVM's dearest passes a third of that.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 )
 
 import jax

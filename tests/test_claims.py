@@ -264,12 +264,12 @@ def intensity(model, block, batch):
     )
     tree = jc.canonical((model, plan, group))
     model, plan, group = tree
-    rows = step_table(model, plan, shard(model, plan, 0.0), step_load(model, (group,))).rows
-    flops, moved, weights = (
-        float(sum(row.count * getattr(row, column) for row in rows))
-        for column in ("matmul_flops", "bytes", "weight_bytes")
+    table = step_table(model, plan, shard(model, plan, 0.0), step_load(model, (group,)))
+    flops, weights, cached, activations = (
+        float((table.count * getattr(table, column)).sum())
+        for column in ("matmul_flops", "parameter_bytes", "cached_bytes", "activation_bytes")
     )
-    return flops / moved, weights
+    return flops / (weights + cached + activations), weights
 
 
 def test_ok_diffusion_trades_bytes_for_flops_and_must_cross_the_ridge():

@@ -75,7 +75,7 @@ def test_the_fastest_algorithm_is_the_least_of_all(tau):
     domain = only(levels(f, 64.0), 1)
     costs = algorithm_costs(domain, jnp.asarray(4.0)).all_reduce
     for size in np.geomspace(1, 1e9, 40):
-        times = [float(duration(costs[name], domain, size)) for name in costs.names]
+        times = [float(duration(costs[name], domain, size)) for name in costs]
         value = float(fastest(costs, domain, size, tau))
         assert (1 - 2 * tau) * min(times) * (1 - 1e-6) <= value <= min(times) * (1 + 1e-6)
 

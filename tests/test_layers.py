@@ -20,12 +20,14 @@ FORBIDDEN_BELOW_EDGE = {
     "json",
     "os",
 }
-FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in {"evaluate", "report"})
+FILES = sorted(
+    p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in {"evaluate", "report", "schedule"}
+)
 
 
 def layer_of(module: str) -> int:
     part = module.removeprefix("jaxcost.").split(".")[0]
-    return LAYERS.index("evaluate" if part == "report" else part)
+    return LAYERS.index("evaluate" if part in ("report", "schedule") else part)
 
 
 def imports(path: Path):

@@ -2,7 +2,7 @@
 
 Every kind of axis has a `name`, a `size`, the `paths` that it moves (one column of coordinates each), the paths that it
 `sets` absolutely, and `put`, which makes the change to a design on the device. Symbols: n is the size of an axis, its
-digits run from 0 to n - 1. Digits are scalars or arrays [designs]; leaves that no digit moves stay scalars.
+digits run from 0 to n - 1, scalars or arrays [designs].
 """
 
 import operator
@@ -56,7 +56,6 @@ def stack(trees: Sequence[T]) -> T:
 def take(tree: T, digit: Any) -> T:
     """Take one of stacked trees, or one a digit. A stack of length 1 holds what all digits share."""
     one = lambda x: jax.lax.index_in_dim(x, 0, keepdims=False)  # noqa: E731
-    # Either traces in a quarter of the time of x[digit], of which a design needs hundreds.
     if np.ndim(digit) == 0:
         pick = lambda x: jax.lax.dynamic_index_in_dim(x, digit, keepdims=False)  # noqa: E731
     else:

@@ -9,6 +9,7 @@ has the levels between, `[..., levels, *batch]`.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import arrays, smooth
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.algorithms import (
     INDIVISIBLE,
     QUICK,
@@ -171,7 +172,9 @@ def _by_backends(
         seconds `[ways, groups, ..., levels, *batch]` and those before anything moves, `[groups, ..., *batch]`.
     """
     domain, launch = only(levels, DOMAIN), domain_launch(group, levels)
-    costs = [table["ring"], table["one-shot"]]
+    # Numbers of the closed form may be the same for all groups.
+    spread: Any = lambda x: in_domain(jnp.broadcast_to(x, group.counts.shape), levels)  # noqa: E731
+    costs = [jax.tree.map(spread, replace(table[name], times=1.0)) for name in ("ring", "one-shot")]
     closed, sizes, counts = (in_domain(x, levels) for x in (times, sizes, group.counts))
     seconds, starts = [], []
     for k, backend in enumerate(backends):
@@ -179,12 +182,7 @@ def _by_backends(
         starts.append(group.start[k])
         if backend is not None:
             ring, one_shot = (
-                CollectiveCost(
-                    rounds=in_domain(cost.rounds, levels)[k],
-                    hops=in_domain(cost.hops, levels)[k],
-                    load=in_domain(cost.load, levels)[k],
-                )
-                for cost in costs
+                CollectiveCost(rounds=one.rounds[k], hops=one.hops[k], load=one.load[k]) for one in costs
             )
             begun = closed[:, k] + jnp.where(scattered[k] < 0.5, 1, 2) * domain.launch
             fitted = all_reduce_seconds(

@@ -2,9 +2,9 @@
 
     seconds = fixed + S(bandwidth_overhead x memory leg, busy, serial)
 
-S is `smooth.maximum`: the longer leg at serial = 0, both at 1. `fixed` is what nothing hides, `bandwidth_overhead` what a byte
-costs over the datasheet's, and `busy` the time of the cores with what tiles waste. With an ideal kernel this is the
-roofline: max(bytes / bandwidth, FLOPs / peak).
+S is `smooth.maximum`: the longer leg at serial = 0, both at 1. `fixed` is what nothing hides, `bandwidth_overhead` what
+a byte costs over the datasheet's, and `busy` the time of the cores with what tiles waste. With an ideal kernel this is
+the roofline: max(bytes / bandwidth, FLOPs / peak).
 """
 
 from typing import Any
