@@ -6,6 +6,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 
 import cells
 import jax
@@ -20,7 +21,8 @@ CHUNKS = {"cpu": (256, 512)}
 OTHER_CHUNKS = tuple(1 << k for k in (14, 16, 18, 20))
 
 
-def profile(folder: str, count: int) -> list[list[str]]:
+def profile(folder: str, count: int) -> Iterator[list[list[str]]]:
+    """Yield rows of a table as they come."""
     space, objective, _ = read_space("billion")
     reducers = {
         "top": jc.TopK(objective, 100),
@@ -38,20 +40,19 @@ def profile(folder: str, count: int) -> list[list[str]]:
         stream.run(0, count)
         stream.wait()
         rates[chunk] = count / (time.perf_counter() - start)
-    rows = [[f"sweep of `billion`, chunk {chunk:,}", f"{r / 1e6:,.1f}"] for chunk, r in rates.items()]
+    yield [[f"sweep of `billion`, chunk {chunk:,}", f"{r / 1e6:,.1f}"] for chunk, r in rates.items()]
     chunk = max(rates, key=rates.__getitem__)
     with jax.profiler.trace(folder):
         streams[chunk].run(0, count)
         streams[chunk].wait()
-    rows.append([f"a trace of chunk {chunk:,} is in {folder}", ""])
+    yield [[f"a trace of chunk {chunk:,} is in {folder}", ""]]
     designs = jax.device_put(cells.mixed_designs(min(chunk, 1 << 16)))
     programs = {
         "value": lambda d: design_metrics(d, METRICS, present=present),
         "gradient in every leaf, everything traced": cells.PROGRAMS["gradient"],
     }
     for name, f in programs.items():
-        rows += roofs(name, f, designs)
-    return rows
+        yield roofs(name, f, designs)
 
 
 def roofs(name: str, f, designs) -> list[list[str]]:
@@ -79,4 +80,7 @@ def roofs(name: str, f, designs) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(profile(sys.argv[1], int(sys.argv[2]))))
+    table = []
+    for rows in profile(sys.argv[1], int(sys.argv[2])):
+        table += rows
+        print(json.dumps(table), flush=True)
