@@ -229,6 +229,9 @@ def lines(kind: str, cells: list[Any]) -> list[list[str]]:
                     for key in keys
                 ]
                 out.append([f"{name}, ratio", *ratios])
+        for side, result in row.items():
+            if not cell.title and "error" in result:
+                out.append([f"the rest, {side}", result["error"], *[""] * (len(keys) - 1)])
     return out
 
 
