@@ -52,17 +52,17 @@ CELLS = (
     Cell("trace", "value, chunk 512", ("trace", "value")),
     Cell("trace", "gradient, chunk 512", ("trace", "gradient")),
     Cell("first", "`jc.evaluate`", ("first_evaluate",), rounds=3),
-    Cell("first", "gradient of TPOT in the system", ("first_gradient",), rounds=2),
-    Cell("first", "`jax.jit(jax.grad(...))` of TPOT in the system", ("compiled_gradient",), rounds=2),
-    Cell("first", '`jc.serve(..., "auto")`', ("serve_auto",), rounds=2),
-    Cell("first", "co-design, 4 starts", ("codesign",), rounds=2),
+    Cell("first", "gradient of TPOT in the system", ("first_gradient",)),
+    Cell("first", "`jax.jit(jax.grad(...))` of TPOT in the system", ("compiled_gradient",)),
+    Cell("first", '`jc.serve(..., "auto")`', ("serve_auto",)),
+    Cell("first", "co-design, 4 starts", ("codesign",)),
     Cell("rates", "value", ("value", "256"), quick=False),
     Cell("rates", "value", ("value", "512")),
     Cell("rates", "value", ("value", "1024"), quick=False),
     Cell("rates", "gradient", ("gradient", "256"), older=False, quick=False),
     Cell("rates", "gradient", ("gradient", "512")),
     Cell("rates", "gradient", ("gradient", "1024"), older=False, quick=False),
-    Cell("million", "space `million`, all that `jaxcost sweep` keeps", ("million",), rounds=2),
+    Cell("million", "space `million`, all that `jaxcost sweep` keeps", ("million",)),
     Cell("reducers", "", ("reducers",), older=False),
 )
 PEERS = "peers"
@@ -118,6 +118,9 @@ def run(tree: Path, script: str, arguments: tuple[str, ...], limit: float) -> di
         os.killpg(process.pid, signal.SIGKILL)
         out, _ = process.communicate()
         found["error"] = f"> {limit:.0f} s"
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     for line in out.splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             result = json.loads(line)
@@ -134,21 +137,21 @@ def better(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def measure(
-    cells: list[Cell], trees: dict[str, Path], rounds: int | None, limit: float, say
-) -> dict[str, list[Any]]:
+def measure(cells: list[Cell], trees: dict[str, Path], args: argparse.Namespace, say) -> dict[str, list[Any]]:
     """Measure every cell in every tree, by turns; a row is the cell and what was found by tree."""
     found: dict[str, list[Any]] = {}
+    end = time.perf_counter() + 60 * args.minutes * len(trees)
     for cell in cells:
         row: dict[str, dict[str, Any]] = {}
-        for number in range(cell.rounds if rounds is None else rounds):
+        for number in range(args.rounds or (1 if args.quick else cell.rounds)):
             for name, tree in trees.items():
-                if name == NOW or cell.older:
-                    if "error" in row.get(name, ()):
-                        continue
-                    result = run(tree, "cells.py", cell.arguments, limit)
-                    row[name] = better(row[name], result) if name in row else result
-                    say(f"{cell.kind} {' '.join(cell.arguments)} {name} {number + 1}: {row[name]}")
+                left = end - time.perf_counter()
+                if (name != NOW and not cell.older) or "error" in row.get(name, ()):
+                    continue
+                limit = max(min(args.limit, left), 1)
+                result = run(tree, "cells.py", cell.arguments, limit)
+                row[name] = better(row[name], result) if name in row else result
+                say(f"{cell.kind} {' '.join(cell.arguments)} {name} {number + 1}: {row[name]}")
         found.setdefault(cell.kind, []).append((cell, row))
     return found
 
@@ -226,6 +229,9 @@ def lines(kind: str, cells: list[Any]) -> list[list[str]]:
                     for key in keys
                 ]
                 out.append([f"{name}, ratio", *ratios])
+        for side, result in row.items():
+            if not cell.title and "error" in result:
+                out.append([f"the rest, {side}", result["error"], *[""] * (len(keys) - 1)])
     return out
 
 
@@ -283,6 +289,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="every cell once, without the longest")
     parser.add_argument("--rounds", type=int, help="processes for every cell")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a process may take")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for all cells of a commit together")
     parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
     parser.add_argument("--profile", metavar="DIR", help="trace a sweep, and say what bounds it")
     parser.add_argument("--designs", type=int, default=1 << 24, help="designs of a sweep that is profiled")
@@ -292,11 +299,9 @@ def main() -> None:
         parser.error(f"--only takes {', '.join(kinds)}, not {', '.join(sorted(chosen - set(kinds)))}")
     cells = [cell for cell in CELLS if cell.kind in chosen and (cell.quick or not args.quick)]
     console, load = Console(), os.getloadavg()[0]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the older tree goes
     with older(args.against) as trees:
-        rounds = 1 if args.quick and args.rounds is None else args.rounds
-        found = measure(
-            cells, trees, rounds, args.limit, lambda text: print(text, file=sys.stderr, flush=True)
-        )
+        found = measure(cells, trees, args, lambda text: print(text, file=sys.stderr, flush=True))
     tables = {kind: lines(kind, rows) for kind, rows in found.items()}
     data: dict[str, Any] = {
         kind: [{"cell": title(cell), **row} for cell, row in rows] for kind, rows in found.items()

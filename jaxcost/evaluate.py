@@ -150,7 +150,11 @@ def _evaluate(
     messages, waiting = send_messages(system, model, plan, shards, steps, placed.unit, knobs.tau)
     results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, present)
     prefill, decode = report_times(
-        results.times, messages.names, shape, capped=results.clock.lost, heat=results.heat.lost
+        results.times,
+        messages.names,
+        shape,
+        capped=jnp.asarray(results.clock.lost),
+        heat=jnp.asarray(results.heat.lost),
     )
     timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
     reliability = Reliability(
@@ -267,9 +271,8 @@ def run_steps(
     if unit.kernels is not None:
         machine = functools.partial(_machine, chip, unit)
         kernels = kernel_rows(model, plan, shards, (steps.main, steps.riding), load, unit.kernels, machine)
-        engine = (
-            unit.kernels.engine.layer * layer_count(model) + unit.kernels.engine.sequence * load.sequences
-        )
+        host = unit.kernels.engine
+        engine = jnp.asarray(host.layer * layer_count(model) + host.sequence * load.sequences)
     hot, capped = "cooling" in present, "cap" in present
     overlap = chip.efficiency.overlap
     times = op_times(table, messages, unit, overlap, tau, kernels=kernels, engine=engine, heat=hot)

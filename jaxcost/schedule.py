@@ -27,7 +27,7 @@ class Steps:
     @property
     def tokens(self) -> jax.Array:
         """Tokens of each step, `[steps, *batch]`."""
-        return self.main.sequences * self.main.new + self.riding.sequences * self.riding.new
+        return jnp.asarray(self.main.sequences * self.main.new + self.riding.sequences * self.riding.new)
 
 
 def context_tokens(traffic: Traffic) -> Scalar:

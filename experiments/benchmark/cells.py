@@ -139,6 +139,10 @@ def batched(f, designs):
 
 def compiler_options():
     """The options that sweeps of the package compile with."""
+    with contextlib.suppress(ImportError):
+        from jaxcost.explore.compiling import compilation
+
+        return compilation("sweep", jax.default_backend()).options
     from jaxcost.explore import stream
 
     return getattr(stream, "_COMPILER_OPTIONS", {}).get(jax.default_backend())

@@ -6,13 +6,14 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 
 import cells
 import jax
 
 import jaxcost as jc
 from jaxcost.edge.space_file import read_space
-from jaxcost.explore.space import space_features
+from jaxcost.explore.space import sweep_features
 from jaxcost.explore.stream import Stream
 from jaxcost.explore.sweep import METRICS, design_metrics, metrics_of, model_evaluation
 
@@ -20,13 +21,14 @@ CHUNKS = {"cpu": (256, 512)}
 OTHER_CHUNKS = tuple(1 << k for k in (14, 16, 18, 20))
 
 
-def profile(folder: str, count: int) -> list[list[str]]:
+def profile(folder: str, count: int) -> Iterator[list[list[str]]]:
+    """Yield rows of a table as they come."""
     space, objective, _ = read_space("billion")
     reducers = {
         "top": jc.TopK(objective, 100),
         "front": jc.Pareto(("tpot", "usd_per_mtok", "gco2e_per_mtok"), epsilon=0.01, size=4096),
     }
-    metrics, present = metrics_of(reducers, METRICS), space_features(space)
+    metrics, present = metrics_of(reducers, METRICS), sweep_features(space)
     streams, rates = {}, {}
     for chunk in CHUNKS.get(jax.default_backend(), OTHER_CHUNKS):
         stream = streams[chunk] = Stream(
@@ -38,20 +40,19 @@ def profile(folder: str, count: int) -> list[list[str]]:
         stream.run(0, count)
         stream.wait()
         rates[chunk] = count / (time.perf_counter() - start)
-    rows = [[f"sweep of `billion`, chunk {chunk:,}", f"{r / 1e6:,.1f}"] for chunk, r in rates.items()]
+    yield [[f"sweep of `billion`, chunk {chunk:,}", f"{r / 1e6:,.1f}"] for chunk, r in rates.items()]
     chunk = max(rates, key=rates.__getitem__)
     with jax.profiler.trace(folder):
         streams[chunk].run(0, count)
         streams[chunk].wait()
-    rows.append([f"a trace of chunk {chunk:,} is in {folder}", ""])
+    yield [[f"a trace of chunk {chunk:,} is in {folder}", ""]]
     designs = jax.device_put(cells.mixed_designs(min(chunk, 1 << 16)))
     programs = {
         "value": lambda d: design_metrics(d, METRICS, present=present),
         "gradient in every leaf, everything traced": cells.PROGRAMS["gradient"],
     }
     for name, f in programs.items():
-        rows += roofs(name, f, designs)
-    return rows
+        yield roofs(name, f, designs)
 
 
 def roofs(name: str, f, designs) -> list[list[str]]:
@@ -79,4 +80,7 @@ def roofs(name: str, f, designs) -> list[list[str]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(profile(sys.argv[1], int(sys.argv[2]))))
+    table = []
+    for rows in profile(sys.argv[1], int(sys.argv[2])):
+        table += rows
+        print(json.dumps(table), flush=True)

@@ -9,8 +9,6 @@ meets one of `[rows, designs]` row by row.
 broadcasts, not to a nested program: tracing, lowering and compiling cost 2-4 ms an equation.
 """
 
-import functools
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -78,7 +76,10 @@ def unstack(table: jax.Array) -> tuple[jax.Array, ...]:
 
 def total(parts: Iterable[Scalar]) -> Scalar:
     """Add up a few numbers, without a zero to begin with."""
-    return functools.reduce(operator.add, parts)
+    first, *others = parts
+    for part in others:
+        first = first + part
+    return first
 
 
 def row(table: Scalar, index: int) -> jax.Array:
@@ -93,7 +94,7 @@ def column(values: Sequence[float], like: Scalar) -> jax.Array:
     return cast(jax.Array, made)
 
 
-def where(condition: Scalar, a: Scalar, b: Scalar) -> jax.Array:
+def where(condition: Any, a: Scalar, b: Scalar) -> jax.Array:
     """Choose `a` where the condition holds, else `b`."""
     dtype = jnp.result_type(a, b)
     shape = np.broadcast_shapes(np.shape(condition), np.shape(a), np.shape(b))

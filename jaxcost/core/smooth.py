@@ -99,7 +99,7 @@ def least(values: Sequence[Scalar], tau: Scalar) -> jax.Array:
     Only options within about 4 tau of the smallest are mixed.
     """
     if is_exact(tau):
-        return functools.reduce(jnp.minimum, values)
+        return jnp.asarray(functools.reduce(jnp.minimum, values))
     return _smooth_least(list(values), jnp.asarray(tau))
 
 
@@ -110,7 +110,7 @@ def _smooth_least(values: list[Scalar], tau: Scalar) -> jax.Array:
 
 class _Mixture(NamedTuple):
     value: jax.Array  # the result
-    positive: list[Scalar]  # the options, bounded
+    positive: Sequence[Scalar]  # the options, bounded
     total: Scalar  # H
     gaps: list[Scalar]  # m - u_k of every mixture
     nears: list[Scalar]  # max(4 tau - |m - u_k|, 0)

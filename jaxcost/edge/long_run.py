@@ -26,7 +26,7 @@ from jaxcost.edge.checkpoint import Checkpoint, clean, load_checkpoints, locked,
 from jaxcost.edge.errors import InputError, RunError
 from jaxcost.edge.workers import everyone, orphaned, together
 from jaxcost.explore.reduce import Reducer
-from jaxcost.explore.space import Space, space_features
+from jaxcost.explore.space import Space, sweep_features
 from jaxcost.explore.stream import Evaluation, Stream, default_chunk, merged, over_designs
 from jaxcost.explore.sweep import METRICS, default_block, metrics_of, model_evaluation
 
@@ -110,7 +110,7 @@ def run_sweep(
     block = min(_block(space.size, devices, chunk) if block is None else block, space.size)
     stream = Stream(
         space,
-        over_designs(evaluation) if evaluation else model_evaluation(metrics, space_features(space)),
+        over_designs(evaluation) if evaluation else model_evaluation(metrics, sweep_features(space)),
         metrics,
         reduce,
         chunk=chunk,

@@ -27,7 +27,7 @@ from jaxcost.edge.workers import join_cluster, launch, worker_started
 from jaxcost.explore.planner import OBJECTIVES
 from jaxcost.explore.reduce import Best, Pareto, Reducer, TopK
 from jaxcost.explore.sensitivity import elasticities
-from jaxcost.explore.space import Design, Space, design_at, space_features
+from jaxcost.explore.space import Design, Space, design_at, sweep_features
 from jaxcost.explore.stream import Stream
 from jaxcost.explore.sweep import METRICS, metrics_of, model_evaluation
 
@@ -145,7 +145,7 @@ def _use_all_cores() -> None:
 def _one(args: argparse.Namespace, space: Space, reducers: dict[str, Reducer], title: str) -> int:
     """Rebuild one design, with the very metrics that the sweep finds for it."""
     metrics = metrics_of(reducers, METRICS)
-    stream = Stream(space, model_evaluation(metrics, space_features(space)), metrics, {}, keep=1)
+    stream = Stream(space, model_evaluation(metrics, sweep_features(space)), metrics, {}, keep=1)
     values = stream.run(args.index, 1)
     assert values is not None  # for it keeps them
     index = np.asarray([args.index], dtype=object if args.index >= 1 << 63 else np.int64)

@@ -55,7 +55,9 @@ def largest_batch(
         knobs: as for `evaluate`.
     """
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
-    return _largest_batch(*arguments, relaxed=relaxed, present=design_features(system, traffic, plan))
+    return _largest_batch(
+        *arguments, relaxed=relaxed, present=design_features(system, traffic, plan, arguments[-1])
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("relaxed", "present"))

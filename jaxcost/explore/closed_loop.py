@@ -97,7 +97,7 @@ def closed_loop(
         knobs: as for `evaluate`; groups may hold a fraction of a user.
     """
     arguments = canonical((system, model, traffic, plan, knobs or Knobs(), users, first))
-    return _closed_loop(*arguments, design_features(system, traffic, plan))
+    return _closed_loop(*arguments, design_features(system, traffic, plan, arguments[4]))
 
 
 @functools.partial(jax.jit, static_argnames="present")

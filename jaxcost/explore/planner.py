@@ -169,7 +169,9 @@ def best_plan(
     plan = plan or Plan()
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
     candidates = jnp.asarray(system_plans(system), jnp.result_type(arguments[0].chips))
-    return _best_plan(*arguments, candidates, objective, design_features(system, traffic, plan))
+    return _best_plan(
+        *arguments, candidates, objective, design_features(system, traffic, plan, arguments[-1])
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("objective", "present"))

@@ -81,7 +81,7 @@ def _features(design: dict[str, Any], wrt: str) -> tuple[str, ...]:
 
     def note(moved: Any) -> None:
         d = design | {wrt: moved}
-        found.append(design_features(d["system"], d["traffic"], d["plan"]))
+        found.append(design_features(d["system"], d["traffic"], d["plan"], d["knobs"]))
 
     jax.eval_shape(note, design[wrt])
     return found[0]

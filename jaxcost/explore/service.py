@@ -133,8 +133,9 @@ def _prepared(
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs(), prefill))
     dtype = jnp.result_type(arguments[0].chips)
     degrees = None if candidates is None else jnp.asarray(candidates, dtype)
-    present = design_features(system, traffic, plan)
-    in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1])
+    knobs = arguments[5]
+    present = design_features(system, traffic, plan, knobs)
+    in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1], knobs)
     return _serve(*arguments, degrees, present=present, in_pool=in_pool)
 
 

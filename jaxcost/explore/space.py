@@ -74,6 +74,7 @@ __all__ = [
     "place",
     "sample",
     "space_features",
+    "sweep_features",
     "stack",
 ]
 
@@ -384,13 +385,25 @@ def digits_of(space: Space, index: np.ndarray) -> np.ndarray:
 
 def space_features(space: Space) -> tuple[str, ...]:
     """Name what any design of a space has of `design_features`: what none has costs no time in a sweep."""
+    design = _any_design(space)
+    return design_features(design.system, design.traffic, design.plan)
+
+
+def sweep_features(space: Space) -> tuple[str, ...]:
+    """Return `space_features`, and "exact" where no design of the space is smooth."""
+    design = _any_design(space)
+    return design_features(design.system, design.traffic, design.plan, design.knobs)
+
+
+def _any_design(space: Space) -> Design:
+    """Return the base design with every value that an axis may give a leaf, as an array."""
     design = jax.tree.map(np.asarray, space.base)
     for part in space.axes:
         for leaf in leaves_moved(part):
             for path, values in _possible(leaf, design).items():
                 before = operator.attrgetter(path)(design)
                 design = replace_at(design, path, _either(before, values) if part.when else values)
-    return design_features(design.system, design.traffic, design.plan)
+    return design
 
 
 def _either(before: Any, values: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxcost.core.pytree import field, leaf_fields, pytree, totals
 from jaxcost.evaluate import evaluate
 from jaxcost.explore.reduce import Reducer
-from jaxcost.explore.space import Design, Space, space_features
+from jaxcost.explore.space import Design, Space, sweep_features
 from jaxcost.explore.stream import Evaluation, Stream, over_designs
 from jaxcost.report import Report
 
@@ -83,7 +83,7 @@ def design_metrics(
     Args:
         design: the design; its leaves broadcast.
         metrics: dotted paths into a Report.
-        present: what designs have beyond main memory, of `space_features`, where they are traced.
+        present: what designs have beyond main memory, of `sweep_features`, where they are traced.
     """
     report = evaluate(
         design.system,
@@ -181,7 +181,7 @@ def sweep(
     if reduce is None and space.size * len(metrics) > _MOST_VALUES:
         raise ValueError(f"{space.size:,} designs do not fit in memory: give `reduce`, or use run_sweep")
     devices = jax.local_devices() if devices is None else devices
-    many = over_designs(evaluation) if evaluation else model_evaluation(metrics, space_features(space))
+    many = over_designs(evaluation) if evaluation else model_evaluation(metrics, sweep_features(space))
     block = min(default_block(devices[0].platform), space.size)
     stream = Stream(
         space,

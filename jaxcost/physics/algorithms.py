@@ -56,7 +56,7 @@ class CollectiveCost:
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
     times: Scalar = field("1", "times that it is done", default=1.0)
-    absent: Scalar | None = field(
+    absent: jax.Array | None = field(
         "1", "true where the topology cannot do it; None where all can", default=None
     )
 
@@ -69,7 +69,7 @@ class CollectiveCost:
         """Repeat it."""
         return replace(self, times=self.times * times)
 
-    def unless(self, absent: Scalar) -> "CollectiveCost":
+    def unless(self, absent: jax.Array) -> "CollectiveCost":
         """Leave it out where something holds."""
         return replace(self, absent=absent if self.absent is None else self.absent | absent)
 

@@ -137,13 +137,13 @@ class Energy:
 class StepEnergy:
     """Dynamic joules of one chip in each step, parts along the leading axis, the steps in front of the batch."""
 
-    precision: Scalar = field("J", "matmul engines, `[widths, *batch]`")
-    vector: Scalar = field("J", "element-wise and exponential engines, `[2, *batch]`")
-    read: Scalar = field("J", "reads of memory devices, `[tiers, *batch]`")
-    write: Scalar = field("J", "writes of memory devices, `[tiers, *batch]`")
-    wires: Scalar = field("J", "between memory interfaces and engines, `[*batch]`")
-    near: Scalar = field("J", "engines near memory, `[*batch]`")
-    links: Scalar = field("J", "messages, `[levels, *batch]`")
+    precision: jax.Array = field("J", "matmul engines, `[widths, *batch]`")
+    vector: jax.Array = field("J", "element-wise and exponential engines, `[2, *batch]`")
+    read: jax.Array = field("J", "reads of memory devices, `[tiers, *batch]`")
+    write: jax.Array = field("J", "writes of memory devices, `[tiers, *batch]`")
+    wires: jax.Array = field("J", "between memory interfaces and engines, `[*batch]`")
+    near: jax.Array = field("J", "engines near memory, `[*batch]`")
+    links: jax.Array = field("J", "messages, `[levels, *batch]`")
     tiers: tuple[str, ...] = field(doc="names of the tiers", static=True)
 
     @property

@@ -41,13 +41,13 @@ class KernelRuns:
     """Kernels of the operators that have their own, `[kernels, *batch]`, with their legs at the datasheet's rates."""
 
     timing: KernelTiming = field(doc="how each goes through them")
-    memory: Scalar = field("s", "bytes at the bandwidth")
-    matmul: Scalar = field("s", "matmul work at the peak; 0 to take it as it is")
-    runs: Scalar = field("1", "0 where there is nothing to do")
+    memory: jax.Array = field("s", "bytes at the bandwidth")
+    matmul: jax.Array = field("s", "matmul work at the peak; 0 to take it as it is")
+    runs: jax.Array = field("1", "0 where there is nothing to do")
     names: tuple[str, ...] = field(doc="operator of each kernel", static=True)
 
     @property
-    def present(self) -> np.ndarray:
+    def present(self) -> Any:
         """Mark the operators that have kernels."""
         return named(self.memory, *self.names)
 
@@ -56,9 +56,9 @@ class KernelRuns:
 class Legs:
     """What operators take of memory and of the cores, and their time, `[operators, *batch]`."""
 
-    memory: Scalar = field("s", "memory")
-    busy: Scalar = field("s", "cores")
-    seconds: Scalar = field("s", "the operator")
+    memory: jax.Array = field("s", "memory")
+    busy: jax.Array = field("s", "cores")
+    seconds: jax.Array = field("s", "the operator")
 
 
 def kernel_seconds(kernels: KernelRuns, memory: Scalar, matmul: Scalar) -> Legs:
@@ -136,8 +136,8 @@ def kernel_rows(
         "attention_window": [_softmax_work(model, plan, shards, group, attention.window) for group in groups],
     }
     latents = {"latent_attention": [_latent_work(model, plan, shards, group) for group in groups]}
-    prompts = [group.new > _FEW for group in groups]
-    bits, like = plan.kv_bits, m
+    prompts = [jnp.greater(group.new, _FEW) for group in groups]
+    bits, like = plan.kv_bits, jnp.asarray(m)
     parts = (
         _matmuls(matmuls, plan, kernels.matmul, machine("weights"), like),
         _attend(attending, prompts * 2, (kernels.attention_prefill, kernels.attention_decode), bits, machine),
@@ -186,7 +186,7 @@ def _matmuls(
     return KernelRuns(
         timing=matmul_timing(machine, kernel, work),
         memory=matmul_bytes(work) / machine.bandwidth,
-        matmul=2 * work.rows * work.columns * work.inner / machine.rate,
+        matmul=jnp.asarray(2 * work.rows * work.columns * work.inner / machine.rate),
         runs=where(works, 1.0, 0.0),
         names=names,
     )
@@ -211,7 +211,7 @@ def _attend(
     return KernelRuns(
         timing=attention_timing(chip, kernel, work),
         memory=attention_bytes(work) / chip.bandwidth,
-        matmul=0.0,
+        matmul=jnp.zeros_like(work.keys),
         runs=where(runs, 1.0, 0.0),
         names=tuple(name for name, group in rows.items() for _ in group),
     )

@@ -14,6 +14,7 @@ Mamba-2 (arXiv:2405.21060).
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,17 +112,17 @@ class Op:
 class OpTable:
     """The rows of a step, `[operators, *batch]` a column, in the order of `OPERATORS` for every model."""
 
-    count: Scalar = field("1", "times the operator runs in a step")
-    matmul_flops: Scalar = field("FLOP", "matmul work")
-    vector_flops: Scalar = field("FLOP", "element-wise work")
-    exponentials: Scalar = field("1", "exponentials")
-    parameter_bytes: Scalar = field("B", "weights read, of the class in `OPERANDS`")
-    cached_bytes: Scalar = field(
+    count: jax.Array = field("1", "times the operator runs in a step")
+    matmul_flops: jax.Array = field("FLOP", "matmul work")
+    vector_flops: jax.Array = field("FLOP", "element-wise work")
+    exponentials: jax.Array = field("1", "exponentials")
+    parameter_bytes: jax.Array = field("B", "weights read, of the class in `OPERANDS`")
+    cached_bytes: jax.Array = field(
         "B", "keys, values, latents, states and corpora read and written, of the class in `CACHED`"
     )
-    activation_bytes: Scalar = field("B", "activations read and written")
-    kept: Scalar = field("1", "share of the weights that main memory keeps from earlier steps")
-    slices: Scalar = field("1", "independent outputs for units near memory, if not those of weights")
+    activation_bytes: jax.Array = field("B", "activations read and written")
+    kept: jax.Array = field("1", "share of the weights that main memory keeps from earlier steps")
+    slices: jax.Array = field("1", "independent outputs for units near memory, if not those of weights")
 
     @property
     def operand_bytes(self) -> jax.Array:
@@ -130,7 +131,7 @@ class OpTable:
         return where(cached, self.cached_bytes, self.parameter_bytes)
 
 
-def named(like: jax.Array, *names: str) -> np.ndarray:
+def named(like: Scalar, *names: str) -> Any:
     """Mark operators by name: a constant bool column `[operators, 1, ...]` with as many axes as a table."""
     marks = np.isin(OPERATORS, names)
     return marks.reshape((-1,) + (1,) * (np.ndim(like) - 1))

@@ -65,13 +65,13 @@ _BIT_BOUNDS = (5.0, 7.0, 10.0, 20.0)
 class OpTime:
     """Seconds of operators in one step, all their runs together."""
 
-    matmul: Scalar = field("s", "matmul leg")
-    vector: Scalar = field("s", "element-wise leg")
-    exponential: Scalar = field("s", "exponential leg")
-    memory: Scalar = field("s", "memory leg")
-    network: Scalar = field("s", "message leg")
-    near: Scalar = field("s", "leg of the engines near memory")
-    seconds: Scalar = field("s", "what the operator takes")
+    matmul: jax.Array = field("s", "matmul leg")
+    vector: jax.Array = field("s", "element-wise leg")
+    exponential: jax.Array = field("s", "exponential leg")
+    memory: jax.Array = field("s", "memory leg")
+    network: jax.Array = field("s", "message leg")
+    near: jax.Array = field("s", "leg of the engines near memory")
+    seconds: jax.Array = field("s", "what the operator takes")
 
     @derived("1")
     def binding(self) -> jax.Array:
@@ -115,9 +115,9 @@ def math_rate(chip: Chip, bits: Scalar) -> jax.Array:
 class Rates:
     """Seconds and joules a unit of work costs on a chip, at the precisions and the placement of a plan."""
 
-    seconds_per_flop: Scalar = field("s/FLOP", "matmul, `[operand classes, *batch]`")
-    joules_per_flop: Scalar = field("J/FLOP", "matmul, `[operand classes, *batch]`")
-    width: Scalar = field("bit", "width of the matmul engine, `[operand classes, *batch]`")
+    seconds_per_flop: jax.Array = field("s/FLOP", "matmul, `[operand classes, *batch]`")
+    joules_per_flop: jax.Array = field("J/FLOP", "matmul, `[operand classes, *batch]`")
+    width: jax.Array = field("bit", "width of the matmul engine, `[operand classes, *batch]`")
     seconds_per_vector_flop: Scalar = field("s/FLOP", "element-wise")
     seconds_per_exponential: Scalar = field("s", "exponentials")
     seconds_per_byte: Scalar = field("s/B", "main memory")
@@ -169,11 +169,13 @@ class StepTimes:
     """Times of a step, `[operators, *batch]` or `[*batch]`, and what heat, power and energy need of it."""
 
     operators: OpTime = field(doc="operators, all but messages; the network leg is 0")
-    engine: Scalar | None = field("s", "what the serving engine adds, where calibrated")
-    messages: Scalar = field("s", "messages of each kind, all of a step, `[messages, *batch]`")
-    hidden: Scalar = field("s", "time that overlaps")
-    near: Scalar | None = field("1", "1 for each operator that runs near memory; None without engines there")
-    hot: Scalar = field("s", "what the step takes longer where refresh doubles")
+    engine: jax.Array | None = field("s", "what the serving engine adds, where calibrated")
+    messages: jax.Array = field("s", "messages of each kind, all of a step, `[messages, *batch]`")
+    hidden: jax.Array = field("s", "time that overlaps")
+    near: jax.Array | None = field(
+        "1", "1 for each operator that runs near memory; None without engines there"
+    )
+    hot: jax.Array = field("s", "what the step takes longer where refresh doubles")
 
     @property
     def total(self) -> jax.Array:
@@ -190,7 +192,7 @@ def op_times(
     tau: Scalar,
     *,
     kernels: KernelRuns | None = None,
-    engine: Scalar | None = None,
+    engine: jax.Array | None = None,
     heat: bool = False,
 ) -> StepTimes:
     """Time every operator of the table, and the messages.
@@ -207,7 +209,7 @@ def op_times(
     if near is not None:
         there = jnp.sum(operators.seconds * near, 0)
         hidden = hidden + unit.interleaved * smooth.minimum(there, busy - there, tau)
-    hot = 0.0
+    hot = jnp.zeros_like(busy)
     if heat:
         # Refresh takes main memory's time: an operator grows by what its memory leg then exceeds it.
         slower = operators.memory * unit.refreshing + table.count * unit.operator_overhead - operators.seconds
@@ -228,7 +230,7 @@ def _operator_times(
     vector = table.vector_flops * unit.seconds_per_vector_flop
     exponential = table.exponentials * unit.seconds_per_exponential
     memory = _memory_leg(table, unit)
-    near_leg, near = 0.0, None
+    near_leg, near = jnp.zeros_like(memory), None
     matmul, vector, exponential, memory = materialize_once((matmul, vector, exponential, memory))
     if kernels is not None and unit.kernels is not None:
         passing = unit.kernels.elementwise
@@ -259,7 +261,7 @@ def _operator_times(
         vector=vector * table.count,
         exponential=exponential * table.count,
         memory=memory * table.count,
-        network=0.0,
+        network=jnp.zeros_like(memory),
         near=near_leg,
         seconds=(seconds + unit.operator_overhead) * table.count,
     ), near
@@ -312,7 +314,7 @@ def _memory_leg(table: OpTable, unit: Rates, near: NearStream | None = None) -> 
 
 
 def report_times(
-    step: StepTimes, messages: tuple[str, ...], shape: tuple[int, ...], *, capped: Scalar, heat: Scalar
+    step: StepTimes, messages: tuple[str, ...], shape: tuple[int, ...], *, capped: jax.Array, heat: jax.Array
 ) -> tuple[OpTimes, ...]:
     """Lay the times of each step out for the report: operators, the engine and messages in the last axis.
 
