@@ -305,8 +305,8 @@ def test_gradients_of_the_cost_are_those_of_as_many_replicas_as_are_needed():
 def test_a_second_load_or_plan_is_not_traced_again(monkeypatch):
     traces = []
     evaluation = sys.modules["jaxcost.evaluate"]  # the package has a function of this name
-    original = evaluation._steps
-    monkeypatch.setattr(evaluation, "_steps", lambda *a: (traces.append(1), original(*a))[1])
+    original = evaluation.schedule_steps
+    monkeypatch.setattr(evaluation, "schedule_steps", lambda *a: (traces.append(1), original(*a))[1])
     jax.clear_caches()
     for plan, rate in ((PLAN, 40.0), (jc.Plan(tp=4, chunk=128), 7)):
         jax.eval_shape(lambda p=plan, r=rate: jc.serve(SYSTEM, MODEL, jc.replace(TRAFFIC, rate=r), p))

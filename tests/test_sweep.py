@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore.space import digits
-from jaxcost.explore.sweep import METRICS, space_features
+from jaxcost.explore.space import digits, space_features
+from jaxcost.explore.sweep import METRICS
 
 SPACE = """
 models: [llama-3.1-8b, mixtral-8x7b, mamba-2-2.7b]

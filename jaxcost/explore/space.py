@@ -74,8 +74,8 @@ __all__ = [
     "place",
     "sample",
     "space_features",
-    "sweep_features",
     "stack",
+    "sweep_features",
 ]
 
 _MOST_CASES = 1 << 16
