@@ -124,7 +124,10 @@ def own_row(model, plan, kernels, new=1.0, sequences=1.0, machine=MACHINE):
     )
     nobody = jc.replace_at(one, "sequences", 0.0)
     load = step_load(model, (one, nobody))
-    kernels = kernel_rows(model, plan, shards, (one, nobody), load, kernels, lambda _: machine)
+    # The other families are timed in the same table, and need a whole chip.
+    chip = Machine(rate=1e15, bandwidth=3e12, cores=132.0, cache=5e7, exponentials=4e12)
+    machine_of = lambda operands: machine if operands == "experts" else chip  # noqa: E731
+    kernels = kernel_rows(model, plan, shards, (one, nobody), load, kernels, machine_of)
     index = kernels.names.index("routed_experts")
     return jc.replace(jax.tree.map(lambda x: x[index : index + 1], kernels), names=("routed_experts",))
 
@@ -157,7 +160,7 @@ def test_the_kernel_is_that_of_the_width_of_the_weights(bits, launch):
     )
     model, plan = jc.canonical((jc.load_model("mixtral-8x7b"), jc.Plan(expert_bits=bits)))
     row = own_row(model, plan, jc.canonical(Kernels(mixture=kernels)))
-    assert float(row.timing.fixed) == pytest.approx(launch, rel=1e-6)
+    assert float(row.timing.fixed[0]) == pytest.approx(launch, rel=1e-6)
 
 
 @pytest.mark.slow

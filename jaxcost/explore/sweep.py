@@ -115,7 +115,7 @@ def report_metrics(tree: type = Report, prefix: str = "") -> dict[str, str]:
     for f in leaf_fields(tree):
         if f.metadata["unit"]:
             out[f"{prefix}{f.name}"] = f.metadata["unit"]
-        elif dataclasses.is_dataclass(hints[f.name]):
+        elif dataclasses.is_dataclass(hints[f.name]) and not f.metadata["table"]:
             out |= report_metrics(hints[f.name], f"{prefix}{f.name}.")
     return out | {f"{prefix}{name}": total.unit for name, total in totals(tree).items()}
 

@@ -118,4 +118,7 @@ def _window(work: AttentionWork) -> Scalar:
 
 def _rounds(x: Scalar, waves: Scalar) -> Scalar:
     """Rounds x, as many as whole ones to the power `waves`: 0 as a fluid, 1 whole."""
-    return x * (jnp.ceil(x - _WHOLE) / x) ** waves
+    whole = jnp.ceil(x - _WHOLE)
+    some = whole > 0
+    # Less than a thousandth of a round is none; a power of 0 has no slope.
+    return x * where(some, (where(some, whole, 1) / x) ** waves, where(waves > 0, 0, 1))
