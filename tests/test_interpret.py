@@ -63,7 +63,8 @@ UNARY = {
     "erf": (lax.erf, FLOATS, 8),
     "erfc": (lax.erfc, FLOATS[:15], 64),
     "erf_inv": (lax.erf_inv, UNIT, 64),
-    "lgamma": (lax.lgamma, FLOATS, 64),
+    # At its roots XLA's own is off by 5e-7 in f32 in older versions; SciPy's is 0 there.
+    "lgamma": (lax.lgamma, FLOATS[(FLOATS != 1) & (FLOATS != 2)], 64),
     "digamma": (lax.digamma, FLOATS[2:15], 128),
     "floor": (lax.floor, FLOATS, 0),
     "ceil": (lax.ceil, FLOATS, 0),
@@ -189,6 +190,8 @@ SHAPES = {
     "slice scalar": lambda x: x[1, 2, 0] * 2,
     "split": lambda x: lax.split(x, (1, 2), 1),
     "concatenate": lambda x: lax.concatenate([x, x[:2]], 0),
+    "stack": lambda x: jnp.stack([x, 2 * x], 1),
+    "unstack": lambda x: jnp.stack(jnp.unstack(x, axis=1)[::-1]),
     "pad": lambda x: lax.pad(x, x[0, 0, 0], ((1, 2, 1), (-1, 1, 0), (0, -1, 0))),
     "pad away": lambda x: lax.pad(x, x[0, 0, 0], ((-4, 3, 0), (-2, -1, 2), (2, 2, 3))),
     "iota": lambda x: x + lax.broadcasted_iota(x.dtype, x.shape, 1),
