@@ -27,6 +27,7 @@ from jaxcost.core.interpret import Interpreter, UnknownPrimitiveError
 __all__ = ["Program", "execution", "is_worth_compiling", "program", "set_execution"]
 
 _MODES = ("auto", "interpret", "compile")
+_NEEDS_JAX = ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")  # only JAX itself does these
 _default = ["auto"]
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("execution", default=None)
 
@@ -146,7 +147,7 @@ def program(
 
 
 def _is_concrete(leaves: Sequence[Any]) -> bool:
-    if jax.config.jax_disable_jit or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+    if any(getattr(jax.config, name) for name in _NEEDS_JAX):
         return False
     return not any(
         isinstance(x, Tracer) or (isinstance(x, jax.Array) and len(x.devices()) > 1) for x in leaves
