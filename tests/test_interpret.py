@@ -17,6 +17,7 @@ from jaxcost.core.interpret import (
     UnknownPrimitiveError,
     interpret,
     known_primitives,
+    numpy_calls,
     trace,
 )
 from jaxcost.core.program import Program, execution, is_worth_compiling, program, set_execution
@@ -485,15 +486,32 @@ def test_a_program_is_interpreted_at_first(scaled, dtype):
 
 
 def test_a_program_called_often_is_compiled(scaled, monkeypatch):
-    monkeypatch.setattr(programs, "is_worth_compiling", lambda calls, designs: calls >= 2)
+    monkeypatch.setattr(
+        programs, "is_worth_compiling", lambda calls, equations, designs: calls > 2 * equations
+    )
     results = [scaled({"a": 3.0}, 2.0)["product"] for _ in range(5)]
     assert len(scaled.compilations) == 3 and len(scaled.traces) == 1
     assert set(map(float, results)) == {6.0}
 
 
 def test_the_rule_weighs_calls_and_designs():
-    assert not is_worth_compiling(0, 1) and not is_worth_compiling(20, 100)
-    assert is_worth_compiling(10_000, 1) and is_worth_compiling(0, 10**7)
+    assert not is_worth_compiling(1, 1, 1) and not is_worth_compiling(21, 1, 100)
+    assert is_worth_compiling(10_000, 1, 1) and is_worth_compiling(1, 1, 10**7)
+    assert is_worth_compiling(10_000, 1, 1) and not is_worth_compiling(10_000, 1000, 1)
+
+
+def test_passes_of_a_loop_count():
+    def slow(x):
+        return jax.lax.fori_loop(0, 1000, lambda _, y: y * 0.5 + 1, x)
+
+    looped = program(slow)
+    before = numpy_calls()
+    assert looped(1.0) == 2
+    assert numpy_calls() - before > 2000
+    (state,) = looped._states.values()
+    assert state.run is not None and 3 <= state.run.equations < 20
+    looped(1.0)
+    assert state.compiled
 
 
 def test_tracers_go_to_jit(scaled):

@@ -12,6 +12,7 @@ scalar. Results differ from the compiled program's by rounding, and in two more 
 - Of `max(0.0, -0.0)` and `min(0.0, -0.0)` the sign is not specified.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,14 @@ from jax.extend.core import Literal
 import jaxcost.core.array_primitives  # noqa: F401  (adds its rules)
 from jaxcost.core.primitives import PLAIN, RULES, Function, UnknownPrimitiveError, rule
 
-__all__ = ["Interpreter", "UnknownPrimitiveError", "interpret", "known_primitives", "trace"]
+__all__ = ["Interpreter", "UnknownPrimitiveError", "interpret", "known_primitives", "numpy_calls", "trace"]
+
+
+class _Count(threading.local):
+    calls = 0
+
+
+_made = _Count()
 
 
 def trace(function: Callable[..., Any], *args: Any) -> Any:
@@ -38,6 +46,11 @@ def interpret(jaxpr: Any, *args: Any) -> list[Any]:
 def known_primitives() -> frozenset[str]:
     """Return the names of the primitives that can be interpreted."""
     return frozenset((*PLAIN, *RULES, *_INLINED, *_IDENTITY))
+
+
+def numpy_calls() -> int:
+    """Return how many calls of NumPy this thread has interpreted so far, those in loops each time."""
+    return _made.calls
 
 
 class Interpreter:
@@ -61,7 +74,8 @@ class Interpreter:
         self._outputs = self._inline(inner, consts, inputs)
         self._out_types = [_checked(v.aval) for v in inner.outvars]
         self._drop_unused()
-        self.equations = len(self._steps)
+        nested = (getattr(function, "equations", 0) for function, *_ in self._steps)
+        self.equations = len(self._steps) + sum(nested)
 
     def __call__(self, *args: Any) -> list[Any]:
         """Compute the outputs, as NumPy arrays and scalars of the jaxpr's types."""
@@ -78,6 +92,7 @@ class Interpreter:
                         values[slot] = x
                 for slot in unused:
                     values[slot] = None
+        _made.calls += len(self._steps)
         return [values[i] for i in self._outputs]
 
     def _slot(self, aval: Any, value: Any = None) -> int:
@@ -192,7 +207,7 @@ def _scan_rule(params: Any, before: Any, after: Any) -> Function:
         ]
         return [*carry, *stacked]
 
-    return scan
+    return _holding(scan, body)
 
 
 def _scan_counts(params: dict[str, Any], inputs: int) -> tuple[int, int]:
@@ -216,10 +231,17 @@ def _while_rule(params: Any, before: Any, after: Any) -> Function:
             carry = body(*used, *carry)
         return carry
 
-    return loop
+    return _holding(loop, condition, body)
 
 
 @rule("cond")
 def _cond_rule(params: Any, before: Any, after: Any) -> Function:
     branches = [Interpreter(branch) for branch in params["branches"]]
-    return lambda index, *args: branches[min(max(int(index), 0), len(branches) - 1)](*args)
+    last = len(branches) - 1
+    return _holding(lambda index, *args: branches[min(max(int(index), 0), last)](*args), *branches)
+
+
+def _holding(function: Any, *programs: Interpreter) -> Function:
+    """Note on a function how many equations the programs have that it runs."""
+    function.equations = sum(program.equations for program in programs)
+    return function

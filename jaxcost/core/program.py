@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxcost.core.interpret import Interpreter, UnknownPrimitiveError
+from jaxcost.core.interpret import Interpreter, UnknownPrimitiveError, numpy_calls
 
 __all__ = ["Program", "execution", "is_worth_compiling", "program", "set_execution"]
 
@@ -60,21 +60,27 @@ def _checked(mode: str) -> str:
     return mode
 
 
-def is_worth_compiling(calls: int, designs: int) -> bool:
-    """Tell whether to compile on this call, after so many before it with as many designs each.
+def is_worth_compiling(calls: int, equations: int, designs: int) -> bool:
+    """Tell whether compiling is cheaper than so many calls of NumPy: those made so far, and those of the next run.
 
-    Compiling is worth it once interpreting has cost as much, so that both together cost at most twice the best. That
-    is after 200 calls for one design, after 4 for 100,000, and at once for more than 400,000.
+    So interpreting and compiling together cost at most twice the cheaper of both. For a program without loops that is
+    after 200 runs for one design, after 4 for 100,000, and at once for more than 400,000.
+
+    Args:
+        calls: of NumPy, one for each equation in each pass of a loop.
+        equations: of the program, those inside loops counted once.
+        designs: elements of the largest argument.
     """
     # Of an equation of `evaluate`, 2 cores: compiling takes 0.8 ms; interpreting takes 3-6 us, and 2-5 ns a design.
-    return (calls + 1) * (4e-6 + 2e-9 * designs) > 0.8e-3
+    return calls * (4e-6 + 2e-9 * designs) > 0.8e-3 * equations
 
 
 @dataclasses.dataclass
 class _State:
     """What is known of one kind of arguments."""
 
-    calls: int = 0
+    calls: int = 0  # of NumPy, in all runs
+    last: int = 1  # in the last run
     run: Interpreter | None = None
     structure: Any = None  # of the result
     compiled: bool = False
@@ -107,7 +113,8 @@ class Program:
         state = self._states.setdefault(key, _State())
         if mode == "auto":
             designs = max((math.prod(shape) for shape, *_ in described), default=1)
-            state.compiled = state.compiled or is_worth_compiling(state.calls, designs)
+            equations = state.run.equations if state.run else 1
+            state.compiled |= is_worth_compiling(state.calls + state.last, equations, designs)
         if mode == "compile" or (mode == "auto" and state.compiled):
             state.compiled, state.run = True, None
             return self.jitted(*args, **kwargs)
@@ -121,10 +128,12 @@ class Program:
                 state.compiled = True
                 return self.jitted(*args, **kwargs)
             state.structure = jax.tree.structure(traced.out_info)
-        state.calls += 1
         # A result may be an argument, or a part of one: not of an array that the caller can change.
         values = [np.array(x) if isinstance(x, np.ndarray) else x for x in leaves]
+        before = numpy_calls()
         results = state.run(*jax.device_get(values))
+        state.last = numpy_calls() - before
+        state.calls += state.last
         return jax.device_put(jax.tree.unflatten(state.structure, results), _device(leaves))
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Hashable]:

@@ -1,13 +1,12 @@
 """The largest number of requests in flight that fits memory and meets the targets."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import batch_shape
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.explore.search import DOUBLINGS
@@ -60,7 +59,7 @@ def largest_batch(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("relaxed", "present"))
+@program(static_argnames=("relaxed", "present"))
 def _largest_batch(
     system: System,
     model: Model,

@@ -16,13 +16,11 @@ each user sends ten in all, 0 in steady state. Users with requests of equal leng
 in one step; lengths that vary break that up. The last term is Little's law for those who wait.
 """
 
-import functools
-
-import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features, evaluate
 from jaxcost.physics.capacity import memory_use
@@ -100,7 +98,7 @@ def closed_loop(
     return _closed_loop(*arguments, design_features(system, traffic, plan, arguments[4]))
 
 
-@functools.partial(jax.jit, static_argnames="present")
+@program(static_argnames=("present",))
 def _closed_loop(
     system: System,
     model: Model,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.arrays import align, batch_shape, spread
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
 from jaxcost.evaluate import evaluate as evaluate_plan
@@ -174,7 +175,7 @@ def best_plan(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "present"))
+@program(static_argnames=("objective", "present"))
 def _best_plan(
     system: System,
     model: Model,

@@ -4,7 +4,6 @@ The largest rate that a replica serves within memory and the targets gives the n
 at the rate that then comes to each gives latencies, utilisations and the cost of a token.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluate import design_features
 from jaxcost.explore.compiling import chunk_of, map_chunks
@@ -139,7 +139,7 @@ def _prepared(
     return _serve(*arguments, degrees, present=present, in_pool=in_pool)
 
 
-@functools.partial(jax.jit, static_argnames=("present", "in_pool"))
+@program(static_argnames=("present", "in_pool"))
 def _serve(
     system: System,
     model: Model,
