@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore.closed_loop import Steps, _closed_loop, closed_loop, loop_times
+import jaxcost.explore.closed_loop as loops
+from jaxcost.explore.closed_loop import Steps, closed_loop, closed_loop_steps, loop_times
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from tests.serving_kernels import system
 
@@ -186,11 +187,14 @@ def test_gradients_are_finite_and_agree_with_differences():
         assert float(_at(slopes[0], path) * leaf) == pytest.approx(difference, rel=0.05, abs=1e-4 * base)
 
 
-def test_traced_lengths_users_and_degrees_compile_once():
-    before = _closed_loop._cache_size()
+def test_lengths_users_and_degrees_are_traced_once(monkeypatch):
+    traces = []
+    monkeypatch.setattr(
+        loops, "closed_loop_steps", lambda *a, **k: (traces.append(1), closed_loop_steps(*a, **k))[1]
+    )
     for users, tp, prompt in ((8, 2, 512), (64, 4, 4096), (128, 1, 300)):
         run(users=users, traffic=jc.replace(TRAFFIC, prompt=prompt), plan=jc.replace(PLAN, tp=tp))
-    assert _closed_loop._cache_size() - before <= 1
+    assert len(traces) <= 1
 
 
 def _at(tree, path):
