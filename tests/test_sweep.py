@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore.space import digits, space_features
-from jaxcost.explore.sweep import METRICS
+import jaxcost.explore.stream as streams
+from jaxcost.explore.space import design_of, digits, space_features, sweep_features
+from jaxcost.explore.sweep import METRICS, model_evaluation
 
 SPACE = """
 models: [llama-3.1-8b, mixtral-8x7b, mamba-2-2.7b]
@@ -94,3 +95,50 @@ def test_tiers_and_engines_are_knobs(tmp_path, space):
     assert (values[0, 0, 0] == values[0, :, 0]).all()  # without capacity its bandwidth is nothing
     assert (np.diff(values[1, :, 0]) < 0).all()  # with it, more is faster
     assert (values[:, :, 1] <= values[:, :, 0]).all()
+
+
+BLOCKS = """
+models: [llama-3.1-8b]
+systems: [h100-sxm-x8]
+traffic: {prompt: 512, output: 64}
+axes:
+  traffic.batch: [8, 64]
+  plan.tp: [1, 2]
+  system.chip.memory.bandwidth: {scale: {log: [0.5, 2, 30]}}
+  system.fabric.scale_up.bandwidth: {scale: [1, 2]}
+"""
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "blocks.yaml"
+    path.write_text(BLOCKS)
+    return jc.load_space(str(path))
+
+
+def test_a_block_of_the_last_axes_fills_chunks_and_is_not_cut_by_conditions(blocks):
+    block = streams._block_of(blocks, 64)
+    assert (block.axes, block.size, block.slots) == (2, 60, 64)
+    assert streams._block_of(blocks, 128).axes == 3  # 60 designs would leave half of 128 slots empty
+    conditional = jc.replace(
+        blocks, axes=(*blocks.axes[:-1], jc.replace(blocks.axes[-1], when=(("plan.tp", (0,)),)))
+    )
+    assert streams._block_of(conditional, 64).axes == 0
+
+
+def test_blocks_hold_every_design_once_whatever_the_run(blocks):
+    whole = jc.sweep(blocks, devices=jax.local_devices()[:1])
+    design = design_of(blocks, digits(np.arange(blocks.size, dtype=np.int32), blocks.shape))
+    report = jc.evaluate(design.system, design.model, design.traffic, design.plan, prices=design.prices)
+    for metric in ("tpot", "usd_per_mtok", "gco2e_per_mtok"):
+        np.testing.assert_allclose(whole.column(metric), getattr(report, metric), rtol=5e-6)
+    assert np.array_equal(whole.values, jc.sweep(blocks).values)
+    stream = streams.Stream(
+        blocks,
+        model_evaluation(METRICS, sweep_features(blocks)),
+        METRICS,
+        {"best": jc.TopK("tpot", 3)},
+        keep=240,
+    )
+    for start, count in ((0, 240), (37, 101), (59, 1), (60, 60), (239, 1)):
+        assert np.array_equal(stream.run(start, count), whole.values[start : start + count])
