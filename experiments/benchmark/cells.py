@@ -137,12 +137,12 @@ def batched(f, designs):
     return jax.vmap(f, out_axes=-1), "vmap"
 
 
-def compiler_options():
-    """The options that sweeps of the package compile with."""
+def compiler_options(name):
+    """The options that the package compiles such programs with."""
     with contextlib.suppress(ImportError):
         from jaxcost.explore.compiling import compilation
 
-        return compilation("sweep", jax.default_backend()).options
+        return compilation("gradient" if name == "gradient" else "sweep", jax.default_backend()).options
     from jaxcost.explore import stream
 
     return getattr(stream, "_COMPILER_OPTIONS", {}).get(jax.default_backend())
@@ -171,7 +171,7 @@ def over_chunks(name, chunk, count=1 << 15):
             # Designs are independent: checked, the gradient of a number they share would be summed over devices.
             check_vma=False,
         ),
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(name),
     )
     out = {"chunk": chunk, "form": form}
     out["trace"], traced = cpu_seconds(lambda: run.trace(chunks[0]))
