@@ -66,8 +66,12 @@ def take(tree: T, digit: Any) -> T:
 
 def compact(tree: T) -> T:
     """Shorten stacks whose rows are all equal to length 1, so that `take` gives one number for all digits."""
-    same = lambda x: np.asarray(x == x[:1]).all()  # noqa: E731
-    return jax.tree.map(lambda x: x[:1] if x.ndim == 1 and x.shape[0] > 1 and same(x) else x, tree)
+
+    def shorten(x: Any) -> Any:
+        rows = np.asarray(x)
+        return rows[:1] if rows.ndim == 1 and len(rows) > 1 and (rows == rows[0]).all() else rows
+
+    return jax.tree.map(shorten, tree)
 
 
 @pytree
