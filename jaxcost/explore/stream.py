@@ -170,11 +170,11 @@ class Stream:
         while count > 0:
             where, left = place(self.space, index)
             part = min(count, left, _LONGEST)
-            part_start = self._offset_in_block(where)
-            if part_start:
-                where, _ = place(self.space, index - part_start)
-            run = _Run.of(self._block, self._chunk, part_start, part)
-            base = wide.wide(index - part_start)
+            before = self._offset_in_block(where)
+            if before:
+                where, _ = place(self.space, index - before)
+            run = _Run.of(self._block, self._chunk, before, part)
+            base = wide.wide(index - before)
             self._state, values = self._run(self._compact, where, base, run, self._state)
             if self._rounds:
                 kept.append(self._in_order(values, run))
