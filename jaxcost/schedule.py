@@ -70,7 +70,7 @@ def schedule_steps(
     chunked = plan.chunk > 0
     chunk = where(chunked, jnp.minimum(plan.chunk, computed), computed)
     chunks = where(chunked, smooth.ceil_div(computed, where(chunked, chunk, 1), knobs.tau), 1)
-    share = chunk / computed
+    share = smooth.safe_div(chunk, computed, 1.0)  # all of nothing where the whole prompt was cached
     riding = where(chunked, 1.0, 0.0)
     decode_context = context + jnp.maximum(traffic.output - first - 1, 0) / 2
     main = Group(

@@ -66,12 +66,8 @@ def take(tree: T, digit: Any) -> T:
 
 def compact(tree: T) -> T:
     """Shorten stacks whose rows are all equal to length 1, so that `take` gives one number for all digits."""
-
-    def shorten(x: Any) -> Any:
-        rows = np.asarray(x)
-        return rows[:1] if rows.ndim == 1 and len(rows) > 1 and (rows == rows[0]).all() else rows
-
-    return jax.tree.map(shorten, tree)
+    same = lambda x: x.ndim == 1 and len(x) > 1 and (x == x[0]).all()  # noqa: E731
+    return jax.tree.map(lambda x: x[:1] if same(np.asarray(x)) else x, tree)
 
 
 @pytree

@@ -151,6 +151,12 @@ def test_a_cached_prefix_saves_prefill_and_holds_the_same_cache():
     holds(after["memory.kv"] == before["memory.kv"], *drawn)
 
 
+def test_a_prompt_that_is_cached_whole_takes_no_computation():
+    designs = changed(random_cases((143,)), 3, lambda p, i: jc.replace(p, chunk=0.0))
+    report = evaluate(changed(designs, 2, lambda t, i: jc.replace(t, prefix_hit=1.0)))
+    assert np.isfinite(report["ttft"]).all() and report["ttft"] > 0
+
+
 # --- sums ---
 
 
