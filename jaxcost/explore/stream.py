@@ -26,7 +26,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxcost.core import wide
-from jaxcost.core.arrays import batch_shape
+from jaxcost.core.arrays import batch_shape, stack
 from jaxcost.core.pytree import field, pytree
 from jaxcost.explore.compiling import compilation
 from jaxcost.explore.reduce import Batch, Layout, Reducer
@@ -278,7 +278,7 @@ def _compiled(
         digits = _chunk_digits(space, where, slot, run, block, chunk)
         values = evaluation(design_of(space, digits))
         whole = jnp.broadcast_to(values.reshape(len(layout.metrics), -1), (len(layout.metrics), chunk))
-        return whole, jnp.stack([jnp.broadcast_to(digit, (chunk,)) for digit in digits])
+        return whole, stack(digits)
 
     def on_device(space: Space, where: Place, base: jax.Array, run: _Run, state: Any) -> tuple[Any, Any]:
         device = jax.lax.axis_index("designs")
