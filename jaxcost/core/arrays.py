@@ -25,7 +25,6 @@ __all__ = [
     "clip",
     "column",
     "materialize_once",
-    "opaque_one",
     "round_",
     "row",
     "spread",
@@ -113,26 +112,10 @@ def _filled(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
 def materialize_once(tree: T) -> T:
     """Return a tree of which each number is computed once, however many use it.
 
-    XLA on a CPU fuses a value into each of its consumers and computes it there again, and gradients likewise; a
-    quotient it never computes twice. So each is divided by 1, in a way that the compiler cannot see through: not by a
-    broadcast either, of which it would multiply by the inverse.
+    XLA on a CPU fuses a value into each of its consumers and computes it there again, and gradients likewise. A barrier
+    for each keeps it whole; one for all would also make them wait for each other.
     """
-    ones: dict[Any, jax.Array] = {}
-
-    def divided(x: Any) -> Any:
-        if not isinstance(x, jax.Array) or not jnp.issubdtype(x.dtype, jnp.floating):
-            return x
-        kind = x.shape, x.dtype
-        if kind not in ones:
-            ones[kind] = opaque_one(x)
-        return x / ones[kind]
-
-    return jax.tree.map(divided, tree)
-
-
-def opaque_one(like: jax.Array) -> jax.Array:
-    """Return 1.0 in a way the compiler cannot see through, with the shape of an array."""
-    return where(like == like, 1.0, 2.0).astype(like.dtype)
+    return jax.tree.map(lambda x: lax.optimization_barrier(x) if isinstance(x, jax.Array) else x, tree)
 
 
 def clip(x: Scalar, low: Scalar, high: Scalar) -> jax.Array:

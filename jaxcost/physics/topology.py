@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxcost.core import arrays
+from jaxcost.core.arrays import materialize_once
 from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.spec.fabric import Link, topology_id
 
@@ -100,9 +101,6 @@ class Layout:
     side: Scalar = field("1", "shorter side q of a grid")
     ports: Scalar = field("1", "links of a rank along a long side: 2 where its ends are joined, else 1")
     joined: Scalar = field("1", "true where they are")
-    one: Scalar = field(
-        "1", "an `opaque_one`, by which is divided what many use, so that each computes it once"
-    )
 
     def choose(self, grid: Scalar, full: Scalar, tree: Scalar, dragonfly: Scalar) -> jax.Array:
         """Pick what holds for the family."""
@@ -114,22 +112,22 @@ class Layout:
     def long_sides(self) -> Scalar:
         """Sides of 2 q; there are some only where n is a power of 2, and q whole."""
         spare = self.bits - self.log_side * self.dimensions
-        return arrays.where(self.two_power, spare, 0) / self.one
+        return materialize_once(arrays.where(self.two_power, spare, 0))
 
     @derived("1")
     def long_side(self) -> Scalar:
         """Longest side of a grid."""
-        return arrays.where(self.long_sides > 0, 2 * self.side, self.side) / self.one
+        return materialize_once(arrays.where(self.long_sides > 0, 2 * self.side, self.side))
 
     @derived("1")
     def steps(self) -> Scalar:
         """Sum of (side - 1) over the sides of a grid."""
-        return (self.side * (self.dimensions + self.long_sides) - self.dimensions) / self.one
+        return materialize_once(self.side * (self.dimensions + self.long_sides) - self.dimensions)
 
     @derived("1")
     def tiers(self) -> Scalar:
         """Tiers H of switches between the ranks."""
-        return tiers(self.wiring, self.log) / self.one
+        return materialize_once(tiers(self.wiring, self.log))
 
     @derived("1")
     def branches(self) -> Scalar:
@@ -139,7 +137,7 @@ class Layout:
     @derived("1")
     def narrowing(self) -> Scalar:
         """Of a fat tree s = 1 / taper, of a plain one s = r: a subtree has r / s times the links of a branch."""
-        return arrays.where(self.wiring.plain, self.branches, self.wiring.narrowing) / self.one
+        return materialize_once(arrays.where(self.wiring.plain, self.branches, self.wiring.narrowing))
 
     @derived("1")
     def narrowed(self) -> Scalar:
@@ -154,7 +152,7 @@ class Layout:
     @derived("1")
     def group(self) -> Scalar:
         """Ranks a in a group of a dragonfly."""
-        return jnp.minimum(self.wiring.radix, self.ranks) / self.one
+        return materialize_once(jnp.minimum(self.wiring.radix, self.ranks))
 
     @derived("1")
     def groups(self) -> Scalar:
@@ -172,16 +170,15 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
     n, size = lax.stop_gradient((jnp.maximum(ranks, 1), size))
     n = arrays.spread(n, arrays.batch_shape((wiring, n, size)))
     log = jnp.log2(n)
-    one = arrays.opaque_one(log)
-    bits = jnp.ceil(log - _NEAR) / one
+    bits = materialize_once(jnp.ceil(log - _NEAR))
     two_power = bits - log < _NEAR
-    dimensions = jnp.maximum(wiring.dimensions, wiring.cube * bits) / one
+    dimensions = materialize_once(jnp.maximum(wiring.dimensions, wiring.cube * bits))
     # A grid of 2^k divides the bits among its dimensions; else a side is a root.
     share = jnp.floor((bits + 0.5) / dimensions)
-    log_side = arrays.where(two_power, share, log / dimensions) / one
+    log_side = materialize_once(arrays.where(two_power, share, log / dimensions))
     root = jnp.exp2(log_side)
     whole = arrays.round_(root)
-    ports = arrays.where(n > size - 0.5, wiring.ports, 1.0) / one
+    ports = materialize_once(arrays.where(n > size - 0.5, wiring.ports, 1.0))
     return Layout(
         wiring=wiring,
         ranks=n,
@@ -190,10 +187,9 @@ def layout(wiring: Wiring, ranks: Scalar, size: Scalar) -> Layout:
         two_power=two_power,
         dimensions=dimensions,
         log_side=log_side,
-        side=arrays.where(jnp.abs(root - whole) < _NEAR * root, whole, root) / one,
+        side=materialize_once(arrays.where(jnp.abs(root - whole) < _NEAR * root, whole, root)),
         ports=ports,
         joined=ports > 1,
-        one=one,
     )
 
 
