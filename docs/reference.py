@@ -13,13 +13,22 @@ from pathlib import Path
 
 import jaxcost as jc
 from jaxcost.core.pytree import leaf_fields
-from jaxcost.edge.set_option import settable
+from jaxcost.edge.catalog.set_option import settable
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 PARAGRAPH = "\n\n"
 MARKS = ("<!-- studies -->", "<!-- end studies -->")
-PHYSICS = HERE.parent / "jaxcost" / "physics"
+PACKAGE = HERE.parent / "jaxcost"
+# Folders whose files are pages of equations, in the order of the argument.
+FOLDERS = (
+    "physics/compute",
+    "physics/kernels",
+    "physics/memory",
+    "physics/network",
+    "physics/economics",
+    "explore/serve",
+)
 ROOTS = {"system": jc.System, "model": jc.Model, "traffic": jc.Traffic, "plan": jc.Plan, "prices": jc.Prices}
 KNOBS = """# Knobs
 
@@ -83,8 +92,8 @@ def family(path: Path) -> Iterator[str]:
     if "=" not in said and not told:
         return
     title, _, rest = said.partition("\n")
-    yield from ("", f"## {path.stem.replace('_', ' ')}: {title[0].lower()}{title[1:]}", "")
-    yield f"`jaxcost/physics/{path.name}`"
+    yield from ("", f"### {path.stem.replace('_', ' ')}: {title[0].lower()}{title[1:]}", "")
+    yield f"`{path.relative_to(PACKAGE.parent)}`"
     if rest.strip():
         yield from ("", "```text", rest.strip("\n"), "```")
     for name, text in told.items():
@@ -93,9 +102,12 @@ def family(path: Path) -> Iterator[str]:
 
 def equations() -> str:
     """The page of equations."""
-    return (
-        EQUATIONS + "\n".join(line for path in sorted(PHYSICS.glob("*.py")) for line in family(path)) + "\n"
-    )
+    text = [EQUATIONS.rstrip("\n")]
+    for folder in FOLDERS:
+        about = ast.get_docstring(ast.parse((PACKAGE / folder / "__init__.py").read_text()))
+        text += ["", f"## {folder.split('/')[1].capitalize()}", "", about or ""]
+        text += [line for path in sorted((PACKAGE / folder).glob("[a-z]*.py")) for line in family(path)]
+    return "\n".join(text) + "\n"
 
 
 def readme() -> str:

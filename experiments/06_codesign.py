@@ -35,13 +35,13 @@ from scipy.optimize import differential_evolution
 from scipy.stats import qmc
 
 import jaxcost as jc
-from jaxcost.evaluate import evaluate
-from jaxcost.explore.axes import Joint
-from jaxcost.explore.codesign import prepare, starting
-from jaxcost.explore.lagrangian import limits
-from jaxcost.explore.relaxation import design_from, leaves_with
-from jaxcost.explore.rounding import exact
-from jaxcost.explore.solver import Start
+from jaxcost.evaluation import evaluate
+from jaxcost.explore.codesign.lagrangian import limits
+from jaxcost.explore.codesign.problem import prepare, starting
+from jaxcost.explore.codesign.relaxation import design_from, leaves_with
+from jaxcost.explore.codesign.rounding import exact
+from jaxcost.explore.codesign.solver import Start
+from jaxcost.explore.space.axes import Joint
 
 OUT = Path(__file__).parent / "out"
 PACKAGES = ("jaxcost", "jax", "numpy", "scipy", "pymoo", "cma")

@@ -18,12 +18,12 @@ import numpy as np
 
 import jaxcost as jc
 from jaxcost.core.pytree import replace_at
-from jaxcost.edge.measured_files import read_measured
-from jaxcost.explore.calibrate import calibrate
-from jaxcost.explore.doubt import doubtful
-from jaxcost.explore.fitting import predict
-from jaxcost.explore.held_out import scores
-from jaxcost.explore.serving_fit import (
+from jaxcost.edge.measured.files import read_measured
+from jaxcost.explore.calibrate.calibration import calibrate
+from jaxcost.explore.calibrate.cross_validation import scores
+from jaxcost.explore.calibrate.fit import predict
+from jaxcost.explore.calibrate.outliers import doubtful
+from jaxcost.explore.calibrate.serving_fit import (
     choose_split,
     choose_within,
     fit_engines,
@@ -381,7 +381,7 @@ def doubts(found, systems) -> list[dict]:
 
 def left_out(found) -> list[dict]:
     """Rows that are not fitted, with the reason that their family gives."""
-    from jaxcost.explore import message_forms, mixture_form
+    from jaxcost.explore.calibrate import message_forms, mixture_form
 
     out: dict[str, list[int]] = {}
     for family, reasons in (("mixture", mixture_form.left_out), ("collective", message_forms.left_out)):

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 import jaxcost as jc
-from jaxcost.edge.catalog import load_part
+from jaxcost.edge.catalog.loaders import load_part
 from study import Study, Table, run
 
 VENDORS = {

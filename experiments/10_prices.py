@@ -9,10 +9,10 @@ import itertools
 import math
 
 import jaxcost as jc
-from jaxcost.edge.catalog import load_part
-from jaxcost.edge.cost_options import CATALOGUE_YEAR, with_year
-from jaxcost.edge.quantity import parse_quantity
-from jaxcost.edge.silicon_files import YEAR
+from jaxcost.edge.catalog.loaders import load_part
+from jaxcost.edge.catalog.silicon import YEAR
+from jaxcost.edge.commands.cost_options import CATALOGUE_YEAR, with_year
+from jaxcost.edge.io.quantity import parse_quantity
 from study import Case, Study, Table, evaluate, run
 
 GB = 1e9

@@ -132,7 +132,11 @@ def study(small: bool) -> Study:
             f"{EXPERTS}: {PER_CHIP} requests a chip, attention by data and experts by expert parallelism, 8 bits; "
             "evenly popular experts.",
         ),
-        sources=("configs/chips/b200.yaml", "configs/fabrics/nvlink5.yaml", "jaxcost/physics/algorithms.py"),
+        sources=(
+            "configs/chips/b200.yaml",
+            "configs/fabrics/nvlink5.yaml",
+            "jaxcost/physics/network/algorithms.py",
+        ),
         tables={
             "tokens": Table("one decode step of the dense model on a fabric", UNITS, tokens),
             "trades": Table(

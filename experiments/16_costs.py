@@ -15,8 +15,8 @@ import numpy as np
 
 import jaxcost as jc
 from designed import Built, built
-from jaxcost.edge.uncertain import uncertain
-from jaxcost.explore.uncertainty import Spread, propagate
+from jaxcost.edge.catalog.uncertain import uncertain
+from jaxcost.explore.analysis.uncertainty import Spread, propagate
 from plans import SERVICES, Key, candidates, case_of, cheapest, closer
 from study import Case, Study, Table, evaluate, run
 

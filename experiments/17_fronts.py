@@ -13,8 +13,8 @@ import numpy as np
 
 import jaxcost as jc
 from designed import spread_out
-from jaxcost.edge.study_file import read_study
-from jaxcost.explore.space import Space
+from jaxcost.edge.studies.study_file import read_study
+from jaxcost.explore.space.spaces import Space
 from study import Case, Study, Table, evaluate, run
 
 STUDY, BASE, CHIPS = "decode-chip-1000w", "b200", 8

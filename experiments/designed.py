@@ -5,8 +5,8 @@ import dataclasses
 import jax
 
 import jaxcost as jc
-from jaxcost.edge.study_file import read_study
-from jaxcost.explore.space import Space
+from jaxcost.edge.studies.study_file import read_study
+from jaxcost.explore.space.spaces import Space
 
 
 @dataclasses.dataclass(frozen=True)

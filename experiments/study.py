@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 
 import jaxcost as jc
-from jaxcost.evaluate import evaluate as evaluate_plan
+from jaxcost.evaluation import evaluate as evaluate_plan
 from jaxcost.spec.memory import TIERS
 
 OUT = Path(__file__).parent / "out"

@@ -11,7 +11,7 @@ import datetime
 import json
 from pathlib import Path
 
-from jaxcost.edge.efficiency_file import write_engine
+from jaxcost.edge.catalog.efficiency import write_engine
 from jaxcost.spec.kernels import UNLIMITED
 from study import OUT
 

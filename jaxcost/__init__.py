@@ -1,33 +1,45 @@
 """jaxcost: latency, capacity, energy, cost and carbon of LLM inference, as one differentiable JAX function."""
 
 from jaxcost.core.pytree import canonical, replace, replace_at, rows
-from jaxcost.edge.catalog import load_chip, load_efficiency, load_memory, load_model, load_prices, load_system
-from jaxcost.edge.catalog import names as list_names
-from jaxcost.edge.errors import InputError, RunError
-from jaxcost.edge.long_run import Outcome, Progress, run_sweep
-from jaxcost.edge.measured_files import read_measured
-from jaxcost.edge.space_file import load_space
-from jaxcost.edge.tier_files import add_near, add_tier, load_near
-from jaxcost.edge.uncertain import intervals
-from jaxcost.explore.batch import largest_batch
+from jaxcost.edge.catalog.loaders import (
+    load_chip,
+    load_efficiency,
+    load_memory,
+    load_model,
+    load_prices,
+    load_system,
+)
+from jaxcost.edge.catalog.loaders import names as list_names
+from jaxcost.edge.catalog.tiers import add_near, add_tier, load_near
+from jaxcost.edge.catalog.uncertain import intervals
+from jaxcost.edge.io.errors import InputError, RunError
+from jaxcost.edge.jobs.long_run import Outcome, Progress, run_sweep
+from jaxcost.edge.measured.files import read_measured
+from jaxcost.edge.studies.space_file import load_space
+from jaxcost.explore.analysis import (
+    Choice,
+    Finding,
+    Intervals,
+    best_plan,
+    diagnose,
+    elasticities,
+    evaluate,
+    gradient,
+)
 from jaxcost.explore.calibrate import Fitted, calibrate
-from jaxcost.explore.closed_loop import ClosedLoop, closed_loop
-from jaxcost.explore.codesign import Codesign, codesign
-from jaxcost.explore.deployment import Service
-from jaxcost.explore.diagnosis import Finding, diagnose
-from jaxcost.explore.frontier import Front, codesign_front
-from jaxcost.explore.planner import Choice, best_plan, evaluate
-from jaxcost.explore.reduce import Best, Constraint, Distribution, Feasibility, Pareto, TopK
-from jaxcost.explore.roadmap import (
+from jaxcost.explore.codesign import (
     Along,
     BreakEven,
+    Codesign,
     Elasticities,
+    Front,
     break_even,
+    codesign,
     codesign_along,
+    codesign_front,
     elasticity_table,
 )
-from jaxcost.explore.sensitivity import elasticities, gradient
-from jaxcost.explore.service import best_service, serve
+from jaxcost.explore.serve import ClosedLoop, Service, best_service, closed_loop, largest_batch, serve
 from jaxcost.explore.space import (
     Axis,
     Design,
@@ -42,13 +54,12 @@ from jaxcost.explore.space import (
     log_range,
     sample,
     stack,
+    stacks,
 )
-from jaxcost.explore.stack_knob import stacks
-from jaxcost.explore.sweep import Sweep, sweep
-from jaxcost.explore.uncertainty import Intervals
-from jaxcost.physics.area import by_parts, stack_price, stack_yield
-from jaxcost.physics.capacity import kv_bytes_per_token
-from jaxcost.physics.shards import parameter_count
+from jaxcost.explore.sweep import Best, Constraint, Distribution, Feasibility, Pareto, Sweep, TopK, sweep
+from jaxcost.physics.compute.shards import parameter_count
+from jaxcost.physics.economics.area import by_parts, stack_price, stack_yield
+from jaxcost.physics.memory.capacity import kv_bytes_per_token
 from jaxcost.report import Report
 from jaxcost.spec.chip import Chip, Compute, Cooling, Efficiency, Stacking
 from jaxcost.spec.fabric import Fabric, Link

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxcost.edge.cli import main
+from jaxcost.edge.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

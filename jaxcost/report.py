@@ -5,15 +5,15 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack
 from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
-from jaxcost.physics.area import Build
-from jaxcost.physics.capacity import MemoryUse
-from jaxcost.physics.carbon import Carbon, Embodied
-from jaxcost.physics.energy import Energy
-from jaxcost.physics.hierarchy import Tiers
-from jaxcost.physics.reliability import Reliability
-from jaxcost.physics.roofline import OpTimes
-from jaxcost.physics.tco import Cost, Water
-from jaxcost.physics.thermal import Heat
+from jaxcost.physics.compute.roofline import OpTimes
+from jaxcost.physics.economics.area import Build
+from jaxcost.physics.economics.carbon import Carbon, Embodied
+from jaxcost.physics.economics.energy import Energy
+from jaxcost.physics.economics.tco import Cost, Water
+from jaxcost.physics.economics.thermal import Heat
+from jaxcost.physics.memory.capacity import MemoryUse
+from jaxcost.physics.memory.hierarchy import Tiers
+from jaxcost.physics.network.reliability import Reliability
 
 __all__ = ["Margins", "Power", "Report", "Schedule", "Shares", "Thermal", "Timing"]
 

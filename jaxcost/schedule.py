@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.arrays import row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.load import Group
-from jaxcost.physics.shards import Shards, microbatches
+from jaxcost.physics.compute.load import Group
+from jaxcost.physics.compute.shards import Shards, microbatches
 from jaxcost.report import Schedule, Shares, Timing
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan

@@ -8,7 +8,7 @@ import numpy as np
 
 import jaxcost as jc
 from jaxcost.core.interpret import Interpreter
-from jaxcost.evaluate import evaluate as evaluate_plan
+from jaxcost.evaluation import evaluate as evaluate_plan
 
 SIZE = 640  # designs in one call of `evaluate`; fewer are filled up, so that all calls share a program
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcost as jc
-from jaxcost.explore.reduce import Best, Constraint, Distribution, Feasibility, Pareto, TopK
+from jaxcost.explore.sweep.reducers import Best, Constraint, Distribution, Feasibility, Pareto, TopK
 
 METRICS = ("tpot", "usd_per_mtok", "margins.worst")
 FAST = (Constraint("margins.worst", low=0.0), Constraint("tpot", high=9.0))
@@ -79,7 +79,7 @@ def main(folder: str, block: str, seconds: str = "0") -> int:
 
 
 if __name__ == "__main__":
-    from jaxcost.edge import workers
+    from jaxcost.edge.jobs import workers
 
     workers.worker_started()
     status = main(*sys.argv[1:])

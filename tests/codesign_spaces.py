@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcost as jc
-from jaxcost.edge.tier_files import load_memory
-from jaxcost.explore.stack_knob import PER_STACK
+from jaxcost.edge.catalog.tiers import load_memory
+from jaxcost.explore.space.stack_knob import PER_STACK
 
 ROWS = 1 << 15
 STACKED = ("stacks", *PER_STACK)

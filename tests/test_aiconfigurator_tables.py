@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxcost.edge.aiconfigurator_tables import import_tables, systems
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.measured_files import read_measured, write_measured
+from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.measured.aiconfigurator_tables import import_tables, systems
+from jaxcost.edge.measured.files import read_measured, write_measured
 from jaxcost.spec.measurement import concatenate
 
 COMMON = {"framework": "X", "version": "1", "device": "D", "op_name": "op", "kernel_source": "kernel"}

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from jaxcost.edge import catalog
-from jaxcost.edge.config import read_json, read_yaml
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.quantity import parse_quantity
-from jaxcost.edge.space_file import load_space
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.io.config import read_json, read_yaml
+from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.io.quantity import parse_quantity
+from jaxcost.edge.studies.space_file import load_space
 
 CONFIGS = catalog.configs_root()
 H100 = read_yaml(CONFIGS / "chips" / "h100-sxm.yaml")

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge.measured_files import read_measured
-from jaxcost.explore.calibrate import calibrate
-from jaxcost.explore.fitting import Bounds, fit, folds, predict
-from jaxcost.explore.held_out import Form, calibrate_rows, scores
-from jaxcost.explore.kernel_families import FAMILIES, selections
-from jaxcost.explore.kernel_forms import MATMUL
-from jaxcost.explore.validate import score, summaries
+from jaxcost.edge.measured.files import read_measured
+from jaxcost.explore.calibrate.calibration import calibrate
+from jaxcost.explore.calibrate.cross_validation import Form, calibrate_rows, scores
+from jaxcost.explore.calibrate.fit import Bounds, fit, folds, predict
+from jaxcost.explore.calibrate.kernel_families import FAMILIES, selections
+from jaxcost.explore.calibrate.kernel_forms import MATMUL
+from jaxcost.explore.calibrate.validation import score, summaries
 from jaxcost.spec.measurement import Measurements
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "measured"

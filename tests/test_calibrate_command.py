@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge.cli import main
-from jaxcost.explore.fitting import predict
-from jaxcost.explore.kernel_families import FAMILIES
-from jaxcost.explore.kernel_forms import MATMUL
+from jaxcost.edge.commands.cli import main
+from jaxcost.explore.calibrate.fit import predict
+from jaxcost.explore.calibrate.kernel_families import FAMILIES
+from jaxcost.explore.calibrate.kernel_forms import MATMUL
 from jaxcost.spec.measurement import Measurements
 
 KERNEL = {
@@ -93,7 +93,7 @@ def test_files_load_and_count(written):
 
 
 def test_entries_say_what_they_rest_on(written):
-    from jaxcost.edge.parts import load_part
+    from jaxcost.edge.catalog.parts import load_part
 
     part, _ = load_part("efficiency", str(written / "h100-sxm-mylib.yaml"))
     entry = part.kernels.matmul.bits_16.memory

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from jaxcost.core.pytree import replace, rows
-from jaxcost.edge import catalog
-from jaxcost.edge.config import read_yaml
-from jaxcost.edge.parts import load_part
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.catalog.parts import load_part
+from jaxcost.edge.io.config import read_yaml
 from jaxcost.spec.fabric import topology_id
 from jaxcost.spec.prices import Prices
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.physics.capacity import kv_bytes_per_token
-from jaxcost.physics.collectives import RankGroup, all_reduce, communicator
-from jaxcost.physics.levels import levels
-from jaxcost.physics.load import Group, step_load
-from jaxcost.physics.ops import step_table
-from jaxcost.physics.shards import shard
+from jaxcost.physics.compute.load import Group, step_load
+from jaxcost.physics.compute.operators import step_table
+from jaxcost.physics.compute.shards import shard
+from jaxcost.physics.memory.capacity import kv_bytes_per_token
+from jaxcost.physics.network.collectives import RankGroup, all_reduce, communicator
+from jaxcost.physics.network.levels import levels
 
 common = importlib.import_module("claims.common")
 KIB, GB, TB, ENDLESS, dense = common.KIB, common.GB, common.TB, common.ENDLESS, common.dense

@@ -10,12 +10,13 @@ import pytest
 
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering, number
-from jaxcost.edge import catalog, tables
-from jaxcost.edge.cli import COMMANDS, main
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.formats import FORMATS, read_bits
-from jaxcost.evaluate import evaluate
-from jaxcost.explore.sensitivity import elasticities, metric_names
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.commands.cli import COMMANDS, main
+from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.io.formats import FORMATS, read_bits
+from jaxcost.edge.show import tables
+from jaxcost.evaluation import evaluate
+from jaxcost.explore.analysis.sensitivity import elasticities, metric_names
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 
@@ -148,8 +149,8 @@ def test_evaluate_draws(capsys, tmp_path, suffix):
 
 def test_roofline_points_lie_under_the_roof():
     """No operator beats min(peak, intensity x bandwidth), and the FLOPs are those of the closed form."""
-    from jaxcost.edge.plots import roofline_points
-    from jaxcost.edge.request import Request, evaluated, measure
+    from jaxcost.edge.commands.request import Request, evaluated, measure
+    from jaxcost.edge.show.plots import roofline_points
     from jaxcost.spec.prices import Prices
 
     system, model = catalog.load_system("h100-sxm-x8"), catalog.load_model("llama-3.1-70b")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-import jaxcost.explore.closed_loop as loops
-from jaxcost.explore.closed_loop import Steps, closed_loop, closed_loop_steps, loop_times
+import jaxcost.explore.serve.closed_loops as loops
+from jaxcost.explore.serve.closed_loops import Steps, closed_loop, closed_loop_steps, loop_times
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from tests.serving_kernels import system
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore import descent, lagrangian
-from jaxcost.explore.codesign import draws_of, prepare, starting
-from jaxcost.explore.relaxation import leaves_with, relax
-from jaxcost.explore.rounding import HAIR
-from jaxcost.explore.solver import Start
-from jaxcost.explore.uncertainty import Spread
+from jaxcost.explore.analysis.uncertainty import Spread
+from jaxcost.explore.codesign import descent, lagrangian
+from jaxcost.explore.codesign.problem import draws_of, prepare, starting
+from jaxcost.explore.codesign.relaxation import leaves_with, relax
+from jaxcost.explore.codesign.rounding import HAIR
+from jaxcost.explore.codesign.solver import Start
 
 BANDWIDTH, FLOPS = "system.chip.memory.bandwidth", "system.chip.compute.flops_16"
 GIVES = ("tpot", "usd_per_mtok", "margins.power")

@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcost.edge import codesign_command, study_file
-from jaxcost.edge.catalog import names
-from jaxcost.edge.cli import main
-from jaxcost.edge.codesign_tables import Block, markdown
-from jaxcost.edge.study_words import Goal, amount, label, one_more
-from jaxcost.explore import frontier, roadmap
-from jaxcost.explore.axes import Joint
-from jaxcost.explore.codesign import codesign
-from jaxcost.explore.relaxation import relax
+from jaxcost.edge.catalog.loaders import names
+from jaxcost.edge.commands import codesign as codesign_command
+from jaxcost.edge.commands.cli import main
+from jaxcost.edge.show.codesign_tables import Block, markdown
+from jaxcost.edge.show.study_words import Goal, amount, label, one_more
+from jaxcost.edge.studies import study_file
+from jaxcost.explore.codesign import parametric as roadmap
+from jaxcost.explore.codesign import pareto as frontier
+from jaxcost.explore.codesign.problem import codesign
+from jaxcost.explore.codesign.relaxation import relax
+from jaxcost.explore.space.axes import Joint
 
 STUDY = """
 title: A small study

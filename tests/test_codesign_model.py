@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore.codesign import prepare, starting, surest
-from jaxcost.explore.frontier import warm
+from jaxcost.explore.codesign.pareto import warm
+from jaxcost.explore.codesign.problem import prepare, starting, surest
 
 LIMITS = {"tpot": 0.012, "margins.power": 0.0, "margins.memory": 0.0}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.physics.algorithms import algorithm_costs, broadcast_costs, duration
-from jaxcost.physics.levels import level
+from jaxcost.physics.network.algorithms import algorithm_costs, broadcast_costs, duration
+from jaxcost.physics.network.levels import level
 from jaxcost.spec.fabric import topology_id
 from tests import algorithms, networks
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jaxcost.edge.cli import main
+from jaxcost.edge.commands.cli import main
 
 DESIGN = [
     "evaluate",

@@ -4,9 +4,9 @@ import jax
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge.memory_options import read_placement, with_memories
-from jaxcost.evaluate import evaluate as evaluate_plan
-from jaxcost.explore.diagnosis import diagnose
+from jaxcost.edge.commands.memory_options import read_placement, with_memories
+from jaxcost.evaluation import evaluate as evaluate_plan
+from jaxcost.explore.analysis.diagnosis import diagnose
 from tests.test_tiers import ALL, DENSE, GB, TB, chip, engine, hot_chip, split
 
 MOE = jc.load_model("deepseek-v2-lite")

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcost.edge.catalog import load_chip
-from jaxcost.edge.measured_files import read_measured
-from jaxcost.explore.doubt import doubtful, least_bytes, least_flops, least_link_bytes
+from jaxcost.edge.catalog.loaders import load_chip
+from jaxcost.edge.measured.files import read_measured
+from jaxcost.explore.calibrate.outliers import doubtful, least_bytes, least_flops, least_link_bytes
 from jaxcost.spec.measurement import FAMILIES, Measurements
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "measured"

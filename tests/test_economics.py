@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge.cost_options import with_year
-from jaxcost.edge.silicon_files import YEAR
-from jaxcost.physics.area import build, die_yield, dies_per_wafer, memory_price
-from jaxcost.physics.carbon import grid_intensity
-from jaxcost.physics.tco import annuity
+from jaxcost.edge.catalog.silicon import YEAR
+from jaxcost.edge.commands.cost_options import with_year
+from jaxcost.physics.economics.area import build, die_yield, dies_per_wafer, memory_price
+from jaxcost.physics.economics.carbon import grid_intensity
+from jaxcost.physics.economics.tco import annuity
 
 HOUR, MM2 = 3600.0, 1e-6
 LLAMA = jc.load_model("llama-3.1-70b")
@@ -298,7 +298,8 @@ def test_hgx_h100_footprint():
     ("node", "kg"), [("n28", 1.18), ("n14", 1.40), ("n7", 2.08), ("n5", 2.49), ("n3", 2.86)]
 )
 def test_carbon_of_a_wafer_is_that_of_act(node, kg):
-    from jaxcost.edge.parts import load_part, quantities
+    from jaxcost.edge.catalog.parts import load_part
+    from jaxcost.edge.catalog.reading import quantities
 
     q = quantities(*load_part("silicon", node))
     assert (q["fab_energy"] * q["fab_grid"] + q["fab_gases"] + q["fab_materials"]) / 1e4 == near(kg, 5e-3)

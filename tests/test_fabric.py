@@ -10,11 +10,11 @@ import pytest
 from scipy import special
 
 import jaxcost as jc
-from jaxcost.physics.algorithms import algorithm_costs, duration, fastest
-from jaxcost.physics.collectives import RankGroup, all_reduce, broadcast, communicator, gather
-from jaxcost.physics.levels import levels, only
-from jaxcost.physics.messages import hottest_rank, touched_groups
-from jaxcost.physics.reliability import availability, exponential_integral, late_share, straggler_wait
+from jaxcost.physics.network.algorithms import algorithm_costs, duration, fastest
+from jaxcost.physics.network.collectives import RankGroup, all_reduce, broadcast, communicator, gather
+from jaxcost.physics.network.levels import levels, only
+from jaxcost.physics.network.messages import hottest_rank, touched_groups
+from jaxcost.physics.network.reliability import availability, exponential_integral, late_share, straggler_wait
 from jaxcost.spec.fabric import topology_id
 
 MODEL = jc.load_model("llama-3.1-70b")

@@ -13,7 +13,7 @@ import pytest
 import report
 import study
 import style
-from jaxcost.edge.cli import main
+from jaxcost.edge.commands.cli import main
 
 ROOT = Path(__file__).parents[1]
 KEPT = Path(__file__).parent / "figures"

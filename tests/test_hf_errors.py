@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.hf import read_hf_config
-from jaxcost.edge.hf_fields import KNOWN, Fields
+from jaxcost.edge.hf.fields import KNOWN, Fields
+from jaxcost.edge.hf.reader import read_hf_config
+from jaxcost.edge.io.errors import InputError
 
 CATALOG = Path(__file__).parents[1] / "configs" / "models"
 CONFIGS = {

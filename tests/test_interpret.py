@@ -21,7 +21,7 @@ from jaxcost.core.interpret import (
     trace,
 )
 from jaxcost.core.program import Program, execution, is_worth_compiling, program, set_execution
-from jaxcost.evaluate import evaluate
+from jaxcost.evaluation import evaluate
 
 FLOATS = np.array(
     [

@@ -6,8 +6,8 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.core.pytree import canonical, leaf_fields
-from jaxcost.physics.attention_kernel import AttentionWork, attention_bytes, attention_timing
-from jaxcost.physics.kernels import Machine, MatmulWork, matmul_bytes, matmul_timing, timing_seconds
+from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
+from jaxcost.physics.kernels.matmul import Machine, MatmulWork, matmul_bytes, matmul_timing, timing_seconds
 from jaxcost.spec.kernels import (
     AttentionKernel,
     ElementwiseKernel,

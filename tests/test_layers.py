@@ -1,13 +1,18 @@
 """The house's rules: imports only go down, only the edge reads or prints, files stay small."""
 
 import ast
-import tomllib
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxcost"
-LAYERS = ("core", "spec", "physics", "evaluate", "explore", "edge")
+LAYERS = ("core", "spec", "physics", "evaluation", "explore", "edge")
+ENGINES = ("space", "sweep", "analysis", "serve", "codesign", "calibrate")
+FOLDERS = {
+    "physics": {"compute", "kernels", "memory", "network", "economics"},
+    "explore": set(ENGINES),
+    "edge": {"io", "catalog", "hf", "studies", "measured", "jobs", "show", "commands"},
+}
 FORBIDDEN_BELOW_EDGE = {
     "pydantic",
     "ruamel",
@@ -21,23 +26,47 @@ FORBIDDEN_BELOW_EDGE = {
     "os",
 }
 FILES = sorted(
-    p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in {"evaluate", "report", "schedule"}
+    p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in {"evaluation", "report", "schedule"}
 )
 
 
 def layer_of(module: str) -> int:
     part = module.removeprefix("jaxcost.").split(".")[0]
-    return LAYERS.index("evaluate" if part in ("report", "schedule") else part)
+    return LAYERS.index("evaluation" if part in ("report", "schedule") else part)
 
 
-def imports(path: Path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(p): p for p in PACKAGE.rglob("*.py")}
+
+
+def imports(path: Path, *, at_load: bool = False):
+    """Modules that a file imports; with `at_load` only those that load with it."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if at_load else ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             yield node.module or ""
-            if node.module == "jaxcost.edge" or node.module == "jaxcost":
-                yield from (f"{node.module}.{a.name}" for a in node.names)
+            yield from (m for a in node.names if (m := f"{node.module}.{a.name}") in MODULES)
         elif isinstance(node, ast.Import):
             yield from (a.name for a in node.names)
+
+
+def engine_of(module: str) -> str | None:
+    parts = module.split(".")
+    return (
+        parts[2] if parts[:2] == ["jaxcost", "explore"] and len(parts) > 2 and parts[2] in ENGINES else None
+    )
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Return modules that import each other, or none."""
+    left = dict(graph)
+    while leaves := [m for m, needs in left.items() if not needs & left.keys()]:
+        for module in leaves:
+            del left[module]
+    return sorted(left)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -68,8 +97,23 @@ def test_files_hold_one_idea(path):
     assert ast.get_docstring(ast.parse(path.read_text())) or path.name == "__init__.py"
 
 
-def test_every_package_is_installed():
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
-    folders = {p.parent.relative_to(PACKAGE.parent) for p in PACKAGE.rglob("*.py")}
-    found = {".".join(f.parts) for f in folders}
-    assert set(project["tool"]["setuptools"]["packages"]) == found | {"jaxcost.configs"}
+def test_no_files_import_each_other():
+    graph = {m: set(imports(p)) & MODULES.keys() - {m} for m, p in MODULES.items() if p.name != "__init__.py"}
+    assert cycle(graph) == []
+
+
+def test_folders_are_those_of_the_design():
+    for layer, folders in FOLDERS.items():
+        found = {p.name for p in (PACKAGE / layer).iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+        assert found == folders
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_an_engine_is_imported_by_its_public_face_and_from_engines_above(path):
+    own = engine_of(module_of(path))
+    for module in imports(path):
+        engine = engine_of(module)
+        if engine in (None, own):
+            continue
+        assert module == f"jaxcost.explore.{engine}", f"{path.name} imports {module}, not from its engine"
+        assert own is None or ENGINES.index(engine) < ENGINES.index(own), f"{own} imports {engine}"

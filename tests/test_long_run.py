@@ -20,7 +20,7 @@ import pyarrow.dataset
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge import checkpoint, long_run
+from jaxcost.edge.jobs import checkpoint, long_run
 from tests import cheap_sweep
 
 SIZES = (100, 60, 10)
@@ -208,9 +208,9 @@ def test_a_full_disk(tmp_path, monkeypatch, whole, code, said):
 
 
 def test_a_disk_that_fills_while_designs_are_kept(tmp_path, monkeypatch, whole):
-    from jaxcost.edge import sweep_files
+    from jaxcost.edge.jobs import sweep_files
 
-    real, left = sweep_files.write_whole, iter(range(6))
+    real, left = sweep_files.write_atomically, iter(range(6))
 
     def full(path, content):
         if "block" in path.name and next(left, None) is None:
@@ -218,7 +218,7 @@ def test_a_disk_that_fills_while_designs_are_kept(tmp_path, monkeypatch, whole):
         real(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_files, "write_whole", full)
+        patch.setattr(sweep_files, "write_atomically", full)
         with pytest.raises(jc.RunError, match="no space is left"):
             cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0, keep=True)
     end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, keep=True)

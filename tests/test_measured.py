@@ -10,8 +10,8 @@ import pytest
 from scipy.optimize import least_squares
 
 import jaxcost as jc
-from jaxcost.physics.algorithms import algorithm_costs
-from jaxcost.physics.levels import level
+from jaxcost.physics.network.algorithms import algorithm_costs
+from jaxcost.physics.network.levels import level
 from jaxcost.spec.fabric import topology_id
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "measured" / "collectives.csv"

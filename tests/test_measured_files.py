@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.measured_columns import (
+from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.measured.columns import (
     FORMATS_OF_FILES,
     PRECISIONS,
     UNITS,
@@ -16,7 +16,7 @@ from jaxcost.edge.measured_columns import (
     format_of,
     precision_bits,
 )
-from jaxcost.edge.measured_files import read_measured, write_measured
+from jaxcost.edge.measured.files import read_measured, write_measured
 from jaxcost.spec.measurement import FAMILIES, Measurements, concatenate
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "measured"

@@ -9,11 +9,13 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.core.pytree import replace_at
-from jaxcost.explore import message_forms, mixture_form
-from jaxcost.explore.fitting import fit, predict
-from jaxcost.explore.routing import measured_rank
-from jaxcost.physics.algorithms import algorithm_costs
-from jaxcost.physics.collective_kernel import (
+from jaxcost.explore.calibrate import message_forms, mixture_form
+from jaxcost.explore.calibrate.fit import fit, predict
+from jaxcost.explore.calibrate.routing import measured_rank
+from jaxcost.physics.compute.load import Group, step_load
+from jaxcost.physics.compute.operators import OPERATORS
+from jaxcost.physics.compute.shards import shard
+from jaxcost.physics.kernels.collective import (
     AllToAllWork,
     all_to_all_seconds,
     collective_seconds,
@@ -21,13 +23,11 @@ from jaxcost.physics.collective_kernel import (
     ring_work,
     shot_works,
 )
-from jaxcost.physics.kernel_rows import kernel_rows, kernel_seconds
-from jaxcost.physics.kernels import Machine, timing_seconds
-from jaxcost.physics.levels import levels, only
-from jaxcost.physics.load import Group, step_load
-from jaxcost.physics.mixture_kernel import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
-from jaxcost.physics.ops import OPERATORS
-from jaxcost.physics.shards import shard
+from jaxcost.physics.kernels.matmul import Machine, timing_seconds
+from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
+from jaxcost.physics.kernels.rows import kernel_rows, kernel_seconds
+from jaxcost.physics.network.algorithms import algorithm_costs
+from jaxcost.physics.network.levels import levels, only
 from jaxcost.spec.kernels import (
     AllToAllKernel,
     CollectiveKernel,

@@ -6,8 +6,8 @@ import jax
 import pytest
 from ruamel.yaml import YAML
 
-from jaxcost.edge.hf import read_hf_config
-from jaxcost.physics.shards import active_parameters, total_parameters
+from jaxcost.edge.hf.reader import read_hf_config
+from jaxcost.physics.compute.shards import active_parameters, total_parameters
 from jaxcost.spec.model import Model
 
 CATALOG = Path(__file__).parents[1] / "configs" / "models"

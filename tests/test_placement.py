@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 from scipy.stats import lognorm
 
 import jaxcost as jc
-from jaxcost.physics.placement import BANDS, allot, hit_rate, popularity, touched
+from jaxcost.physics.memory.placement import BANDS, allot, hit_rate, popularity, touched
 
 CLASSES, TIERS, CASES = 6, 5, 1000
 

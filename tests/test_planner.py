@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge.check import check_plan
-from jaxcost.edge.errors import InputError
-from jaxcost.explore import planner
-from jaxcost.explore.planner import DEGREES, OBJECTIVES, candidate_plans, is_valid
+from jaxcost.edge.catalog.check import check_plan
+from jaxcost.edge.io.errors import InputError
+from jaxcost.explore.analysis import planner
+from jaxcost.explore.analysis.planner import DEGREES, OBJECTIVES, candidate_plans, is_valid
 
 MODELS = ["llama-3.1-8b", "deepseek-v3", "gpt-oss-120b", "mamba-2-2.7b", "jamba-1.5-mini", "phi-2"]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcost.physics.queueing import busy_share, number_in_system, poisson_at_most, queue
+from jaxcost.explore.serve.queueing import busy_share, number_in_system, poisson_at_most, queue
 
 
 def erlang_c(load, servers):

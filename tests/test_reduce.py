@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcost.core import wide
-from jaxcost.explore.reduce import (
+from jaxcost.explore.sweep.reducers import (
     MARGINS,
     Batch,
     Best,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore.fitting import predict
-from jaxcost.explore.held_out import calibrate_rows, scores
-from jaxcost.explore.kernel_families import FAMILIES, selections
-from jaxcost.explore.residual import BOUND, MARGIN, helps, train
+from jaxcost.explore.calibrate.cross_validation import calibrate_rows, scores
+from jaxcost.explore.calibrate.fit import predict
+from jaxcost.explore.calibrate.kernel_families import FAMILIES, selections
+from jaxcost.explore.calibrate.residual import BOUND, MARGIN, helps, train
 from jaxcost.spec.measurement import Measurements
 
 TRUTH = {

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from jaxcost.explore.axes import linear_range, log_range
-from jaxcost.explore.sampling import METHODS, Latin, pick, sampler, to_unit
+from jaxcost.explore.space.axes import linear_range, log_range
+from jaxcost.explore.space.sampling import METHODS, Latin, pick, sampler, to_unit
 
 SCALE = 1 << 24
 

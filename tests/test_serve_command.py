@@ -5,8 +5,8 @@ import json
 import pytest
 
 from jaxcost.core.pytree import rows
-from jaxcost.edge import catalog
-from jaxcost.explore.service import serve
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.explore.serve.service import serve
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 from tests.test_cli import MODEL, run

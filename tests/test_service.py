@@ -1,7 +1,6 @@
 """Serving a rate: against a simulation, brute force, limits, directions, gradients, one compilation."""
 
 import operator
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +8,11 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.evaluate import design_features, evaluate
-from jaxcost.explore.planner import DEGREES, candidate_plans, is_valid
-from jaxcost.explore.steady import look, memory_margin
-from jaxcost.physics.capacity import kv_bytes_per_token
+from jaxcost import evaluation
+from jaxcost.evaluation import design_features, evaluate
+from jaxcost.explore.analysis.planner import DEGREES, candidate_plans, is_valid
+from jaxcost.explore.serve.steady_state import look, memory_margin
+from jaxcost.physics.memory.capacity import kv_bytes_per_token
 from tests.serving_simulation import simulate
 
 MODEL = jc.load_model("llama-3.1-8b")
@@ -304,7 +304,6 @@ def test_gradients_of_the_cost_are_those_of_as_many_replicas_as_are_needed():
 
 def test_a_second_load_or_plan_is_not_traced_again(monkeypatch):
     traces = []
-    evaluation = sys.modules["jaxcost.evaluate"]  # the package has a function of this name
     original = evaluation.schedule_steps
     monkeypatch.setattr(evaluation, "schedule_steps", lambda *a: (traces.append(1), original(*a))[1])
     jax.clear_caches()

@@ -9,8 +9,8 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.core.pytree import replace_at
-from jaxcost.edge.measured_files import read_measured
-from jaxcost.explore.serving_fit import (
+from jaxcost.edge.measured.files import read_measured
+from jaxcost.explore.calibrate.serving_fit import (
     Points,
     choose_split,
     choose_within,

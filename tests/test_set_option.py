@@ -6,13 +6,13 @@ import jax
 import pytest
 
 from jaxcost.core.pytree import replace, replace_at
-from jaxcost.edge import catalog
-from jaxcost.edge.cli import main
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.set_option import read_settings, set_in_space, settable, with_settings
-from jaxcost.edge.space_file import leaf_units, load_space
-from jaxcost.evaluate import evaluate
-from jaxcost.explore.space import Design
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.catalog.set_option import read_settings, set_in_space, settable, with_settings
+from jaxcost.edge.commands.cli import main
+from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.studies.space_file import leaf_units, load_space
+from jaxcost.evaluation import evaluate
+from jaxcost.explore.space.spaces import Design
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System

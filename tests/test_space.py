@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import jaxcost as jc
 from jaxcost.core.pytree import canonical
-from jaxcost.edge.catalog import grid_leaves, load_host
-from jaxcost.edge.set_option import read_settings, set_in_space
-from jaxcost.edge.space_file import read_space, read_space_data
-from jaxcost.explore.space import (
+from jaxcost.edge.catalog.loaders import grid_leaves, load_host
+from jaxcost.edge.catalog.set_option import read_settings, set_in_space
+from jaxcost.edge.studies.space_file import read_space, read_space_data
+from jaxcost.explore.space.spaces import (
     Axis,
     Choice,
     Design,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-import jaxcost.explore.stream as streams
-from jaxcost.explore.space import design_of, digits, space_features, sweep_features
-from jaxcost.explore.sweep import METRICS, model_evaluation
+import jaxcost.explore.sweep.stream as streams
+from jaxcost.explore.space.spaces import design_of, digits, space_features, sweep_features
+from jaxcost.explore.sweep.run import METRICS, model_evaluation
 
 SPACE = """
 models: [llama-3.1-8b, mixtral-8x7b, mamba-2-2.7b]

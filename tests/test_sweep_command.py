@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge import reducer_file, sweep_command, sweep_rows
-from jaxcost.edge.cli import main
-from jaxcost.edge.space_file import load_space
-from jaxcost.explore.sweep import report_metrics
+from jaxcost.edge.commands import sweep as sweep_command
+from jaxcost.edge.commands.cli import main
+from jaxcost.edge.jobs import sweep_rows
+from jaxcost.edge.studies import reducer_file
+from jaxcost.edge.studies.space_file import load_space
+from jaxcost.explore.sweep.run import report_metrics
 
 SPACE = """
 title: A small space

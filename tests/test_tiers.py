@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.evaluate import evaluate as evaluate_plan
-from jaxcost.physics.near_memory import near_bandwidth, units
-from jaxcost.physics.tiers import AUXILIARY_TIERS, prefetch_buffer, read_seconds
+from jaxcost.evaluation import evaluate as evaluate_plan
+from jaxcost.physics.memory.near_memory import near_bandwidth, units
+from jaxcost.physics.memory.tiers import AUXILIARY_TIERS, prefetch_buffer, read_seconds
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.model import Attention, Experts, FeedForward
 from tests.test_claims import COMPUTE, ENDLESS

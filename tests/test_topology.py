@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.physics.topology import bisection, degree, diameter, layout, mean_hops, wiring
+from jaxcost.physics.network.topology import bisection, degree, diameter, layout, mean_hops, wiring
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from tests import networks
 

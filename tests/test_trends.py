@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcost as jc
-from jaxcost.evaluate import evaluate as evaluate_plan
+from jaxcost.evaluation import evaluate as evaluate_plan
 
 SYSTEM = jc.canonical(jc.load_system("h100-sxm-x8"))
 PLAN = jc.Plan(tp=8)

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from jaxcost.core.pytree import replace_at
-from jaxcost.edge import catalog
-from jaxcost.edge.cli import main
-from jaxcost.edge.config import read_yaml
-from jaxcost.edge.errors import InputError
-from jaxcost.edge.reading import reading
-from jaxcost.edge.tier_files import add_tier
-from jaxcost.edge.uncertain import intervals, uncertain
-from jaxcost.evaluate import evaluate
-from jaxcost.explore.sensitivity import metric_names
-from jaxcost.explore.uncertainty import QUANTILES, Spread, leaves_at, monte_carlo, positions, tornado
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.catalog.reading import reading
+from jaxcost.edge.catalog.tiers import add_tier
+from jaxcost.edge.catalog.uncertain import intervals, uncertain
+from jaxcost.edge.commands.cli import main
+from jaxcost.edge.io.config import read_yaml
+from jaxcost.edge.io.errors import InputError
+from jaxcost.evaluation import evaluate
+from jaxcost.explore.analysis.sensitivity import metric_names
+from jaxcost.explore.analysis.uncertainty import QUANTILES, Spread, leaves_at, monte_carlo, positions, tornado
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 

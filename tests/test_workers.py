@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge import workers
+from jaxcost.edge.jobs import workers
 from tests import cheap_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def test_a_process_that_is_asked_to_stop_stops_all(tmp_path, cheap_command, want
 
 
 def test_no_cluster(capsys):
-    from jaxcost.edge.cli import main
+    from jaxcost.edge.commands.cli import main
 
     status = main(["sweep", "million", "--processes", "cluster"])
     assert status == 2

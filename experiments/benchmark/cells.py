@@ -13,6 +13,7 @@ START = time.perf_counter()
 import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
+import importlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -27,8 +28,19 @@ import numpy as np  # noqa: E402
 from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 import jaxcost as jc  # noqa: E402
-from jaxcost.evaluate import evaluate  # noqa: E402
-from jaxcost.explore.sweep import METRICS, design_metrics  # noqa: E402
+
+
+def imported(name, *modules):
+    """Return a name from the first of some modules that exists: today's, then those of older commits."""
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            return getattr(importlib.import_module(module), name)
+    raise ImportError(f"{name} in none of {', '.join(modules)}")
+
+
+evaluate = imported("evaluate", "jaxcost.evaluation", "jaxcost.evaluate")
+METRICS = imported("METRICS", "jaxcost.explore.sweep")
+design_metrics = imported("design_metrics", "jaxcost.explore.sweep")
 
 IMPORTED = time.perf_counter() - START
 REPEATS = 7  # the best of so many is reported
@@ -140,12 +152,9 @@ def batched(f, designs):
 def compiler_options(name):
     """The options that the package compiles such programs with."""
     with contextlib.suppress(ImportError):
-        from jaxcost.explore.compiling import compilation
-
+        compilation = imported("compilation", "jaxcost.explore.compilation", "jaxcost.explore.compiling")
         return compilation("gradient" if name == "gradient" else "sweep", jax.default_backend()).options
-    from jaxcost.explore import stream
-
-    return getattr(stream, "_COMPILER_OPTIONS", {}).get(jax.default_backend())
+    return imported("_COMPILER_OPTIONS", "jaxcost.explore.stream").get(jax.default_backend())
 
 
 def over_chunks(name, chunk, count=1 << 15):
@@ -305,10 +314,13 @@ class Total:
         return state
 
 
+def default_reducers(metric):
+    make = imported("default_reducers", "jaxcost.edge.studies.reducer_file", "jaxcost.edge.reducer_file")
+    return make(metric)
+
+
 def million():
     """The space `million` with all that `jaxcost sweep` keeps of it: the whole call, first and again."""
-    from jaxcost.edge.reducer_file import default_reducers
-
     space = jc.load_space("million")
     call = lambda: jc.sweep(space, reduce=default_reducers("usd_per_mtok"))  # noqa: E731
     start = time.perf_counter()
@@ -320,8 +332,6 @@ def million():
 
 def reducers(rounds=5):
     """The space `million` bare, with a ranking and a front, and with all that `jaxcost sweep` keeps, by turns."""
-    from jaxcost.edge.reducer_file import default_reducers
-
     space, everything = jc.load_space("million"), default_reducers("usd_per_mtok")
     needs = tuple(dict.fromkeys((*METRICS, *(n for r in everything.values() for n in r.needs))))
     kept = {

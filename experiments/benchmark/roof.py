@@ -12,10 +12,10 @@ import cells
 import jax
 
 import jaxcost as jc
-from jaxcost.edge.space_file import read_space
-from jaxcost.explore.space import sweep_features
-from jaxcost.explore.stream import Stream
-from jaxcost.explore.sweep import METRICS, design_metrics, metrics_of, model_evaluation
+from jaxcost.edge.studies.space_file import read_space
+from jaxcost.explore.space.spaces import sweep_features
+from jaxcost.explore.sweep.run import METRICS, design_metrics, metrics_of, model_evaluation
+from jaxcost.explore.sweep.stream import Stream
 
 CHUNKS = {"cpu": (256, 512)}
 OTHER_CHUNKS = tuple(1 << k for k in (14, 16, 18, 20))

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 import jaxcost as jc
-from jaxcost.evaluate import evaluate as evaluate_with
+from jaxcost.evaluation import evaluate as evaluate_with
 from jaxcost.spec.model import FeedForward
 
 GB, TB, KIB, GIB = 1e9, 1e12, 2.0**10, 2.0**30

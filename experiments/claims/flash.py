@@ -20,8 +20,8 @@ from claims.common import (
     token_seconds,
     weights_in_flash,
 )
-from jaxcost.physics.tiers import prefetch_buffer
-from jaxcost.physics.wear import wear_share
+from jaxcost.physics.memory.tiers import prefetch_buffer
+from jaxcost.physics.memory.wear import wear_share
 
 YU = "Yu et al. 2026, HBF for LLM serving"
 SITE = 1000 * GB  # B/s of one site, of either memory

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import jaxcost as jc
 from claims.common import DECODE, ENDLESS, GB, Claim, evaluate, given, memory_only, seconds_of
-from jaxcost.physics.tiers import read_seconds
+from jaxcost.physics.memory.tiers import read_seconds
 from jaxcost.spec.model import Attention, FeedForward
 
 FLASH = "LLM in a flash, arXiv:2312.11514"

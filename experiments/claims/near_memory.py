@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import jaxcost as jc
 from claims.common import BY_HAND, GB, PAPER, Claim, evaluate
-from jaxcost.physics.near_memory import units
+from jaxcost.physics.memory.near_memory import units
 
 
 def shards() -> Iterator[Claim]:

@@ -197,7 +197,7 @@ class Engine:
     """What the serving engine adds around the kernels: host time, how prompts queue, and memory it keeps.
 
     `layer` and `sequence` are part of every step; the others tell how steps make up the service of several users
-    (`explore/closed_loop.py`).
+    (`explore/serve/closed_loops.py`).
     """
 
     layer: Scalar = field("s", "time a layer adds to a step beside its kernels", default=0.0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.edge.space_file import leaf_units
-from jaxcost.explore.sweep import METRICS, design_metrics
+from jaxcost.edge.studies.space_file import leaf_units
+from jaxcost.explore.sweep.run import METRICS, design_metrics
 from tests.batched import evaluate_stacked, load_model, load_system, program, run, stacked
 
 VARIED = (

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxcost as jc
-from jaxcost.edge.space_file import leaf_units
-from jaxcost.physics.ops import distinct_experts
+from jaxcost.edge.studies.space_file import leaf_units
+from jaxcost.physics.compute.operators import distinct_experts
 from tests.batched import UNITS, evaluate, load_model, load_system, operators
 from tests.judge.test_oracle import random_case
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.explore.sweep import METRICS, design_metrics
+from jaxcost.explore.sweep.run import METRICS, design_metrics
 from tests.batched import program, run, take
 
 MODELS = jc.list_names("models")[::3][:20]

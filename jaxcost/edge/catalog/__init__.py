@@ -1,0 +1,1 @@
+"""The files of configs/, or a user's own: their schemas, and the trees they become."""

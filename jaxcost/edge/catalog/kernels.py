@@ -1,0 +1,96 @@
+"""The sections of calibrated kernels in the files of configs/efficiency: their schema, and the trees they become."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+from pydantic import BaseModel, Field, create_model
+
+from jaxcost.core.pytree import leaf_fields
+from jaxcost.edge.catalog.reading import quantities
+from jaxcost.edge.catalog.schema import Entry, Strict, Titled
+from jaxcost.spec.kernels import Kernels
+
+__all__ = ["EfficiencyFile", "FitSection", "kernels_of"]
+
+# A precision that was not measured takes the numbers of the nearest that was.
+_NEAREST = {
+    "bits_16": ("bits_8", "bits_4"),
+    "bits_8": ("bits_16", "bits_4"),
+    "bits_4": ("bits_8", "bits_16"),
+}
+
+
+def _nested(kernel: Any) -> dict[str, Any]:
+    """Return the fields of a tree of kernels that are trees themselves, those included that are absent by default."""
+    hints = get_type_hints(kernel)
+    inner = {f.name: (hints[f.name], *get_args(hints[f.name])) for f in leaf_fields(kernel)}
+    found = {
+        name: [kind for kind in kinds if dataclasses.is_dataclass(kind)] for name, kinds in inner.items()
+    }
+    return {name: kinds[0] for name, kinds in found.items() if kinds}
+
+
+def _section(kernel: Any) -> Any:
+    """Make the section of a tree of kernels: its numbers are entries in its fields' units, none of them required."""
+    nested = _nested(kernel)
+    fields: dict[str, Any] = {}
+    for f in leaf_fields(kernel):
+        number = Annotated[Entry | None, f.metadata["unit"]]
+        fields[f.name] = (_section(nested[f.name]) | None if f.name in nested else number, None)
+    return create_model(f"{kernel.__name__}Section", __base__=Strict, __doc__=kernel.__doc__, **fields)
+
+
+class FitSection(Strict):
+    """What a kernel's numbers rest on: rows, and |ln(predicted / measured)| of those held out.
+
+    `low` and `high` hold 80% of ln(measured / predicted) of held-out rows, `covered` is the share of rows in an
+    interval made without them, where there are folds enough to tell.
+    """
+
+    kernels: str
+    bits: str
+    library: str
+    kernel: str = ""
+    rows: int
+    held_out: str
+    folds: int
+    median: float
+    ninth: float
+    low: float
+    high: float
+    covered: float | None = None
+    source: str
+    date: str | int
+
+
+class EfficiencyFile(Titled):
+    """configs/efficiency: achieved shares of the peaks, and kernels where they are calibrated."""
+
+    matmul: Annotated[Entry, "1"]
+    vector: Annotated[Entry, "1"]
+    memory: Annotated[Entry, "1"]
+    link: Annotated[Entry, "1"]
+    overlap: Annotated[Entry | None, "1"] = None
+    operator_overhead: Annotated[Entry, "s"]
+    kernels: _section(Kernels) | None = None  # type: ignore[valid-type]
+    fits: list[FitSection] = Field(default_factory=list)
+
+
+def kernels_of(section: Any, path: Path) -> Kernels:
+    """Read a `kernels` section; what it lacks is ideal."""
+    return _tree(Kernels, section, path, "kernels.")
+
+
+def _tree(kernel: Any, section: BaseModel, path: Path, prefix: str) -> Any:
+    given: dict[str, Any] = dict(quantities(section, path, prefix))
+    nested = _nested(kernel)
+    for name, inner in nested.items():
+        found = getattr(section, name)
+        if found is not None:
+            given[name] = _tree(inner, found, path, f"{prefix}{name}.")
+    for name in nested:
+        others = [given[other] for other in _NEAREST.get(name, ()) if other in given]
+        if name not in given and others:
+            given[name] = others[0]
+    return kernel(**given)

@@ -1,0 +1,159 @@
+"""The files of configs/, or a user's own: found by name, read, checked, and their numbers turned into SI units."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from jaxcost.edge.catalog import schema
+from jaxcost.edge.catalog.kernels import EfficiencyFile
+from jaxcost.edge.catalog.reading import configs_root, shown
+from jaxcost.edge.catalog.schema import Entry, check, unit_of
+from jaxcost.edge.io.config import read_yaml
+from jaxcost.edge.io.errors import InputError, nearest
+
+__all__ = [
+    "KINDS",
+    "LONGEST_NAME",
+    "aliases",
+    "expanded",
+    "find",
+    "known",
+    "load_part",
+    "looks_like_path",
+    "names",
+    "provenance",
+    "read_part",
+    "title",
+]
+
+KINDS: dict[str, type[BaseModel] | None] = {
+    "models": None,
+    "chips": schema.ChipFile,
+    "memories": schema.MemoryFile,
+    "near": schema.NearFile,
+    "fabrics": schema.FabricFile,
+    "systems": schema.SystemFile,
+    "hosts": schema.HostFile,
+    "silicon": schema.SiliconFile,
+    "packages": schema.PackageFile,
+    "efficiency": EfficiencyFile,
+    "prices": schema.PricesFile,
+    "grids": schema.GridFile,
+    "spaces": None,
+    "studies": None,
+}
+LONGEST_NAME = 200  # longer ones a file system may refuse
+
+
+def names(kind: str) -> list[str]:
+    """List the names of one kind, such as "chips", in order."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError("one of " + ", ".join(KINDS), given=kind, suggestion=nearest(kind, KINDS))
+    return sorted(p.stem for p in (configs_root() / kind).glob("*.yaml"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(path: Path, modified: int) -> dict[str, Any]:
+    return read_yaml(path)
+
+
+def read_part(path: Path) -> dict[str, Any]:
+    """Read a file once, and again when it has changed."""
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError):  # read_yaml tells what is wrong with the path
+        return read_yaml(path)
+
+
+def find(kind: str, name: str) -> Path:
+    """Return the file of a catalogue name or of a path a user gave."""
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"a name among {kind}, or a path", given=name)
+    if looks_like_path(name):
+        return expanded(name)
+    name = _chip_name(name) if kind == "chips" else name
+    path = configs_root() / kind / f"{name}.yaml"
+    if len(name) > LONGEST_NAME or not path.exists():
+        raise InputError(
+            f"a name listed by `jaxcost list {kind}`, or a path",
+            given=name,
+            suggestion=nearest(name, known(kind)),
+        )
+    return path
+
+
+def known(kind: str) -> list[str]:
+    """List the names of one kind and their aliases."""
+    own = names(kind)
+    return own + [alias for other in own for alias in aliases(kind, other)]
+
+
+def expanded(name: str) -> Path:
+    """Return the path a user gave, its home folder put in."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise InputError("a path whose home folder exists", given=name) from None
+
+
+def looks_like_path(name: str) -> bool:
+    """Tell whether a name is meant as a path."""
+    return "/" in name or "\\" in name or bool(re.search(r"\.(ya?ml|json|safetensors|bin|gguf|txt)$", name))
+
+
+def aliases(kind: str, name: str) -> list[str]:
+    """List the other names of a chip."""
+    return read_part(configs_root() / kind / f"{name}.yaml").get("aliases", []) if kind == "chips" else []
+
+
+def load_part(kind: str, name: str) -> tuple[Any, Path]:
+    """Read and check the file of a name or path; return it with where it stands."""
+    path = find(kind, name)
+    file_type = KINDS[kind]
+    assert file_type is not None
+    return check(file_type, read_part(path), file=shown(path)), path  # type: ignore[type-var]
+
+
+def _chip_name(name: str) -> str:
+    """Resolve an alias."""
+    if len(name) > LONGEST_NAME or (configs_root() / "chips" / f"{name}.yaml").exists():
+        return name
+    return next((other for other in names("chips") if name in aliases("chips", other)), name)
+
+
+def title(kind: str, name: str) -> str:
+    """Return the full name of a part."""
+    return str(read_part(find(kind, name)).get("title", name))
+
+
+def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str, Any, Any]]:
+    """List (path, value, unit, source, date, kind, low, high) of every number of a part."""
+    if kind in {"models", "spaces", "studies"}:
+        data = read_part(find(kind, name))
+        source, date, basis = (str(data.get(key, "")) for key in ("source", "date", "kind"))
+        config = data.get("config", {})
+        return [(f"config.{k}", v, "1", source, date, basis, None, None) for k, v in config.items()]
+    part, _ = load_part(kind, name)
+    return list(_entries(part, ""))
+
+
+def _entries(part: BaseModel, prefix: str) -> Any:
+    for field in type(part).model_fields:
+        value = getattr(part, field)
+        if isinstance(value, Entry):
+            unit = unit_of(type(part), field) or ""
+            yield (
+                f"{prefix}{field}",
+                value.value,
+                unit,
+                value.source,
+                str(value.date),
+                value.kind,
+                value.low,
+                value.high,
+            )
+        elif isinstance(value, BaseModel):
+            yield from _entries(value, f"{prefix}{field}.")

@@ -1,0 +1,213 @@
+"""`jaxcost figures`: every figure and table of a checkout from nothing, and one page with all of them.
+
+A study is a numbered pair: `experiments/NN_name.py`, run by `study.run`, writes data, and `figures/NN_name.py`, if
+there is one, draws them. Each runs in a process of its own, several at a time; all share what any has compiled.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from jaxcost.edge.catalog.reading import configs_root
+from jaxcost.edge.io.errors import InputError, RunError, not_among
+from jaxcost.edge.io.write import make_folder
+from jaxcost.edge.show import tables
+
+__all__ = ["add_figures_arguments", "figures_command"]
+
+_MARK = "from study import"  # an experiment of the common form
+_NEEDS = "--measured"  # option of an experiment that reads measured rows
+_SHOWN = 2000  # last characters of what a failed script said
+
+
+@dataclasses.dataclass
+class _Study:
+    """One pair of scripts, and what came of it."""
+
+    name: str
+    steps: tuple[list[str], ...]  # command lines
+    seconds: float = 0.0
+    failure: str = ""
+
+
+def add_figures_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--only", metavar="NAMES", help="some of them: numbers or names, with commas between, as in 08,12"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of data, pictures and report")
+    parser.add_argument("--small", action="store_true", help="coarse versions, in a minute or two")
+    parser.add_argument(
+        "--measured", type=Path, metavar="DIR", help="folder of measured rows, for the validation of kernels"
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="studies at a time (default 2)")
+    parser.add_argument("--checkout", type=Path, metavar="DIR", help="folder of a clone of the project")
+    parser.add_argument("--list", action="store_true", help="say what there is, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def figures_command(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.processes < 1:
+        raise InputError("a whole number from 1", path="--processes", given=args.processes)
+    if args.measured is not None and not args.measured.is_dir():
+        raise InputError("a folder of measured rows", path="--measured", given=str(args.measured))
+    root = _checkout(args.checkout)
+    names = _chosen(root, args.only)
+    data, pictures = root / "experiments" / "out", root / "figures" / "out"
+    page = pictures / "report.html"
+    if args.out is not None:
+        out = args.out.resolve()
+        data, pictures, page = out / "data", out / "pictures", out / "report.html"
+    left_out = _left_out(root, names, args)
+    if args.list:
+        _tell_list(root, names, left_out, as_json=args.json)
+        return 0
+    if args.out is not None:
+        make_folder(args.out)
+    studies = [
+        _Study(name, _steps(root, name, args, data, pictures)) for name in names if name not in left_out
+    ]
+    console = Console(stderr=True)
+    begun = time.perf_counter()
+    for name, why in left_out.items():
+        console.print(f"{name}: left out, {why}", highlight=False)
+    console.print(f"{len(studies)} studies, {args.processes} at a time:", highlight=False)
+    _run_all(studies, root, args.processes, lambda study: _tell(console, study))
+    failed = [study for study in studies if study.failure]
+    if len(failed) < len(studies):
+        report = ["figures/report.py", "--data", str(data), "--pictures", str(pictures), "--out", str(page)]
+        made = _Study("report", (report,))
+        _run_all([made], root, 1, lambda study: _tell(console, study))
+        failed += [made] if made.failure else []
+    seconds = time.perf_counter() - begun
+    if args.json:
+        document = {
+            "seconds": seconds,
+            "report": str(page),
+            "data": str(data),
+            "pictures": str(pictures),
+            "studies": {s.name: {"seconds": s.seconds, "failure": s.failure} for s in studies},
+            "left_out": left_out,
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        tables.write(f"{', '.join(s.name for s in studies)}: {seconds / 60:.1f} min; open {page}")
+    if failed:
+        raise RunError(f"failed: {', '.join(s.name for s in failed)}; the others are kept")
+    return 0
+
+
+def _checkout(given: Path | None) -> Path:
+    """Find the folder with experiments and figures: the one given, the current one, or the package's own."""
+    candidates = [given] if given is not None else [Path.cwd(), configs_root().parent]
+    for folder in candidates:
+        if (folder / "experiments" / "study.py").is_file() and (folder / "figures" / "report.py").is_file():
+            return folder.resolve()
+    raise InputError(
+        "a clone of the project, with its folders experiments and figures",
+        path="--checkout",
+        given=str(candidates[0]),
+    )
+
+
+def _all(root: Path) -> list[str]:
+    """Name all studies, in order."""
+    scripts = sorted((root / "experiments").glob("[0-9][0-9]_*.py"))
+    return [path.stem for path in scripts if _MARK in path.read_text()]
+
+
+def _chosen(root: Path, only: str | None) -> list[str]:
+    names = _all(root)
+    if only is None:
+        return names
+    numbered = {name[:2]: name for name in names} | {name: name for name in names}
+    asked = [word.strip() for word in only.split(",")]
+    for word in asked:
+        if word not in numbered:
+            raise not_among(names, word, path="--only")
+    return [name for name in names if name in {numbered[word] for word in asked}]
+
+
+def _reads_measured(root: Path, name: str) -> bool:
+    return f'reads="{_NEEDS}"' in (root / "experiments" / f"{name}.py").read_text()
+
+
+def _left_out(root: Path, names: list[str], args: argparse.Namespace) -> dict[str, str]:
+    """Say which studies cannot run, and why."""
+    if args.measured is not None:
+        return {}
+    return {n: f"it reads measured rows: give {_NEEDS} DIR" for n in names if _reads_measured(root, n)}
+
+
+def _steps(
+    root: Path, name: str, args: argparse.Namespace, data: Path, pictures: Path
+) -> tuple[list[str], ...]:
+    experiment = [f"experiments/{name}.py", "--out", str(data), *(["--small"] if args.small else [])]
+    if _reads_measured(root, name):
+        experiment += [_NEEDS, str(args.measured.resolve())]
+    figure = f"figures/{name}.py"
+    if not (root / figure).is_file():
+        return (experiment,)
+    return experiment, [figure, "--data", str(data), "--out", str(pictures)]
+
+
+def _run_all(studies: list[_Study], root: Path, processes: int, tell: Callable[[_Study], None]) -> None:
+    environment = _environment(root)
+    with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+        running = [pool.submit(_run, study, root, environment) for study in studies]
+        for done in concurrent.futures.as_completed(running):
+            tell(done.result())
+
+
+def _environment(root: Path) -> dict[str, str]:
+    """Return what a script runs in: the checkout's own package, and the folder of compiled programs of this one."""
+    import jax
+
+    config: Any = jax.config
+    before = os.environ.get("PYTHONPATH")
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(root), *([before] if before else [])]),
+        "JAX_COMPILATION_CACHE_DIR": str(config.jax_compilation_cache_dir),
+    }
+
+
+def _run(study: _Study, root: Path, environment: dict[str, str]) -> _Study:
+    begun = time.perf_counter()
+    for step in study.steps:
+        done = subprocess.run(
+            [sys.executable, *step], check=False, cwd=root, env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            study.failure = f"{step[0]} ended with {done.returncode}:\n{done.stderr[-_SHOWN:].strip()}"
+            break
+    study.seconds = time.perf_counter() - begun
+    return study
+
+
+def _tell(console: Console, study: _Study) -> None:
+    line = f"{study.name}: {study.seconds:.0f} s"
+    console.print(f"{line}: {study.failure}" if study.failure else line, highlight=False, markup=False)
+
+
+def _tell_list(root: Path, names: list[str], left_out: dict[str, str], *, as_json: bool) -> None:
+    """Say what each study is, by the first line of its experiment."""
+    about = {}
+    for name in names:
+        text = (root / "experiments" / f"{name}.py").read_text()
+        about[name] = text.removeprefix('"""').splitlines()[0].removesuffix('"""')
+    if as_json:
+        document = {n: {"about": line, "left_out": left_out.get(n, "")} for n, line in about.items()}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    tables.write(tables.plain_table("", ("Study", "About"), list(about.items()), left=2))

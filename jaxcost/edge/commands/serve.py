@@ -1,0 +1,215 @@
+"""`jaxcost serve`: what it takes to serve a rate of requests within targets."""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+import jax
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from jaxcost.core.pytree import replace
+from jaxcost.core.units import engineering
+from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.commands.evaluate import request_line
+from jaxcost.edge.commands.request import (
+    Request,
+    Values,
+    add_request_arguments,
+    degrees,
+    measure,
+    read_number,
+    read_request,
+    read_system,
+    with_efficiency,
+)
+from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.show import tables
+from jaxcost.explore.analysis import DEGREES, is_valid
+from jaxcost.explore.serve import best_service, serve
+from jaxcost.physics.compute.shards import microbatches
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.system import System
+
+__all__ = ["add_serve_arguments", "serve_command"]
+
+_HEADLINE = {
+    "chips": "Chips",
+    "replicas": "Replicas",
+    "prefill_replicas": "Prefill replicas",
+    "largest_rate": "Requests a replica can serve",
+    "ttft": "First token (TTFT)",
+    "tpot": "Each token (TPOT)",
+    "goodput": "Within both targets",
+    "tokens_per_second": "Output tokens",
+    "joules_per_token": "Energy",
+    "usd_per_mtok": "Cost",
+    "usd_per_query": "Cost of a request",
+    "gco2e_per_mtok": "CO2e",
+}
+_FIRST = {
+    "first.prefill_wait": "wait for prefill",
+    "first.slot_wait": "wait for a slot",
+    "first.prefill": "prefill",
+    "first.transfer": "transfer",
+    "first.block": "first block",
+    "first.total": "mean",
+}
+_LOAD = {
+    "in_flight": "requests in flight",
+    "slots": "slots in memory",
+    "prefill_busy": "prefill busy",
+    "slots_busy": "slots busy",
+    "ttft_met": "TTFT in time",
+    "tpot_met": "TPOT in time",
+}
+_SHARES = ("prefill_busy", "slots_busy", "ttft_met", "tpot_met")
+_MARGINS = {
+    "memory": "memory",
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "prefill": "prefill",
+    "slots": "slots",
+    "power": "power",
+    "hardware": "chips, heat, wear",
+}
+_ROUNDING = 1e-4  # of a margin that is 0 at the largest rate
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    add_request_arguments(parser)
+    parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    group = parser.add_argument_group("load")
+    group.add_argument(
+        "--rate",
+        type=read_number,
+        required=True,
+        metavar="N",
+        help="requests a second, all replicas together",
+    )
+    group.add_argument(
+        "--variation",
+        type=read_number,
+        default=1.0,
+        metavar="N",
+        help="squared coefficient of variation of a request's work, 0 for equal requests (default 1)",
+    )
+    group = parser.add_argument_group("a pool of its own for prefill")
+    group.add_argument("--prefill-system", metavar="NAME", help="its system: catalogue name or YAML file")
+    for degree in DEGREES:
+        group.add_argument(
+            f"--prefill-{degree}", type=read_number, metavar="N", help=f"its {degree} (default 1)"
+        )
+
+
+def serve_command(args: argparse.Namespace) -> int:
+    """Size the deployment and print."""
+    if not args.rate > 0:
+        raise InputError("a positive number of requests a second", path="--rate", given=args.rate)
+    if args.variation < 0:
+        raise InputError("a number of at least 0", path="--variation", given=args.variation)
+    request = read_request(args)
+    automatic = bool(request.objective)
+    fullest = request.plan.dp * float(microbatches(request.plan))
+    traffic = replace(request.traffic, rate=args.rate, variation=args.variation, batch=fullest)
+    request = dataclasses.replace(request, traffic=traffic, objective="")
+    system, request, efficiency = read_system(args.system, args.efficiency, request)
+    pool = _prefill_pool(args, request)
+    find = best_service if automatic else serve
+    service = find(system, request.model, request.traffic, request.plan, prefill=pool, prices=request.prices)
+    plan = jax.tree.map(float, service.plan)
+    fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
+    if automatic and not is_valid(system, request.model, fullest, plan):
+        expected = "a system whose chips the model can be spread over"
+        raise InputError(expected, path="--plan", given="auto")
+    request = dataclasses.replace(request, plan=plan)
+    values = measure(jax.device_get(service))
+    if args.json:
+        document = {
+            "model": request.name,
+            "system": args.system,
+            "prefill_system": args.prefill_system,
+            "efficiency": efficiency,
+            "feasible": not _exceeded(values),
+            "exceeded": _exceeded(values),
+            "results": {path: {"value": value, "unit": unit} for path, (unit, value) in values.items()},
+        }
+        sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    else:
+        _print(args, efficiency, request, values, pool)
+    return 0
+
+
+def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, Plan] | None:
+    given = {d: getattr(args, f"prefill_{d}") for d in DEGREES}
+    given = {d: value for d, value in given.items() if value is not None}
+    if args.prefill_system is None:
+        for degree, value in given.items():
+            raise InputError("--prefill-system beside it", path=f"--prefill-{degree}", given=value)
+        return None
+    system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
+    plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | given), chunk=0.0)
+    check_traffic(request.traffic, request.model)
+    fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
+    check_plan(system, request.model, plan, fullest)
+    return system, plan
+
+
+def _exceeded(values: Values) -> list[str]:
+    return [name for name in _MARGINS if values[f"margins.{name}"][1] < -_ROUNDING]
+
+
+def _print(
+    args: argparse.Namespace,
+    efficiency: str,
+    request: Request,
+    values: Values,
+    pool: tuple[System, Plan] | None,
+) -> None:
+    def shown(path: str) -> str:
+        unit, value = values[path]
+        return f"{value:.1%}" if path in _SHARES else engineering(value, unit)
+
+    def listed(title: str, names: dict[str, str]) -> Table:
+        lines = [(name, shown(path)) for path, name in names.items() if values[path][1] != 0]
+        return tables.unwrapped(tables.plain_table(title, ("", ""), lines))
+
+    targets = {name: float(getattr(request.traffic, f"{name}_target")) for name in ("ttft", "tpot")}
+    margins = []
+    for key, name in _MARGINS.items():
+        margin = values[f"margins.{key}"][1]
+        if targets.get(key) == 0:
+            margins.append((name, "", "no target"))
+        elif margin < -_ROUNDING:
+            margins.append(
+                (Text(name, "red"), Text(f"{margin:+.1%}", "red bold"), Text("EXCEEDED", "red bold"))
+            )
+        else:
+            margins.append((name, f"{abs(margin):+.1%}", "holds"))
+    side_by_side = Table.grid(padding=(0, 2))
+    side_by_side.add_row(
+        listed("Deployment", _HEADLINE),
+        Group(listed("First token", _FIRST), listed("A replica", _LOAD)),
+        tables.unwrapped(tables.plain_table("Margins", ("", "", ""), margins)),
+    )
+    traffic = request.traffic
+    described = request_line(request).split("; ", 1)[1]
+    load = f"{traffic.rate:g} requests/s, variation {traffic.variation:g}, prompt {traffic.prompt:g}"
+    wanted = [f"{n.upper()} {engineering(v, 's')}" for n, v in targets.items() if v > 0]
+    lines = [
+        f"{load}, output {traffic.output:g} tokens; targets: {', '.join(wanted) or 'none'}",
+        f"Replica: {described}",
+        *([f"Prefill pool: {args.prefill_system}, {degrees(pool[1])}"] if pool else []),
+        f"Efficiency: {efficiency}",
+    ]
+    tables.write(
+        Text(f"{request.name} on {args.system}", "bold"),
+        *map(Text, lines),
+        Text(""),
+        tables.unwrapped(side_by_side),
+    )

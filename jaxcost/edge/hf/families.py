@@ -1,0 +1,384 @@
+"""The model families: how each names its fields, what its fields default to, and which layer is what.
+
+A family is a row of `FAMILIES`, keyed by Hugging Face's `model_type`; `jaxcost.edge.hf.reader` reads a config by its
+row and makes the `Model`.
+"""
+
+from typing import Any
+
+from jaxcost.edge.hf import layers as plan
+from jaxcost.edge.hf.fields import Family
+
+__all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
+
+# Fallbacks of Hugging Face's configuration classes (transformers 4.57, `configuration_<model_type>.py`): what
+# a config means that leaves the field out. A size is here only where released checkpoints do leave it out, or
+# where it is a head's width that the class does not derive. Any other size must be given, because a class's
+# default size is that of one checkpoint.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "": {
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+        "hidden_act": "silu",
+        "moe_layer_freq": 1,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": (),
+        "num_nextn_predict_layers": 0,
+    },
+    "falcon": {
+        "tie_word_embeddings": True,
+        "hidden_act": "gelu",
+        "bias": False,
+        "new_decoder_architecture": False,
+        "multi_query": True,
+        "parallel_attn": True,
+    },
+    "gemma2": {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256},
+    # Gemma 3 4B's config.json names neither its heads nor its vocabulary.
+    "gemma3_text": {
+        "tie_word_embeddings": True,
+        "hidden_act": "gelu_pytorch_tanh",
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "sliding_window_pattern": 6,
+    },
+    "gemma3n_text": {
+        "tie_word_embeddings": True,
+        "hidden_act": "gelu_pytorch_tanh",
+        "head_dim": 256,
+        "num_kv_shared_layers": 15,
+        "sliding_window_pattern": 5,
+    },
+    "glm4_moe": {"use_qk_norm": False},
+    "gpt2": {"tie_word_embeddings": True, "hidden_act": "gelu_new"},
+    "gpt_bigcode": {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "multi_query": True},
+    "gpt_neox": {"attention_bias": True, "hidden_act": "gelu"},
+    "gpt_oss": {"attention_bias": True, "head_dim": 64},
+    "jamba": {"mamba_conv_bias": True, "mamba_proj_bias": False},
+    "llada": {"include_bias": False, "include_qkv_bias": False, "tie_word_embeddings": True},
+    "llama4_text": {"head_dim": 128, "no_rope_layer_interval": 4, "interleave_moe_layer_step": 1},
+    "mamba2": {"use_bias": False, "use_conv_bias": True},
+    "minimax": {"shared_intermediate_size": 0},
+    "minimax_m2": {
+        "shared_intermediate_size": 0,
+        "use_qk_norm": True,
+        "qk_norm_type": "per_layer",
+        "use_routing_bias": True,
+    },
+    "nemotron_h": {"head_dim": 128, "hidden_act": "relu2", "use_bias": False, "use_conv_bias": True},
+    "opt": {
+        "tie_word_embeddings": True,
+        "hidden_act": "relu",
+        "enable_bias": True,
+        "do_layer_norm_before": True,
+    },
+    "palm": {"tie_word_embeddings": True},
+    "phi": {"hidden_act": "gelu_new", "qk_layernorm": False},
+    "qwen2": {"use_sliding_window": False},
+    "qwen2_moe": {"use_sliding_window": False, "qkv_bias": True},
+    "qwen3": {"use_sliding_window": False, "head_dim": 128},
+    "qwen3_moe": {"use_sliding_window": False},
+    "qwen3_next": {"full_attention_interval": 4, "head_dim": 256},
+}
+
+
+# What the reader calls a field, and what families that differ call it.
+_MIXTRAL_NAMES = {
+    "num_experts": ("num_local_experts",),
+    "moe_intermediate_size": ("intermediate_size",),
+}
+_ROUTED_NAMES = {"num_experts": ("n_routed_experts",)}
+_GEMMA_NAMES = {
+    "hidden_act": ("hidden_activation", "hidden_act"),
+    "sliding_window_pattern": ("sliding_window_pattern", "_sliding_window_pattern"),
+}
+_GPT2_NAMES = {
+    "hidden_size": ("n_embd",),
+    "intermediate_size": ("n_inner",),
+    "num_hidden_layers": ("n_layer",),
+    "num_attention_heads": ("n_head",),
+    "hidden_act": ("activation_function",),
+}
+_ATTENTION_BIAS: dict[str, Any] = {"qkv_bias": "attention_bias", "out_bias": "attention_bias"}
+_LAYER_NORM: dict[str, Any] = {"norm_bias": True, "gated": False}
+_GPT2: dict[str, Any] = {
+    **_LAYER_NORM,
+    "names": _GPT2_NAMES,
+    "mixers": plan.full_layers,
+    "channels": plan.all_layers("dense"),
+    "qkv_bias": True,
+    "out_bias": True,
+    "mlp_bias": True,
+    "position_rows": ("n_positions", 0),
+}
+_GEMMA: dict[str, Any] = {**_ATTENTION_BIAS, "names": _GEMMA_NAMES, "channels": plan.all_layers("dense")}
+_DEEPSEEK: dict[str, Any] = {
+    "names": _ROUTED_NAMES,
+    "mixers": plan.all_layers("latent"),
+    "channels": plan.deepseek_channels,
+    "shared_width": plan.counted_shared,
+}
+_DELTA_HYBRID: dict[str, Any] = {
+    **_ATTENTION_BIAS,
+    "mixers": plan.linear_layers,
+    "channels": plan.qwen_channels,
+    "recurrence": "gated_delta",
+    "query_outputs": 2,
+    "qk_norm": "head",
+    "shared_gate": True,
+    "shared_width": plan.given_shared,
+    "names": {"num_nextn_predict_layers": ("num_nextn_predict_layers", "mtp_num_hidden_layers")},
+}
+
+FAMILIES: dict[str, Family] = {
+    "llama": Family(
+        architectures=("LlamaForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        mlp_bias="mlp_bias",
+        **_ATTENTION_BIAS,
+    ),
+    "mistral": Family(
+        architectures=("MistralForCausalLM",),
+        mixers=plan.stated_window_layers,
+        channels=plan.all_layers("dense"),
+    ),
+    "mixtral": Family(
+        architectures=("MixtralForCausalLM",),
+        names=_MIXTRAL_NAMES,
+        mixers=plan.windowed_layers,
+        channels=plan.all_layers("experts"),
+    ),
+    "qwen2": Family(
+        architectures=("Qwen2ForCausalLM",),
+        mixers=plan.upper_windowed_layers,
+        channels=plan.all_layers("dense"),
+        qkv_bias=True,
+    ),
+    "qwen3": Family(
+        architectures=("Qwen3ForCausalLM",),
+        mixers=plan.upper_windowed_layers,
+        channels=plan.all_layers("dense"),
+        qk_norm="head",
+        **_ATTENTION_BIAS,
+    ),
+    "qwen2_moe": Family(
+        architectures=("Qwen2MoeForCausalLM",),
+        mixers=plan.upper_windowed_layers,
+        channels=plan.qwen_channels,
+        qkv_bias="qkv_bias",
+        shared_gate=True,
+        shared_width=plan.given_shared,
+    ),
+    "qwen3_moe": Family(
+        architectures=("Qwen3MoeForCausalLM",),
+        mixers=plan.upper_windowed_layers,
+        channels=plan.qwen_channels,
+        qk_norm="head",
+        **_ATTENTION_BIAS,
+    ),
+    "qwen3_next": Family(architectures=("Qwen3NextForCausalLM",), **_DELTA_HYBRID),
+    "deepseek_v2": Family(architectures=("DeepseekV2ForCausalLM",), **_DEEPSEEK),
+    "deepseek_v3": Family(architectures=("DeepseekV3ForCausalLM",), router_bias=True, **_DEEPSEEK),
+    "glm4_moe": Family(
+        architectures=("Glm4MoeForCausalLM",),
+        names=_ROUTED_NAMES,
+        mixers=plan.full_layers,
+        channels=plan.deepseek_channels,
+        shared_width=plan.counted_shared,
+        qkv_bias="attention_bias",
+        qk_norm="head",
+        qk_norm_field="use_qk_norm",
+        router_bias=True,
+    ),
+    "gpt_oss": Family(
+        architectures=("GptOssForCausalLM",),
+        names={**_MIXTRAL_NAMES, "num_experts_per_tok": ("num_experts_per_tok", "experts_per_token")},
+        mixers=plan.alternating_layers,
+        channels=plan.all_layers("experts"),
+        router_bias=True,
+        expert_bias=True,
+        sinks=True,
+        **_ATTENTION_BIAS,
+    ),
+    "gemma2": Family(
+        architectures=("Gemma2ForCausalLM",), mixers=plan.alternating_layers, norms_per_block=4, **_GEMMA
+    ),
+    "gemma3_text": Family(
+        architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
+        mixers=plan.patterned_layers,
+        norms_per_block=4,
+        qk_norm="head",
+        **_GEMMA,
+    ),
+    # Four norms of the block, one each of LAuReL and of the per-layer input, and the AltUp router's.
+    "gemma3n_text": Family(
+        architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
+        mixers=plan.patterned_layers,
+        norms_per_block=7,
+        qk_norm="head",
+        **_GEMMA,
+    ),
+    "phi3": Family(
+        architectures=("Phi3ForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        mixers=plan.windowed_layers,
+        channels=plan.all_layers("dense"),
+    ),
+    "phi": Family(
+        architectures=("PhiForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        norms_per_block=1,
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+        head_bias=True,
+        **_LAYER_NORM,
+    ),
+    "falcon": Family(
+        architectures=("FalconForCausalLM", "RWForCausalLM"),
+        names={"intermediate_size": ("ffn_hidden_size",), "hidden_act": ("activation",)},
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        norms_per_block=plan.falcon_norms,
+        kv_heads=plan.falcon_kv_heads,
+        qkv_bias="bias",
+        out_bias="bias",
+        mlp_bias="bias",
+        **_LAYER_NORM,
+    ),
+    "opt": Family(
+        architectures=("OPTForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        names={"intermediate_size": ("ffn_dim",), "hidden_act": ("activation_function",)},
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        qkv_bias="enable_bias",
+        out_bias="enable_bias",
+        mlp_bias="enable_bias",
+        position_rows=("max_position_embeddings", 2),
+        **_LAYER_NORM,
+    ),
+    "gpt2": Family(architectures=("GPT2LMHeadModel",), kv_heads=plan.as_many_kv_heads, **_GPT2),
+    "gpt_bigcode": Family(architectures=("GPTBigCodeForCausalLM",), kv_heads=plan.bigcode_kv_heads, **_GPT2),
+    "gpt_neox": Family(
+        architectures=("GPTNeoXForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        mlp_bias=True,
+        **_ATTENTION_BIAS,
+        **_LAYER_NORM,
+    ),
+    "mamba2": Family(
+        architectures=("Mamba2ForCausalLM",),
+        names={
+            "mamba_num_heads": ("num_heads",),
+            "mamba_head_dim": ("head_dim",),
+            "ssm_state_size": ("state_size",),
+        },
+        mixers=plan.all_layers("recurrent"),
+        channels=plan.all_layers(""),
+        recurrence="mamba2",
+        norms_per_block=1,
+    ),
+    "nemotron_h": Family(
+        architectures=("NemotronHForCausalLM",),
+        names={
+            **_ROUTED_NAMES,
+            "hidden_act": ("mlp_hidden_act",),
+            "head_dim": ("head_dim", "attention_head_dim"),
+        },
+        mixers=plan.nemotron_mixers,
+        channels=plan.nemotron_channels,
+        shared_width=plan.nemotron_shared,
+        recurrence="mamba2",
+        norms_per_block=1,
+        gated=False,
+        mlp_bias="mlp_bias",
+        router_bias=True,
+        **_ATTENTION_BIAS,
+    ),
+    "jamba": Family(
+        architectures=("JambaForCausalLM",),
+        names={"moe_intermediate_size": ("intermediate_size",)},
+        mixers=plan.jamba_mixers,
+        channels=plan.jamba_channels,
+        recurrence="mamba1",
+    ),
+    "minimax": Family(
+        architectures=("MiniMaxForCausalLM", "MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
+        names=_MIXTRAL_NAMES,
+        mixers=plan.minimax_mixers,
+        shared_width=plan.minimax_shared,
+        channels=plan.all_layers("experts"),
+        recurrence="lightning",
+    ),
+    "minimax_m2": Family(
+        architectures=("MiniMaxM2ForCausalLM",),
+        names={**_MIXTRAL_NAMES, "num_nextn_predict_layers": ("num_mtp_modules",)},
+        mixers=plan.minimax_m2_mixers,
+        shared_width=plan.minimax_shared,
+        channels=plan.all_layers("experts"),
+        qk_norm="width",
+        qk_norm_field="use_qk_norm",
+        router_bias="use_routing_bias",
+    ),
+    "llama4_text": Family(
+        architectures=("Llama4ForCausalLM", "Llama4ForConditionalGeneration"),
+        names={
+            **_MIXTRAL_NAMES,
+            "sliding_window": ("attention_chunk_size",),
+            "intermediate_size": ("intermediate_size_mlp",),
+        },
+        mixers=plan.llama4_mixers,
+        channels=plan.llama4_channels,
+        shared_width=plan.one_shared,
+        **_ATTENTION_BIAS,
+    ),
+    "llada": Family(
+        architectures=("LLaDAModelLM",),
+        kv_heads=plan.as_many_kv_heads,
+        names={
+            "hidden_size": ("d_model",),
+            "intermediate_size": ("mlp_hidden_size",),
+            "num_hidden_layers": ("n_layers",),
+            "num_attention_heads": ("n_heads",),
+            "num_key_value_heads": ("n_kv_heads",),
+            "vocab_size": ("embedding_size", "vocab_size"),
+            "tie_word_embeddings": ("weight_tying",),
+            "hidden_act": ("activation_type",),
+        },
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        qkv_bias="include_qkv_bias",
+        out_bias="include_bias",
+        mlp_bias="include_bias",
+    ),
+    # No release: the fields of Llama with PaLM's parallel block of one norm without bias (arXiv:2204.02311).
+    "palm": Family(
+        architectures=("PaLMForCausalLM",),
+        kv_heads=plan.as_many_kv_heads,
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        norms_per_block=1,
+    ),
+    "qwen3_5_moe_text": Family(architectures=("Qwen3_5MoeForConditionalGeneration",), **_DELTA_HYBRID),
+}
+DEFAULTS["qwen3_5_moe_text"] = DEFAULTS["qwen3_next"]
+
+ALIASES = {
+    "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "kimi_k2": "deepseek_v3",
+    "llama4": "llama4_text",
+    "minimax_m1": "minimax",
+    "minimax_text_01": "minimax",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}

@@ -1,0 +1,263 @@
+"""Which layer of a model is what, by the rules of its family."""
+
+from collections.abc import Callable
+
+from jaxcost.edge.hf.fields import Fields
+
+__all__ = [
+    "all_layers",
+    "alternating_layers",
+    "as_many_kv_heads",
+    "bigcode_kv_heads",
+    "counted_shared",
+    "deepseek_channels",
+    "falcon_kv_heads",
+    "falcon_norms",
+    "full_layers",
+    "given_shared",
+    "jamba_channels",
+    "jamba_mixers",
+    "linear_layers",
+    "llama4_channels",
+    "llama4_mixers",
+    "minimax_m2_mixers",
+    "minimax_mixers",
+    "minimax_shared",
+    "nemotron_channels",
+    "nemotron_mixers",
+    "nemotron_shared",
+    "one_shared",
+    "patterned_layers",
+    "qwen_channels",
+    "stated_window_layers",
+    "upper_windowed_layers",
+    "windowed_layers",
+]
+
+# Token mixers of every layer -------------------------------------------------------------------------
+
+_LAYER_TYPES = {
+    "full_attention": "full",
+    "attention": "full",
+    "sliding_attention": "window",
+    "chunked_attention": "window",
+}
+_LINEAR_TYPES = {**_LAYER_TYPES, "linear_attention": "recurrent"}
+
+
+def _by_rule(rule: Callable[[Fields, int], Callable[[int], bool]], yes: str, no: str = "full") -> Callable:
+    """Make a plan: `layer_types` where given, else `yes` where the family's rule says so."""
+
+    def plan(f: Fields) -> list[str]:
+        layers = f.layers()
+        if f.given("layer_types") is not None:
+            types = _LINEAR_TYPES if f.row.recurrence else _LAYER_TYPES
+            return f.entries("layer_types", types, length=layers)
+        chosen = rule(f, layers)
+        return [yes if chosen(i) else no for i in range(layers)]
+
+    return plan
+
+
+def _never(f: Fields, layers: int) -> Callable[[int], bool]:
+    return lambda i: False
+
+
+def _windowed(f: Fields, layers: int) -> Callable[[int], bool]:
+    window = f.optional_size("sliding_window")
+    return lambda i: window is not None
+
+
+def _stated_window(f: Fields, layers: int) -> Callable[[int], bool]:
+    """Mistral: null for none; left out it would be the window of one checkpoint."""
+    window = f.stated_size("sliding_window")
+    return lambda i: window is not None
+
+
+def _upper_windowed(f: Fields, layers: int) -> Callable[[int], bool]:
+    """Qwen: with `use_sliding_window` the layers from `max_window_layers` on have a window."""
+    if not f.flag("use_sliding_window"):
+        return _never(f, layers)
+    first = f.size("max_window_layers", least=0)
+    return lambda i: i >= first
+
+
+def _alternate(f: Fields, layers: int) -> Callable[[int], bool]:
+    return lambda i: i % 2 == 0
+
+
+def _pattern(f: Fields, layers: int) -> Callable[[int], bool]:
+    """Gemma 3: every `sliding_window_pattern`-th layer attends to all, the others in a window."""
+    period = f.size("sliding_window_pattern")
+    return lambda i: (i + 1) % period != 0
+
+
+def _linear_interval(f: Fields, layers: int) -> Callable[[int], bool]:
+    period = f.size("full_attention_interval")
+    return lambda i: (i + 1) % period != 0
+
+
+def llama4_mixers(f: Fields) -> list[str]:
+    """Layers with rotary positions attend in chunks; those without attend to all."""
+    layers = f.layers()
+    if f.stated_size("attention_chunk_size") is None:
+        return ["full"] * layers
+    if f.given("layer_types") is None and f.given("no_rope_layers"):
+        return f.entries("no_rope_layers", {0: "full", 1: "window"}, length=layers)
+    period = f.size("no_rope_layer_interval")
+    return _by_rule(lambda f, n: lambda i: (i + 1) % period != 0, "window")(f)
+
+
+def minimax_mixers(f: Fields) -> list[str]:
+    """`attn_type_list` (0 lightning, 1 softmax) as released, or `layer_types` as in transformers."""
+    layers = f.layers()
+    if f.given("layer_types") is not None:
+        return f.entries("layer_types", _LINEAR_TYPES, length=layers)
+    return f.entries("attn_type_list", {0: "recurrent", 1: "full"}, length=layers)
+
+
+def minimax_m2_mixers(f: Fields) -> list[str]:
+    """All softmax: MiniMax-M2 kept the list of its predecessor with no lightning layer in it."""
+    layers = f.layers()
+    if f.given("attn_type_list") is None:
+        return ["full"] * layers
+    return f.entries("attn_type_list", {1: "full"}, length=layers)
+
+
+def _periodic(f: Fields, period_field: str, offset_field: str) -> Callable[[int], bool]:
+    period, offset = f.size(period_field), f.size(offset_field, least=0)
+    if offset >= period:
+        raise f.error(offset_field, f"a number below {period_field} {period}", offset)
+    return lambda i: i % period == offset
+
+
+def jamba_mixers(f: Fields) -> list[str]:
+    """One attention layer a period, Mamba layers between."""
+    attends = _periodic(f, "attn_layer_period", "attn_layer_offset")
+    return ["full" if attends(i) else "recurrent" for i in range(f.layers())]
+
+
+_BLOCK_LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
+_BLOCKS = {"mamba": "recurrent", "attention": "full", "mlp": "dense", "moe": "experts"}
+
+
+def _nemotron_blocks(f: Fields) -> list[str]:
+    """Every layer is one mixer: M Mamba-2, * attention, - feed-forward, E experts."""
+    layers = f.layers()
+    if f.given("layers_block_type") is not None:
+        return f.entries("layers_block_type", _BLOCKS, length=layers)
+    pattern = f.given("hybrid_override_pattern")
+    if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set(_BLOCK_LETTERS):
+        expected = f"{layers} letters among {' '.join(_BLOCK_LETTERS)}, one per layer"
+        if pattern is None:
+            raise f.missing("hybrid_override_pattern", expected)
+        raise f.error("hybrid_override_pattern", expected, pattern)
+    return [_BLOCKS[_BLOCK_LETTERS[letter]] for letter in pattern]
+
+
+def nemotron_mixers(f: Fields) -> list[str]:
+    """The layers that mix tokens; the others mix channels."""
+    return [kind if kind in ("recurrent", "full") else "" for kind in _nemotron_blocks(f)]
+
+
+def nemotron_channels(f: Fields) -> list[str]:
+    """The layers that mix channels; the others mix tokens."""
+    return [kind if kind in ("dense", "experts") else "" for kind in _nemotron_blocks(f)]
+
+
+# Channel mixers of every layer -----------------------------------------------------------------------
+
+
+def all_layers(kind: str) -> Callable[[Fields], list[str]]:
+    """Make a plan of the same kind in every layer."""
+    return lambda f: [kind] * f.layers()
+
+
+def deepseek_channels(f: Fields) -> list[str]:
+    """Dense layers first, then experts."""
+    first, period = f.size("first_k_dense_replace", least=0), f.size("moe_layer_freq")
+    return ["experts" if i >= first and i % period == 0 else "dense" for i in range(f.layers())]
+
+
+def qwen_channels(f: Fields) -> list[str]:
+    """Experts every `decoder_sparse_step` layers, but for `mlp_only_layers`."""
+    layers, period = f.layers(), f.size("decoder_sparse_step")
+    dense = f.positions("mlp_only_layers", layers)
+    return ["experts" if i not in dense and (i + 1) % period == 0 else "dense" for i in range(layers)]
+
+
+def llama4_channels(f: Fields) -> list[str]:
+    """Experts in `moe_layers`, or at the end of every `interleave_moe_layer_step` layers."""
+    layers = f.layers()
+    if f.given("moe_layers") is not None:
+        sparse = f.positions("moe_layers", layers)
+    else:
+        period = f.size("interleave_moe_layer_step")
+        sparse = set(range(period - 1, layers, period))
+    return ["experts" if i in sparse else "dense" for i in range(layers)]
+
+
+def jamba_channels(f: Fields) -> list[str]:
+    """One layer of experts a period, dense layers between."""
+    sparse = _periodic(f, "expert_layer_period", "expert_layer_offset")
+    return ["experts" if sparse(i) else "dense" for i in range(f.layers())]
+
+
+def falcon_norms(f: Fields) -> int:
+    """One norm where attention and feed-forward run in parallel on it, two otherwise."""
+    return 1 if f.flag("parallel_attn") and not f.flag("new_decoder_architecture") else 2
+
+
+# Width of all shared experts of a layer together -----------------------------------------------------
+
+
+def counted_shared(f: Fields) -> int:
+    """A count of experts as wide as the routed ones."""
+    return (f.stated_size("n_shared_experts", least=0) or 0) * f.size("moe_intermediate_size")
+
+
+def given_shared(f: Fields) -> int:
+    """The width itself."""
+    return f.size("shared_expert_intermediate_size", least=0)
+
+
+def one_shared(f: Fields) -> int:
+    """One expert as wide as the routed ones."""
+    return f.size("moe_intermediate_size")
+
+
+def minimax_shared(f: Fields) -> int:
+    """The width itself, 0 in every release."""
+    return f.size("shared_intermediate_size", least=0)
+
+
+def nemotron_shared(f: Fields) -> int:
+    """A count of experts of their own width."""
+    count = f.stated_size("n_shared_experts", least=0) or 0
+    return count * f.size("moe_shared_expert_intermediate_size") if count else 0
+
+
+def as_many_kv_heads(f: Fields) -> int:
+    """As many as query heads where they are left out."""
+    return f.divisor_of_heads("num_key_value_heads")
+
+
+def falcon_kv_heads(f: Fields) -> int:
+    """Grouped heads in the new architecture, else one for all or one for each."""
+    if f.flag("new_decoder_architecture"):
+        return f.divisor_of_heads("num_kv_heads")
+    return 1 if f.flag("multi_query") else f.size("num_attention_heads")
+
+
+def bigcode_kv_heads(f: Fields) -> int:
+    """One for all, or one for each."""
+    return 1 if f.flag("multi_query") else f.size("num_attention_heads")
+
+
+full_layers = _by_rule(_never, "window")
+windowed_layers = _by_rule(_windowed, "window")
+stated_window_layers = _by_rule(_stated_window, "window")
+upper_windowed_layers = _by_rule(_upper_windowed, "window")
+alternating_layers = _by_rule(_alternate, "window")
+patterned_layers = _by_rule(_pattern, "window")
+linear_layers = _by_rule(_linear_interval, "recurrent")

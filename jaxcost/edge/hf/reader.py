@@ -1,0 +1,355 @@
+"""Read a Hugging Face config.json into a `Model`: every size counted, nothing guessed.
+
+Counts follow the released modules. Matrices go where `jaxcost.physics.compute.shards` multiplies them out; norms,
+biases and other vectors go to `small_parameters`, tables read a row a token to `table_parameters`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from jaxcost.core.pytree import Scalar, replace
+from jaxcost.edge.hf.encoders import ENCODERS
+from jaxcost.edge.hf.families import ALIASES, DEFAULTS, FAMILIES
+from jaxcost.edge.hf.fields import Fields
+from jaxcost.edge.hf.recurrence import RECURRENCES
+from jaxcost.edge.io.errors import InputError, nearest
+from jaxcost.spec.model import Attention, Experts, FeedForward, LatentAttention, Model, Recurrence
+
+__all__ = ["read_hf_config"]
+
+_ACTIVATION_EXPONENTIALS = {
+    "silu": 1,
+    "swish": 1,
+    "swiglu": 1,
+    "gelu": 1,
+    "gelu_new": 1,
+    "gelu_fast": 1,
+    "gelu_python": 1,
+    "gelu_pytorch_tanh": 1,
+    "relu": 0,
+    "relu2": 0,
+}
+
+# Flags of which released checkpoints use one value; the other would change the weights.
+_ONLY_VARIANTS = {
+    "attn_output_gate": True,
+    "do_layer_norm_before": True,
+    "mamba_proj_bias": False,
+    "qk_layernorm": False,
+}
+
+# LLaDA's sampler (arXiv:2502.09992): blocks of 32 tokens, one denoising pass a token. Not part of its config.
+_DIFFUSION = {"llada": (32, 32)}
+
+
+def read_hf_config(config: Mapping, *, file: str) -> Model:
+    """Turn a config.json, already parsed, into a model.
+
+    Args:
+        config: the mapping; a multimodal config holds the language model under `text_config`.
+        file: where it came from, for errors.
+
+    Returns:
+        The model, with plain floats in its leaves.
+
+    Raises:
+        InputError: a field that is missing, of the wrong type, out of range or at odds with another, and any
+            family or variant that cannot be counted.
+    """
+    if not isinstance(config, Mapping):
+        raise InputError("a mapping of config.json's fields", file=file, given=type(config).__name__)
+    family, inner, prefix = _text_part(config, file)
+    defaults = {**DEFAULTS[""], **DEFAULTS.get(family, {})}
+    f = Fields(inner, FAMILIES[family], defaults, file=file, prefix=prefix)
+    _refuse_unsupported(f)
+    model = _language_model(f, family)
+    encoder, ratio = _encoder(config, family, f)
+    model = replace(model, draft_parameters=_draft(f, model), encoder_parameters=encoder, encoder_ratio=ratio)
+    return jax.tree_util.tree_map(float, model)
+
+
+def _text_part(config: Mapping, file: str) -> tuple[str, Mapping, str]:
+    """Return the family, the language model's part of the config, and the path to it."""
+    inner = config.get("text_config")
+    if inner is None:
+        return _family(config, file, ""), config, ""
+    if not isinstance(inner, Mapping):
+        raise InputError("a mapping", file=file, path="text_config", given=inner)
+    outer_family = _family(config, file, "")
+    named = inner.get("model_type") is not None
+    family = _family(inner, file, "text_config.") if named else outer_family
+    if family != outer_family:
+        raise InputError(
+            f"the text model of {config.get('model_type')}, {outer_family}",
+            file=file,
+            path="text_config.model_type",
+            given=inner["model_type"],
+        )
+    shared = {k: config[k] for k in ("tie_word_embeddings",) if config.get(k) is not None}
+    return family, {**shared, **inner}, "text_config."
+
+
+def _family(config: Mapping, file: str, prefix: str) -> str:
+    """Return the family that `model_type`, or else `architectures`, names."""
+    given = config.get("model_type")
+    if given is not None:
+        known = {**{name: name for name in FAMILIES}, **ALIASES}
+        if isinstance(given, str) and given in known:
+            return known[given]
+        raise _unknown(given, sorted(known), file, prefix + "model_type")
+    by_class = {c: name for name, row in FAMILIES.items() for c in row.architectures}
+    classes = config.get("architectures")
+    if classes is None:
+        held = ", ".join(str(k) for k in list(config)[:3]) or "nothing"
+        raise InputError(
+            "model_type or architectures, as in a Hugging Face config.json",
+            file=file,
+            path=prefix + "model_type",
+            given=f"only {held}",
+        )
+    if isinstance(classes, list | tuple) and len(classes) == 1 and isinstance(classes[0], str):
+        if classes[0] in by_class:
+            return by_class[classes[0]]
+        raise _unknown(classes[0], sorted(by_class), file, prefix + "architectures")
+    raise InputError("a list of one class name", file=file, path=prefix + "architectures", given=classes)
+
+
+def _unknown(given: Any, known: list[str], file: str, path: str) -> InputError:
+    near = nearest(given, known) if isinstance(given, str) else None
+    return InputError("one of " + ", ".join(known), file=file, path=path, given=given, suggestion=near)
+
+
+def _refuse_unsupported(f: Fields) -> None:
+    """Refuse variants whose weights the tree of a `Model` cannot hold."""
+    if f.given("word_embed_proj_dim") not in (None, f.given("hidden_size")):
+        raise f.error("word_embed_proj_dim", "the hidden size or nothing", f.given("word_embed_proj_dim"))
+    for field, wanted in _ONLY_VARIANTS.items():
+        if f.given(field) is not None and f.flag(field) is not wanted:
+            expected = f"{str(wanted).lower()}, the only variant modelled"
+            raise f.error(field, expected, f.given(field))
+    if f.given("moe_latent_size") is not None:
+        raise f.error(
+            "moe_latent_size",
+            "nothing: experts in a latent space are not modelled",
+            f.given("moe_latent_size"),
+        )
+
+
+def _language_model(f: Fields, family: str) -> Model:
+    mixers, channels = f.row.mixers(f), f.row.channels(f)
+    hidden, layers = f.size("hidden_size"), len(mixers)
+    attention = _attention(f, mixers)
+    latent = _latent(f, mixers.count("latent"))
+    recurrence, state_vectors = _recurrence(f, mixers.count("recurrent"))
+    feed_forward = _feed_forward(f, channels.count("dense"))
+    experts = _experts(f, channels.count("experts"))
+    per_block = f.row.norms_per_block
+    norms = (per_block if isinstance(per_block, int) else per_block(f)) * layers + 1
+    vocabulary = f.size("vocab_size")
+    extra_small, extra_table = _gemma3n_extras(f, layers) if family == "gemma3n_text" else (0, 0)
+    small = (
+        norms * hidden * (1 + f.row.norm_bias)
+        + (attention.full_layers + attention.window_layers) * _attention_vectors(f, attention)
+        + latent.layers * _latent_vectors(f, latent)
+        + recurrence.layers * state_vectors
+        + feed_forward.layers * f.flag(f.row.mlp_bias) * _bias(f, feed_forward.width)
+        + experts.layers * _expert_vectors(f, experts)
+        + vocabulary * f.row.head_bias
+        + extra_small
+    )
+    block, steps = _DIFFUSION.get(family, (0, 1))
+    has_channel = feed_forward.layers + experts.layers > 0
+    return Model(
+        hidden=hidden,
+        vocabulary=vocabulary,
+        tied=f.flag("tie_word_embeddings"),
+        attention=attention,
+        latent=latent,
+        recurrence=recurrence,
+        feed_forward=feed_forward,
+        experts=experts,
+        norms=norms,
+        activation_exponentials=f.word("hidden_act", _ACTIVATION_EXPONENTIALS) if has_channel else 1,
+        small_parameters=small,
+        table_parameters=_position_table(f) + extra_table,
+        diffusion_block=block,
+        diffusion_steps=steps,
+    )
+
+
+def _attention(f: Fields, mixers: list[str]) -> Attention:
+    full, window = mixers.count("full"), mixers.count("window")
+    if full + window == 0:
+        return Attention()
+    shared = f.given("num_kv_shared_layers")
+    if shared is not None:
+        shared = f.size("num_kv_shared_layers", least=0, most=full + window - 1)
+    return Attention(
+        full_layers=full,
+        window_layers=window,
+        window=f.size("sliding_window") if window else 1,
+        shared_layers=shared or 0,
+        heads=f.size("num_attention_heads"),
+        kv_heads=f.kv_heads(),
+        head_dim=f.head_dim(),
+        query_outputs=f.row.query_outputs,
+    )
+
+
+def _attention_vectors(f: Fields, a: Attention) -> Scalar:
+    """Count the biases, query and key scales and sinks of one attention layer."""
+    if a.full_layers + a.window_layers == 0:
+        return 0
+    query, keys = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    norm = f.row.qk_norm if not f.row.qk_norm_field or f.flag(f.row.qk_norm_field) else ""
+    if norm == "width":
+        norm = f.word("qk_norm_type", {"per_layer": "width", "per_head": "head"})
+    return (
+        f.flag(f.row.qkv_bias) * (query * a.query_outputs + 2 * keys)
+        + f.flag(f.row.out_bias) * f.size("hidden_size")
+        + {"": 0, "head": 2 * a.head_dim, "width": query + keys}[norm]
+        + f.row.sinks * a.heads
+    )
+
+
+def _latent(f: Fields, layers: int) -> LatentAttention:
+    if layers == 0:
+        return LatentAttention()
+    return LatentAttention(
+        layers=layers,
+        heads=f.size("num_attention_heads"),
+        query_rank=f.stated_size("q_lora_rank") or 0,
+        kv_rank=f.size("kv_lora_rank"),
+        nope_dim=f.size("qk_nope_head_dim"),
+        rope_dim=f.size("qk_rope_head_dim"),
+        value_dim=f.size("v_head_dim"),
+    )
+
+
+def _latent_vectors(f: Fields, latent: LatentAttention) -> Scalar:
+    """Count the norms of the two compressions and, where there are any, the biases."""
+    down = latent.query_rank + latent.kv_rank + latent.rope_dim
+    biases = (down + f.size("hidden_size")) * f.flag("attention_bias") if latent.layers else 0
+    return latent.query_rank + latent.kv_rank + biases
+
+
+def _recurrence(f: Fields, layers: int) -> tuple[Recurrence, float]:
+    """Return the recurrent part, and the vectors of one of its layers."""
+    if layers == 0:
+        return Recurrence(), 0
+    return RECURRENCES[f.row.recurrence](f, layers)
+
+
+def _feed_forward(f: Fields, layers: int) -> FeedForward:
+    if layers == 0:
+        return FeedForward()
+    return FeedForward(layers=layers, width=_width(f), matrices=2 + f.row.gated)
+
+
+def _width(f: Fields) -> int:
+    """Read the dense width: GPT-2 and Falcon leave out 4 x hidden, Gemma 3n lists it per layer."""
+    value = f.given("intermediate_size")
+    if value is None and f.name("intermediate_size") in ("n_inner", "ffn_hidden_size"):
+        return 4 * f.size("hidden_size")
+    if not isinstance(value, list | tuple):
+        return f.size("intermediate_size")
+    widths = f.sequence("intermediate_size", length=f.layers())
+    first = widths[0]
+    if isinstance(first, bool) or not isinstance(first, int) or first < 1 or any(w != first for w in widths):
+        raise f.error("intermediate_size", "one whole number, the same in every layer", widths)
+    return first
+
+
+def _experts(f: Fields, layers: int) -> Experts:
+    if layers == 0:
+        return Experts()
+    experts = f.size("num_experts")
+    top_k = f.size("num_experts_per_tok")
+    if top_k > experts:
+        raise f.error("num_experts_per_tok", f"at most {f.name('num_experts')}, {experts}", top_k)
+    return Experts(
+        layers=layers,
+        experts=experts,
+        top_k=top_k,
+        width=f.size("moe_intermediate_size"),
+        shared_width=f.row.shared_width(f) if f.row.shared_width else 0,
+        matrices=2 + f.row.gated,
+    )
+
+
+def _expert_vectors(f: Fields, x: Experts) -> Scalar:
+    """Count the router's biases, the experts' biases and the shared expert's gate of one layer."""
+    if x.layers == 0:
+        return 0
+    hidden, shared = f.size("hidden_size"), x.shared_width > 0
+    expert = f.row.expert_bias or f.flag(f.row.mlp_bias)
+    return (
+        f.flag(f.row.router_bias) * x.experts
+        + expert * (x.experts * _bias(f, x.width) + shared * _bias(f, x.shared_width))
+        + f.row.shared_gate * shared * hidden
+    )
+
+
+def _bias(f: Fields, width: Scalar) -> Scalar:
+    return width * (1 + f.row.gated) + f.size("hidden_size")
+
+
+def _position_table(f: Fields) -> int:
+    if f.row.position_rows is None:
+        return 0
+    field, beyond = f.row.position_rows
+    return (f.size(field) + beyond) * f.size("hidden_size")
+
+
+def _gemma3n_extras(f: Fields, layers: int) -> tuple[int, int]:
+    """Count what Gemma 3n has beside a Gemma 3 block; return (small, table) parameters.
+
+    LAuReL, AltUp and the gates of the per-layer embeddings are small matrices, kept with the vectors: their
+    bytes are read every pass, their arithmetic, 2 to 4% of a block's, is left out.
+    """
+    d, p = f.size("hidden_size"), f.size("hidden_size_per_layer_input")
+    rank, n = f.size("laurel_rank"), f.size("altup_num_inputs")
+    laurel = 2 * d * rank
+    per_layer_input = 2 * d * p
+    altup = n * n + n**3 + d * n + d  # correction, prediction, router, output scale
+    model = d * layers * p + p + 2 * (n - 1) * d * d  # per-layer projection and its norm; AltUp's in and out
+    table = f.size("vocab_size_per_layer_input") * layers * p
+    return layers * (laurel + per_layer_input + altup) + model, table
+
+
+def _draft(f: Fields, model: Model) -> Scalar:
+    """Count one multi-token-prediction block: a block like the last, the 2d x d projection and five norms."""
+    if f.size("num_nextn_predict_layers", least=0) == 0:
+        return 0
+    d, a, latent, dense, x = model.hidden, model.attention, model.latent, model.feed_forward, model.experts
+    queries = a.heads * a.head_dim * (a.query_outputs + 1)
+    attends = a.full_layers + a.window_layers > 0
+    mixer = d * (queries + 2 * a.kv_heads * a.head_dim) if attends else 0
+    if latent.layers:
+        head = latent.nope_dim + latent.rope_dim
+        query = d * latent.query_rank + (latent.query_rank or d) * latent.heads * head
+        up = latent.kv_rank * latent.heads * (latent.nope_dim + latent.value_dim)
+        mixer = query + d * (latent.kv_rank + latent.rope_dim) + up + latent.heads * latent.value_dim * d
+    sparse = x.experts * (x.matrices * d * x.width + d) + x.matrices * d * x.shared_width
+    return mixer + (sparse if x.layers else dense.matrices * d * dense.width) + 2 * d * d + 5 * d
+
+
+def _encoder(config: Mapping, family: str, f: Fields) -> tuple[float, float]:
+    """Return the encoders' parameters and the positions they use per token they give."""
+    parts = [k for k in ("vision_config", "audio_config") if config.get(k) is not None]
+    total, ratio = 0.0, 1.0
+    for part in parts:
+        if not isinstance(config[part], Mapping):
+            raise InputError("a mapping", file=f.file, path=part, given=config[part])
+        if (family, part) not in ENCODERS:
+            raise InputError(
+                f"no {part}, as this encoder of {family} cannot be counted; without it the text is modelled",
+                file=f.file,
+                path=part,
+                given=config[part].get("model_type", "an encoder"),
+            )
+        count, part_ratio = ENCODERS[family, part](config, f)
+        total, ratio = total + count, max(ratio, part_ratio)
+    return total, ratio

@@ -1,0 +1,1 @@
+"""Reading and writing files, quantities with units, and the errors of bad input."""

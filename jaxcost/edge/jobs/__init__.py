@@ -1,0 +1,1 @@
+"""Long sweeps: processes, checkpoints, and the files of results."""

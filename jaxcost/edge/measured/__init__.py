@@ -1,0 +1,1 @@
+"""Files of measured kernels and served requests."""

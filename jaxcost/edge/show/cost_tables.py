@@ -1,0 +1,151 @@
+"""Tables of what energy, dollars and CO2e go to, of power, and of the package."""
+
+from rich.table import Table
+
+from jaxcost.core.units import engineering
+from jaxcost.edge.show.tables import CONSTRAINTS, Values, plain_table, unwrapped
+from jaxcost.spec.memory import TIERS
+
+__all__ = ["breakdown_tables", "package_table", "power_table", "token_table"]
+
+_ENERGY = {
+    "precision.bits_32": "matmul, 32 bits",
+    "precision.bits_16": "matmul, 16 bits",
+    "precision.bits_8": "matmul, 8 bits",
+    "precision.bits_6": "matmul, 6 bits",
+    "precision.bits_4": "matmul, 4 bits",
+    "elementwise": "element-wise",
+    "exponential": "exponentials",
+    "near": "near memory",
+    "wires": "memory to engines",
+    "links.package": "links, package",
+    "links.scale_up": "links, scale-up",
+    "links.scale_out": "links, scale-out",
+    "idle": "chips at rest",
+    "host": "servers",
+}
+_TIERS = {tier: CONSTRAINTS[tier] for tier in TIERS} | {"memory": "main memory"}
+_USD = {
+    "dies": "logic dies",
+    "memory": "memory",
+    "package": "package",
+    "margin": "vendor's margin",
+    "hosts": "servers",
+    "network": "network",
+    "racks": "racks",
+    "maintenance": "maintenance",
+    "datacenter": "datacenter",
+    "interest": "interest",
+    "electricity": "electricity",
+    "water": "water",
+}
+_CARBON = {
+    "operation": "operation",
+    "dies": "logic dies",
+    "memory": "memory",
+    "package": "package, board",
+    "hosts": "servers",
+    "building": "building",
+}
+_UNITS = {"usd": "USD", "gco2e": "g", "joules": "J"}
+
+
+def breakdown_tables(values: Values) -> Table:
+    """Show energy, cost and CO2e of a token by part, side by side; parts of nothing are left out."""
+    energy = dict(_ENERGY)
+    for way in ("read", "write"):
+        energy |= {f"{way}.{tier}": f"{name}, {way}" for tier, name in _TIERS.items()}
+    side_by_side = Table.grid(padding=(0, 2))
+    side_by_side.add_row(
+        _parts(values, "Energy a token", "energy", energy),
+        _parts(values, "Cost of a million tokens", "usd", _USD),
+        _parts(values, "CO2e of a million tokens", "carbon", _CARBON),
+    )
+    return unwrapped(side_by_side)
+
+
+def _parts(values: Values, title: str, branch: str, names: dict[str, str]) -> Table:
+    unit, total = values[f"{branch}.total"]
+    found = [(name, values[f"{branch}.{path}"][1]) for path, name in names.items()]
+    rows = [
+        (name, engineering(value, unit.split("/")[0]), f"{value / total:.1%}")
+        for name, value in sorted(found, key=lambda pair: -pair[1])
+        if abs(value) > 5e-4 * total
+    ]
+    rows.append(("all", engineering(total, unit.split("/")[0]), ""))
+    return unwrapped(plain_table(title, ("", "", ""), rows))
+
+
+def token_table(values: Values) -> Table:
+    """Show what input, output and a request cost in dollars, CO2e and energy."""
+    at = lambda path: values[path][1]  # noqa: E731
+    rows = [
+        (
+            name,
+            engineering(at(f"usd_per_{kind}_mtok"), "USD"),
+            engineering(at(f"gco2e_per_{kind}_mtok"), "g"),
+            engineering(1e6 * at(f"joules_per_{kind}_token"), "J"),
+        )
+        for kind, name in (("input", "a million input tokens"), ("output", "a million output tokens"))
+    ]
+    usd, grams, joules = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
+    rows.append(("a request", usd, grams, joules))
+    return unwrapped(plain_table("Input and output apart", ("", "Cost", "CO2e", "Energy"), rows))
+
+
+def power_table(values: Values) -> Table:
+    """Show watts of a chip in either step, and of all that stands around it."""
+    rows = []
+    for phase in ("prefill", "decode"):
+        clock = values[f"power.{phase}_clock"][1]
+        slow = f"  (clock at {clock:.0%})" if clock < 1 else ""
+        rows.append((f"chip, {phase}", engineering(values[f"power.{phase}"][1], "W") + slow))
+    for path, name in (
+        ("chips", "all chips, on average"),
+        ("hosts", "servers and network"),
+        ("cooling", "cooling and losses"),
+        ("facility", "at the meter"),
+        ("provisioned", "supplied for"),
+    ):
+        rows.append((name, engineering(values[f"power.{path}"][1], "W")))
+    rows.append(("racks", f"{values['power.racks'][1]:.2f}"))
+    water = values["water.total"][1]
+    rows.append(("water of a million tokens", f"{1e3 * water:.3g} L"))
+    rent = values["rent"][1]
+    if rent > 0:
+        rows.append(("rented instead, a million tokens", engineering(rent, "USD")))
+    battery = values["battery_share"][1]
+    if battery > 0:
+        rows.append(("battery a request", f"{battery:.3%}"))
+    return unwrapped(plain_table("Power", ("", ""), rows))
+
+
+def package_table(values: Values) -> Table:
+    """Show area, yield and price of one package by part, and the CO2e of making it."""
+    at = lambda path: values[f"build.{path}"][1]  # noqa: E731
+    area = at("die_area")
+    rows = [
+        (name, f"{1e6 * at(path):,.0f} mm²", f"{at(path) / area:.0%}")
+        for path, name in (
+            ("engines", "matmul engines"),
+            ("on_chip_memory", "on-chip memory"),
+            ("memory_interfaces", "memory interfaces"),
+            ("link_interfaces", "link interfaces"),
+            ("other", "all else"),
+        )
+        if area > 0 and abs(at(path)) > 1e-3 * area
+    ]
+    rows.append(("all dies", f"{1e6 * area:,.0f} mm²", f"yield {at('good_share'):.0%}"))
+    price = at("price")
+    rows += [
+        (name, engineering(at(path), "USD"), f"{at(path) / price:.0%}" if price else "")
+        for path, name in (
+            ("dies", "dies"),
+            ("memory", "memory"),
+            ("package", "package"),
+            ("margin", "vendor's margin"),
+        )
+    ]
+    rows.append(("price", engineering(price, "USD"), ""))
+    rows.append(("CO2e of making it", engineering(1e3 * values["embodied.total"][1], "g"), ""))
+    return unwrapped(plain_table("One package", ("", "", ""), rows))

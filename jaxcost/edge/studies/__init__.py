@@ -1,0 +1,1 @@
+"""The files of spaces and of co-design studies."""

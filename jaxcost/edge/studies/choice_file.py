@@ -1,0 +1,129 @@
+"""Parts of the catalogue as choices of a space: memories, engines near them, links, prices, grids, by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcost.core.pytree import replace
+from jaxcost.edge.catalog.loaders import (
+    grid_leaves,
+    load_efficiency,
+    load_host,
+    load_link,
+    load_memory,
+    load_prices,
+    names,
+)
+from jaxcost.edge.catalog.silicon import load_package, load_process
+from jaxcost.edge.catalog.tiers import load_near
+from jaxcost.edge.io.errors import InputError, not_among, within
+from jaxcost.explore.space import Choice, stack
+from jaxcost.spec.fabric import TOPOLOGIES, topology_id
+from jaxcost.spec.memory import ENGINE_PER_STACK, TIERS, Memory, NearMemory
+
+__all__ = ["NONE", "choosable", "read_choice"]
+
+NONE = "none"
+_MOST_STACKS = 1e6
+_TIERS = {f"system.chip.{tier}": tier for tier in TIERS}
+_NEAR = {f"{path}.near": path for path in _TIERS}
+_GRID = "prices.grid"
+_LINKS = tuple(f"system.fabric.{level}" for level in ("package", "scale_up", "scale_out"))
+_TOPOLOGIES = tuple(f"{level}.topology" for level in _LINKS)
+
+
+def _grid(name: str) -> dict[str, Any]:
+    return {f"prices.{leaf}": value for leaf, value in grid_leaves(name).items()}
+
+
+def _process(name: str) -> dict[str, Any]:
+    process, area_per_byte = load_process(name)
+    return {"system.chip.process": process, "system.chip.package.area_per_byte": area_per_byte}
+
+
+def _package(name: str) -> dict[str, Any]:
+    return {f"system.chip.package.{leaf}": value for leaf, value in load_package(name).items()}
+
+
+# What is chosen by one name each: the branch at the path or leaves by theirs, and the kind of its files.
+_WHOLE: dict[str, tuple[Callable[[str], Any], str]] = {
+    "prices": (load_prices, "prices"),
+    _GRID: (_grid, "grids"),
+    "system.chip.process": (_process, "silicon"),
+    "system.chip.package": (_package, "packages"),
+    "system.host": (load_host, "hosts"),
+    "system.chip.efficiency": (load_efficiency, "efficiency"),
+    **dict.fromkeys(_LINKS, (load_link, "fabrics")),
+}
+
+
+def choosable() -> tuple[str, ...]:
+    """List the paths whose values are chosen by name."""
+    return (*_TIERS, *_NEAR, *_WHOLE, *_TOPOLOGIES)
+
+
+def read_choice(path: str, given: Any, where: str, file: str) -> Choice:
+    """Read the names that a branch, or a topology, is chosen among.
+
+    Args:
+        path: one of `choosable()`.
+        given: list of names.
+        where: dotted path of the list in the file.
+        file: named in errors.
+
+    Raises:
+        InputError: no list of names, an unknown one, or one twice.
+    """
+    if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
+        raise InputError("a list of names to choose among", file=file, path=where, given=given)
+    for name in given:
+        if given.count(name) > 1:
+            raise InputError("every name once", file=file, path=where, given=name)
+    trees = stack([_floats(_load(path, name, where, file)) for name in given])
+    if path in _NEAR:
+        return Choice(
+            path=path,
+            trees=trees,
+            names=tuple(given),
+            count=f"{_NEAR[path]}.stacks",
+            counted=ENGINE_PER_STACK,
+        )
+    return Choice(path=path, trees=trees, names=tuple(given))
+
+
+def _load(path: str, name: str, where: str, file: str) -> Any:
+    if path in _TOPOLOGIES:
+        if name not in TOPOLOGIES:
+            raise not_among(TOPOLOGIES, name, file=file, path=where)
+        return topology_id(name)
+    if path in _NEAR:
+        return NearMemory() if name == NONE else within(file, where, load_near, name)
+    if path in _TIERS:
+        return _memory(path, name, where, file)
+    load, kind = _WHOLE[path]
+    if name == NONE and NONE not in names(kind):
+        raise InputError(f"a name listed by `jaxcost list {kind}`", file=file, path=where, given=name)
+    return within(file, where, load, name)
+
+
+def _memory(path: str, text: str, where: str, file: str) -> Memory:
+    if text == NONE:
+        if _TIERS[path] == "memory":
+            raise InputError("a memory, for every chip has a main one", file=file, path=where, given=text)
+        return Memory()
+    name, _, tail = text.partition(":")
+    count, _, how = tail.partition(":")
+    try:
+        stacks = float(count or "1")
+    except ValueError:
+        stacks = float("nan")
+    if not 0 < stacks <= _MOST_STACKS or how not in ("", "chained"):
+        raise InputError("TYPE:N[:chained], such as hbf:4", file=file, path=where, given=text)
+    memory = within(file, where, lambda found: load_memory(found, stacks=stacks), name)
+    return replace(memory, chained=1.0) if how else memory
+
+
+def _floats(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), tree)

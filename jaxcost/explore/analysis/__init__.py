@@ -1,0 +1,52 @@
+"""Questions about one design: best plan, sensitivity, uncertainty, diagnosis."""
+
+from jaxcost.explore.analysis.diagnosis import Finding, diagnose
+from jaxcost.explore.analysis.planner import (
+    DEGREES,
+    OBJECTIVES,
+    Choice,
+    best_plan,
+    candidate_columns,
+    divisors,
+    evaluate,
+    is_valid,
+    system_plans,
+    take_candidate,
+    with_degrees,
+)
+from jaxcost.explore.analysis.sensitivity import elasticities, gradient, metric_names
+from jaxcost.explore.analysis.uncertainty import (
+    Bar,
+    Constant,
+    Intervals,
+    Spread,
+    leaves_at,
+    positions,
+    propagate,
+)
+
+__all__ = [
+    "DEGREES",
+    "OBJECTIVES",
+    "Bar",
+    "Choice",
+    "Constant",
+    "Finding",
+    "Intervals",
+    "Spread",
+    "best_plan",
+    "candidate_columns",
+    "diagnose",
+    "divisors",
+    "elasticities",
+    "evaluate",
+    "gradient",
+    "is_valid",
+    "leaves_at",
+    "metric_names",
+    "positions",
+    "propagate",
+    "system_plans",
+    "take_candidate",
+    "with_degrees",
+]

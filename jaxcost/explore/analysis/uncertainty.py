@@ -1,0 +1,248 @@
+"""What the uncertainty of the catalogue's estimates makes of the results: draws of all, and each alone.
+
+A constant k has a best value and the lowest and highest that its sources support, low_k <= mid_k <= high_k. Its
+position t_k in [-1, 1] says where a draw takes it: at low for -1, mid for 0, high for 1. Positions are independent and
+have the symmetric triangular density 1 - |t|, so that low and high are hard ends and mid is the median whichever side
+is longer. Hard ends, since beyond them some constants mean nothing (a share above 1) and none has a source; falling
+towards them, since a source that gives a range holds its middle likelier.
+
+A leaf x of the trees that are evaluated may be a product of several entries, and one entry may reach several leaves,
+all of which then move together:
+
+    x = mid  prod_k (x_k / mid)^|t_k|,    x_k the leaf with constant k alone at its low (t_k < 0) or high (t_k > 0).
+
+This is exact at both ends and, for products of powers of entries, between them. Where one of a leaf's three values is
+0 its factor is 1 + |t_k| (x_k / mid - 1), and where mid is 0, |t_k| x_k is added.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core.pytree import canonical, totals
+from jaxcost.evaluation import design_features, evaluate
+from jaxcost.explore.analysis.sensitivity import metric_names
+from jaxcost.explore.compilation import compilation
+from jaxcost.report import Report
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.traffic import Traffic
+
+__all__ = [
+    "Bar",
+    "Constant",
+    "Interval",
+    "Intervals",
+    "Spread",
+    "leaves_at",
+    "monte_carlo",
+    "positions",
+    "propagate",
+    "tornado",
+]
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LEAST_WIDTH = 1e-5  # of the metric; what is less is the rounding of float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """One entry of a file of the catalogue that has a low and a high, in SI units."""
+
+    file: str
+    path: str
+    unit: str
+    low: float
+    mid: float
+    high: float
+    kind: str
+    source: str
+    written: tuple[str, str, str]  # low, mid and high in the units of the file
+
+    @property
+    def name(self) -> str:
+        """File and path: `prices/default: electricity`."""
+        return f"{self.file.removeprefix('configs/').removesuffix('.yaml')}: {self.path}"
+
+    @property
+    def label(self) -> str:
+        """The name, of a file outside the catalogue without its folders."""
+        return self.name if self.file.startswith("configs/") else self.name.rpartition("/")[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """The leaves of (System, Prices) with every constant at its mid, and with one constant alone at either end."""
+
+    structure: Any  # of the pair of trees
+    mid: np.ndarray  # [leaves]
+    low: np.ndarray  # [constants, leaves]
+    high: np.ndarray  # [constants, leaves]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """How one total of a Report is distributed over the draws; `mid` is where every constant is at its mid."""
+
+    unit: str
+    mid: float
+    mean: float
+    p5: float
+    p25: float
+    p50: float
+    p75: float
+    p95: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One total of a Report with one constant at its low and at its high, the others at their mids."""
+
+    constant: Constant
+    at_low: float
+    at_high: float
+    width: float  # largest less smallest of the values at low, mid and high
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """Uncertainty of every total of a Report, by the total's name."""
+
+    constants: tuple[Constant, ...]
+    quantiles: dict[str, Interval]
+    tornado: dict[str, tuple[Bar, ...]]  # the widest first
+    feasible: float  # share of the draws in which every margin is at least 0
+    draws: int
+    seed: int
+
+    def weakest(self, metric: str, count: int = 5) -> tuple[Bar, ...]:
+        """Return the constants that move a metric most; fewer than `count` where the others do not move it."""
+        least = _LEAST_WIDTH * abs(self.quantiles[metric].mid)
+        return tuple(bar for bar in self.tornado[metric][:count] if bar.width > least)
+
+
+def propagate(
+    spread: Spread,
+    constants: tuple[Constant, ...],
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    *,
+    draws: int,
+    seed: int,
+) -> Intervals:
+    """Draw all constants together, and move each alone.
+
+    Args:
+        spread: the leaves at mid, and at the ends of every constant.
+        constants: the constants, in the order of the spread.
+        model: the language model, certain.
+        traffic: the requests, certain.
+        plan: the sharding, the same in every draw.
+        draws: number of draws.
+        seed: of the draws.
+    """
+    drawn = monte_carlo(spread, model, traffic, plan, draws=draws, seed=seed)
+    mid, low, high = tornado(spread, model, traffic, plan)
+    width = np.maximum(np.maximum(low, high), mid) - np.minimum(np.minimum(low, high), mid)
+    units = {name: total.unit for name, total in totals(Report).items()}
+    quantiles, bars = {}, {}
+    for column, name in enumerate(metric_names()):
+        values = drawn[:, column]
+        found = (float(x) for x in (mid[column], np.mean(values), *np.quantile(values, QUANTILES)))
+        quantiles[name] = Interval(units[name], *found)
+        ranked = np.argsort(-width[:, column], kind="stable")
+        bars[name] = tuple(
+            Bar(constants[k], *(float(x[k, column]) for x in (low, high, width))) for k in ranked
+        )
+    feasible = float(np.mean(drawn[:, -1] >= 0))
+    return Intervals(constants, quantiles, bars, feasible, draws, seed)
+
+
+def monte_carlo(
+    spread: Spread, model: Model, traffic: Traffic, plan: Plan, *, draws: int, seed: int
+) -> np.ndarray:
+    """Evaluate draws of all constants together.
+
+    Returns:
+        The totals of `metric_names()` and the worst margin, float64 of shape [draws, totals + 1].
+    """
+    return _totals(spread, leaves_at(spread, positions(draws, len(spread.low), seed)), model, traffic, plan)
+
+
+def tornado(
+    spread: Spread, model: Model, traffic: Traffic, plan: Plan
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Evaluate every constant at its low and at its high, the others at their mids.
+
+    Returns:
+        The columns of `monte_carlo` at mid [columns], and at low and at high [constants, columns].
+    """
+    rows = np.concatenate([spread.mid[None], spread.low, spread.high])
+    found = _totals(spread, rows, model, traffic, plan)
+    low, high = np.split(found[1:], 2)
+    return found[0], low, high
+
+
+def positions(draws: int, constants: int, seed: int) -> np.ndarray:
+    """Draw positions in [-1, 1], shape [draws, constants]: a Latin hypercube of symmetric triangular ones.
+
+    Each constant has one draw in each of `draws` intervals of equal probability (McKay, Beckman and Conover 1979).
+    With v uniform in [-1, 1],  t = sign(v) (1 - sqrt(1 - |v|)).
+    """
+    generator = np.random.default_rng(seed)
+    strata = np.tile(np.arange(draws)[:, None], (1, constants))
+    uniform = (generator.permuted(strata, axis=0) + generator.random((draws, constants))) / draws
+    v = 2 * uniform - 1
+    return np.sign(v) * (1 - np.sqrt(1 - np.abs(v)))
+
+
+def leaves_at(spread: Spread, position: np.ndarray) -> np.ndarray:
+    """Return the leaves with the constants at positions: [draws, constants] to [draws, leaves].
+
+    The formula stands at the top of this file.
+    """
+    out = np.tile(np.asarray(spread.mid, np.float64), (len(position), 1))
+    for lows, highs, t in zip(spread.low, spread.high, position.T, strict=True):
+        moved = np.flatnonzero((lows != spread.mid) | (highs != spread.mid))
+        mid, low, high, side = spread.mid[moved], lows[moved], highs[moved], t[:, None]
+        end, size = np.where(side < 0, low, high), np.abs(side)
+        starts = mid != 0
+        safe = np.where(starts, mid, 1)
+        powers = (low > 0) & (mid > 0) & (high > 0)
+        factor = np.where(powers, np.where(powers, end / safe, 1) ** size, 1 + size * (end / safe - 1))
+        out[:, moved] = np.where(starts, out[:, moved] * factor, out[:, moved] + size * end)
+    return out
+
+
+def _totals(spread: Spread, leaves: np.ndarray, model: Model, traffic: Traffic, plan: Plan) -> np.ndarray:
+    """Evaluate rows of leaves, in chunks of one size so that any number of them is one compilation."""
+    chunk = compilation("draws", jax.default_backend()).chunk
+    ends = np.concatenate([spread.mid[None], spread.low, spread.high])
+    system, _ = jax.tree.unflatten(spread.structure, list(ends.T))
+    present = design_features(system, traffic, plan)
+    others = canonical((model, traffic, plan))
+    dtype = jax.tree.leaves(others)[0].dtype
+    columns = leaves.T.astype(dtype)
+    blocks = []
+    for start in range(0, len(leaves), chunk):
+        # The last chunk is as long as the others: its end is repeated, and cut off again.
+        index = np.minimum(np.arange(start, start + chunk), len(leaves) - 1)
+        blocks.append(_chunk(columns[:, index], *others, spread.structure, present))
+    return np.concatenate([np.asarray(b.T, np.float64) for b in blocks])[: len(leaves)]
+
+
+@functools.partial(jax.jit, static_argnames=("structure", "present"))
+def _chunk(
+    columns: jax.Array, model: Model, traffic: Traffic, plan: Plan, structure: Any, present: tuple[str, ...]
+) -> jax.Array:
+    """Evaluate the totals and the worst margin of leaves [leaves, draws]: [totals + 1, draws]."""
+    # All leaves have a batch, moved or not: one program then serves every set of constants, and compiling it takes
+    # longer than a hundred thousand draws.
+    system, prices = jax.tree.unflatten(structure, list(columns))
+    report = evaluate(system, model, traffic, plan, prices=prices, present=present)
+    return jnp.stack([*(getattr(report, name) for name in metric_names()), report.margins.worst])

@@ -1,0 +1,21 @@
+"""Calibration of kernels and serving engines to measurements."""
+
+from jaxcost.explore.calibrate.calibration import Fitted, calibrate, fastest
+from jaxcost.explore.calibrate.cross_validation import scores
+from jaxcost.explore.calibrate.kernel_families import FAMILIES, Selection, selections
+from jaxcost.explore.calibrate.validation import GROUPS, Scored, Summary, score, summaries
+
+__all__ = [
+    "FAMILIES",
+    "GROUPS",
+    "Fitted",
+    "Scored",
+    "Selection",
+    "Summary",
+    "calibrate",
+    "fastest",
+    "score",
+    "scores",
+    "selections",
+    "summaries",
+]

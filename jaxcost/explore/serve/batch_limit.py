@@ -1,0 +1,97 @@
+"""The largest number of requests in flight that fits memory and meets the targets."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import batch_shape
+from jaxcost.core.program import program
+from jaxcost.core.pytree import Scalar, canonical, replace
+from jaxcost.evaluation import design_features, evaluate
+from jaxcost.explore.serve.operating_point import DOUBLINGS
+from jaxcost.explore.serve.steady_state import memory_margin
+from jaxcost.physics.compute.shards import microbatches
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.prices import Knobs, Prices
+from jaxcost.spec.system import System
+from jaxcost.spec.traffic import Traffic
+
+__all__ = ["largest_batch"]
+
+
+def largest_batch(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    *,
+    relaxed: bool = False,
+    prices: Prices | None = None,
+    knobs: Knobs | None = None,
+) -> jax.Array:
+    """Find the largest `traffic.batch` that `evaluate` finds to fit every memory tier and to meet both targets.
+
+    Exact by halving over whole numbers, given that a margin does not rise with the batch: 0 where not even the
+    smallest, a request for each replica and microbatch, is within all margins. At most about a million more than
+    that is tried. Prefill is of the whole batch at once, as in `evaluate`; `serve` has continuous batching.
+
+    Its gradient is that of the relaxed solution: with u = dp x microbatches, k the largest whole number for which
+    the worst margin m(k u) is not negative, and at least 1,
+
+        batch = u (k + m(k u) / (m(k u) - m((k + 1) u)))
+
+    which is below u, or below 0, where nothing fits. Traceable as `evaluate`.
+
+    Args:
+        system: chips, links and hosts.
+        model: the language model.
+        traffic: prompt, output and targets; its batch is not used.
+        plan: the sharding, precisions and schedule.
+        relaxed: whether to return the relaxed solution, a fraction, in place of the whole number.
+        prices: as for `evaluate`.
+        knobs: as for `evaluate`.
+    """
+    arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
+    return _largest_batch(
+        *arguments, relaxed=relaxed, present=design_features(system, traffic, plan, arguments[-1])
+    )
+
+
+@program(static_argnames=("relaxed", "present"))
+def _largest_batch(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    prices: Prices,
+    knobs: Knobs,
+    *,
+    relaxed: bool,
+    present: tuple[str, ...],
+) -> jax.Array:
+    unit = plan.dp * microbatches(plan)
+    unit = jnp.broadcast_to(unit, batch_shape((system, model, traffic, plan, prices, knobs)))
+
+    def margin(batch: Scalar) -> Scalar:
+        asked = replace(traffic, batch=batch)
+        report = evaluate(system, model, asked, plan, prices=prices, knobs=knobs, present=present)
+        return jnp.minimum(memory_margin(report), jnp.minimum(report.margins.ttft, report.margins.tpot))
+
+    def round_(low: Scalar, item: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+        """Try a step up from the largest that holds; the last two rounds look at either side of the relaxed one."""
+        step, side = item
+        units = jnp.maximum(jnp.floor(low / unit), 1)
+        batch = jnp.where(step > 0, low + step, (units + side) * unit)
+        slack = margin(jnp.maximum(batch, unit))
+        return jnp.where((step > 0) & (jax.lax.stop_gradient(slack) >= 0), batch, low), slack
+
+    steps = np.asarray([2**k for k in reversed(range(DOUBLINGS + 1))] + [0, 0], float)
+    sides = np.asarray([0] * (DOUBLINGS + 1) + [0, 1], float)
+    rounds = (jnp.asarray(steps, jnp.result_type(unit)), jnp.asarray(sides, jnp.result_type(unit)))
+    largest, slacks = jax.lax.scan(jax.checkpoint(round_), jax.lax.stop_gradient(unit) - 1, rounds)
+    whole = jnp.where(largest < unit, 0, largest)
+    units = jax.lax.stop_gradient(jnp.maximum(jnp.floor(largest / unit), 1))
+    fraction = unit * (units + smooth.safe_div(slacks[-2], slacks[-2] - slacks[-1]))
+    return fraction if relaxed else whole + (fraction - jax.lax.stop_gradient(fraction))

@@ -1,0 +1,138 @@
+"""A deployment that serves a rate of requests: what `serve` returns, parts and the totals over them."""
+
+import jax.numpy as jnp
+
+from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
+from jaxcost.physics.economics.carbon import Carbon
+from jaxcost.physics.economics.tco import Cost
+from jaxcost.spec.plan import Plan
+
+__all__ = ["FirstToken", "Joules", "Service", "ServiceMargins"]
+
+
+@pytree
+class FirstToken:
+    """Mean seconds until the first token."""
+
+    prefill_wait: Scalar = field("s", "for the step under way and the prefills before")
+    slot_wait: Scalar = field("s", "for room in memory")
+    prefill: Scalar = field("s", "prefill itself")
+    transfer: Scalar = field("s", "the cache's way from a pool of prefill")
+    block: Scalar = field("s", "passes over the first block of a diffusion model")
+
+    @derived("s")
+    def total(self) -> Scalar:
+        """All of it."""
+        return self.prefill_wait + self.slot_wait + self.prefill + self.transfer + self.block
+
+
+@pytree
+class Joules:
+    """Joules per output token, all pools."""
+
+    prefill: Scalar = field("J/token", "the work of prefill")
+    decode: Scalar = field("J/token", "the work of decode")
+    idle: Scalar = field("J/token", "chips, whether they work or not")
+    host: Scalar = field("J/token", "servers and network around the chips")
+
+    @derived("J/token")
+    def total(self) -> Scalar:
+        """All of it."""
+        return self.prefill + self.decode + self.idle + self.host
+
+
+@pytree
+class ServiceMargins:
+    """1 - used / available for every constraint, at the load: at least 0 where it holds."""
+
+    memory: Scalar = field("1", "bytes in the fullest memory tier")
+    ttft: Scalar = field("1", "mean time to first token against its target, 1 without one")
+    tpot: Scalar = field("1", "mean time per output token against its target, 1 without one")
+    prefill: Scalar = field("1", "utilisation of prefill")
+    slots: Scalar = field("1", "rate against what full slots serve")
+    power: Scalar = field(
+        "1", "average power of a chip in its hungrier step, prefill or decode, against its TDP"
+    )
+    hardware: Scalar = field("1", "worst of chips, temperature, shoreline and endurance")
+
+    @derived("1")
+    def worst(self) -> Scalar:
+        """The smallest of them."""
+        named = [jnp.asarray(getattr(self, f.name)) for f in leaf_fields(ServiceMargins)]
+        return jnp.min(jnp.stack(jnp.broadcast_arrays(*named)), axis=0)
+
+
+@pytree
+class Service:
+    """A deployment that serves a rate of requests. Energy, cost and carbon are per output token."""
+
+    plan: Plan = field(doc="plan of a replica")
+    rate: Scalar = field("1/s", "requests offered; without a rate, the most that one replica serves")
+    output: Scalar = field("token", "tokens generated per request")
+    largest_rate: Scalar = field("1/s", "requests that a replica can serve within memory and targets")
+    replicas: Scalar = field("1", "copies of the plan")
+    replica_chips: Scalar = field("1", "chips of one")
+    prefill_replicas: Scalar = field("1", "copies of the plan of the pool of prefill, 0 without one")
+    prefill_replica_chips: Scalar = field("1", "chips of one, 0 without a pool")
+    in_flight: Scalar = field("1", "mean requests in a replica, from prefill to last token")
+    slots: Scalar = field("1", "requests that fit a replica's memory at full length")
+    prefill_busy: Scalar = field("1", "utilisation of prefill")
+    slots_busy: Scalar = field("1", "utilisation of the slots")
+    tpot: Scalar = field("s", "mean time per output token")
+    first: FirstToken = field(doc="time to first token, by parts")
+    ttft_met: Scalar = field("1", "probability that the first token comes in time")
+    tpot_met: Scalar = field("1", "probability that the others do")
+    joules: Joules = field(doc="joules per output token")
+    usd: Cost = field(doc="dollars per million output tokens")
+    carbon: Carbon = field(doc="grams of CO2e per million output tokens")
+    margins: ServiceMargins = field(doc="slack of every constraint")
+
+    @derived("s")
+    def ttft(self) -> Scalar:
+        """Mean time to first token."""
+        return self.first.total
+
+    @derived("1")
+    def chips(self) -> Scalar:
+        """Chips of all pools."""
+        return self.replicas * self.replica_chips + self.prefill_replicas * self.prefill_replica_chips
+
+    @derived("token/s")
+    def tokens_per_second(self) -> Scalar:
+        """Output tokens a second of the whole deployment."""
+        return self.rate * self.output
+
+    @derived("1/s")
+    def goodput(self) -> Scalar:
+        """Requests a second that meet both targets: rate x P(TTFT in time) x P(TPOT in time)."""
+        return self.rate * self.ttft_met * self.tpot_met
+
+    @derived("J/token")
+    def joules_per_token(self) -> Scalar:
+        """Energy of an output token at the servers' plugs."""
+        return self.joules.total
+
+    @derived("USD/Mtok")
+    def usd_per_mtok(self) -> Scalar:
+        """Total cost of ownership of a million output tokens."""
+        return self.usd.total
+
+    @derived("g/Mtok")
+    def gco2e_per_mtok(self) -> Scalar:
+        """CO2e of a million output tokens."""
+        return self.carbon.total
+
+    @derived("J")
+    def joules_per_query(self) -> Scalar:
+        """Energy of a request."""
+        return self.joules.total * self.output
+
+    @derived("USD")
+    def usd_per_query(self) -> Scalar:
+        """Cost of a request."""
+        return self.usd.total * self.output / 1e6
+
+    @derived("g")
+    def gco2e_per_query(self) -> Scalar:
+        """CO2e of a request."""
+        return self.carbon.total * self.output / 1e6

@@ -1,0 +1,392 @@
+"""What it takes to serve a rate of requests within targets, and what that costs.
+
+The largest rate that a replica serves within memory and the targets gives the number of replicas; their steady state
+at the rate that then comes to each gives latencies, utilisations and the cost of a token.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import align, batch_shape, spread
+from jaxcost.core.program import program
+from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
+from jaxcost.evaluation import design_features
+from jaxcost.explore.analysis import candidate_columns, is_valid, system_plans, take_candidate, with_degrees
+from jaxcost.explore.compilation import chunk_of, map_chunks
+from jaxcost.explore.serve.deployment import FirstToken, Joules, Service, ServiceMargins
+from jaxcost.explore.serve.operating_point import Found, search
+from jaxcost.explore.serve.queueing import Wait, busy_share, queue
+from jaxcost.explore.serve.steady_state import Bill, Load, Point, Replica, crossing, look, steady
+from jaxcost.physics.compute.shards import microbatches, shard
+from jaxcost.physics.economics.carbon import Carbon
+from jaxcost.physics.economics.tco import Cost
+from jaxcost.physics.memory.capacity import memory_use
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.prices import Knobs, Prices
+from jaxcost.spec.system import System
+from jaxcost.spec.traffic import Traffic
+
+__all__ = ["best_service", "serve"]
+
+_ROUNDING = 1e-4  # a margin that is 0 at the largest rate may come out this much below
+_MOST_SERVERS = 10.0  # doublings of the servers without wait that are tried
+
+
+@pytree
+class _Pool:
+    """A pool of its own for prefill, before its size is known."""
+
+    point: Point = field(doc="one request in each server of a copy of its plan")
+    servers: Scalar = field("1", "prefills that run side by side in a copy: dp")
+    chips: Scalar = field("1", "chips of a copy")
+    transfer: Scalar = field("s", "the cache's way to the replica that decodes")
+
+
+def serve(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan | Literal["auto"],
+    *,
+    prefill: tuple[System, Plan] | None = None,
+    prices: Prices | None = None,
+    knobs: Knobs | None = None,
+) -> Service:
+    """Size a deployment for `traffic.rate` requests a second within the targets, and evaluate it at that load.
+
+        replicas = ceil(rate / largest rate of a replica),   chip-seconds per token = chips / (rate x output)
+
+    The hardware is owned at this load all the time; dynamic energy of a request is that of its prefill and of its
+    share of decode steps. The equations are in `steady_state.py` and `queueing.py`.
+    Targets bind the means; `goodput` is what keeps to them request by request. Without a rate (0) there is one
+    replica at its largest. Without a target for the first token, waits are bound by utilisation alone.
+
+    Where not even an idle replica meets memory and targets, a margin is negative and the deployment is sized for
+    one request at a time a replica. Pure and traceable as `evaluate`; replicas are whole at tau = 0, and pass the
+    gradient of the quotient.
+
+    Args:
+        system: chips, links and hosts of a replica; a deployment has as many copies of the plan as it takes.
+        model: the language model.
+        traffic: prompt and output lengths, rate, variation and targets; `batch` is not used.
+        plan: layout of a replica. With a chunk, prefill rides in decode steps; without, it goes before them.
+            "auto" takes the plan of the system's chips that serves at least dollars per token, at 16 bits
+            (`best_service`).
+        prefill: system and plan of a pool of its own for prefill; its chunk and the plan's are not used then.
+        prices: as for `evaluate`.
+        knobs: as for `evaluate`.
+
+    Raises:
+        ValueError: a plan that is a string, but not "auto".
+    """
+    if isinstance(plan, str):
+        if plan != "auto":
+            raise ValueError(f'plan must be a Plan or "auto", not {plan!r}')
+        return best_service(system, model, traffic, prefill=prefill, prices=prices, knobs=knobs)
+    return _prepared(system, model, traffic, plan, prefill, prices, knobs, None)
+
+
+def best_service(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan | None = None,
+    *,
+    prefill: tuple[System, Plan] | None = None,
+    prices: Prices | None = None,
+    knobs: Knobs | None = None,
+) -> Service:
+    """Serve by the best of all plans of a system's chips: `serve` with "auto", at other precisions too.
+
+    Of the plans that the model can be cut by, that of least dollars per token within all margins; failing these
+    within all but power; failing these the one of the largest worst margin. Where none is valid (`is_valid`), the
+    first is returned and is not to be used.
+
+    Args:
+        system: chips of a replica, all of which its plan uses; a power of two up to 64 where traced.
+        model: the language model.
+        traffic: as for `serve`.
+        plan: everything but the degrees; the defaults of `Plan` when absent.
+        prefill: as for `serve`.
+        prices: as for `evaluate`.
+        knobs: as for `evaluate`.
+    """
+    return _prepared(system, model, traffic, plan or Plan(), prefill, prices, knobs, system_plans(system))
+
+
+def _prepared(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    prefill: tuple[System, Plan] | None,
+    prices: Prices | None,
+    knobs: Knobs | None,
+    candidates: np.ndarray | None,
+) -> Service:
+    arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs(), prefill))
+    dtype = jnp.result_type(arguments[0].chips)
+    degrees = None if candidates is None else jnp.asarray(candidates, dtype)
+    knobs = arguments[5]
+    present = design_features(system, traffic, plan, knobs)
+    in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1], knobs)
+    return _serve(*arguments, degrees, present=present, in_pool=in_pool)
+
+
+@program(static_argnames=("present", "in_pool"))
+def _serve(
+    system: System,
+    model: Model,
+    traffic: Traffic,
+    plan: Plan,
+    prices: Prices,
+    knobs: Knobs,
+    prefill: tuple[System, Plan] | None,
+    candidates: jax.Array | None,
+    *,
+    present: tuple[str, ...],
+    in_pool: tuple[str, ...],
+) -> Service:
+    point = None
+    if prefill is not None:
+        prefill = (prefill[0], replace(prefill[1], chunk=jnp.zeros_like(plan.chunk)))
+        point = look(prefill[0], model, traffic, prefill[1], prices, knobs, in_pool, 1.0)
+
+    def with_plan(plan: Plan) -> Service:
+        pool = None
+        if prefill is not None and point is not None:
+            pool = _Pool(
+                point=point,
+                servers=prefill[1].dp,
+                chips=_chips(prefill[1]),
+                transfer=_transfer(model, traffic, (system, plan), prefill),
+            )
+
+        def at(requests: Scalar, chunk: Scalar) -> Point:
+            laid_out = replace(plan, chunk=chunk)
+            return look(system, model, traffic, laid_out, prices, knobs, present, requests)
+
+        return _with_plan(traffic, plan, knobs.tau, at, pool)
+
+    if candidates is None:
+        return with_plan(plan)
+
+    shape = batch_shape((system, model, traffic, plan, prices, knobs, prefill))
+
+    def judge(degrees: jax.Array) -> tuple[Service, Scalar]:
+        candidate = with_degrees(plan, candidate_columns(degrees, shape))
+        fullest = replace(traffic, batch=candidate.dp * microbatches(candidate))
+        valid = is_valid(*align((system, model, fullest, candidate)))
+        return spread((with_plan(candidate), valid), (len(degrees), *shape))
+
+    services, valid = map_chunks(judge, candidates, chunk_of("plans", shape))
+    best = _choose(services, valid)
+    return jax.tree.map(lambda x: take_candidate(x, best), services)
+
+
+def _choose(services: Service, valid: Scalar) -> jax.Array:
+    """Index of the cheapest service within all margins, then all but power, then of the largest worst margin.
+
+    Candidates are the first axis.
+    """
+    largest = jnp.finfo(jnp.result_type(services.rate)).max
+    m = services.margins
+    cool = valid & (replace(m, power=jnp.ones_like(m.power)).worst >= -_ROUNDING)
+    feasible = cool & (m.power >= -_ROUNDING)
+    allowed = jnp.where(jnp.any(feasible, 0), feasible, cool)
+    cheapest = jnp.where(allowed, services.usd_per_mtok, largest)
+    least_wrong = jnp.where(valid, -m.worst, largest)
+    return jnp.argmin(jnp.where(jnp.any(allowed, 0), cheapest, least_wrong), 0)
+
+
+def _with_plan(
+    traffic: Traffic, plan: Plan, tau: Scalar, at: Callable[[Scalar, Scalar], Point], pool: _Pool | None
+) -> Service:
+    parts = microbatches(plan)
+    chunked = jnp.where(plan.chunk > 0, 1, 0)
+    alone = jnp.zeros_like(plan.dp) if pool is None else jnp.ones_like(plan.dp)
+    replica = Replica(
+        groups=plan.dp * parts,
+        servers=plan.dp * jnp.where(chunked, parts, 1),
+        slots=plan.dp,
+        full=jnp.zeros_like(plan.dp),
+        variation=traffic.variation,
+        burst=jnp.where(chunked, 0, 1 / parts) * (1 - alone),
+        separate=alone,
+        before=alone if pool is None else pool.point.prefill + pool.transfer,
+        ttft_target=traffic.ttft_target,
+        tpot_target=traffic.tpot_target,
+    )
+    # Without chunks a whole prompt counts as one: the buffers of one prefill at a time, beside those of decoding.
+    context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
+    chunk = jnp.where(chunked, plan.chunk, context)
+    found = search(
+        lambda requests, first: at(requests, jnp.where(first, plan.chunk, chunk)),
+        replica,
+        rate=traffic.rate,
+        chunked=chunked,
+        separate=pool is not None,
+        tau=tau,
+    )
+    return _service(traffic, plan, found, pool, tau)
+
+
+def _service(traffic: Traffic, plan: Plan, found: Found, pool: _Pool | None, tau: Scalar) -> Service:
+    replica, point = found.replica, found.point
+    load = steady(found.own_rate, point, found.slope, replica)
+    waits, first = [load.prefill_wait, load.slot_wait], _first_token(load, point)
+    prefill_busy, margins = load.prefill_busy, _margins(load, point)
+    chips, tokens = _chips(plan), found.rate * traffic.output
+    bills = [(point.bill, found.replicas * chips / tokens, point.decode_joules / traffic.output)]
+    prefill_joules, pool_replicas, pool_chips = (
+        point.prefill_joules,
+        jnp.zeros_like(chips),
+        jnp.zeros_like(chips),
+    )
+    if pool is None:
+        bills = [(point.bill, bills[0][1], bills[0][2] + prefill_joules / traffic.output)]
+    else:
+        pool_replicas, pool_chips = _pool_replicas(pool, found, tau), pool.chips
+        servers = pool_replicas * pool.servers
+        wait = queue(found.rate, pool.point.service, servers, traffic.variation)
+        waits = [wait, load.slot_wait]
+        first = replace(first, prefill_wait=wait.mean, prefill=pool.point.prefill, transfer=pool.transfer)
+        prefill_busy = busy_share(found.rate, pool.point.service, servers)
+        margins = replace(
+            margins,
+            memory=jnp.minimum(margins.memory, pool.point.memory),
+            power=jnp.minimum(margins.power, pool.point.power),
+            hardware=jnp.minimum(margins.hardware, pool.point.hardware),
+            prefill=1 - prefill_busy,
+        )
+        prefill_joules = pool.point.prefill_joules
+        bills += [(pool.point.bill, pool_replicas * pool.chips / tokens, prefill_joules / traffic.output)]
+    usd, carbon = _billed(bills)
+    return Service(
+        plan=plan,
+        rate=found.rate,
+        output=traffic.output,
+        largest_rate=found.largest_rate,
+        replicas=found.replicas,
+        replica_chips=chips,
+        prefill_replicas=pool_replicas,
+        prefill_replica_chips=pool_chips,
+        in_flight=found.own_rate * load.residence,
+        slots=replica.slots,
+        prefill_busy=prefill_busy,
+        slots_busy=load.slots_busy,
+        tpot=load.tpot,
+        first=first,
+        ttft_met=_in_time(waits, first, traffic.ttft_target),
+        tpot_met=load.tpot_met,
+        joules=Joules(
+            prefill=prefill_joules / traffic.output,
+            decode=point.decode_joules / traffic.output,
+            idle=sum(bill.idle * seconds for bill, seconds, _ in bills),
+            host=sum(bill.host * seconds for bill, seconds, _ in bills),
+        ),
+        usd=usd,
+        carbon=carbon,
+        margins=replace(margins, ttft=1 - smooth.safe_div(first.total, traffic.ttft_target)),
+    )
+
+
+def _first_token(load: Load, point: Point) -> FirstToken:
+    return FirstToken(
+        prefill_wait=load.prefill_wait.mean + load.step_wait,
+        slot_wait=load.slot_wait.mean,
+        prefill=point.prefill,
+        transfer=jnp.zeros_like(point.prefill),
+        block=point.block,
+    )
+
+
+def _margins(load: Load, point: Point) -> ServiceMargins:
+    return ServiceMargins(
+        memory=point.memory,
+        ttft=jnp.ones_like(load.ttft),
+        tpot=load.tpot_margin,
+        prefill=1 - load.prefill_busy,
+        slots=load.slots_margin,
+        power=point.power,
+        hardware=point.hardware,
+    )
+
+
+def _in_time(waits: list[Wait], first: FirstToken, target: Scalar) -> Scalar:
+    """P(TTFT <= target), each wait with the other at its mean: exact where there is but one."""
+    one, other = waits
+    slack = target - first.total + one.mean + other.mean
+    late = one.longer_than(slack - other.mean), other.longer_than(slack - one.mean)
+    return jnp.where(target > 0, (1 - late[0]) * (1 - late[1]), 1)
+
+
+def _billed(bills: list[tuple[Bill, Scalar, Scalar]]) -> tuple[Cost, Carbon]:
+    """Add up pools: (bill, chip-seconds per token, joules of work per token)."""
+
+    def charged(bill: Bill, seconds: Scalar, joules: Scalar) -> tuple[Cost, Carbon]:
+        usd, carbon = jax.tree.map(lambda x: x * seconds, (bill.usd, bill.carbon))
+        electricity, water = bill.usd_of_work * joules, bill.water_of_work * joules
+        return (
+            replace(usd, electricity=usd.electricity + electricity, water=usd.water + water),
+            replace(carbon, operation=carbon.operation + bill.carbon_of_work * joules),
+        )
+
+    parts = [charged(*bill) for bill in bills]
+    return jax.tree.map(lambda *x: sum(x), *parts)
+
+
+def _chips(plan: Plan) -> Scalar:
+    return plan.tp * plan.pp * plan.cp * plan.dp
+
+
+def _transfer(
+    model: Model, traffic: Traffic, decode: tuple[System, Plan], prefill: tuple[System, Plan]
+) -> Scalar:
+    """Seconds from one pool to the other: latency + bytes / (chips of a dp replica x scale-out bandwidth), the slower
+    pool's. A bandwidth of 0 takes no time.
+    """
+    model, traffic, decode, prefill = align((model, traffic, decode, prefill))
+    bits = Plan(kv_bits=decode[1].kv_bits, activation_bits=decode[1].activation_bits)
+    held = memory_use(
+        model,
+        bits,
+        shard(model, Plan(), 0.0),
+        sequences=1.0,
+        context=traffic.prompt + traffic.retrieved + traffic.encoder_tokens,
+        step_tokens=0.0,
+        communication=0.0,
+    )
+
+    def seconds(system: System, plan: Plan) -> Scalar:
+        link = system.fabric.scale_out
+        bandwidth = link.bandwidth * system.chip.efficiency.link * _chips(plan) / plan.dp
+        return link.launch + link.overhead + link.latency + smooth.safe_div(held.kv + held.state, bandwidth)
+
+    return jnp.maximum(seconds(*decode), seconds(*prefill))
+
+
+def _pool_replicas(pool: _Pool, found: Found, tau: Scalar) -> Scalar:
+    """Copies of the prefill pool's plan: enough to keep up, and to wait no longer than half of what the target leaves.
+
+    The servers are those without wait, rate x service, times 2^z, with z the root of the wait against its bound.
+    """
+    target, before = found.replica.ttft_target, found.replica.before + found.point.block
+    allowed = (target - before) / 2
+    least = jnp.maximum(found.rate * pool.point.service, 1)
+    parameters = (found.rate, pool.point.service, least, found.replica.variation, allowed)
+
+    def too_long(doublings: Scalar, of: tuple) -> Scalar:
+        rate, service, servers, variation, bound = of
+        return queue(rate, service, servers * 2**doublings, variation).mean - bound
+
+    z = crossing(too_long, parameters, jnp.zeros_like(least), jnp.full_like(least, _MOST_SERVERS))
+    z = jnp.where((target > 0) & (allowed > 0) & (too_long(jnp.zeros_like(least), parameters) > 0), z, 0)
+    relaxed = jnp.maximum(least * 2**z / pool.servers, 1)
+    return smooth.ceil_div(relaxed, jnp.ones_like(relaxed), tau)

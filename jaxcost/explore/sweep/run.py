@@ -1,0 +1,206 @@
+"""Evaluate every design of a space: all metrics of a small one in memory, or what reducers keep of any."""
+
+import dataclasses
+import functools
+import math
+import operator
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core.pytree import field, leaf_fields, pytree, totals
+from jaxcost.evaluation import evaluate
+from jaxcost.explore.space import Design, Space, sweep_features
+from jaxcost.explore.sweep.reducers import Reducer
+from jaxcost.explore.sweep.stream import Evaluation, Stream, over_designs
+from jaxcost.report import Report
+
+__all__ = [
+    "METRICS",
+    "Sweep",
+    "default_block",
+    "design_metrics",
+    "metrics_of",
+    "model_evaluation",
+    "report_metrics",
+    "sweep",
+]
+
+METRICS = (
+    "ttft",
+    "tpot",
+    "tokens_per_second",
+    "joules_per_token",
+    "usd_per_mtok",
+    "gco2e_per_mtok",
+    "margins.memory",
+    "margins.chips",
+    "margins.power",
+    "margins.ttft",
+    "margins.tpot",
+    "margins.worst",
+)
+# About a second of work, after which progress shows and a run can stop.
+_BLOCKS = {"cpu": 1 << 20}
+_DEFAULT_BLOCK = 1 << 26
+_MOST_VALUES = 1 << 33
+
+
+@pytree
+class Sweep:
+    """Metrics of every design of a space: `values[i, j]` is metric j of the design with index i."""
+
+    space: Space = field(doc="what was swept")
+    values: np.ndarray = field("1", "metrics, shape [designs, metrics], each in its own unit")
+    metrics: tuple[str, ...] = field(doc="names of the columns", static=True)
+
+    def column(self, metric: str) -> np.ndarray:
+        """One metric of all designs."""
+        return self.values[:, self.metrics.index(metric)]
+
+    @property
+    def feasible(self) -> np.ndarray:
+        """Which designs hold every constraint among the metrics."""
+        margins = [i for i, name in enumerate(self.metrics) if name.startswith("margins.")]
+        return np.all(self.values[:, margins] >= 0, axis=1)
+
+    def best(self, metric: str, count: int = 1, *, largest: bool = False) -> np.ndarray:
+        """Indices of the best feasible designs, best first, ties by index."""
+        score = self.column(metric) * (-1 if largest else 1)
+        allowed = np.flatnonzero(self.feasible)
+        return allowed[np.argsort(score[allowed], kind="stable")[:count]]
+
+
+def design_metrics(
+    design: Design, metrics: tuple[str, ...], present: tuple[str, ...] | None = None
+) -> jax.Array:
+    """Evaluate a design, or many natively, and pick metrics by dotted path: [m, *batch].
+
+    Args:
+        design: the design; its leaves broadcast.
+        metrics: dotted paths into a Report.
+        present: what designs have beyond main memory, of `sweep_features`, where they are traced.
+    """
+    report = evaluate(
+        design.system,
+        design.model,
+        design.traffic,
+        design.plan,
+        prices=design.prices,
+        knobs=design.knobs,
+        present=present,
+    )
+    return jnp.stack([operator.attrgetter(name)(report) for name in metrics])
+
+
+@functools.lru_cache
+def model_evaluation(metrics: tuple[str, ...], present: tuple[str, ...] | None) -> Evaluation:
+    """Return the function that gives these metrics of designs; the same object for the same arguments."""
+    return functools.partial(design_metrics, metrics=metrics, present=present)
+
+
+def metrics_of(reducers: Mapping[str, Reducer], metrics: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the given metrics and those that reducers read, each once."""
+    return tuple(dict.fromkeys((*metrics, *(need for r in reducers.values() for need in r.needs))))
+
+
+@functools.cache
+def report_metrics(tree: type = Report, prefix: str = "") -> dict[str, str]:
+    """Map the dotted path of every number of a Report that can be a metric to its unit."""
+    out, hints = {}, typing.get_type_hints(tree)
+    for f in leaf_fields(tree):
+        if f.metadata["unit"]:
+            out[f"{prefix}{f.name}"] = f.metadata["unit"]
+        elif dataclasses.is_dataclass(hints[f.name]) and not f.metadata["table"]:
+            out |= report_metrics(hints[f.name], f"{prefix}{f.name}.")
+    return out | {f"{prefix}{name}": total.unit for name, total in totals(tree).items()}
+
+
+def default_block(platform: str) -> int:
+    """Return after how many designs a sweep looks up."""
+    return _BLOCKS.get(platform, _DEFAULT_BLOCK)
+
+
+@overload
+def sweep(
+    space: Space,
+    *,
+    metrics: tuple[str, ...] = METRICS,
+    reduce: None = None,
+    evaluation: Evaluation | None = None,
+    chunk: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Sweep: ...
+@overload
+def sweep(
+    space: Space,
+    *,
+    metrics: tuple[str, ...] = METRICS,
+    reduce: Mapping[str, Reducer],
+    evaluation: Evaluation | None = None,
+    chunk: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]: ...
+def sweep(
+    space: Space,
+    *,
+    metrics: tuple[str, ...] = METRICS,
+    reduce: Mapping[str, Reducer] | None = None,
+    evaluation: Evaluation | None = None,
+    chunk: int | None = None,
+    devices: Sequence[Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Sweep | dict[str, Any]:
+    """Evaluate every design of a space.
+
+    Args:
+        space: the designs.
+        metrics: dotted paths into a Report, such as "tpot" or "margins.memory"; what reducers read comes by itself.
+        reduce: what to keep, by name; without it all metrics of all designs are returned, so they have to fit
+            in memory.
+        evaluation: another function of a design that gives `metrics` as a vector, and has to give all that is
+            read; by default `evaluate`, and the metrics out of its report.
+        chunk: designs evaluated together, a multiple of 64; by default what is fastest on the platform.
+        devices: where to run; all local devices by default.
+        progress: called with the number of designs done after each block of about a second.
+
+    Returns:
+        A Sweep; with `reduce`, the result of every reducer by its name, the same for any chunk and devices.
+
+    Raises:
+        ValueError: a bad chunk, a reducer of an unknown metric, or more metrics than memory is likely to hold.
+    """
+    reducers = {} if reduce is None else dict(reduce)
+    metrics = metrics if evaluation is not None else metrics_of(reducers, metrics)
+    if reduce is None and space.size * len(metrics) > _MOST_VALUES:
+        raise ValueError(f"{space.size:,} designs do not fit in memory: give `reduce`, or use run_sweep")
+    devices = jax.local_devices() if devices is None else devices
+    many = over_designs(evaluation) if evaluation else model_evaluation(metrics, sweep_features(space))
+    block = min(default_block(devices[0].platform), space.size)
+    stream = Stream(
+        space,
+        many,
+        metrics,
+        reducers,
+        chunk=chunk,
+        devices=devices,
+        keep=block if reduce is None else 0,
+    )
+    values = np.empty((space.size if reduce is None else 0, len(metrics)), jnp.result_type(float))
+    for number in range(math.ceil(space.size / block)):
+        start, end = number * block, min((number + 1) * block, space.size)
+        kept = stream.run(start, end - start)
+        if kept is not None:
+            values[start:end] = kept
+        if progress is not None:
+            stream.wait()
+            progress(end)
+    if reduce is None:
+        return Sweep(space=space, values=values, metrics=metrics)
+    return stream.results(stream.state())

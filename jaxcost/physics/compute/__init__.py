@@ -1,0 +1,1 @@
+"""What a step computes and moves, and how long each operator takes."""

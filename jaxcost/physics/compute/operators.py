@@ -1,0 +1,367 @@
+"""The op table: what one step of a model computes and moves, a row a kind of operator.
+
+Symbols: B sequences in the step, q new tokens of each, c tokens already in its context, m = B q tokens;
+d width of the residual stream; t the tensor-parallel degree; b(x) = bits(x) / 8 bytes an element. A row holds
+what one chip does in one layer, `count` the layers; an absent operator has count 0. A matmul of m tokens with a
+K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
+
+Operators are written by name; their columns are arrays `[operators, *batch]`, and all that follows is array
+arithmetic. Numbers of the steps (prefill, decode) have an axis in front of the batch, which the columns inherit.
+
+Sources: Kaplan et al. 2020 (arXiv:2001.08361); latent attention, DeepSeek-V2 (arXiv:2405.04434); state spaces,
+Mamba-2 (arXiv:2405.21060).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import clip, row, stack, where
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.compute.load import Load
+from jaxcost.physics.compute.shards import Shards, sequence_ranks
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = [
+    "CACHED",
+    "CACHE_OPERATORS",
+    "NEAR_OPERATORS",
+    "OPERANDS",
+    "OPERATORS",
+    "PARAMETERS",
+    "WRITES",
+    "Op",
+    "OpTable",
+    "by_class",
+    "distinct_experts",
+    "matmul_work",
+    "named",
+    "step_table",
+]
+
+OPERATORS = (
+    "embedding",
+    "attention_qkv",
+    "attention_full",
+    "attention_window",
+    "attention_out",
+    "latent_qkv",
+    "latent_attention",
+    "latent_out",
+    "recurrence_projections",
+    "recurrence_state",
+    "feed_forward",
+    "router",
+    "routed_experts",
+    "shared_experts",
+    "norms",
+    "output_head",
+    "sampling",
+    "encoder",
+    "draft",
+    "retrieval",
+)
+# Class of the matmul's operand, whose precision sets its rate beside that of activations: a dense weight but for these.
+OPERANDS = {
+    "attention_full": "cache",
+    "attention_window": "cache",
+    "latent_attention": "cache",
+    "routed_experts": "experts",
+    "shared_experts": "shared",
+}
+PARAMETERS = {name: kind for name, kind in OPERANDS.items() if kind != "cache"}  # class of the weights
+CACHE_OPERATORS = tuple(name for name, kind in OPERANDS.items() if kind == "cache")
+# Class of the cached bytes: those that the requests themselves write but for these.
+CACHED = {
+    "attention_full": "cache",
+    "attention_window": "cache",
+    "latent_attention": "cache",
+    "retrieval": "corpus",
+}
+# Share of the cached bytes that is written.
+WRITES = {"attention_qkv": 1.0, "latent_qkv": 1.0, "recurrence_state": 0.5}
+# Operators whose matmul reads its operand from memory, and may run where that lies.
+NEAR_OPERATORS = tuple(
+    name
+    for name in OPERATORS
+    if name not in ("embedding", "recurrence_state", "norms", "sampling", "retrieval")
+)
+_CHANNEL_MIXERS = ("feed_forward", "shared_experts")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Op:
+    """One row: the work of one operator in one layer on one chip. Units as in `OpTable`."""
+
+    count: Scalar = 1.0
+    matmul_flops: Scalar = 0.0
+    vector_flops: Scalar = 0.0
+    exponentials: Scalar = 0.0
+    parameter_bytes: Scalar = 0.0
+    cached_bytes: Scalar = 0.0
+    activation_bytes: Scalar = 0.0
+
+
+@pytree
+class OpTable:
+    """The rows of a step, `[operators, *batch]` a column, in the order of `OPERATORS` for every model."""
+
+    count: jax.Array = field("1", "times the operator runs in a step")
+    matmul_flops: jax.Array = field("FLOP", "matmul work")
+    vector_flops: jax.Array = field("FLOP", "element-wise work")
+    exponentials: jax.Array = field("1", "exponentials")
+    parameter_bytes: jax.Array = field("B", "weights read, of the class in `OPERANDS`")
+    cached_bytes: jax.Array = field(
+        "B", "keys, values, latents, states and corpora read and written, of the class in `CACHED`"
+    )
+    activation_bytes: jax.Array = field("B", "activations read and written")
+    kept: jax.Array = field("1", "share of the weights that main memory keeps from earlier steps")
+    slices: jax.Array = field("1", "independent outputs for units near memory, if not those of weights")
+
+    @property
+    def operand_bytes(self) -> jax.Array:
+        """Bytes of the class that the matmul reads once."""
+        cached = named(self.count, *CACHE_OPERATORS)
+        return where(cached, self.cached_bytes, self.parameter_bytes)
+
+
+def named(like: Scalar, *names: str) -> Any:
+    """Mark operators by name: a constant bool column `[operators, 1, ...]` with as many axes as a table."""
+    marks = np.isin(OPERATORS, names)
+    return marks.reshape((-1,) + (1,) * (np.ndim(like) - 1))
+
+
+def by_class(
+    values: jax.Array, classes: tuple[str, ...], of: Mapping[str, str], otherwise: str, like: jax.Array
+) -> jax.Array:
+    """Spread a number of each class over the operators.
+
+    Args:
+        values: `[classes, *batch]`.
+        classes: their names.
+        of: class of an operator by its name.
+        otherwise: class of all other operators.
+        like: a table, whose axes the result lines up with: `[operators, 1, *batch]` with steps, else without the 1.
+    """
+    out = row(values, classes.index(otherwise))
+    for kind in dict.fromkeys(of.values()):
+        if kind != otherwise:
+            mine = named(like, *(name for name in OPERATORS if of.get(name) == kind))
+            out = where(mine, row(values, classes.index(kind)), out)
+    return out
+
+
+def matmul_work(table: OpTable) -> jax.Array:
+    """Matmul FLOPs of one chip in a step."""
+    return jnp.sum(table.matmul_flops * table.count, 0)
+
+
+def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scalar) -> jax.Array:
+    """Expected number of different experts that a batch of tokens touches.
+
+    Uniform routing (skew s = 0), E experts of which each token picks k:  E (1 - (1 - k/E)^m).
+
+    With uneven popularity, an expert's rate of being picked is taken Gamma-distributed with squared coefficient
+    of variation s, whose average is a negative binomial, scaled so that one token touches exactly k:
+
+        E (1 - (1 + m ((1 - k/E)^-s - 1))^(-1/s))
+
+    which tends to the uniform formula as s -> 0, falls with s for m > 1, and is k at m = 1 for every s.
+    Below one token (a share of a step) it goes to 0 with m.
+    """
+    share = smooth.safe_div(top_k, experts, 1.0)
+    all_used = share >= 1
+    log_missed = jnp.log1p(-where(all_used, 0.5, share))  # log of the chance that one token passes it by
+    uniform = tokens * log_missed
+    even = skew <= 0
+    s = where(even, 1, skew)
+    uneven = -jnp.log1p(tokens * jnp.expm1(-s * log_missed)) / s
+    touched = -experts * jnp.expm1(where(even, uniform, uneven))
+    return where(all_used, experts * clip(tokens, 0, 1), touched)
+
+
+def step_table(
+    model: Model, plan: Plan, shards: Shards, load: Load, corpus_read: Scalar = 0.0, *, window: bool = False
+) -> OpTable:
+    """Build the op table of one step that runs all sequences of a load together (mixed, chunked steps too).
+
+    Args:
+        model: the language model.
+        plan: precisions and degrees.
+        shards: the part of the model that one chip holds.
+        load: what the sequences add up to.
+        corpus_read: bytes of a corpus that a request reads from all chips of its replica.
+        window: whether `plan.neuron_window` counts; otherwise no neurons are kept from step to step.
+    """
+    d, m = model.hidden, load.tokens
+    weight, expert, kv, act = (
+        bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
+    )
+    dense = 1 - plan.weight_sparsity
+    cut = m / sequence_ranks(plan)
+    per_context_rank, per_expert_rank = 1 / plan.cp, 1 / plan.ep
+
+    def matmul(
+        count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more
+    ) -> Op:
+        return Op(
+            count=count,
+            matmul_flops=2 * tokens * parameters * dense,
+            parameter_bytes=parameters * weight * dense,
+            activation_bytes=tokens * (inputs + outputs) * act,
+            **more,
+        )
+
+    # --- softmax attention ---
+    attention = model.attention
+    query_width, kv_width = shards.heads * attention.head_dim, 2 * shards.kv_heads * attention.head_dim
+    attention_layers = attention.full_layers + attention.window_layers
+    own_kv = 1 - smooth.safe_div(attention.shared_layers, attention_layers)
+
+    def attend(count: Scalar, pairs: Scalar, read: Scalar) -> Op:
+        return Op(
+            count=count,
+            matmul_flops=4 * query_width * pairs * per_context_rank,
+            vector_flops=4 * shards.heads * pairs * per_context_rank,
+            exponentials=shards.heads * pairs * per_context_rank,
+            cached_bytes=read * kv_width * kv * per_context_rank,
+            activation_bytes=2 * m * query_width * act,
+        )
+
+    qkv_width = query_width * attention.query_outputs + kv_width * own_kv
+
+    # --- latent attention: absorbed (queries meet the latents) or expanded (latents become keys and values) ---
+    latent = model.latent
+    up = shards.latent_up
+    expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
+    pair_flops = (2 * shards.latent_heads) * (
+        load.absorbed_pairs * (2 * latent.kv_rank + latent.rope_dim)
+        + (load.pairs - load.absorbed_pairs) * (latent.nope_dim + latent.rope_dim + latent.value_dim)
+    )
+    latent_width = latent.kv_rank + latent.rope_dim
+    latent_value_width = shards.latent_heads * latent.value_dim
+
+    # --- recurrence ---
+    recurrence = model.recurrence
+    inner = recurrence.inner_dim * shards.state_share
+    state = recurrence.state * shards.state_share
+    state_bytes = state * recurrence.state_bits / 8 + recurrence.convolution_state * shards.state_share * act
+
+    # --- channel mixers ---
+    feed_forward, experts = model.feed_forward, model.experts
+    kept = 1 - plan.activation_sparsity
+    # Different tokens skip different neurons: m of them together touch 1 - a^m.
+    skips = plan.activation_sparsity > 0
+    log_skipped = m * jnp.log(where(skips, plan.activation_sparsity, 0.5))
+    touched = where(skips, 1 - jnp.exp(log_skipped), 1)
+    # A neuron is new where none of the window's tokens used it: a^(m k) of them.
+    resident = where(skips, -jnp.expm1(plan.neuron_window * log_skipped), 0) if window else 0.0
+    group_tokens = m * shards.joined_replicas
+    routed_tokens = group_tokens * experts.top_k * per_expert_rank
+    distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) * per_expert_rank
+
+    def mix(count: Scalar, width: Scalar, matrices: Scalar) -> Op:
+        parameters = matrices * d * width
+        return Op(
+            count=count,
+            matmul_flops=2 * m * parameters * dense * kept,
+            vector_flops=2 * m * width * kept,
+            exponentials=m * width * kept * model.activation_exponentials,
+            parameter_bytes=parameters * weight * dense * touched,
+            activation_bytes=m * (2 * d + matrices * width * kept) * act,
+        )
+
+    table = {
+        "embedding": Op(parameter_bytes=m * d * weight, activation_bytes=m * d * act),
+        "attention_qkv": matmul(
+            attention_layers,
+            m,
+            d * qkv_width,
+            d,
+            qkv_width,
+            cached_bytes=m * kv_width * own_kv * kv * per_context_rank,
+        ),
+        "attention_full": attend(attention.full_layers, load.pairs, load.keys),
+        "attention_window": attend(attention.window_layers, load.window_pairs, load.window_keys),
+        "attention_out": matmul(attention_layers, m, query_width * d, query_width, d),
+        "latent_qkv": Op(
+            count=latent.layers,
+            matmul_flops=2
+            * (m * shards.latent_down + (load.absorbed_tokens + load.expanded_keys) * up)
+            * dense,
+            parameter_bytes=(shards.latent_down + up) * weight * dense,
+            cached_bytes=m * latent_width * kv * per_context_rank,
+            activation_bytes=(
+                m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width
+            )
+            * act,
+        ),
+        "latent_attention": Op(
+            count=latent.layers,
+            matmul_flops=pair_flops * per_context_rank,
+            vector_flops=4 * shards.latent_heads * load.pairs * per_context_rank,
+            exponentials=shards.latent_heads * load.pairs * per_context_rank,
+            cached_bytes=load.keys * latent_width * kv * per_context_rank,
+            activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
+        ),
+        "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
+        "recurrence_projections": matmul(
+            recurrence.layers, m, recurrence.parameters * shards.state_share, 2 * d, 3 * inner
+        ),
+        "recurrence_state": Op(
+            count=recurrence.layers,
+            matmul_flops=m * state * recurrence.matmul_flops,
+            vector_flops=m * state * recurrence.vector_flops,
+            exponentials=m * state * recurrence.exponentials,
+            cached_bytes=2 * load.sequences * state_bytes,
+            activation_bytes=3 * m * inner * act,
+        ),
+        "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
+        "router": matmul(
+            experts.layers, m, d * experts.experts, d, experts.experts, exponentials=m * experts.experts
+        ),
+        "routed_experts": Op(
+            count=experts.layers,
+            matmul_flops=2 * routed_tokens * shards.expert_parameters * dense * kept,
+            vector_flops=2 * routed_tokens * shards.expert_width * kept,
+            exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
+            parameter_bytes=distinct * shards.expert_parameters * expert * dense * touched,
+            activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
+        ),
+        "shared_experts": mix(
+            experts.layers * jnp.sign(experts.shared_width), shards.shared_width, experts.matrices
+        ),
+        "norms": Op(count=model.norms, vector_flops=6 * cut * d, activation_bytes=4 * cut * d * act),
+        "output_head": matmul(1.0, load.logits, d * shards.vocabulary, d, shards.vocabulary),
+        "sampling": Op(
+            vector_flops=4 * load.logits * shards.vocabulary,
+            exponentials=load.logits * shards.vocabulary,
+            activation_bytes=load.logits * shards.vocabulary * act,
+        ),
+        "encoder": matmul(
+            clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
+        ),
+        "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
+        "retrieval": Op(
+            count=clip(load.retrievals, 0, 1) * jnp.sign(corpus_read),
+            cached_bytes=corpus_read * (load.retrievals / (plan.tp * plan.cp * plan.pp)),
+        ),
+    }
+    rank = jnp.ndim(m)
+    columns = {
+        name: stack([getattr(table[operator], name) for operator in OPERATORS], rank)
+        for name in (each.name for each in dataclasses.fields(Op))
+    }
+    like = columns["count"]
+    cached_rows = where(named(like, "latent_attention"), 1, shards.kv_heads) * load.sequences
+    return OpTable(
+        **columns,
+        kept=where(named(like, *_CHANNEL_MIXERS), resident, 0),
+        slices=where(named(like, *CACHE_OPERATORS), cached_rows, 1),
+    )

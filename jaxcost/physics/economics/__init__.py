@@ -1,0 +1,1 @@
+"""Energy, power, heat, silicon area, cost and carbon."""

@@ -1,0 +1,1 @@
+"""How the kernels of a serving library use a chip: calibrated forms."""

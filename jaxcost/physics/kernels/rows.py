@@ -1,0 +1,297 @@
+"""Which kernels the rows of the op table run, and what they make of the rows' legs.
+
+A row's legs at the datasheet's rates come from the roofline, where tiers, placement and sparsity have already counted.
+A kernel is timed by the shape of its work; its legs are then scaled so that those of a row's kernels add up to the
+row's own:
+
+    seconds = sum over kernels of fixed + S(overhead x memory_i, busy_i, serial),   sum of memory_i = the row's leg
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import stack, total, unstack, where
+from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.physics.compute.load import Group, Load
+from jaxcost.physics.compute.operators import OPERATORS, distinct_experts, named
+from jaxcost.physics.compute.shards import Shards
+from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
+from jaxcost.physics.kernels.matmul import KernelTiming, Machine, MatmulWork, matmul_bytes, matmul_timing
+from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
+from jaxcost.physics.network.messages import touched_groups
+from jaxcost.spec.kernels import Attention, Kernels, Matmul, Mixture
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = ["KernelRuns", "Legs", "kernel_rows", "kernel_seconds"]
+
+_FEW = 16.0  # new tokens of a sequence up to which attention is that of decoding: drafts are checked so
+_UNNARROWED = ("router",)
+Shape = tuple[Scalar, Scalar, Scalar]
+
+
+@pytree
+class KernelRuns:
+    """Kernels of the operators that have their own, `[kernels, *batch]`, with their legs at the datasheet's rates."""
+
+    timing: KernelTiming = field(doc="how each goes through them")
+    memory: jax.Array = field("s", "bytes at the bandwidth")
+    matmul: jax.Array = field("s", "matmul work at the peak; 0 to take it as it is")
+    runs: jax.Array = field("1", "0 where there is nothing to do")
+    names: tuple[str, ...] = field(doc="operator of each kernel", static=True)
+
+    @property
+    def present(self) -> Any:
+        """Mark the operators that have kernels."""
+        return named(self.memory, *self.names)
+
+
+@pytree
+class Legs:
+    """What operators take of memory and of the cores, and their time, `[operators, *batch]`."""
+
+    memory: jax.Array = field("s", "memory")
+    busy: jax.Array = field("s", "cores")
+    seconds: jax.Array = field("s", "the operator")
+
+
+def kernel_seconds(kernels: KernelRuns, memory: Scalar, matmul: Scalar) -> Legs:
+    """Time the operators' kernels, given their memory and matmul legs at the datasheet's rates."""
+
+    def sums(x: jax.Array) -> jax.Array:
+        """Add up the kernels of each operator."""
+        parts: dict[str, list[jax.Array]] = {name: [] for name in OPERATORS}
+        for name, part in zip(kernels.names, unstack(x), strict=True):
+            parts[name].append(part)
+        return stack([total(of) if of else 0.0 for of in parts.values()])
+
+    def shared(x: jax.Array) -> jax.Array:
+        """Give each kernel what its operator has."""
+        rows = unstack(x)
+        return stack([rows[OPERATORS.index(name)] for name in kernels.names])
+
+    timing, runs = kernels.timing, kernels.runs
+    longer = smooth.safe_div(memory, sums(kernels.memory * runs), 1.0)
+    denser = smooth.safe_div(matmul, sums(kernels.matmul * runs), 1.0)
+    moving = timing.bandwidth_overhead * kernels.memory * shared(longer) * runs
+    computing = timing.busy * shared(denser) * runs
+    seconds = timing.fixed * runs + smooth.maximum(moving, computing, timing.serial)
+    return Legs(memory=sums(moving), busy=sums(computing), seconds=sums(seconds))
+
+
+def kernel_rows(
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    groups: tuple[Group, Group],
+    load: Load,
+    kernels: Kernels,
+    machine: Callable[[str], Machine],
+) -> KernelRuns:
+    """Name the kernels of every operator that has its own; the rest only pass data.
+
+    Args:
+        model: the language model.
+        plan: precisions and degrees.
+        shards: the part of the model that one chip holds.
+        groups: the sequences of the steps: those each is for, and those that ride along decoding.
+        load: what they add up to.
+        kernels: those of the library.
+        machine: the chip as operands of a class of data meet it.
+    """
+    d, m = model.hidden, load.tokens
+    attention, latent, experts = model.attention, model.latent, model.experts
+    query_width = shards.heads * attention.head_dim
+    own_kv = 1 - smooth.safe_div(attention.shared_layers, attention.full_layers + attention.window_layers)
+    qkv_width = query_width * attention.query_outputs + 2 * shards.kv_heads * attention.head_dim * own_kv
+    rank = where(latent.query_rank > 0, latent.query_rank, 0)
+    expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
+
+    def gated(width: Scalar, matrices: Scalar) -> list[Shape]:
+        return [(m, (matrices - 1) * width, d), (m, d, width)]
+
+    matmuls = {
+        "attention_qkv": [(m, qkv_width, d)],
+        "attention_out": [(m, d, query_width)],
+        "latent_qkv": [
+            (m, rank + latent.kv_rank + latent.rope_dim, d),
+            (m, shards.latent_query_width, where(rank > 0, rank, d)),
+            (load.absorbed_tokens + load.expanded_keys, expanded_width, latent.kv_rank),
+        ],
+        "latent_out": [(m, d, shards.latent_heads * latent.value_dim)],
+        "recurrence_projections": [(m, model.recurrence.parameters * shards.state_share / d, d)],
+        "feed_forward": gated(shards.feed_forward_width, model.feed_forward.matrices),
+        "router": [(m, experts.experts, d)],
+        "shared_experts": gated(shards.shared_width, experts.matrices),
+        "output_head": [(load.logits, shards.vocabulary, d)],
+    }
+    attending = {
+        "attention_full": [_softmax_work(model, plan, shards, group, 0.0) for group in groups],
+        "attention_window": [_softmax_work(model, plan, shards, group, attention.window) for group in groups],
+    }
+    latents = {"latent_attention": [_latent_work(model, plan, shards, group) for group in groups]}
+    prompts = [jnp.greater(group.new, _FEW) for group in groups]
+    bits, like = plan.kv_bits, jnp.asarray(m)
+    parts = (
+        _matmuls(matmuls, plan, kernels.matmul, machine("weights"), like),
+        _attend(attending, prompts * 2, (kernels.attention_prefill, kernels.attention_decode), bits, machine),
+        _attend(latents, prompts, (kernels.latent_prefill, kernels.latent_decode), bits, machine),
+        _mix(model, plan, shards, m, kernels.mixture, machine("experts")),
+    )
+    return _join(parts)
+
+
+def _join(parts: tuple[KernelRuns, ...]) -> KernelRuns:
+    """Put the kernels of all families into one table."""
+    shape = np.broadcast_shapes(*(np.shape(part.memory)[1:] for part in parts))
+
+    def join(*leaves: Scalar) -> jax.Array:
+        sizes = [len(part.names) for part in parts]
+        wide = [jnp.broadcast_to(x, (n, *shape)) for x, n in zip(leaves, sizes, strict=True)]
+        return lax.concatenate(wide, 0)
+
+    names = tuple(name for part in parts for name in part.names)
+    return jax.tree.map(join, *(replace(part, names=names) for part in parts))
+
+
+def _matmuls(
+    rows: dict[str, list[Shape]], plan: Plan, kernels: Matmul, machine: Machine, like: jax.Array
+) -> KernelRuns:
+    """Time all matmuls at once."""
+    names = tuple(name for name, shapes in rows.items() for _ in shapes)
+    m, n, k = (
+        stack(side, np.ndim(like))
+        for side in zip(*(s for shapes in rows.values() for s in shapes), strict=True)
+    )
+    # Routers are kept in 16 bits whatever the plan's.
+    wide = np.isin(names, _UNNARROWED).reshape((-1,) + (1,) * np.ndim(like))
+    weight_bits, activation_bits = (
+        where(wide, jnp.maximum(bits, 16), bits) for bits in (plan.weight_bits, plan.activation_bits)
+    )
+    kernel = _by_bits(kernels, jnp.maximum(weight_bits, activation_bits))
+    works = m * n * k > 0
+    work = MatmulWork(
+        rows=where(works, m, 1),
+        columns=where(works, n, 1),
+        inner=where(works, k, 1),
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+    )
+    return KernelRuns(
+        timing=matmul_timing(machine, kernel, work),
+        memory=matmul_bytes(work) / machine.bandwidth,
+        matmul=jnp.asarray(2 * work.rows * work.columns * work.inner / machine.rate),
+        runs=where(works, 1.0, 0.0),
+        names=names,
+    )
+
+
+def _attend(
+    rows: dict[str, list[AttentionWork]],
+    prompts: list[jax.Array],
+    kernels: tuple[Attention, Attention],
+    bits: Scalar,
+    machine: Callable[[str], Machine],
+) -> KernelRuns:
+    """Time all attention at once. `prompts` is true where a group's queries are those of a prompt."""
+    works = [work for group in rows.values() for work in group]
+    rank = max(np.ndim(x) for x in jax.tree.leaves(works))
+    runs = stack([work.sequences for work in works], rank) > 0
+    work = jax.tree.map(lambda *x: where(runs, stack(x, rank), 1), *works)
+    many, few = (_by_bits(kernel, bits) for kernel in kernels)
+    prompt = stack(prompts, rank)
+    kernel = jax.tree.map(lambda a, b: where(prompt, a, b), many, few)
+    chip = machine("cache")
+    return KernelRuns(
+        timing=attention_timing(chip, kernel, work),
+        memory=attention_bytes(work) / chip.bandwidth,
+        matmul=jnp.zeros_like(work.keys),
+        runs=where(runs, 1.0, 0.0),
+        names=tuple(name for name, group in rows.items() for _ in group),
+    )
+
+
+def _softmax_work(model: Model, plan: Plan, shards: Shards, group: Group, window: Scalar) -> AttentionWork:
+    width = model.attention.head_dim
+    return AttentionWork(
+        sequences=group.sequences * where(shards.heads * width > 0, 1, 0),
+        queries=group.new,
+        keys=group.context + group.new,
+        heads=shards.heads,
+        kv_heads=shards.kv_heads,
+        window=window,
+        key_dim=width,
+        value_dim=width,
+        row_bytes=2 * width * plan.kv_bits / 8,
+        query_bytes=plan.activation_bits / 8,
+    )
+
+
+def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> AttentionWork:
+    """Absorbed, one latent is key and value of all heads; expanded, they are written out in 16 bits."""
+    latent, absorbed = model.latent, group.absorbed > 0
+    wide = latent.kv_rank + latent.rope_dim
+    key = where(absorbed, wide, latent.nope_dim + latent.rope_dim)
+    value = where(absorbed, latent.kv_rank, latent.value_dim)
+    return AttentionWork(
+        sequences=group.sequences * where(shards.latent_heads * wide > 0, 1, 0),
+        queries=group.new,
+        keys=group.context + group.new,
+        heads=shards.latent_heads,
+        kv_heads=where(absorbed, 1, shards.latent_heads),
+        window=0.0,
+        key_dim=key,
+        value_dim=value,
+        row_bytes=where(absorbed, wide * plan.kv_bits / 8, (key + value) * 2),
+        query_bytes=plan.activation_bits / 8,
+    )
+
+
+def _mix(
+    model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: Mixture, machine: Machine
+) -> KernelRuns:
+    """Time the routed experts of an average rank, as the op table counts them."""
+    x = model.experts
+    together = tokens * shards.joined_replicas
+    rows = together * x.top_k / plan.ep
+    there = rows * shards.expert_width > 0
+    # Of the places that a token's experts fall into, each rank is one as often as any other.
+    seen = together * touched_groups(plan.ep, x.experts, x.top_k) / plan.ep
+    work = MixtureWork(
+        rows=rows,
+        experts=distinct_experts(x.experts, x.top_k, together, x.skew) / plan.ep,
+        held=shards.experts_held,
+        slots=jnp.maximum(seen * x.top_k, rows),
+        hidden=model.hidden,
+        inner=shards.expert_width,
+        weight_bytes=plan.expert_bits / 8,
+        activation_bytes=plan.activation_bits / 8,
+        matrices=x.matrices,
+    )
+    work = jax.tree.map(lambda value: where(there, value, 1), work)
+    bits = plan.expert_bits
+    kernel = jax.tree.map(
+        lambda wide, middle, narrow: where(bits > 10, wide, where(bits > 5, middle, narrow)),
+        kernels.bits_16,
+        kernels.bits_8,
+        kernels.bits_4,
+    )
+    alone = KernelRuns(
+        timing=mixture_timing(machine, kernel, work),
+        memory=mixture_bytes(work) / machine.bandwidth,
+        matmul=mixture_flops(work) / machine.rate,
+        runs=where(there, 1.0, 0.0),
+        names=("routed_experts",),
+    )
+    return jax.tree.map(lambda x: stack([x], np.ndim(tokens)), alone)
+
+
+def _by_bits(kernels: Matmul | Attention, bits: Scalar) -> Any:
+    """Take the kernel of a width of operands: 16 bits above 10, 8 below."""
+    return jax.tree.map(lambda wide, narrow: where(bits > 10, wide, narrow), kernels.bits_16, kernels.bits_8)

@@ -1,0 +1,1 @@
+"""Memory tiers, where data are placed, capacity, wear, and compute near memory."""

@@ -1,0 +1,128 @@
+"""What one chip must hold: weights, experts, caches, states and working buffers.
+
+    cache of a token = layers x (width of keys + width of values) x key-value heads x bytes of a number
+
+windowed layers stop at their window; latent attention keeps its latent and one rotary key in place of all heads'.
+Source: Pope et al. 2022 (arXiv:2211.05102).
+"""
+
+import jax.numpy as jnp
+
+from jaxcost.core.arrays import where
+from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.compute.shards import Shards, sequence_ranks, shard, stored_parameters
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = ["MemoryUse", "kept_neurons", "kv_bytes_per_token", "memory_use", "shared_bytes"]
+
+
+@pytree
+class MemoryUse:
+    """Bytes on the fullest chip, by kind."""
+
+    weights: Scalar = field("B", "all weights but the routed experts")
+    experts: Scalar = field("B", "routed experts")
+    kv: Scalar = field("B", "cached keys, values and latents")
+    state: Scalar = field("B", "recurrent states")
+    activations: Scalar = field("B", "working buffers of the widest step")
+    communication: Scalar = field("B", "messages sent and received")
+    corpus: Scalar = field("B", "retrieval corpus", default=0.0)
+
+    @derived("B")
+    def used(self) -> Scalar:
+        """All of it."""
+        held = self.weights + self.experts + self.kv + self.state + self.activations + self.communication
+        return held + self.corpus
+
+
+def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
+    """Bytes that the cache of one sequence of `tokens` tokens takes on one chip, over the whole depth.
+
+    (full layers x tokens + window layers x min(tokens, W)) x 2 kv_heads head_dim b(kv)  for softmax attention,
+    less the layers that reuse another's cache, and  layers x tokens x (kv_rank + rope_dim) b(kv)  for latents.
+    """
+    a, latent = model.attention, model.latent
+    layers = a.full_layers + a.window_layers
+    own = 1 - where(layers > 0, a.shared_layers / where(layers > 0, layers, 1), 0)
+    held = a.full_layers * tokens + a.window_layers * jnp.minimum(tokens, a.window)
+    softmax = own * held * 2 * shards.kv_heads * a.head_dim
+    latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
+    return (softmax + latents) * plan.kv_bits / 8 / plan.cp
+
+
+def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:
+    """Bytes of cache that one more token adds, all chips together, while it is within every window."""
+    plan = Plan() if plan is None else plan
+    whole = shard(model, Plan(), 0.0)
+    return cached_bytes(model, Plan(kv_bits=plan.kv_bits), whole, 1.0)
+
+
+def memory_use(
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    *,
+    sequences: Scalar,
+    context: Scalar,
+    step_tokens: Scalar,
+    communication: Scalar,
+    corpus: Scalar = 0.0,
+) -> MemoryUse:
+    """Add up the fullest chip: its stage's weights, the caches of `sequences` at full `context`, its buffers.
+
+    The buffers hold, for every token of the widest step, the residual stream twice, cut along the sequence where
+    norms are, and the widest intermediate of any layer; and what `communication` needs.
+    """
+    stored = stored_parameters(model, shards)
+    stage, kept = shards.stage_share, 1 - plan.weight_sparsity
+    layers = stored.mixers + stored.feed_forward
+    # The first stage also holds the embedding, the last the output head: the fuller of the two counts.
+    dense = layers * stage + stored.tables / jnp.minimum(plan.pp, 2) + stored.other * stage
+    a, recurrence = model.attention, model.recurrence
+    widest = jnp.maximum(
+        shards.heads * a.head_dim * a.query_outputs + 2 * shards.kv_heads * a.head_dim,
+        jnp.maximum(
+            model.feed_forward.matrices * shards.feed_forward_width * (model.feed_forward.layers > 0),
+            model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),
+        ),
+    )
+    state = (
+        recurrence.layers
+        * shards.state_share
+        * (recurrence.state * recurrence.state_bits + recurrence.convolution_state * plan.activation_bits)
+    )
+    return MemoryUse(
+        weights=dense * kept * plan.weight_bits / 8,
+        experts=stored.experts * stage * kept * plan.expert_bits / 8,
+        kv=sequences * stage * cached_bytes(model, plan, shards, context),
+        state=sequences * stage * state / 8,
+        activations=step_tokens
+        * (2 * model.hidden / sequence_ranks(plan) + widest)
+        * plan.activation_bits
+        / 8,
+        communication=communication,
+        corpus=corpus,
+    )
+
+
+def shared_bytes(model: Model, plan: Plan, shards: Shards) -> Scalar:
+    """Bytes of the shared experts among a chip's dense weights."""
+    x = model.experts
+    parameters = x.layers * x.matrices * model.hidden * shards.shared_width * shards.stage_share
+    return parameters * (1 - plan.weight_sparsity) * plan.weight_bits / 8
+
+
+def kept_neurons(model: Model, plan: Plan, shards: Shards, tokens: Scalar, outside: Scalar) -> Scalar:
+    """Bytes of main memory for dense and shared experts' neurons kept from `plan.neuron_window` steps of m tokens.
+
+    Of neurons that a token skips with chance a, k steps of m tokens use 1 - a^(m k); `outside` is the share of the
+    weights that does not lie in main memory anyway. Source: LLM in a flash (arXiv:2312.11514).
+    """
+    skips = (plan.activation_sparsity > 0) & (plan.neuron_window > 0)
+    log_skipped = jnp.log(where(skips, plan.activation_sparsity, 0.5))
+    used = where(skips, -jnp.expm1(plan.neuron_window * tokens * log_skipped), 0)
+    ff, x = model.feed_forward, model.experts
+    widths = ff.layers * ff.matrices * shards.feed_forward_width + x.layers * x.matrices * shards.shared_width
+    parameters = widths * model.hidden * shards.stage_share
+    return used * outside * parameters * (1 - plan.weight_sparsity) * plan.weight_bits / 8

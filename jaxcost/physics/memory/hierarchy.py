@@ -1,0 +1,247 @@
+"""A chip's memory hierarchy under a plan: where data lie, what a byte costs, what tiers hold and how they wear."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import column, materialize_once, stack, unstack, where
+from jaxcost.core.pytree import Scalar, field, leaf_fields, pytree
+from jaxcost.physics.compute.shards import Shards
+from jaxcost.physics.memory.capacity import MemoryUse
+from jaxcost.physics.memory.near_memory import NearStream, near_stream
+from jaxcost.physics.memory.placement import CLASSES, TRAFFIC_CLASSES, Layout, lay_out, touched
+from jaxcost.physics.memory.tiers import (
+    Stream,
+    TierCosts,
+    main_column,
+    prefetch_buffer,
+    stack_tiers,
+    stream,
+    tier_costs,
+    tiers_of,
+    write_energy,
+)
+from jaxcost.physics.memory.wear import rewrites, wear_share
+from jaxcost.spec.chip import Chip
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = [
+    "Hierarchy",
+    "TierUse",
+    "Tiers",
+    "classify_bytes",
+    "memory_energy",
+    "place",
+    "tier_bytes",
+    "tier_uses",
+]
+
+
+@pytree
+class TierUse:
+    """One memory tier of the fullest chip."""
+
+    used: Scalar = field("B", "bytes it holds", default=0.0)
+    bandwidth: Scalar = field(
+        "B/s", "reads it streams, with its latency, queue and prefetch buffer", default=0.0
+    )
+    buffer: Scalar = field(
+        "B", "prefetch buffer it needs for its full bandwidth; 0 where none is given", default=0.0
+    )
+    written: Scalar = field("B/s", "bytes written while serving", default=0.0)
+    wear: Scalar = field(
+        "1", "share of its cycles used up in the hardware's life; 0 for no limit", default=0.0
+    )
+
+
+@pytree
+class Tiers:
+    """Memory tiers by name; those that a chip lacks hold nothing."""
+
+    sram: TierUse = field(doc="on-chip memory", default=TierUse)
+    memory: TierUse = field(doc="main memory", default=TierUse)
+    hbf: TierUse = field(doc="flash stacks", default=TierUse)
+    host: TierUse = field(doc="host memory", default=TierUse)
+    cxl: TierUse = field(doc="memory behind CXL", default=TierUse)
+    ssd: TierUse = field(doc="drives", default=TierUse)
+
+
+def classify_bytes(memory: MemoryUse, shared: Scalar, prefix: Scalar) -> jax.Array:
+    """Sort a chip's bytes into the classes that are placed, `[CLASSES, *batch]`.
+
+    Recurrent states are placed as the cache that the requests write.
+
+    Args:
+        memory: bytes by kind.
+        shared: bytes of shared experts among its weights.
+        prefix: share of the cache that was there before the requests came.
+    """
+    classes = {
+        "weights": memory.weights - shared,
+        "shared": shared,
+        "experts": memory.experts,
+        "recent": memory.kv * (1 - prefix) + memory.state,
+        "old": memory.kv * prefix,
+        "activations": memory.activations + memory.communication,
+        "corpus": memory.corpus,
+    }
+    return stack([classes[name] for name in CLASSES])
+
+
+class Hierarchy(NamedTuple):
+    """The memory tiers of a chip with the data in them."""
+
+    memory: Any  # the tiers, of `stack_tiers`: each leaf `[tiers, *batch]`
+    costs: TierCosts
+    layout: Layout
+    stream: Stream
+    near: NearStream | None  # None where no tier has engines
+
+
+def place(
+    chip: Chip,
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    sizes: jax.Array,
+    prefix: Scalar,
+    tokens: Scalar,
+    features: Sequence[str],
+    tau: Scalar,
+) -> Hierarchy:
+    """Decide where every class of data lies, and cost a byte of each.
+
+    Args:
+        chip: the chip, its capacities as usable.
+        model: the language model.
+        plan: precisions, degrees and placement.
+        shards: the part of the model that one chip holds.
+        sizes: bytes of each class, of `classify_bytes`.
+        prefix: share of the cache that was there before the requests came.
+        tokens: of a decode step, by which experts' popularity counts.
+        features: what the chip has, of `features`.
+        tau: softness.
+    """
+    tiers, how, x = tiers_of(features), plan.placement, model.experts
+    memory = stack_tiers(chip, tiers)
+    costs = tier_costs(chip, tiers, memory, tau)
+    if len(tiers) > 1:
+        top_share = smooth.safe_div(x.top_k, x.experts, 1.0)
+        reads = touched(x.skew, top_share, tokens * shards.joined_replicas)
+        layout = lay_out(memory, tiers, how, sizes, reads, prefix)
+    else:
+        ones = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
+        layout = Layout(stored=ones[: len(CLASSES)], read=ones, tiers=tiers)
+    layout, costs = materialize_once((layout, costs))
+    near = None
+    if any(f"{name}.near" in features for name in tiers):
+        read = lax.concatenate([layout.read[:3], layout.read[-1:]], 0)  # of `OPERAND_CLASSES`
+        allowed = stack([how.near_weights, how.near_weights, how.near_experts, how.near_cache])
+        near = near_stream(chip, tiers, memory, costs, read, allowed, model.hidden, tau)
+    return Hierarchy(memory, costs, layout, stream(costs, tiers, layout.read, how.in_turn), near)
+
+
+def tier_bytes(sizes: jax.Array, layout: Layout) -> jax.Array:
+    """Bytes that each tier holds on the fullest chip, `[tiers, *batch]`."""
+    return jnp.sum(sizes[:, None] * layout.stored, 0)
+
+
+def memory_energy(
+    chip: Chip, hierarchy: Hierarchy, moved: jax.Array, written: jax.Array, on_the_spot: jax.Array | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Joules of reads and of writes in each tier, `[tiers, ..., *batch]`, and of the way to the engines.
+
+    A byte takes what its tier does, and passes the chip but for those that lie in on-chip memory. Stacking saves a
+    share of both for main memory.
+
+    Args:
+        chip: energies of the wires and of stacking.
+        hierarchy: tiers and shares.
+        moved: bytes by class of data, `[TRAFFIC_CLASSES, ..., *batch]`, steps for instance between class and batch.
+        written: those of them that are written, of the same shape.
+        on_the_spot: those that engines near memory take, `[OPERAND_CLASSES, ..., *batch]`; None without engines.
+    """
+    memory, layout, near = hierarchy.memory, hierarchy.layout, hierarchy.near
+    rank = moved.ndim
+
+    def by_tier(amounts: jax.Array, shares: jax.Array) -> jax.Array:
+        return jnp.sum(amounts[:, None] * _insert_axes(shares, 2, rank + 1), 0)
+
+    passing, stored = by_tier(moved, layout.read), by_tier(written, layout.read)
+    if near is not None and on_the_spot is not None:
+        passing = passing - by_tier(on_the_spot, near.taken)
+    main = main_column(layout.tiers, memory.energy_per_byte)
+    stacking = main * chip.stacking.energy + (1 - main)
+    outside = column([name != "sram" for name in layout.tiers], stacking) * stacking
+    per_read, per_write, per_wire = (
+        _insert_axes(x, 1, rank)
+        for x in (
+            memory.energy_per_byte * stacking,
+            write_energy(memory) * stacking,
+            outside * chip.on_chip_energy_per_byte,
+        )
+    )
+    return (passing - stored) * per_read, stored * per_write, jnp.sum(passing * per_wire, 0)
+
+
+def _insert_axes(table: jax.Array, leading: int, rank: int) -> jax.Array:
+    """Insert axes of length 1 behind the leading ones, up to so many axes in all."""
+    missing = rank - table.ndim
+    return jnp.expand_dims(table, tuple(range(leading, leading + missing))) if missing else table
+
+
+def tier_uses(
+    hierarchy: Hierarchy,
+    used: jax.Array,
+    sizes: jax.Array,
+    memory: MemoryUse,
+    prefix: Scalar,
+    *,
+    batch_seconds: Scalar,
+    step_seconds: Scalar,
+    updates: Scalar,
+    served: Scalar,
+) -> Tiers:
+    """What every tier holds, how fast it streams, and how fast it wears.
+
+    A request's cache is written once in the time of its batch, states and buffers in every step, the rest when it
+    is renewed. Of main memory only what it would forget counts.
+
+    Args:
+        hierarchy: tiers and shares.
+        used: bytes held, `[tiers, *batch]`.
+        sizes: bytes of each class, of `classify_bytes`.
+        memory: bytes by kind.
+        prefix: share of the cache that was there before the requests came.
+        batch_seconds: time of one batch of requests.
+        step_seconds: time between two decode steps of a sequence.
+        updates: times a second that weights, cached prefixes and corpus are renewed.
+        served: seconds of service in the hardware's life.
+    """
+    table, layout = hierarchy.memory, hierarchy.layout
+    written = rewrites(table, used)
+    if len(layout.tiers) > 1:
+        by_step, by_batch = (
+            column([c == name for c in CLASSES], sizes) for name in ("activations", "recent")
+        )
+        renewed = (1 - by_step - by_batch) * updates
+        cache = memory.kv * (1 - prefix) / batch_seconds + memory.state / step_seconds
+        rates = sizes * (renewed + by_step / step_seconds) + by_batch * cache
+        auxiliary = 1 - main_column(layout.tiers, used)
+        written = written + auxiliary * jnp.sum(rates[:, None] * layout.stored, 0)
+    columns = TierUse(
+        used=used,
+        bandwidth=smooth.safe_div(1.0, hierarchy.costs.read),
+        buffer=where(table.buffer > 0, prefetch_buffer(table), 0),
+        written=written,
+        wear=wear_share(table, written, served),
+    )
+    rows = {f.name: unstack(getattr(columns, f.name)) for f in leaf_fields(TierUse)}
+    return Tiers(
+        **{name: TierUse(**{f: row[i] for f, row in rows.items()}) for i, name in enumerate(layout.tiers)}
+    )

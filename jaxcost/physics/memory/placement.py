@@ -1,0 +1,251 @@
+"""Which data lie in which tier: by a closed form, hottest bytes first, or as given.
+
+Symbols: S_c bytes of class c, h_c how often each of them is read in a step, C_t and B_t capacity and bandwidth of
+tier t, y_ct bytes of class c in tier t. Tiers that stream at once take h_c max_t y_ct / B_t seconds a class, tiers in
+turn h_c sum_t y_ct / B_t. The least total over all y with sum_c y_ct <= C_t is reached by placing the classes by
+falling h_c, each
+
+    at once:  spread over all tiers with room, y_ct = min(B_t theta, room_t) with sum_t y_ct = S_c,
+    in turn:  into the tier with the largest B_t with room, then the next.
+
+Proof, at once: let theta_j be the time of classes 1..j together. A tier holds at most min(B_t theta_j, C_t) of them,
+so theta_j >= theta(S_1 + .. + S_j), which the spreading attains for every j; and the total is
+sum_j (h_j - h_j+1) theta_j. In turn, it is the fractional knapsack. What has no room is left to main memory.
+
+So the room that a class finds follows from the bytes of all hotter classes together, and all classes are placed at
+once, as one table `[classes, tiers, *batch]`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import clip, column, row, spread, stack, where
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.memory.tiers import AUXILIARY_TIERS, main_column
+from jaxcost.spec.plan import Placement
+
+__all__ = [
+    "BANDS",
+    "CLASSES",
+    "TRAFFIC_CLASSES",
+    "Layout",
+    "allot",
+    "hit_rate",
+    "lay_out",
+    "popularity",
+    "touched",
+]
+
+# Shares of a layer's routed experts, the most popular first, that are placed as one.
+BANDS = (1 / 16, 3 / 16, 3 / 4)
+# Standard normal quantiles at 1 - 0, 1 - 1/16, 1 - 1/4 and 1 - 1, where bands begin and end. The first and the last, at
+# infinity, are numbers beyond which nothing is left in f64.
+_QUANTILES = (1e3, 1.5341205443525463, 0.6744897501960817, -1e3)
+_HEADROOM = (
+    1e-5  # of a tier's capacity left free, so that a tier filled to the brim never looks overfull in f32
+)
+CLASSES = ("weights", "shared", "experts", "recent", "old", "activations", "corpus")
+TRAFFIC_CLASSES = (*CLASSES, "cache")
+# What is placed, the hottest first, as sums of classes: buffers and the requests' own cache, which are written all the
+# time; dense and shared weights; the cached prefix; the experts by band; the corpus. Turned, the same numbers make
+# shares of classes of those of parts.
+_PARTS = np.array(
+    [
+        [0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0],
+        *([0, 0, band, 0, 0, 0, 0] for band in BANDS),
+        [0, 0, 0, 0, 0, 0, 1],
+    ]
+)
+_WRITTEN = 2  # parts, the first, that stay off tiers that wear
+_FIRST_BAND = 4
+
+
+@pytree
+class Layout:
+    """Shares of every class of data in every tier; main memory holds what lies nowhere else."""
+
+    stored: jax.Array = field("1", "of its bytes, `[CLASSES, tiers, *batch]`")
+    read: jax.Array = field("1", "of its traffic, `[TRAFFIC_CLASSES, tiers, *batch]`")
+    tiers: tuple[str, ...] = field(doc="names of the tiers", static=True)
+
+
+def allot(
+    sizes: jax.Array, capacity: jax.Array, bandwidth: jax.Array, serial_tier_reads: Scalar
+) -> jax.Array:
+    """Place classes by falling heat: bytes of each class in each tier, `[classes, tiers, *batch]`.
+
+    Args:
+        sizes: bytes of each class, the hottest first, `[classes, *batch]`.
+        capacity: bytes of each tier, `[tiers, *batch]`.
+        bandwidth: B/s of each tier, `[tiers, *batch]`.
+        serial_tier_reads: 1 where tiers stream in turn, 0 at once.
+    """
+    count = len(sizes)
+    hotter, sizes = combine(np.tri(count, count, -1), sizes)[:, None], sizes[:, None]
+    # Axes: a tier that comes before another, that other tier.
+    first, second = (capacity[:, None], bandwidth[:, None]), (capacity[None], bandwidth[None])
+    in_turn = _fill_in_turn(sizes, hotter, first, second)
+    at_once = _fill_at_once(sizes, hotter, first, second)
+    # Chosen, not mixed: between the two orders there is no placement in between that would be better.
+    return serial_tier_reads * in_turn + (1 - serial_tier_reads) * at_once
+
+
+_Tiers = tuple[jax.Array, jax.Array]  # capacity and bandwidth
+
+
+def _fill_at_once(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
+    """Spread each class over the tiers that the bytes of hotter classes have left room in.
+
+    theta(S) = max over t of (S - capacity of the tiers that fill up before t) / (bandwidth of the others), tiers
+    filling up in the order of C_t / B_t: S(theta) is concave, and its inverse the largest of its tangents.
+    """
+    (capacity, bandwidth), dtype = second, sizes.dtype
+    before = (first[0] * bandwidth < capacity * first[1]).astype(dtype)
+    speed = jnp.sum((1 - before) * first[1], 0)[None]
+    speed = where(speed > 0, speed, 1)
+
+    def theta(size: jax.Array, full: jax.Array) -> jax.Array:
+        return jnp.max((size - full) / speed, 1)[:, None]
+
+    passed = theta(hotter, jnp.sum(before * first[0], 0)[None])
+    room = jnp.maximum(capacity - bandwidth * passed, 0)
+    return jnp.minimum(bandwidth * theta(sizes, jnp.sum(before * room[:, :, None], 1)), room)
+
+
+def _fill_in_turn(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
+    """Fill the tiers one after the other by falling bandwidth; ties by place."""
+    capacity, bandwidth = second
+    count = bandwidth.shape[1]
+    earlier = np.reshape(np.tri(count, count, -1).T > 0, (count, count) + (1,) * (bandwidth.ndim - 2))
+    wider = (first[1] > bandwidth) | ((first[1] == bandwidth) & earlier)
+    reached = hotter - jnp.sum(wider * first[0], 0)[None]  # how far into a tier the hotter classes reach
+    room = capacity - clip(reached, 0, capacity)
+    return clip(sizes - jnp.maximum(-reached, 0), 0, room)
+
+
+def combine(weights: np.ndarray, table: jax.Array) -> jax.Array:
+    """Add up rows of a table: `[rows, *batch]` by constants `[sums, rows]` to `[sums, *batch]`."""
+    factors = np.reshape(weights, weights.shape + (1,) * (table.ndim - 1)).astype(table.dtype)
+    return jnp.sum(factors * table[None], 1)
+
+
+def _constants(values: Sequence[float], like: Scalar) -> jax.Array:
+    """Put constants on a new axis in front of those of a number."""
+    made = np.asarray(values, jnp.result_type(like))
+    return cast(jax.Array, np.reshape(made, (-1,) + (1,) * np.ndim(like)))
+
+
+def popularity(skew: Scalar) -> jax.Array:
+    """Share of all picks that fall on each of `BANDS`, expert popularity taken log-normal with CoV^2 = skew.
+
+    The most popular share x gets  1 - Phi(Phi^-1(1 - x) - sigma),  sigma^2 = ln(1 + skew)  (its Lorenz curve).
+    """
+    even = skew <= 0
+    sigma = where(even, 0, jnp.sqrt(jnp.log1p(where(even, 1, skew))))
+    # Phi(x) = (1 + erf(x / sqrt 2)) / 2
+    missed = lax.erf((_constants(_QUANTILES, sigma) - sigma) * math.sqrt(0.5)) / 2
+    return missed[:-1] - missed[1:]
+
+
+def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> jax.Array:
+    """Share of a step's expert reads that fall on each of `BANDS`: of band j, 1 - (1 - k/E)^(m g_j) are touched.
+
+    g_j is its mean popularity; one token reads by popularity, many read all experts alike.
+    """
+    missed = tokens * jnp.log1p(-clip(top_share, 0, 1 - 1e-6))
+    picks = popularity(skew)
+    bands = _constants(BANDS, top_share)
+    reads = -bands * jnp.expm1(missed * picks / bands)
+    return smooth.safe_div(reads, jnp.sum(reads, 0), bands)
+
+
+def hit_rate(cached: jax.Array, reads: jax.Array) -> jax.Array:
+    """Share of expert reads that the most popular share `cached` of the experts serves, linear within a band.
+
+    Args:
+        cached: share of the experts, of any shape.
+        reads: share of the reads that fall on each band, `[bands, ...]` broadcastable to it.
+    """
+    sizes, low = _constants(BANDS, cached), _constants([0, *np.cumsum(BANDS)[:-1]], cached)
+    return jnp.sum(reads * clip((cached - low) / sizes, 0, 1), 0)
+
+
+def lay_out(
+    memory: Any,
+    tiers: tuple[str, ...],
+    placement: Placement,
+    sizes: jax.Array,
+    reads: jax.Array,
+    prefix: Scalar,
+) -> Layout:
+    """Decide the shares of every class in the tiers.
+
+    By the closed form, buffers and the requests' own cache come first and stay off tiers that wear; then dense and
+    shared weights and the cached prefix, which every step reads whole, the experts by popularity, the corpus last.
+
+    Args:
+        memory: the tiers, of `stack_tiers`, their capacities as usable.
+        tiers: names of the tiers.
+        placement: by the closed form, or the shares given.
+        sizes: bytes of each class, `[CLASSES, *batch]`.
+        reads: share of a step's expert reads that fall on each of `BANDS`.
+        prefix: share of the cache that was there before the requests came.
+    """
+    main = main_column(tiers, memory.bandwidth)
+
+    def complete(shares: jax.Array) -> jax.Array:
+        """Put what lies in no auxiliary tier into main memory."""
+        auxiliary = shares * (1 - main)
+        return auxiliary + main * (1 - jnp.sum(auxiliary, 1)[:, None])
+
+    buffers = jnp.sum(memory.buffer * (1 - main), 0)
+    in_sram = column([name == "sram" for name in tiers], memory.bandwidth)
+    capacity = (1 - _HEADROOM) * jnp.maximum(memory.capacity - in_sram * buffers, 0)
+    parts = combine(_PARTS, sizes)
+    # What is written all the time first, into tiers that do not wear; the rest finds the room that is left.
+    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.in_turn
+    written = allot(parts[:_WRITTEN], capacity * durable, bandwidth * durable, serial)
+    others = allot(parts[_WRITTEN:], capacity - jnp.sum(written, 0), bandwidth, serial)
+    computed = complete(smooth.safe_div(_concatenate(written, others), parts[:, None]))
+    manual, automatic = complete(_manual_shares(placement, tiers)), placement.automatic
+    stored = automatic * combine(_PARTS.T, computed) + (1 - automatic) * manual
+    # Traffic differs from bytes for experts, of which the popular are read more, and for the cache as a whole.
+    at, old, recent = (CLASSES.index(name) for name in ("experts", "old", "recent"))
+    bands = computed[_FIRST_BAND : _FIRST_BAND + len(BANDS)]
+    experts = automatic * jnp.sum(reads[:, None] * bands, 0) + (1 - automatic) * _by_popularity(
+        row(manual, at), reads[:, None]
+    )
+    cache = prefix * row(stored, old) + (1 - prefix) * row(stored, recent)
+    read = _concatenate(stored[:at], experts[None], stored[at + 1 :], cache[None])
+    return Layout(stored=stored, read=read, tiers=tiers)
+
+
+def _concatenate(*tables: jax.Array) -> jax.Array:
+    """Concatenate tables along their first axis, each broadcast to the batch of them all."""
+    shape = np.broadcast_shapes(*(table.shape[1:] for table in tables))
+    return lax.concatenate([spread(table, (len(table), *shape)) for table in tables], 0)
+
+
+def _manual_shares(placement: Placement, tiers: Sequence[str]) -> jax.Array:
+    """Stack the shares given, `[CLASSES, tiers, *batch]`; in main memory's place stands a number without meaning."""
+    splits = [getattr(placement, name) for name in CLASSES]
+    columns = [name if name in AUXILIARY_TIERS else AUXILIARY_TIERS[0] for name in tiers]
+    shares = stack([getattr(split, name) for split in splits for name in columns])
+    return jnp.reshape(shares, (len(splits), len(tiers), *shares.shape[1:]))
+
+
+def _by_popularity(shares: jax.Array, reads: jax.Array) -> jax.Array:
+    """Turn shares of experts into shares of their reads, the most popular experts in the first tier."""
+    count = len(shares)
+    served = hit_rate(combine(np.tri(count), shares), reads)
+    return combine(np.eye(count) - np.eye(count, k=-1), served)

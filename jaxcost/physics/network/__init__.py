@@ -1,0 +1,1 @@
+"""Topologies, levels of links, collective algorithms, messages and reliability."""

@@ -1,0 +1,210 @@
+"""Rounds, hops and loads of collective algorithms, in closed form, on every topology.
+
+Symbols: n ranks; S bytes of the whole vector on a rank; o seconds of software a round of messages, t a hop; b
+seconds a byte takes over one link of a chip, v over all those it may use at once. q, L = sum of (q - 1) and D:
+sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
+bandwidth of its branches; groups of a chips in a dragonfly.
+
+An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. Each is written
+by name, its numbers a table over groups and levels: as one more axis, algorithms would be pieces put together, which
+XLA then takes apart again an element at a time.
+
+    gather (all-gather; reduce-scatter is its mirror)
+      ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
+      halving   lg n rounds of recursive doubling, or halving
+      direct    every pair at once
+    all-reduce
+      2 x gather: ring, Rabenseifner's (halving), two-shot (direct)
+      doubling, double binary tree, one-shot (every pair exchanges all of it), in-network (switches add)
+
+Where messages of one round share a link, the busiest link's load is counted. Sources: Thakur, Rabenseifner and
+Gropp 2005 (doi 10.1177/1094342005051521); Chan et al. 2007; Sanders, Speck and Traeff 2009 (double tree); Jain and
+Sabharwal 2010 (grids); Graham et al. 2016 and Klenk et al. 2020 (in the network); Kim et al. 2008.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcost.core import arrays, smooth
+from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.physics.network.levels import Level
+from jaxcost.physics.network.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
+
+__all__ = [
+    "INDIVISIBLE",
+    "QUICK",
+    "AlgorithmCosts",
+    "CollectiveCost",
+    "algorithm_costs",
+    "broadcast_costs",
+    "duration",
+    "fastest",
+]
+
+INDIVISIBLE = ("doubling", "double-tree", "one-shot", "in-network")  # others are a gather after its mirror
+QUICK = ("doubling", "one-shot", "in-network")  # a round, or log2 n, for small vectors
+_NEVER = 1e18  # seconds: what an algorithm takes that a level does not have
+
+
+@pytree
+class CollectiveCost:
+    """What an algorithm takes: times (rounds x o + hops x t + load x S b)."""
+
+    rounds: Scalar = field("1", "rounds of messages")
+    hops: Scalar = field("1", "hops on the critical path")
+    load: Scalar = field("1", "share of the vector that the busiest link carries")
+    times: Scalar = field("1", "times that it is done", default=1.0)
+    absent: jax.Array | None = field(
+        "1", "true where the topology cannot do it; None where all can", default=None
+    )
+
+    def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
+        """Evaluate it for a round of o seconds, a hop of t and x = S b."""
+        taken = self.times * (self.rounds * o + self.hops * t + self.load * x)
+        return taken if self.absent is None else arrays.where(self.absent, _NEVER, taken)
+
+    def __mul__(self, times: float) -> "CollectiveCost":
+        """Repeat it."""
+        return replace(self, times=self.times * times)
+
+    def unless(self, absent: jax.Array) -> "CollectiveCost":
+        """Leave it out where something holds."""
+        return replace(self, absent=absent if self.absent is None else self.absent | absent)
+
+
+Costs = dict[str, CollectiveCost]
+
+
+@pytree
+class AlgorithmCosts:
+    """What every algorithm takes a group on one level, or on each of a table."""
+
+    gather: Costs = field(doc="all-gather or reduce-scatter, by algorithm")
+    all_reduce: Costs = field(doc="all-reduce, by algorithm")
+    exchange: CollectiveCost = field(doc="all-to-all, of the bytes a rank sends to others")
+    neighbour_hops: jax.Array = field("1", "hops of a step of the ring")
+    mean_hops: jax.Array = field("1", "hops between two ranks, on average")
+
+
+def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
+    """Follow every algorithm for groups of `ranks` on a level, or on each of a table.
+
+    Rounds, hops and loads step with the ranks and the wiring, and no gradient passes through them.
+    """
+    lay = layout(level.wiring, ranks, level.size)
+    n, bits, H, r, s, a = lay.ranks, lay.bits, lay.tiers, lay.branches, lay.narrowing, lay.group
+    others, tree = n - 1, level.wiring.is_tree
+    # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
+    # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
+    # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
+    # (Walecki), but for one link of a chip where n is even.
+    and_back = 2 * lay.steps - grid_ports(lay, 1.0)
+    ring = CollectiveCost(
+        rounds=lay.choose(lay.steps, others, others, others),
+        hops=lay.choose(
+            arrays.where(lay.joined, lay.steps, and_back),
+            others,
+            jnp.maximum(2 * r * lay.subtrees - 2, 0),
+            others,
+        ),
+        load=others
+        / n
+        / jnp.maximum(
+            lay.choose(grid_ports(lay, lay.ports), 2 * jnp.floor(others / 2), 1.0, jnp.minimum(others, 2)), 1
+        ),
+    )
+    # Partners 1, 2, 4, ... away. Tier t of a tree takes part in lg r rounds, over links s^(t - 1) times as busy as
+    # the port; of what is halved the nearest partner gets the most.
+    p = jnp.maximum(lay.long_side, 2)
+    inside = jnp.log2(a)
+    outside = lay.log - inside
+    away = lay.choose(lay.steps, bits, bits * (H + 1), inside + 3 * outside)
+    halved = lay.choose(
+        jnp.maximum(jnp.log2(lay.long_side), 1) / 2 * (others / n) * (p / (p - 1)),
+        others / n,
+        (1 - 1 / r) * _geometric_sum(s / r, lay.narrowed / n, H),
+        2 - 1 / a - 1 / lay.groups,
+    )
+    doubled = lay.choose(lay.steps, bits, bits / H * _geometric_sum(s, lay.narrowed, H), inside + a * outside)
+    # Every pair at once.
+    far, busiest = diameter(lay), crossing(lay)
+    halving, doubling = (CollectiveCost(rounds=bits, hops=away, load=load) for load in (halved, doubled))
+    one_shot, direct, by_switches = (
+        CollectiveCost(rounds=1.0, hops=far, load=load) for load in (busiest, busiest / n, 1.0)
+    )
+    double_tree = CollectiveCost(rounds=bits, hops=away, load=1.0)
+    return AlgorithmCosts(
+        gather={"ring": ring, "halving": halving, "direct": direct},
+        all_reduce={
+            "ring": ring * 2,
+            "rabenseifner": halving * 2,
+            "doubling": doubling,
+            "double-tree": (double_tree * 2).unless(~tree),
+            "one-shot": one_shot,
+            "two-shot": direct * 2,
+            "in-network": by_switches.unless(~level.switches_add),
+        },
+        exchange=CollectiveCost(rounds=1.0, hops=far, load=busiest / jnp.maximum(others, 1)),
+        neighbour_hops=arrays.where(tree, ring.hops / jnp.maximum(others, 1e-6), 1),
+        mean_hops=mean_hops(lay),
+    )
+
+
+def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
+    """Add up x^t for t = 0 ... count - 1, given x^count."""
+    growth = x - 1
+    even = jnp.abs(growth) < 1e-3
+    return arrays.where(even, count, (power - 1) / arrays.where(even, 1, growth))
+
+
+def broadcast_costs(level: Level, ranks: Scalar) -> Costs:
+    """Follow the algorithms that send a vector of one rank to all others."""
+    costs = algorithm_costs(level, ranks)
+    lay = layout(level.wiring, ranks, level.size)
+    scatter = (lay.ranks - 1) / lay.ranks / jnp.maximum(degree(lay), 1)
+    direct = costs.gather["direct"]
+
+    def after_scatter(gather: CollectiveCost) -> CollectiveCost:
+        return CollectiveCost(
+            rounds=1 + gather.rounds, hops=direct.hops + gather.hops, load=scatter + gather.load
+        )
+
+    return {
+        "binomial": CollectiveCost(rounds=lay.bits, hops=costs.all_reduce["doubling"].hops, load=lay.bits),
+        "scatter-gather": after_scatter(direct),
+        "scatter-ring": after_scatter(costs.gather["ring"]),
+        "multicast": costs.all_reduce["in-network"],
+    }
+
+
+def duration(cost: CollectiveCost, level: Level, size: Scalar) -> Scalar:
+    """Seconds that one algorithm takes for a vector of `size` bytes."""
+    return cost.seconds(level.round, level.hop, size * level.per_byte)
+
+
+def fastest(costs: Costs, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
+    """Take the least time of several algorithms, smooth above tau = 0."""
+    options, o, t, x = list(costs.values()), level.round, level.hop, size * level.per_byte
+    if smooth.is_exact(tau):
+        return smooth.least([cost.seconds(o, t, x) for cost in options], tau)
+    return _fastest(options, o, t, x, tau)
+
+
+@jax.custom_jvp
+def _fastest(options: list[CollectiveCost], o: Scalar, t: Scalar, x: Scalar, tau: Scalar) -> jax.Array:
+    return smooth.least([cost.seconds(o, t, x) for cost in options], tau)
+
+
+@_fastest.defjvp
+def _fastest_jvp(primals: Any, tangents: Any) -> Any:
+    # However many algorithms there are, the time is that of one with the mixture of their rounds, hops and loads.
+    (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
+    value, slopes, in_tau = smooth.least_slopes([cost.seconds(o, t, x) for cost in options], tau)
+    shares = [slope * cost.times for slope, cost in zip(slopes, options, strict=True)]
+    rounds, hops, load = (
+        arrays.total(share * getattr(cost, name) for share, cost in zip(shares, options, strict=True))
+        for name in ("rounds", "hops", "load")
+    )
+    return value, rounds * do + hops * dt + load * dx + in_tau * dtau

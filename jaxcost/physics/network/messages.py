@@ -1,0 +1,269 @@
+"""The messages of one step of a model under a plan: which there are, how many, of what size, between whom.
+
+Symbols: m tokens of a step on a replica; d width of the residual stream; tp, cp, pp, ep degrees; E experts of which
+a token picks k.
+
+Sources: Shoeybi et al. 2019 (arXiv:1909.08053); Korthikanti et al. 2022 (arXiv:2205.05198), where norms are cut too;
+Lepikhin et al. 2020 (arXiv:2006.16668) for experts.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxcost.core import arrays
+from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.compute.shards import Shards
+from jaxcost.physics.kernels.collective import CollectiveBackend, Exchange, exchange_of, without_all_reduce
+from jaxcost.physics.network.algorithms import AlgorithmCosts, algorithm_costs
+from jaxcost.physics.network.collectives import (
+    Communicator,
+    Message,
+    RankGroup,
+    all_reduce,
+    all_to_all,
+    communicator,
+    in_domain,
+    point_to_point,
+    put_in_domain,
+)
+from jaxcost.physics.network.levels import Level, across, level_axis
+from jaxcost.spec.fabric import Fabric
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+
+__all__ = [
+    "Messages",
+    "collectives_per_token",
+    "communication_buffers",
+    "groups",
+    "hottest_rank",
+    "step_messages",
+    "touched_groups",
+]
+
+_NAMES = ("tensor_all_reduce", "expert_dispatch", "expert_combine", "context_all_reduce", "pipeline_send")
+
+
+@pytree
+class Messages:
+    """The messages of steps, kind by kind."""
+
+    counts: jax.Array = field("1", "how many a step has, `[messages, *batch]` or `[messages, 1, *batch]`")
+    seconds: jax.Array = field("s", "duration of one, `[messages, steps, *batch]`")
+    level_bytes: jax.Array = field("B", "bytes times hops of one, `[levels, messages, steps, *batch]`")
+    names: tuple[str, ...] = field(doc="kinds of messages", default=_NAMES, static=True)
+
+
+def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
+    """Expected number of g equal groups of experts that one token's k choices fall into.
+
+    g (1 - C(E - E/g, k) / C(E, k)), with the binomials' quotient taken at the middle of its k factors:
+    (1 - (E/g) / (E - (k - 1) / 2))^k.
+    """
+    missed = 1 - experts / jnp.maximum(experts - (top_k - 1) / 2, 1) / groups
+    return groups * (1 - jnp.exp(top_k * jnp.log(arrays.clip(missed, 1e-9, 1))))
+
+
+def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) -> jax.Array:
+    """Expected load of the busiest of e ranks over the average one, where `picks` tokens choose among E experts.
+
+    A rank's load has squared coefficient of variation c = (skew e / E + e / picks) (1 - 1/e): its experts differ in
+    popularity, and choices are random. Taking it as Gamma distributed, its quantile at the normal score z of the
+    largest of e (Blom 1958) is (1 - c/9 + z sqrt(c/9))^3 (Wilson and Hilferty 1931).
+    """
+    several = ranks > 1
+    e = arrays.where(several, ranks, 2)
+    c = (skew * e / jnp.maximum(experts, 1) + e / jnp.maximum(picks, 1e-6)) * (1 - 1 / e) / 9
+    # Normal score of 1 - tail, to 3e-3 (Abramowitz and Stegun 26.2.22).
+    x = jnp.sqrt(-2 * jnp.log(0.625 / (e + 0.25)))
+    z = x - (2.30753 + 0.27061 * x) / (1 + x * (0.99229 + 0.04481 * x))
+    root = 1 - c + z * jnp.sqrt(c)
+    # No rank can have more than all: e times the average.
+    return arrays.where(several, arrays.clip(root * root * root, 1, e), 1)
+
+
+def groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
+    """Place a plan's ranks: tensor-parallel ones next to each other, then context, pipeline and data parallel.
+
+    The table `[groups, *batch]` has the shards of a layer, those of a cache, and the holders of a set of experts.
+    """
+    stacked = RankGroup(
+        ranks=arrays.stack([plan.tp, plan.cp, plan.tp]),
+        stride=arrays.stack([1.0, plan.tp, 1.0]),
+        repeats=arrays.stack([1.0, 1.0, shards.joined_replicas]),
+        every=arrays.stack([1.0, 1.0, plan.tp * plan.cp * plan.pp]),
+    )
+    return communicator(stacked, fabric, levels)
+
+
+def step_messages(
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    tokens: Scalar,
+    levels: Level,
+    groups: Communicator,
+    tau: Scalar,
+    backend: CollectiveBackend | None = None,
+) -> Messages:
+    """List the messages of steps of m tokens, `[steps, *batch]` or `[*batch]`.
+
+    Tensor parallel: an all-reduce of the residual stream after every mixer and every channel mixer, or its two
+    halves where norms are cut along the sequence. Experts beyond a tensor group: every rank sends its share of the
+    tokens to the ranks that hold their experts, once to each, over each package and domain once, and gets the
+    results back in at least 16 bits; the busiest rank sets the time. Context parallel: partial attention outputs are
+    combined. Pipeline: the residual stream goes to the next stage. Within a domain, sums and exchanges go by the
+    kernels of `backend`, where there are; those that send a token once for every expert send more.
+    """
+    element = plan.activation_bits / 8
+    stream = tokens * (model.hidden * element)
+    outputs = tokens * (_attention_width(model, shards) * element)
+    # The axis of the steps, if there is one, comes behind that of the groups.
+    steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
+    groups = jax.tree.map(lambda x: lax.expand_dims(x, steps), groups)
+    costs, rank = algorithm_costs(levels, groups.counts), groups.counts.ndim
+    costs = arrays.materialize_once(costs)
+    leaves, structure = jax.tree.flatten(groups)
+    reduced, routed = (
+        structure.unflatten(x) for x in zip(*(lax.split(leaf, (2, 1)) for leaf in leaves), strict=True)
+    )
+    sizes = arrays.stack([stream, outputs])
+    sums = all_reduce(
+        sizes,
+        reduced,
+        levels,
+        tau,
+        scattered=plan.sequence_parallel * arrays.column([1, 0], sizes),
+        costs=_take(costs, rank, (0, 2)),
+        backends=() if backend is None else (backend, without_all_reduce(backend)),
+    )
+    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, rank, (2, 3)), backend)
+    pipeline = point_to_point(stream, plan.tp * plan.cp * plan.pp, levels)
+    counts = arrays.stack(_counts(model, plan, shards))
+    return Messages(
+        counts=lax.expand_dims(counts, steps),
+        seconds=_in_order(sums.seconds, exchanges.seconds, pipeline.seconds),
+        level_bytes=_levels_first(
+            _in_order(sums.level_bytes, exchanges.level_bytes, pipeline.level_bytes), levels
+        ),
+    )
+
+
+def _take(tree: Any, rank: int, part: tuple[int, int]) -> Any:
+    """Take some of the groups from tables that have them in front of `rank - 1` axes; others stay as they are."""
+    return jax.tree.map(lambda x: x if np.ndim(x) < rank else lax.slice_in_dim(x, *part, axis=0), tree)
+
+
+def _in_order(sums: jax.Array, exchanges: jax.Array, pipeline: jax.Array) -> jax.Array:
+    """Put the messages together in the order of their names."""
+    parts = sums[:1], exchanges, sums[1:], lax.expand_dims(pipeline, (0,))
+    shape = np.broadcast_shapes(*(part.shape[1:] for part in parts))
+    return lax.concatenate([arrays.spread(part, (part.shape[0], *shape)) for part in parts], 0)
+
+
+def _levels_first(x: jax.Array, levels: Level) -> jax.Array:
+    axis = level_axis(x, levels)
+    return lax.transpose(x, (axis, *range(axis), *range(axis + 1, x.ndim)))
+
+
+def _exchanges(
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    tokens: Scalar,
+    levels: Level,
+    group: Communicator,
+    costs: AlgorithmCosts,
+    backend: CollectiveBackend | None,
+) -> Message:
+    """Time dispatch and combination `[phases, steps, *batch]` among the holders of experts, a group `[1, ...]`."""
+    x, n = model.experts, group.counts
+    copies = touched_groups(across(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (1 - 1 / n)
+    row = arrays.stack([plan.activation_bits, _combine_bits(plan)]) * (model.hidden / 8)
+    exchanges: list[Exchange | None] = []
+    if backend is not None:
+        exchanges = [
+            exchange_of(backend, phase, tokens / plan.tp, x.top_k, x.experts, row[k])
+            for k, phase in enumerate(("dispatch", "combine"))
+        ]
+        copies = _copies_sent(copies, exchanges, x.top_k, group, levels)
+    # Tokens and groups have axes of their own between those of phases and of the batch.
+    row = lax.expand_dims(row, range(1, 1 + n.ndim - np.ndim(levels.hop) + 1))
+    message = all_to_all(
+        across(tokens / plan.tp, levels) * row * copies,
+        group,
+        levels,
+        costs=costs,
+        peak=hottest_rank(plan.ep, tokens * shards.joined_replicas * x.top_k, x.experts, x.skew),
+        exchanges=exchanges,
+    )
+    return jax.tree.map(lambda x: lax.squeeze(x, (1,)), message)
+
+
+def _copies_sent(
+    copies: jax.Array, exchanges: list[Exchange | None], top_k: Scalar, group: Communicator, levels: Level
+) -> jax.Array:
+    """Send a token within the domain once for every expert, where a kernel does: `[phases, ...]`."""
+    n, once_a_rank = in_domain(group.counts, levels), in_domain(copies, levels)
+    sent = []
+    for exchange in exchanges:
+        every = 0.0 if exchange is None else exchange.every_expert
+        within = arrays.where(every > 0.5, top_k * (1 - 1 / n), once_a_rank)
+        sent.append(put_in_domain(copies, within, levels))
+    return arrays.stack(sent)
+
+
+def _counts(model: Model, plan: Plan, shards: Shards) -> list[Scalar]:
+    """Count the messages of a step, in the order of their names."""
+    a, x = model.attention, model.experts
+    attention_layers = a.full_layers + a.window_layers + model.latent.layers
+    mixers = attention_layers + model.recurrence.layers
+    routed = x.layers * (shards.joined_replicas > 1)
+    return [
+        (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
+        routed,
+        routed,
+        attention_layers * (plan.cp > 1),
+        plan.pp - 1,
+    ]
+
+
+def collectives_per_token(model: Model, plan: Plan, shards: Shards, groups: Communicator) -> Scalar:
+    """Count the ranks that wait for each other in one step, each collective by itself."""
+    sums, dispatches, combinations, attentions, _ = _counts(model, plan, shards)
+    tensor, context, experts = (arrays.row(groups.ranks, k) for k in range(3))
+    return (
+        sums * (1 + arrays.round_(plan.sequence_parallel)) * tensor
+        + (dispatches + combinations) * experts
+        + attentions * context
+    )
+
+
+def _attention_width(model: Model, shards: Shards) -> Scalar:
+    return jnp.maximum(shards.heads * model.attention.head_dim, shards.latent_heads * model.latent.value_dim)
+
+
+def _combine_bits(plan: Plan) -> Scalar:
+    return jnp.maximum(plan.activation_bits, 16)
+
+
+def communication_buffers(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
+    """Bytes that a rank keeps for messages of a step of m tokens: what it sends and what it receives, each kind.
+
+    Residual stream for tensor and pipeline parallelism, attention outputs for context parallelism, and the tokens
+    that the average rank's experts receive, with their results.
+    """
+    element = plan.activation_bits / 8
+    stream = 2 * tokens * model.hidden * element
+    outputs = 2 * tokens * _attention_width(model, shards) * element
+    received = tokens * shards.joined_replicas * model.experts.top_k / plan.ep * model.hidden
+    routed = received * (plan.activation_bits + _combine_bits(plan)) / 8
+    return (
+        stream * ((plan.tp > 1) + 1.0 * (plan.pp > 1))
+        + outputs * (plan.cp > 1)
+        + routed * ((shards.joined_replicas > 1) & (model.experts.layers > 0))
+    )
