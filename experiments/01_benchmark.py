@@ -138,16 +138,15 @@ def better(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 def measure(cells: list[Cell], trees: dict[str, Path], args: argparse.Namespace, say) -> dict[str, list[Any]]:
     """Measure every cell in every tree, by turns; a row is the cell and what was found by tree."""
     found: dict[str, list[Any]] = {}
-    end = time.perf_counter() + 60 * args.minutes * len(trees)
+    left = dict.fromkeys(trees, 60 * args.minutes)  # of each its own: an older commit may take most of its time
     for cell in cells:
         row: dict[str, dict[str, Any]] = {}
         for number in range(args.rounds or (1 if args.quick else cell.rounds)):
             for name, tree in trees.items():
-                left = end - time.perf_counter()
                 if (name != NOW and not cell.older) or "error" in row.get(name, ()):
                     continue
-                limit = max(min(args.limit, left), 1)
-                result = run(tree, "cells.py", cell.arguments, limit)
+                result = run(tree, "cells.py", cell.arguments, max(min(args.limit, left[name]), 1))
+                left[name] -= result["wall"]
                 row[name] = better(row[name], result) if name in row else result
                 say(f"{cell.kind} {' '.join(cell.arguments)} {name} {number + 1}: {row[name]}")
         found.setdefault(cell.kind, []).append((cell, row))
