@@ -16,21 +16,21 @@ from jaxcost.spec.fabric import topology_id
 from jaxcost.spec.prices import Prices
 
 TYPED = [kind for kind, file_type in catalog.KINDS.items() if file_type is not None]
-FILES = [(kind, name) for kind in TYPED for name in catalog.names(kind)]
+FILES = [(kind, name) for kind in TYPED for name in catalog.list_names(kind)]
 
 
 def test_size():
-    assert len(catalog.names("chips")) >= 40
-    assert len(catalog.names("models")) >= 45
+    assert len(catalog.list_names("chips")) >= 40
+    assert len(catalog.list_names("models")) >= 45
 
 
 @pytest.mark.parametrize("kind", list(catalog.KINDS))
 def test_names_are_sorted(kind):
-    names = catalog.names(kind)
+    names = catalog.list_names(kind)
     assert names and names == sorted(names)
 
 
-@pytest.mark.parametrize("name", catalog.names("chips"))
+@pytest.mark.parametrize("name", catalog.list_names("chips"))
 def test_chip_leaves(name):
     chip = catalog.load_chip(name)
     values = {path: float(x) for path, _, x in rows(chip)}
@@ -55,21 +55,21 @@ def test_chip_leaves(name):
     assert float(chip.idle_power) <= float(chip.tdp)
 
 
-@pytest.mark.parametrize("name", catalog.names("chips"))
+@pytest.mark.parametrize("name", catalog.list_names("chips"))
 def test_memory_streams_at_its_peak_within_the_tdp(name):
     chip = catalog.load_chip(name)
     a_byte = float(chip.memory.energy_per_byte + chip.on_chip_energy_per_byte)
     assert float(chip.idle_power) + float(chip.memory.bandwidth) * a_byte < float(chip.tdp)
 
 
-@pytest.mark.parametrize("name", catalog.names("memories"))
+@pytest.mark.parametrize("name", catalog.list_names("memories"))
 def test_memories_load(name):
     values = {path: float(x) for path, _, x in rows(catalog.load_memory(name))}
     assert all(math.isfinite(v) for v in values.values())
     assert {path for path, v in values.items() if v < 0} <= {"price_trend"}
 
 
-@pytest.mark.parametrize("name", catalog.names("models"))
+@pytest.mark.parametrize("name", catalog.list_names("models"))
 def test_models_load(name):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(catalog.load_model(name)))
 
@@ -90,14 +90,14 @@ def test_provenance_and_bounds(kind, name):
         assert how != "estimate" or (low is not None and high is not None), where
 
 
-@pytest.mark.parametrize("name", catalog.names("models"))
+@pytest.mark.parametrize("name", catalog.list_names("models"))
 def test_models_have_a_source(name):
     entries = catalog.provenance("models", name)
     assert entries and all(source and date and kind for _, _, _, source, date, kind, _, _ in entries)
 
 
 @pytest.mark.parametrize(
-    "name", [*catalog.names("systems"), "h100-sxm", "h100-sxm-x8", "h100-x3", "tpu-v5e-x256"]
+    "name", [*catalog.list_names("systems"), "h100-sxm", "h100-sxm-x8", "h100-x3", "tpu-v5e-x256"]
 )
 def test_systems_load(name):
     start = time.perf_counter()
@@ -159,7 +159,7 @@ def test_a_system_file_gives_packages_wiring_and_reliability(tmp_path):
 
 
 def test_efficiency():
-    assert set(catalog.names("efficiency")) >= {"ideal", "typical"}
+    assert set(catalog.list_names("efficiency")) >= {"ideal", "typical"}
     ideal, typical = catalog.load_efficiency("ideal"), catalog.load_efficiency("typical")
     assert [float(x) for x in jax.tree.leaves(ideal)] == [1, 1, 1, 1, 0, 0]
     assert 0 < float(typical.matmul) < 1 and float(typical.operator_overhead) > 0

@@ -235,10 +235,10 @@ def test_list_kinds(capsys, kind):
     """Every name is listed, and every number of one has a unit, a source, a date and a kind."""
     status, out, _ = run(capsys, "list", kind)
     assert status == 0
-    name = catalog.names(kind)[0]
+    name = catalog.list_names(kind)[0]
     assert name in out
     status, out, _ = run(capsys, "list", kind, "--json")
-    assert [entry["name"] for entry in json.loads(out)] == catalog.names(kind)
+    assert [entry["name"] for entry in json.loads(out)] == catalog.list_names(kind)
     status, out, _ = run(capsys, "list", kind, name, "--json")
     entries = json.loads(out)["entries"]
     assert entries

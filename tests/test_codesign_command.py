@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcost.edge.catalog.loaders import names
+from jaxcost.edge.catalog.loaders import list_names
 from jaxcost.edge.commands import codesign as codesign_command
 from jaxcost.edge.commands.cli import main
 from jaxcost.edge.show.codesign_tables import Block, markdown
@@ -228,7 +228,7 @@ def test_what_cannot_be_built_ends_in_status_1(study, quick, capsys):
     assert "time per output token" in out and "at most 1.00 µs" in out
 
 
-@pytest.mark.parametrize("name", names("studies"))
+@pytest.mark.parametrize("name", list_names("studies"))
 def test_studies_of_the_catalogue(name):
     read = study_file.read_study(name)
     assert read.question.endswith("?") and read.title and read.limits

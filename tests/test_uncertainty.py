@@ -128,7 +128,7 @@ def walk(kind, name, without=()):
     "name", ["h100-sxm-x8", "gb200-nvl72", "rpu-cu", "tpu-v7-64", "dgx-h100", "groq-576"]
 )
 def test_every_low_and_high_of_the_files_used_is_found(name):
-    in_systems = name in catalog.names("systems")
+    in_systems = name in catalog.list_names("systems")
     expected = walk("systems", name) if in_systems else walk("chips", name.removesuffix("-x8"))
     expected |= walk("prices", "default") | walk("efficiency", "typical")
     constants, spread = uncertain(load(name))

@@ -15,9 +15,9 @@ from jaxcost.edge.catalog.parts import (
     expanded,
     find,
     known,
+    list_names,
     load_part,
     looks_like_path,
-    names,
     provenance,
     read_part,
     title,
@@ -45,6 +45,7 @@ __all__ = [
     "KINDS",
     "configs_root",
     "grid_leaves",
+    "list_names",
     "load_chip",
     "load_efficiency",
     "load_host",
@@ -53,7 +54,6 @@ __all__ = [
     "load_model",
     "load_prices",
     "load_system",
-    "names",
     "provenance",
     "quantities",
     "title",
@@ -273,12 +273,11 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
 
 def _split(name: str) -> tuple[str, int]:
     match = re.fullmatch(r"(.+)-x(\d+)", name)
-    chips_known = known("chips")
     base, chips = (match[1], int(match[2])) if match else (name, 1)
-    if base not in chips_known:
+    if base not in (chips_known := known("chips")):
         close = nearest(base, chips_known)
         suffix = f"-x{chips}" if match else ""
-        options = [nearest(name, names("systems")), f"{close}{suffix}" if close else None]
+        options = [nearest(name, list_names("systems")), f"{close}{suffix}" if close else None]
         raise InputError(
             "a system of `jaxcost list systems`, `<chip>-x<N>`, or a YAML path",
             given=name,

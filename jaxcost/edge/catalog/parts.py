@@ -17,13 +17,13 @@ from jaxcost.edge.io.errors import InputError, nearest
 __all__ = [
     "KINDS",
     "LONGEST_NAME",
-    "aliases",
+    "chip_of_alias",
     "expanded",
     "find",
     "known",
+    "list_names",
     "load_part",
     "looks_like_path",
-    "names",
     "provenance",
     "read_part",
     "title",
@@ -46,9 +46,10 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "studies": None,
 }
 LONGEST_NAME = 200  # longer ones a file system may refuse
+_ALIASES = re.compile(r"^aliases: *\[(.*)\]", re.MULTILINE)
 
 
-def names(kind: str) -> list[str]:
+def list_names(kind: str) -> list[str]:
     """List the names of one kind, such as "chips", in order."""
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError("one of " + ", ".join(KINDS), given=kind, suggestion=nearest(kind, KINDS))
@@ -74,8 +75,10 @@ def find(kind: str, name: str) -> Path:
         raise InputError(f"a name among {kind}, or a path", given=name)
     if looks_like_path(name):
         return expanded(name)
-    name = _chip_name(name) if kind == "chips" else name
-    path = configs_root() / kind / f"{name}.yaml"
+    folder = configs_root() / kind
+    path = folder / f"{name}.yaml"
+    if kind == "chips" and len(name) <= LONGEST_NAME and not path.exists():
+        path = folder / f"{chip_of_alias(name)}.yaml"
     if len(name) > LONGEST_NAME or not path.exists():
         raise InputError(
             f"a name listed by `jaxcost list {kind}`, or a path",
@@ -87,8 +90,8 @@ def find(kind: str, name: str) -> Path:
 
 def known(kind: str) -> list[str]:
     """List the names of one kind and their aliases."""
-    own = names(kind)
-    return own + [alias for other in own for alias in aliases(kind, other)]
+    own = list_names(kind)
+    return own + list(_chip_aliases(configs_root() / kind)) if kind == "chips" else own
 
 
 def expanded(name: str) -> Path:
@@ -104,9 +107,16 @@ def looks_like_path(name: str) -> bool:
     return "/" in name or "\\" in name or bool(re.search(r"\.(ya?ml|json|safetensors|bin|gguf|txt)$", name))
 
 
-def aliases(kind: str, name: str) -> list[str]:
-    """List the other names of a chip."""
-    return read_part(configs_root() / kind / f"{name}.yaml").get("aliases", []) if kind == "chips" else []
+def chip_of_alias(name: str) -> str:
+    """Return the name of the chip that has this other name; a name that is no alias as it is."""
+    return _chip_aliases(configs_root() / "chips").get(name, name)
+
+
+@functools.cache
+def _chip_aliases(folder: Path) -> dict[str, str]:
+    """Map the other names of chips to the names of their files, without parsing the rest of each file."""
+    lines = ((p.stem, _ALIASES.search(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("*.yaml")))
+    return {alias.strip(): name for name, line in lines if line for alias in line[1].split(",")}
 
 
 def load_part(kind: str, name: str) -> tuple[Any, Path]:
@@ -115,13 +125,6 @@ def load_part(kind: str, name: str) -> tuple[Any, Path]:
     file_type = KINDS[kind]
     assert file_type is not None
     return check(file_type, read_part(path), file=shown(path)), path  # type: ignore[type-var]
-
-
-def _chip_name(name: str) -> str:
-    """Resolve an alias."""
-    if len(name) > LONGEST_NAME or (configs_root() / "chips" / f"{name}.yaml").exists():
-        return name
-    return next((other for other in names("chips") if name in aliases("chips", other)), name)
 
 
 def title(kind: str, name: str) -> str:

@@ -89,7 +89,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
 def list_command(args: argparse.Namespace) -> int:
     """List the kinds, the names of a kind, or the numbers of a name."""
     if args.kind is None:
-        document: Any = {kind: len(catalog.names(kind)) for kind in catalog.KINDS}
+        document: Any = {kind: len(catalog.list_names(kind)) for kind in catalog.KINDS}
         rows = [(kind, str(count)) for kind, count in document.items()]
         shown = [tables.plain_table("", ("Kind", "Entries"), rows)]
     elif args.kind == _LEAVES:
@@ -102,7 +102,7 @@ def list_command(args: argparse.Namespace) -> int:
         near = nearest(args.kind, kinds)
         raise InputError(expected, path="KIND", given=args.kind, suggestion=near)
     elif args.name is None:
-        document = [_overview(args.kind, name) for name in catalog.names(args.kind)]
+        document = [_overview(args.kind, name) for name in catalog.list_names(args.kind)]
         shown = _overview_table(args.kind, document)
     else:
         document = _part(args.kind, args.name)
@@ -222,7 +222,7 @@ def _system_part(name: str) -> dict[str, Any]:
     catalog.load_system(name)  # refuses what is no system
     own: list[dict[str, Any]] = []
     title, chip = name, name
-    in_catalogue = name in catalog.names("systems")
+    in_catalogue = name in catalog.list_names("systems")
     if in_catalogue or name.endswith((".yaml", ".yml")):
         path = catalog.configs_root() / "systems" / f"{name}.yaml" if in_catalogue else name
         own, title, chip = (
@@ -230,7 +230,7 @@ def _system_part(name: str) -> dict[str, Any]:
             catalog.title("systems", name),
             str(read_yaml(path)["chip"]),
         )
-    elif chip not in catalog.names("chips"):
+    elif chip not in catalog.list_names("chips"):
         base, _, count = name.rpartition("-x")
         chip = base if count.isdecimal() and base else name
         title = f"{catalog.title('chips', chip)}, {count} of them" if chip != name else title

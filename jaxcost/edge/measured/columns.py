@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from jaxcost.edge.catalog.parts import aliases, names
+from jaxcost.edge.catalog.parts import chip_of_alias, list_names
 from jaxcost.edge.io.errors import nearest
 from jaxcost.edge.io.formats import FORMATS
 
@@ -78,10 +78,8 @@ def chip_name(word: str) -> str:
     if word in _CHIPS:
         return _CHIPS[word]
     name = word.lower().replace("_", "-")
-    chips = names("chips")
-    if name in chips:
-        return name
-    return next((chip for chip in chips if name in aliases("chips", chip)), word)
+    chip = chip_of_alias(name)
+    return chip if chip in list_names("chips") else word
 
 
 def precision_bits(word: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxcost.core.units import engineering
-from jaxcost.edge.catalog.parts import load_part, names, title
+from jaxcost.edge.catalog.parts import list_names, load_part, title
 from jaxcost.edge.catalog.reading import quantities
 from jaxcost.edge.catalog.tiers import load_memory, load_near
 from jaxcost.edge.show.tables import Values, plain_table, unwrapped
@@ -149,7 +149,7 @@ _WEIGHTS = 140e9  # bytes of 70 billion 16-bit weights
 def engine_rows() -> list[dict[str, Any]]:
     """List engines near memory by the criteria of Table 4 of arXiv:2601.05047 that can be computed."""
     rows = []
-    for name in names("near"):
+    for name in list_names("near"):
         part, _ = load_part("near", name)
         memory, near = load_memory(part.memory), load_near(name)
         placed = type(memory)(capacity=memory.capacity * near.density, near=near)

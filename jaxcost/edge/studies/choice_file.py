@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxcost.core.pytree import replace
 from jaxcost.edge.catalog.loaders import (
     grid_leaves,
+    list_names,
     load_efficiency,
     load_host,
     load_link,
     load_memory,
     load_prices,
-    names,
 )
 from jaxcost.edge.catalog.silicon import load_package, load_process
 from jaxcost.edge.catalog.tiers import load_near
@@ -103,7 +103,7 @@ def _load(path: str, name: str, where: str, file: str) -> Any:
     if path in _TIERS:
         return _memory(path, name, where, file)
     load, kind = _WHOLE[path]
-    if name == NONE and NONE not in names(kind):
+    if name == NONE and NONE not in list_names(kind):
         raise InputError(f"a name listed by `jaxcost list {kind}`", file=file, path=where, given=name)
     return within(file, where, load, name)
 

@@ -11,11 +11,11 @@ from typing import Any
 from jaxcost.core.pytree import canonical, leaf_fields, replace
 from jaxcost.edge.catalog.loaders import (
     configs_root,
+    list_names,
     load_efficiency,
     load_model,
     load_prices,
     load_system,
-    names,
 )
 from jaxcost.edge.catalog.parts import expanded, read_part
 from jaxcost.edge.io.errors import InputError, nearest, not_among, within
@@ -67,7 +67,7 @@ def read_space_data(
         raise InputError(
             f"a {_ONE_OF[kind]} among configs/{kind}, or a YAML path",
             given=name,
-            suggestion=nearest(name, names(kind)),
+            suggestion=nearest(name, list_names(kind)),
         )
     data = read_part(path)
     for key in data:
