@@ -34,7 +34,8 @@ M = TypeVar("M", bound="Strict")
 class Strict(BaseModel):
     """A mapping whose keys are all known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when a file of the kind is first checked: few kinds are, in one call.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Entry(Strict):
