@@ -138,7 +138,9 @@ def better(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 def measure(cells: list[Cell], trees: dict[str, Path], args: argparse.Namespace, say) -> dict[str, list[Any]]:
     """Measure every cell in every tree, by turns; a row is the cell and what was found by tree."""
     found: dict[str, list[Any]] = {}
-    left = dict.fromkeys(trees, 60 * args.minutes)  # of each its own: an older commit may take most of its time
+    left = dict.fromkeys(
+        trees, 60 * args.minutes
+    )  # of each its own: an older commit may take most of its time
     for cell in cells:
         row: dict[str, dict[str, Any]] = {}
         for number in range(args.rounds or (1 if args.quick else cell.rounds)):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack
+from jaxcost.core.display import Displayed
 from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree
 from jaxcost.physics.compute.roofline import OpTimes
 from jaxcost.physics.economics.area import Build
@@ -158,8 +159,8 @@ class Timing:
 
 
 @pytree
-class Report(Timing):
-    """Everything one evaluation knows. Energy, cost and carbon are per output token."""
+class Report(Timing, Displayed):
+    """Everything one evaluation returns. Energy, cost and carbon are per output token; `print` shows it as tables."""
 
     memory: MemoryUse = field(doc="bytes on the fullest chip, all its tiers together")
     tiers: Tiers = field(doc="memory tiers of the fullest chip")

@@ -4,8 +4,7 @@ import copy
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from ruamel.yaml import YAML
 
 from jaxcost.edge.catalog import loaders as catalog

@@ -13,8 +13,7 @@ from jaxcost.edge.commands.cli import main
 from jaxcost.edge.show.codesign_tables import Block, markdown
 from jaxcost.edge.show.study_words import Goal, amount, label, one_more
 from jaxcost.edge.studies import study_file
-from jaxcost.explore.codesign import parametric as roadmap
-from jaxcost.explore.codesign import pareto as frontier
+from jaxcost.explore.codesign import parametric as roadmap, pareto as frontier
 from jaxcost.explore.codesign.problem import codesign
 from jaxcost.explore.codesign.relaxation import relax
 from jaxcost.explore.space.axes import Joint

@@ -7,8 +7,7 @@ from typing import Any
 
 import jax
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from ruamel.yaml import YAML
 
 from jaxcost.edge.hf.fields import KNOWN, Fields

@@ -6,8 +6,7 @@ import operator
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import jaxcost as jc
 from jaxcost.core.pytree import canonical

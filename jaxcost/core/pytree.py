@@ -59,12 +59,26 @@ def pytree(cls: type[T]) -> type[T]:
     """Make `cls` a frozen, keyword-only dataclass and a JAX tree node."""
     made = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
     fields = dataclasses.fields(made)  # type: ignore[arg-type]
+    tables = [f.name for f in fields if f.metadata.get("table")]
+    if tables:
+        made.__getattr__ = functools.partialmethod(_row, tables[0])  # type: ignore[attr-defined]
     jax.tree_util.register_dataclass(
         made,
         data_fields=[f.name for f in fields if not f.metadata.get("static")],
         meta_fields=[f.name for f in fields if f.metadata.get("static")],
     )
     return made
+
+
+def _row(self: Any, table: str, name: str) -> Any:
+    """Return a row of a table as an attribute: `report.decode.attention_full`."""
+    names = self.__dict__.get("names", ())
+    if name not in names:
+        raise AttributeError(
+            f"{type(self).__name__} has no field or operator {name!r}; operators: {', '.join(names)}"
+        )
+    index = names.index(name)
+    return jax.tree.map(lambda x: x[..., index], getattr(self, table))
 
 
 def leaf_fields(cls: type) -> Iterator[dataclasses.Field]:

@@ -25,8 +25,9 @@ from jaxcost.edge.show.sweep_tables import print_designs, print_json, print_tabl
 from jaxcost.edge.studies.reducer_file import default_reducers, read_reducers
 from jaxcost.edge.studies.space_file import read_space, read_space_data
 from jaxcost.explore.analysis import OBJECTIVES, elasticities
-from jaxcost.explore.space import Design, Space, design_at, sweep_features
+from jaxcost.explore.space import Space, design_at, sweep_features
 from jaxcost.explore.sweep import METRICS, Best, Pareto, Reducer, Stream, TopK, metrics_of, model_evaluation
+from jaxcost.spec.design import Design
 
 __all__ = ["add_sweep_arguments", "sweep_command"]
 

@@ -57,7 +57,9 @@ def _core_loader() -> Any:
     class CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         """A loader of the core schema that refuses a key that stands twice."""
 
-        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # PyYAML's own are of YAML 1.1: `on` is true, 010 is 8
+        yaml_implicit_resolvers: ClassVar[
+            dict[str, Any]
+        ] = {}  # PyYAML's own are of YAML 1.1: `on` is true, 010 is 8
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()

@@ -23,8 +23,7 @@ def live(size: int, reducers: dict[str, Any]) -> Iterator[Callable[[Progress], N
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import BarColumn, Progress as Bar, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
         BarColumn(bar_width=24),

@@ -20,9 +20,10 @@ from jaxcost.edge.catalog.loaders import (
 from jaxcost.edge.catalog.parts import expanded, read_part
 from jaxcost.edge.io.errors import InputError, nearest, not_among, within
 from jaxcost.edge.studies.axis_file import AxisReader, mapping, number
-from jaxcost.explore.space import Design, Space, stack
+from jaxcost.explore.space import Space, stack
 from jaxcost.explore.sweep import METRICS
 from jaxcost.physics.economics.area import by_parts
+from jaxcost.spec.design import Design
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic

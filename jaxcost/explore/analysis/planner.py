@@ -16,11 +16,11 @@ import numpy as np
 from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
-from jaxcost.evaluation import design_features
-from jaxcost.evaluation import evaluate as evaluate_plan
+from jaxcost.evaluation import design_features, evaluate as evaluate_plan
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.physics.compute.shards import layer_count, microbatches
 from jaxcost.report import Report
+from jaxcost.spec.design import Design
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -241,10 +241,10 @@ def with_degrees(plan: Plan, degrees: jax.Array) -> Plan:
 
 
 def evaluate(
-    system: System,
-    model: Model,
-    traffic: Traffic,
-    plan: Plan | Literal["auto"],
+    system: System | Design,
+    model: Model | None = None,
+    traffic: Traffic | None = None,
+    plan: Plan | Literal["auto"] | None = None,
     *,
     prices: Prices | None = None,
     knobs: Knobs | None = None,
@@ -256,14 +256,29 @@ def evaluate(
     with negative margins.
 
     Args:
-        system: chips, links and hosts.
+        system: chips, links and hosts; or a `Design`, which holds all arguments: `evaluate(design)`. What is given
+            beside a design takes the place of its own.
         model: the language model.
         traffic: prompt and output lengths and the requests in flight.
         plan: degrees of sharding, precisions, schedule; "auto" takes the degrees with the least time per token
             that hold every constraint, at 16 bits (`best_plan` takes other objectives and precisions).
         prices: costs of energy, building and carbon; the defaults of `Prices` when absent.
         knobs: numerical softness; exact when absent.
+
+    Raises:
+        TypeError: a system without a model, a traffic or a plan.
+        ValueError: a plan of another name than "auto".
     """
+    if isinstance(system, Design):
+        design = system
+        system, model, traffic = design.system, model or design.model, traffic or design.traffic
+        plan, prices, knobs = plan or design.plan, prices or design.prices, knobs or design.knobs
+    if model is None or traffic is None or plan is None:
+        given = {"model": model, "traffic": traffic, "plan": plan}
+        missing = ", ".join(name for name, value in given.items() if value is None)
+        raise TypeError(
+            f"evaluate takes a system, a model, a traffic and a plan, or a Design; missing: {missing}"
+        )
     if isinstance(plan, str):
         if plan != "auto":
             raise ValueError(f'plan must be a Plan or "auto", not {plan!r}')

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxcost.explore.calibrate import kernel_forms as forms
-from jaxcost.explore.calibrate import message_forms as messages
-from jaxcost.explore.calibrate import mixture_form as mixture
+from jaxcost.explore.calibrate import (
+    kernel_forms as forms,
+    message_forms as messages,
+    mixture_form as mixture,
+)
 from jaxcost.explore.calibrate.cross_validation import Form, labelled
 from jaxcost.explore.calibrate.fit import Columns, predict
 from jaxcost.spec.chip import Chip

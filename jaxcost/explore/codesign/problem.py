@@ -21,9 +21,10 @@ from jaxcost.explore.codesign.lagrangian import Weights
 from jaxcost.explore.codesign.relaxation import Relaxation, relax
 from jaxcost.explore.codesign.rounding import broken, exact, score
 from jaxcost.explore.codesign.solver import ANNEALED, Solutions, Solver, Start, limits_of, weights_of
-from jaxcost.explore.space import Design, Space, sampler
+from jaxcost.explore.space import Space, sampler
 from jaxcost.explore.sweep import Constraint, Evaluation, report_metrics
 from jaxcost.report import Report
+from jaxcost.spec.design import Design
 
 __all__ = [
     "Codesign",

@@ -22,7 +22,6 @@ from jaxcost.core.pytree import field, pytree
 from jaxcost.explore.space import (
     Axis,
     Choice,
-    Design,
     Joint,
     Range,
     Sample,
@@ -33,6 +32,7 @@ from jaxcost.explore.space import (
     digits_of,
     space_features,
 )
+from jaxcost.spec.design import Design
 
 __all__ = ["Knob", "Moves", "Relaxation", "design_from", "leaves_with", "relax"]
 

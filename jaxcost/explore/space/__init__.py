@@ -17,7 +17,6 @@ from jaxcost.explore.space.axes import (
 )
 from jaxcost.explore.space.sampling import METHODS, MOST_POINTS, sampler
 from jaxcost.explore.space.spaces import (
-    Design,
     Place,
     Space,
     choice,
@@ -42,7 +41,6 @@ __all__ = [
     "Axis",
     "Choice",
     "Condition",
-    "Design",
     "Joint",
     "Part",
     "Place",

@@ -41,11 +41,7 @@ from jaxcost.explore.space.axes import (
     stack,
     take,
 )
-from jaxcost.spec.model import Model
-from jaxcost.spec.plan import Plan
-from jaxcost.spec.prices import Knobs, Prices
-from jaxcost.spec.system import System
-from jaxcost.spec.traffic import Traffic
+from jaxcost.spec.design import Design
 
 __all__ = [
     "MOST_DIGITS",
@@ -53,7 +49,6 @@ __all__ = [
     "Case",
     "Choice",
     "Condition",
-    "Design",
     "Joint",
     "Part",
     "Place",
@@ -82,18 +77,6 @@ _MOST_CASES = 1 << 16
 _WRITTEN_OUT = 1 << 24  # longer axes are a range within a case
 _INT64 = 1 << 63
 _TRACED = 1 << 31
-
-
-@pytree
-class Design:
-    """Everything one evaluation takes."""
-
-    system: System = field(doc="chips, links and hosts")
-    model: Model = field(doc="the language model")
-    traffic: Traffic = field(doc="what the users ask for", default=Traffic)
-    plan: Plan = field(doc="how the model is laid out", default=Plan)
-    prices: Prices = field(doc="costs of energy, building and carbon", default=Prices)
-    knobs: Knobs = field(doc="numerical softness", default=Knobs)
 
 
 @dataclasses.dataclass(frozen=True)

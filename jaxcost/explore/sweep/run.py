@@ -14,10 +14,11 @@ import numpy as np
 
 from jaxcost.core.pytree import field, leaf_fields, pytree, totals
 from jaxcost.evaluation import evaluate
-from jaxcost.explore.space import Design, Space, sweep_features
+from jaxcost.explore.space import Space, sweep_features
 from jaxcost.explore.sweep.reducers import Reducer
 from jaxcost.explore.sweep.stream import Evaluation, Stream, over_designs
 from jaxcost.report import Report
+from jaxcost.spec.design import Design
 
 __all__ = [
     "METRICS",

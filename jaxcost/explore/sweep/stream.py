@@ -29,8 +29,9 @@ from jaxcost.core import wide
 from jaxcost.core.arrays import batch_shape, stack
 from jaxcost.core.pytree import field, pytree
 from jaxcost.explore.compilation import compilation
-from jaxcost.explore.space import Design, Place, Space, compacted, design_of, digits, digits_at, place
+from jaxcost.explore.space import Place, Space, compacted, design_of, digits, digits_at, place
 from jaxcost.explore.sweep.reducers import Batch, Layout, Reducer
+from jaxcost.spec.design import Design
 
 __all__ = ["Evaluation", "Stream", "default_chunk", "merged", "over_designs"]
 

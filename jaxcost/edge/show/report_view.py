@@ -1,0 +1,70 @@
+"""A report as `print` and a notebook show it: the tables of `jaxcost evaluate`, from the report alone."""
+
+import html
+import io
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxcost.core.pytree import rows
+from jaxcost.edge.show import tables
+from jaxcost.report import Report
+
+__all__ = ["as_html", "as_text"]
+
+_WIDTH = 140
+
+
+def as_text(report: Report) -> str:
+    """Return results, memory, margins and both steps as plain text."""
+    side_by_side = Table.grid(padding=(0, 2))
+    first, *steps = _tables(report)
+    side_by_side.add_row(*first)
+    console = Console(file=io.StringIO(), width=_WIDTH, highlight=False)
+    for part in (tables.unwrapped(side_by_side), *(step for group in steps for step in group)):
+        console.print(part)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    return "\n".join(lines).strip("\n")
+
+
+def as_html(report: Report) -> str:
+    """Return the same tables as HTML."""
+    groups = ["".join(_html(table) for table in group) for group in _tables(report)]
+    row = '<div style="display: flex; gap: 2em; flex-wrap: wrap; align-items: flex-start">'
+    return "".join(f"{row}{group}</div>" for group in groups)
+
+
+def _tables(report: Report) -> list[list[Table]]:
+    values = {path: (unit, float(value)) for path, unit, value in rows(report)}
+    used, margin = values["memory.used"][1], values["margins.memory"][1]
+    capacity = used / (1 - margin)  # the margin is 1 - used / capacity
+    # A target that is not set leaves a margin of exactly 1.
+    untargeted = [name for name in ("ttft", "tpot") if values[f"margins.{name}"][1] == 1]
+    first = [
+        tables.headline_table(values),
+        tables.memory_table(values, capacity),
+        tables.margins_table(values, untargeted),
+    ]
+    prefill = "Mixed step (prefill chunk and decode)" if values["schedule.mixed_share"][1] else "Prefill step"
+    steps = (("prefill", prefill), ("decode", "Decode step"))
+    return [first, *([_step(values, phase, title)] for phase, title in steps)]
+
+
+def _step(values: tables.Values, phase: str, title: str) -> Table:
+    total = tables.engineering(values[f"{phase}.total"][1], "s")
+    return tables.operator_table(tables.operators(values, phase), f"{title}: {total}")
+
+
+def _html(table: Table) -> str:
+    columns = [[html.escape(str(cell)) for cell in column._cells] for column in table.columns]
+    align = [f'style="text-align: {"right" if c.justify == "right" else "left"}"' for c in table.columns]
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        pairs = zip(align, cells, strict=True)
+        return "<tr>" + "".join(f"<{tag} {style}>{cell}</{tag}>" for style, cell in pairs) + "</tr>"
+
+    head = line("th", (html.escape(str(c.header)) for c in table.columns)) if table.show_header else ""
+    body = "".join(line("td", cells) for cells in zip(*columns, strict=True))
+    caption = f'<caption style="text-align: left"><b>{html.escape(str(table.title))}</b></caption>'
+    return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
