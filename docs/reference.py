@@ -65,10 +65,10 @@ def lines(tree: type, paths: list[str], known: set[str]) -> Iterator[str]:
         return
     where = ", ".join(f"`{path}`" for path in paths)
     yield from ("", f"## {tree.__name__}", "", f"{tree.__doc__.splitlines()[0]} At {where}.", "")
-    yield from ("| number | unit | meaning | default |", "|---|---|---|---|")
+    yield from ("| number | unit | meaning | default | bounds |", "|---|---|---|---|---|")
     for f in settled:
         given = "" if f.default is dataclasses.MISSING else f"{f.default:g}"
-        yield f"| `{f.name}` | {f.metadata['unit']} | {f.metadata['doc']} | {given} |"
+        yield f"| `{f.name}` | {f.metadata['unit']} | {f.metadata['doc']} | {given} | {f.metadata['bounds']} |"
 
 
 def knobs() -> str:

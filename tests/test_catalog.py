@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -189,3 +190,32 @@ def test_yaml_is_1_2(tmp_path, text, value):
     path.write_text(f"key: {text}\n")
     got = read_yaml(path)["key"]
     assert got == value and type(got) is type(value)
+
+
+def test_a_file_takes_every_number_of_its_tree_as_declared():
+    """A number that is added to a tree of `spec` stands in its file at once."""
+
+    @pytree
+    class Cooler:
+        """A part that a file describes."""
+
+        flow: float = field("m^3/s", "what passes", default=0.0)
+        share: float = field("1", "a part of it", default=0.5, bounds=Bounds(0.25, 0.75))
+        name: str = field(doc="no number", default="", static=True)
+
+    File = section(Cooler, required="flow", positive="flow", names={"share": "part"})
+    entry = {"source": "a test", "date": "2026-11", "kind": "measured"}
+    read = lambda **values: quantities(  # noqa: E731
+        check(File, {k: entry | {"value": v} for k, v in values.items()}, file="cooler.yaml"),
+        Path("cooler.yaml"),
+    )
+    assert list(File.model_fields) == ["flow", "part"]
+    assert read(flow="2 l/s", part=0.5) == {"flow": pytest.approx(2e-3), "share": 0.5}
+    for values, path, expected in (
+        ({"flow": "0 l/s"}, "flow", "more than zero"),
+        ({"flow": "1 l/s", "part": 0.8}, "part", "at least 0.25 and at most 0.75"),
+        ({"part": 0.5}, "flow", "this field, which is missing"),
+        ({"flow": "1 l/s", "share": 0.5}, "share", "one of flow, part"),
+    ):
+        with pytest.raises(jc.InputError, match=f"cooler.yaml: {path}: .*expected {expected}"):
+            read(**values)

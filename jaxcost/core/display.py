@@ -31,9 +31,10 @@ class Displayed:
 def _is_one_result(tree: Any) -> bool:
     """Tell whether every number of a tree is known and there is one of each: no tracer, and no batch."""
     import jax
+    from jax.core import Tracer
 
     from jaxcost.core.pytree import rows
 
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree)):
         return False
     return all(np.ndim(value) == 0 for _, _, value in rows(tree))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from jaxcost.core.bounds import NON_NEGATIVE, Bounds
+
 __all__ = [
     "Scalar",
     "canonical",
@@ -40,15 +42,18 @@ def field(
     doc: str = "",
     *,
     default: Any = dataclasses.MISSING,
+    bounds: Bounds = NON_NEGATIVE,
     static: bool = False,
     table: bool = False,
 ) -> Any:
-    """Declare one field: its SI unit ("1" for a ratio or a count), what it means, and its default.
+    """Declare one field: its SI unit ("1" for a ratio or a count), what it means, its default and its bounds.
+
+    Files, `--set`, labels and the page of knobs follow from this declaration. Nothing checks bounds under JAX.
 
     A default that is itself a tree is given as a zero-argument factory (a class or a function). A `table` is a tree
     whose leaves have one row for each of the class's static `names` in their last axis.
     """
-    metadata = {"unit": unit, "doc": doc, "static": static, "table": table}
+    metadata = {"unit": unit, "doc": doc, "bounds": bounds, "static": static, "table": table}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -1,5 +1,6 @@
 """One accelerator: engines, memories, heat, power, silicon, and how much of its peaks software reaches."""
 
+from jaxcost.core.bounds import SHARE
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.kernels import Kernels
 from jaxcost.spec.memory import Memory
@@ -31,14 +32,15 @@ class Efficiency:
     Calibrated kernels have shares of their own, which multiply these.
     """
 
-    matmul: Scalar = field("1", "share of the matmul peak", default=1.0)
-    vector: Scalar = field("1", "share of the element-wise and exponential peaks", default=1.0)
-    memory: Scalar = field("1", "share of the memory bandwidth", default=1.0)
-    link: Scalar = field("1", "share of the link bandwidth", default=1.0)
+    matmul: Scalar = field("1", "share of the matmul peak", default=1.0, bounds=SHARE)
+    vector: Scalar = field("1", "share of the element-wise and exponential peaks", default=1.0, bounds=SHARE)
+    memory: Scalar = field("1", "share of the memory bandwidth", default=1.0, bounds=SHARE)
+    link: Scalar = field("1", "share of the link bandwidth", default=1.0, bounds=SHARE)
     overlap: Scalar = field(
         "1",
         "share of what can hide of messages behind computing, or the other way round, that does",
         default=0.0,
+        bounds=SHARE,
     )
     operator_overhead: Scalar = field("s", "fixed time of launching one operator", default=0.0)
     kernels: Kernels | None = field(doc="kernels of a serving library, where calibrated", default=None)
@@ -56,7 +58,7 @@ class Stacking:
     bond_rate: Scalar = field("bit/s", "bits a second of one bond", default=0.0)
     area: Scalar = field("m^2", "bonded area", default=0.0)
     bond_yield: Scalar = field(
-        "1", "share of the bonds that work, and of the bandwidth with them", default=1.0
+        "1", "share of the bonds that work, and of the bandwidth with them", default=1.0, bounds=SHARE
     )
     energy: Scalar = field(
         "1",
@@ -100,9 +102,11 @@ class Chip:
         "average power of a step that the clock keeps to; 0 to let a step draw what it takes",
         default=0.0,
     )
-    voltage_slope: Scalar = field("1", "share of the supply voltage that falls with the clock", default=0.5)
+    voltage_slope: Scalar = field(
+        "1", "share of the supply voltage that falls with the clock", default=0.5, bounds=SHARE
+    )
     clock_floor: Scalar = field(
-        "1", "lowest clock against the nominal one; below it engines pause", default=0.3
+        "1", "lowest clock against the nominal one; below it engines pause", default=0.3, bounds=SHARE
     )
     idle_power: Scalar = field("W", "power drawn with no work", default=0.0)
     reserved: Scalar = field(

@@ -1,5 +1,6 @@
 """The links between chips, in three levels: the package, the scale-up domain, the scale-out network."""
 
+from jaxcost.core.bounds import SHARE, Bounds
 from jaxcost.core.pytree import Scalar, field, pytree
 
 __all__ = ["TOPOLOGIES", "Fabric", "Link", "topology_id"]
@@ -46,16 +47,29 @@ class Link:
     launch: Scalar = field("s", "software time of starting a collective", default=0.0)
     energy_per_byte: Scalar = field("J/B", "energy of a byte over one hop", default=0.0)
     topology: Scalar = field("1", "how it is wired: a place in TOPOLOGIES", default=2.0)
-    dimensions: Scalar = field("1", "dimensions of a torus or mesh", default=2.0)
-    radix: Scalar = field("1", "branches of a switch in a tree, chips of a dragonfly's group", default=32.0)
+    dimensions: Scalar = field("1", "dimensions of a torus or mesh", default=2.0, bounds=Bounds(1.0, 32.0))
+    radix: Scalar = field(
+        "1",
+        "branches of a switch in a tree, chips of a dragonfly's group",
+        default=32.0,
+        bounds=Bounds(2.0, 1e6),
+    )
     taper: Scalar = field(
-        "1", "bandwidth that each tier of a fat tree keeps of the one below; has no gradient", default=1.0
+        "1",
+        "bandwidth that each tier of a fat tree keeps of the one below; has no gradient",
+        default=1.0,
+        bounds=Bounds(high=1.0, above=True),
     )
-    in_network: Scalar = field("1", "1 where switches reduce and multicast", default=0.0)
+    in_network: Scalar = field("1", "1 where switches reduce and multicast", default=0.0, bounds=SHARE)
     sram_landing: Scalar = field(
-        "1", "share of messages that land in on-chip memory; others pass through main memory", default=0.0
+        "1",
+        "share of messages that land in on-chip memory; others pass through main memory",
+        default=0.0,
+        bounds=SHARE,
     )
-    background: Scalar = field("1", "share of the bandwidth that other traffic takes", default=0.0)
+    background: Scalar = field(
+        "1", "share of the bandwidth that other traffic takes", default=0.0, bounds=Bounds(high=0.999)
+    )
     interface_area: Scalar = field(
         "m^2*s/B", "area of the die that a byte a second in each direction takes", default=0.0
     )
@@ -68,8 +82,8 @@ class Fabric:
     `scale_out`.
     """
 
-    package_chips: Scalar = field("1", "chips within one package", default=1.0)
-    domain: Scalar = field("1", "chips within one scale-up domain", default=1.0)
+    package_chips: Scalar = field("1", "chips within one package", default=1.0, bounds=Bounds(1.0))
+    domain: Scalar = field("1", "chips within one scale-up domain", default=1.0, bounds=Bounds(1.0))
     package: Link = field(doc="within a package", default=Link)
     scale_up: Link = field(doc="within a domain", default=Link)
     scale_out: Link = field(doc="between domains", default=Link)

@@ -1,5 +1,8 @@
 """Memory tiers of a chip, and compute engines within or beside them."""
 
+import math
+
+from jaxcost.core.bounds import SHARE, Bounds
 from jaxcost.core.pytree import Scalar, field, pytree
 
 __all__ = ["ENGINE_PER_STACK", "PER_STACK", "TIERS", "Memory", "NearMemory"]
@@ -26,8 +29,12 @@ class NearMemory:
     shard: Scalar = field(
         "B", "memory that one unit can reach: a bank, a stack; 0 for all of the tier", default=0.0
     )
-    density: Scalar = field("1", "capacity that is left of the tier where logic takes its place", default=1.0)
-    blocking: Scalar = field("1", "1 where ordinary accesses of the tier wait while it works", default=0.0)
+    density: Scalar = field(
+        "1", "capacity that is left of the tier where logic takes its place", default=1.0, bounds=SHARE
+    )
+    blocking: Scalar = field(
+        "1", "1 where ordinary accesses of the tier wait while it works", default=0.0, bounds=SHARE
+    )
     overhead: Scalar = field("s", "time of starting one operator there", default=0.0)
 
 
@@ -55,15 +62,22 @@ class Memory:
         "B", "on-chip buffer that reads ahead land in; 0 for as much as it takes", default=0.0
     )
     in_order: Scalar = field(
-        "1", "1 where each batch of reads waits for the one before, 0 where reads run ahead", default=0.0
+        "1",
+        "1 where each batch of reads waits for the one before, 0 where reads run ahead",
+        default=0.0,
+        bounds=SHARE,
     )
     idle_power: Scalar = field("W", "power drawn with no access, refresh included", default=0.0)
     price_per_byte: Scalar = field("USD/B", "price of capacity, at the time of the catalogue", default=0.0)
-    price_trend: Scalar = field("1/s", "relative growth of that price with time", default=0.0)
+    price_trend: Scalar = field(
+        "1/s", "relative growth of that price with time", default=0.0, bounds=Bounds(-math.inf)
+    )
     endurance: Scalar = field("1", "program and erase cycles of a cell; 0 for no limit", default=0.0)
     write_amplification: Scalar = field("1", "bytes written inside for each byte written", default=1.0)
     retention: Scalar = field("s", "time after which data must be written again; 0 for never", default=0.0)
-    refresh: Scalar = field("1", "share of time that refresh takes; it doubles above 85 C", default=0.0)
+    refresh: Scalar = field(
+        "1", "share of time that refresh takes; it doubles above 85 C", default=0.0, bounds=SHARE
+    )
     temperature_limit: Scalar = field("K", "highest temperature of the cells; 0 for no limit", default=0.0)
     stacks: Scalar = field("1", "stacks, modules or devices", default=0.0)
     shoreline: Scalar = field("m", "edge of the die that one stack takes", default=0.0)
@@ -72,6 +86,9 @@ class Memory:
     )
     footprint: Scalar = field("m^2", "area of one stack on the interposer", default=0.0)
     chained: Scalar = field(
-        "1", "1 where it stands behind the main memory and shares its edge and interface", default=0.0
+        "1",
+        "1 where it stands behind the main memory and shares its edge and interface",
+        default=0.0,
+        bounds=SHARE,
     )
     near: NearMemory = field(doc="engines within or beside it", default=NearMemory)

@@ -1,5 +1,8 @@
 """What money and carbon the surroundings cost, and the numerical knobs."""
 
+import math
+
+from jaxcost.core.bounds import SHARE, Bounds
 from jaxcost.core.pytree import Scalar, field, pytree
 
 __all__ = ["Knobs", "Prices"]
@@ -21,17 +24,23 @@ class Prices:
     )
     maintenance: Scalar = field("1/s", "yearly share of hardware cost spent on upkeep", default=0.05 / _YEAR)
     interest: Scalar = field("1/s", "cost of capital, as a continuous rate", default=0.08 / _YEAR)
-    utilization: Scalar = field("1", "share of its life the system serves traffic", default=0.6)
-    since: Scalar = field("s", "time from the catalogue's memory prices to the purchase", default=0.0)
+    utilization: Scalar = field("1", "share of its life the system serves traffic", default=0.6, bounds=SHARE)
+    since: Scalar = field(
+        "s", "time from the catalogue's memory prices to the purchase", default=0.0, bounds=Bounds(-math.inf)
+    )
     water: Scalar = field("USD/m^3", "price of water", default=2.0)
     site_water: Scalar = field("m^3/J", "water the site evaporates for IT energy", default=0.5e-3 / 3.6e6)
     grid_water: Scalar = field("m^3/J", "water that power plants use", default=2.4e-3 / 3.6e6)
     rack_power: Scalar = field("W", "IT power that one rack takes", default=40e3)
     grid_carbon: Scalar = field("kg/J", "CO2e of electric energy, mean of the day", default=0.481 / 3.6e6)
-    grid_swing: Scalar = field("1", "swing of that over the day, as a share of the mean", default=0.0)
-    grid_peak: Scalar = field("1", "time of its peak, as a share of the day", default=19 / 24)
-    load_swing: Scalar = field("1", "swing of the traffic over the day, as a share of the mean", default=0.0)
-    load_peak: Scalar = field("1", "time of its peak, as a share of the day", default=15 / 24)
+    grid_swing: Scalar = field(
+        "1", "swing of that over the day, as a share of the mean", default=0.0, bounds=SHARE
+    )
+    grid_peak: Scalar = field("1", "time of its peak, as a share of the day", default=19 / 24, bounds=SHARE)
+    load_swing: Scalar = field(
+        "1", "swing of the traffic over the day, as a share of the mean", default=0.0, bounds=SHARE
+    )
+    load_peak: Scalar = field("1", "time of its peak, as a share of the day", default=15 / 24, bounds=SHARE)
     building_carbon: Scalar = field("kg/W", "CO2e of building critical power", default=0.6)
 
 

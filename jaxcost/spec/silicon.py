@@ -1,5 +1,6 @@
 """What a chip is made of: the logic process, the dies and the package, each with what it costs to make."""
 
+from jaxcost.core.bounds import SHARE
 from jaxcost.core.pytree import Scalar, field, pytree
 
 __all__ = ["YIELD_MODELS", "Package", "Process"]
@@ -33,7 +34,9 @@ class Package:
     """
 
     dies: Scalar = field("1", "logic dies, or exposures where they are stitched", default=1.0)
-    critical: Scalar = field("1", "share of a die whose defects make it unsaleable", default=1.0)
+    critical: Scalar = field(
+        "1", "share of a die whose defects make it unsaleable", default=1.0, bounds=SHARE
+    )
     area_per_flop: Scalar = field("m^2*s/FLOP", "area of matmul engines, by the 16-bit rate", default=0.0)
     cache: Scalar = field("B", "on-chip memory that software does not place data in", default=0.0)
     area_per_byte: Scalar = field("m^2/B", "area of on-chip memory", default=0.0)
@@ -43,7 +46,9 @@ class Package:
     die_test: Scalar = field("1", "price of testing dies, as a share of making them", default=0.0)
     base_price: Scalar = field("USD", "substrate, assembly and test", default=0.0)
     price_per_area: Scalar = field("USD/m^2", "interposer under dies and stacks", default=0.0)
-    assembly_yield: Scalar = field("1", "packages that work after assembly of good parts", default=1.0)
+    assembly_yield: Scalar = field(
+        "1", "packages that work after assembly of good parts", default=1.0, bounds=SHARE
+    )
     carbon: Scalar = field("kg", "CO2e of package, board, power supply and heat sink", default=0.0)
     margin: Scalar = field(
         "USD",

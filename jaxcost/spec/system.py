@@ -1,5 +1,6 @@
 """Chips, how they are joined, and what stands around them."""
 
+from jaxcost.core.bounds import Bounds
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
@@ -25,8 +26,8 @@ class System:
     chip: Chip = field(doc="the accelerator", default=Chip)
     fabric: Fabric = field(doc="the links", default=Fabric)
     host: Host = field(doc="what surrounds each chip", default=Host)
-    chips: Scalar = field("1", "accelerators in the system", default=1.0)
-    spares: Scalar = field("1", "further chips that stand by, idle", default=0.0)
+    chips: Scalar = field("1", "accelerators in the system", default=1.0, bounds=Bounds(1.0, 1e6))
+    spares: Scalar = field("1", "further chips that stand by, idle", default=0.0, bounds=Bounds(high=8.0))
     failure_rate: Scalar = field("1/s", "failures of one chip in service", default=0.0)
     repair_time: Scalar = field("s", "time until a failed chip is replaced", default=0.0)
     battery: Scalar = field("J", "energy that the battery of a device holds; 0 for none", default=0.0)

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, create_model
 
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.catalog.reading import quantities
-from jaxcost.edge.catalog.schema import Entry, Strict, Titled
+from jaxcost.edge.catalog.schema import Entry, Quantity, Strict, Titled, section
+from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.kernels import Kernels
 
 __all__ = ["EfficiencyFile", "FitSection", "kernels_of"]
@@ -36,7 +37,7 @@ def _section(kernel: Any) -> Any:
     nested = _nested(kernel)
     fields: dict[str, Any] = {}
     for f in leaf_fields(kernel):
-        number = Annotated[Entry | None, f.metadata["unit"]]
+        number = Annotated[Entry | None, Quantity(f.metadata["unit"], f.metadata["bounds"])]
         fields[f.name] = (_section(nested[f.name]) | None if f.name in nested else number, None)
     return create_model(f"{kernel.__name__}Section", __base__=Strict, __doc__=kernel.__doc__, **fields)
 
@@ -64,15 +65,16 @@ class FitSection(Strict):
     date: str | int
 
 
-class EfficiencyFile(Titled):
+class EfficiencyFile(
+    Titled,
+    section(
+        Efficiency,
+        required="matmul vector memory link operator_overhead",
+        positive="matmul vector memory link",
+    ),
+):
     """configs/efficiency: achieved shares of the peaks, and kernels where they are calibrated."""
 
-    matmul: Annotated[Entry, "1"]
-    vector: Annotated[Entry, "1"]
-    memory: Annotated[Entry, "1"]
-    link: Annotated[Entry, "1"]
-    overlap: Annotated[Entry | None, "1"] = None
-    operator_overhead: Annotated[Entry, "s"]
     kernels: _section(Kernels) | None = None  # type: ignore[valid-type]
     fits: list[FitSection] = Field(default_factory=list)
 

@@ -1,7 +1,6 @@
 """Named parts: from the files of configs/, or a user's own, to the trees that are evaluated."""
 
 import itertools
-import math
 import os
 import re
 from pathlib import Path
@@ -25,8 +24,7 @@ from jaxcost.edge.catalog.parts import (
 from jaxcost.edge.catalog.reading import (
     canonical,
     configs_root,
-    in_shares,
-    positive,
+    leaves_of,
     quantities,
     shown,
     value_of,
@@ -65,20 +63,14 @@ _PRECISIONS = ("flops_16", "flops_8", "flops_6", "flops_4")  # each falls back o
 def load_efficiency(name: str = "ideal") -> Efficiency:
     """Load achieved shares of the peaks: "ideal", "typical", a calibrated library on a chip, or a YAML path."""
     part, path = load_part("efficiency", name)
-    q = positive(quantities(part, path), ("matmul", "vector", "memory", "link"), path, "")
-    for field in ("matmul", "vector", "memory", "link", "overlap"):
-        if not 0 <= q.get(field, 0) <= 1:
-            raise InputError("a share of at most 1", file=shown(path), path=field, given=q[field])
     kernels = None if part.kernels is None else kernels_of(part.kernels, path)
-    return canonical(Efficiency(**q, kernels=kernels))
+    return canonical(Efficiency(**quantities(part, path), kernels=kernels))
 
 
 def load_prices(name: str = "default") -> Prices:
     """Load the economics of a datacenter; its `grid` is a name among grids."""
     part, path = load_part("prices", name)
-    wanted = ("lifetime", "datacenter_lifetime", "utilization", "pue", "rack_power")
-    q = positive(quantities(part, path), wanted, path, "")
-    in_shares(q, ("load_swing",), path, "")
+    q = quantities(part, path)
     if "load_peak" in q:
         q["load_peak"] /= DAY
     return canonical(Prices(**q, **grid_leaves(part.grid)))
@@ -87,74 +79,37 @@ def load_prices(name: str = "default") -> Prices:
 def grid_leaves(name: str) -> dict[str, float]:
     """Read a region's electricity: the leaves of `Prices` that are the grid's."""
     part, path = load_part("grids", name)
-    q = {"swing": 0.0, "peak": Prices().grid_peak * DAY} | quantities(part, path)
-    in_shares(q, ("swing",), path, "")
-    return {"grid_carbon": q["carbon"], "grid_swing": q["swing"], "grid_peak": q["peak"] / DAY}
+    q = {"grid_swing": 0.0, "grid_peak": Prices().grid_peak * DAY} | quantities(part, path)
+    return q | {"grid_peak": q["grid_peak"] / DAY}
 
 
 def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
     part, path = load_part("chips", name)
-    compute = positive(
-        quantities(part.compute, path, "compute."),
-        ("flops_16", "vector_flops", "exponentials"),
-        path,
-        "compute.",
-    )
+    compute = quantities(part.compute, path, "compute.")
     for wider, narrower in itertools.pairwise(_PRECISIONS):
         compute.setdefault(narrower, compute[wider])
     compute.setdefault("flops_32", compute["vector_flops"])
-    memory = positive(quantities(part.memory, path, "memory."), ("capacity", "bandwidth"), path, "memory.")
+    memory = quantities(part.memory, path, "memory.")
     kind = within(shown(path), "memory.type", load_memory, part.memory.type)
-    energy = quantities(part.energy, path, "energy.")
     on_die = read_part(find("memories", part.memory.type)).get("on_die", False)
-    top = positive(quantities(part, path), ("tdp",), path, "")
+    # Memory that is part of the dies is made, and paid for, with them.
+    free = {"price_per_byte": 0.0, "carbon_per_byte": 0.0} if on_die else {}
     chip = Chip(
         compute=Compute(**compute),
-        memory=replace(
-            kind,
-            capacity=memory["capacity"],
-            bandwidth=memory["bandwidth"],
-            energy_per_byte=memory.get("energy", kind.energy_per_byte),
-            stacks=memory.get("stacks", 0.0),
-            idle_power=0.0,  # drawn with that of the package
-            # Memory that is part of the dies is made, and paid for, with them.
-            **({"price_per_byte": 0.0, "carbon_per_byte": 0.0} if on_die else {}),
-        ),
+        # Idle power of the memory is part of that of the package.
+        memory=replace(kind, **{"stacks": 0.0, "idle_power": 0.0} | memory | free),
         efficiency=load_efficiency(efficiency),
-        tdp=top["tdp"],
-        idle_power=top["idle_power"],
-        energy_per_flop=energy["per_flop"],
-        energy_per_vector_flop=energy["per_vector_flop"],
-        energy_per_exponential=energy["per_exponential"],
-        on_chip_energy_per_byte=energy["on_chip_per_byte"],
-        price=top["price"],
-        die_area=top["die_area"],
+        **quantities(part.energy, path, "energy."),
     )
+    # Numbers of the chip itself come with its sections; those of its silicon need its area.
+    chip = with_sections(chip, part, path, part.memory.near, "memory.near")
     chip = replace(chip, **with_silicon(chip, part, path, on_die=on_die))
-    return with_sections(chip, part, path, part.memory.near, "memory.near"), part, path
+    return chip, part, path
 
 
 def load_chip(name: str, *, efficiency: str = "ideal") -> Chip:
     """Load one accelerator by name, alias or YAML path."""
     return canonical(_chip(name, efficiency)[0])
-
-
-# What a number of a link may be: (least, most, whether the least itself may be).
-_LINK_RANGES = {
-    "bandwidth": (0.0, math.inf, False),
-    "latency": (0.0, math.inf, True),
-    "overhead": (0.0, math.inf, True),
-    "launch": (0.0, math.inf, True),
-    "energy": (0.0, math.inf, True),
-    "dimensions": (1.0, 32.0, True),
-    "radix": (2.0, 1e6, True),
-    "taper": (0.0, 1.0, False),
-    "in_network": (0.0, 1.0, True),
-    "sram_landing": (0.0, 1.0, True),
-    "background": (0.0, 0.999, True),
-    "interface_area": (0.0, math.inf, True),
-    "interface_edge": (0.0, math.inf, True),
-}
 
 
 def load_link(name: str) -> Link:
@@ -166,45 +121,18 @@ def _link(section: Any, path: Path, where: str) -> Link:
     if section is None:
         return Link()
     fabric, fabric_path = within(shown(path), f"{where}fabric", load_part, "fabrics", section.fabric)
-    here = quantities(section, path, where)
-    _in_range(here, _LINK_RANGES, path, where)
-    return _link_of(fabric, fabric_path, here, section.topology)
+    return _link_of(fabric, fabric_path, quantities(section, path, where), section.topology)
 
 
 def _link_of(fabric: Any, path: Path, changes: dict[str, float], topology: str | None) -> Link:
-    given = quantities(fabric, path)
-    _in_range(given, _LINK_RANGES, path, "")
-    given |= changes
-    given["energy_per_byte"] = given.pop("energy")
-    return Link(topology=topology_id(topology or fabric.topology or "switch"), **given)
-
-
-def _in_range(
-    values: dict[str, float], ranges: dict[str, tuple[float, float, bool]], file: Path, prefix: str
-) -> None:
-    for field, value in values.items():
-        least, most, closed = ranges[field]
-        if not (least <= value <= most and (closed or value > least)):
-            kind = f"at least {least:g}" if closed else f"more than {least:g}"
-            bound = "" if most == math.inf else f" and at most {most:g}"
-            raise InputError(kind + bound, file=shown(file), path=f"{prefix}{field}", given=value)
+    wired = topology_id(topology or fabric.topology or "switch")
+    return Link(topology=wired, **quantities(fabric, path) | changes)
 
 
 def load_host(name: str) -> Host:
     """Load what surrounds each chip: server, network and rack."""
     part, path = load_part("hosts", name)
     return canonical(Host(**quantities(part, path)))
-
-
-_SYSTEM_RANGES = {
-    "jitter": (0.0, math.inf, True),
-    "timeout": (0.0, math.inf, True),
-    "spares": (0.0, 8.0, True),
-    "failure_rate": (0.0, math.inf, True),
-    "repair_time": (0.0, math.inf, True),
-    "switchover_time": (0.0, math.inf, True),
-    "background_message": (0.0, math.inf, True),
-}
 
 
 def load_system(name: str, *, efficiency: str = "ideal") -> System:
@@ -241,32 +169,20 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
             return 1.0
         return max(value_of(entry, "1", where, shown(where), field), 1.0)
 
-    own = quantities(part, path) if in_catalogue or looks_like_path(str(name)) else {}
-    message = {k: v for k, v in own.items() if k == "background_message"}
-    battery = {k: v for k, v in own.items() if k == "battery"}
+    own = quantities(part, path) if part is not chip_part else {}
     section = getattr(part, "reliability", None)
-    rare = {} if section is None else quantities(section, path, "reliability.")
-    _in_range(message, _SYSTEM_RANGES, path, "")
-    _in_range(rare, _SYSTEM_RANGES, path, "reliability.")
-    late = {k: v for k, v in rare.items() if k in ("jitter", "timeout")}
-    failing = {k: v for k, v in rare.items() if k not in late}
+    if section is not None:
+        own |= quantities(section, path, "reliability.")
+    links = {name: _link(*pick(name), f"{name}.") for name in ("package", "scale_up", "scale_out")}
+    sizes = {name: whole(name) for name in ("package_chips", "domain")}
     host_name, host_user = pick("host")
     return canonical(
         System(
             chip=chip,
-            fabric=Fabric(
-                package_chips=whole("package_chips"),
-                domain=whole("domain"),
-                package=_link(*pick("package"), "package."),
-                scale_up=_link(*pick("scale_up"), "scale_up."),
-                scale_out=_link(*pick("scale_out"), "scale_out."),
-                **late,
-                **message,
-            ),
+            fabric=Fabric(**leaves_of(Fabric, own) | sizes, **links),
             host=within(shown(host_user), "host", load_host, host_name),
             chips=chips,
-            **battery,
-            **failing,
+            **leaves_of(System, own),
         )
     )
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from jaxcost.edge.catalog import schema
 from jaxcost.edge.catalog.kernels import EfficiencyFile
 from jaxcost.edge.catalog.reading import configs_root, shown
-from jaxcost.edge.catalog.schema import Entry, check, unit_of
+from jaxcost.edge.catalog.schema import Entry, check, quantity_of
 from jaxcost.edge.io.config import read_yaml
 from jaxcost.edge.io.errors import InputError, nearest
 
@@ -147,7 +147,8 @@ def _entries(part: BaseModel, prefix: str) -> Any:
     for field in type(part).model_fields:
         value = getattr(part, field)
         if isinstance(value, Entry):
-            unit = unit_of(type(part), field) or ""
+            quantity = quantity_of(type(part), field)
+            unit = "" if quantity is None else quantity.unit
             yield (
                 f"{prefix}{field}",
                 value.value,

@@ -6,7 +6,7 @@ value for its entry: this is where the loaders ask for the value.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from jaxcost.core import pytree
-from jaxcost.edge.catalog.schema import Entry, unit_of
+from jaxcost.edge.catalog.schema import Entry, quantity_of
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.quantity import parse_quantity
 
@@ -24,8 +24,7 @@ __all__ = [
     "Reading",
     "canonical",
     "configs_root",
-    "in_shares",
-    "positive",
+    "leaves_of",
     "quantities",
     "reading",
     "shown",
@@ -120,29 +119,24 @@ def shown(path: Path) -> str:
 
 
 def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float]:
-    """Read every entry of a section in SI units; absent ones are left out."""
+    """Read every entry of a section in SI units, by the name of its leaf; absent ones are left out.
+
+    Raises:
+        InputError: no quantity of its unit, or one out of its bounds.
+    """
     out, name = {}, shown(file)
     for field in type(part).model_fields:
-        entry, unit = getattr(part, field), unit_of(type(part), field)
-        if isinstance(entry, Entry) and unit is not None:
-            out[field] = value_of(entry, unit, file, name, f"{prefix}{field}")
+        entry, quantity = getattr(part, field), quantity_of(type(part), field)
+        if isinstance(entry, Entry) and quantity is not None:
+            path = f"{prefix}{field}"
+            value = value_of(entry, quantity.unit, file, name, path)
+            if not quantity.bounds.admit(value):
+                raise InputError(str(quantity.bounds), file=name, path=path, given=value)
+            out[quantity.leaf or field] = value
     return out
 
 
-def positive(
-    values: dict[str, float], required: tuple[str, ...], file: Path, prefix: str
-) -> dict[str, float]:
-    """Return the values, refusing a required one that is not above zero."""
-    for field in required:
-        if values.get(field, 1.0) <= 0:
-            raise InputError("more than zero", file=shown(file), path=f"{prefix}{field}", given=values[field])
-    return values
-
-
-def in_shares(values: Mapping[str, float], fields: Iterable[str], file: Path, prefix: str) -> None:
-    """Refuse shares that are none, of those that are there."""
-    for field in fields:
-        if not 0 <= values.get(field, 0.0) <= 1:
-            raise InputError(
-                "a share from 0 to 1", file=shown(file), path=f"{prefix}{field}", given=values[field]
-            )
+def leaves_of(tree: type, values: Mapping[str, float]) -> dict[str, float]:
+    """Return those of some values that are leaves of a tree."""
+    names = {f.name for f in pytree.leaf_fields(tree)}
+    return {name: value for name, value in values.items() if name in names}

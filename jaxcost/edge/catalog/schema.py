@@ -1,15 +1,25 @@
 """The files of configs/: what stands in them, checked once, strictly.
 
-Every number is an entry {value, source, date, kind}, with low and high where it is an estimate. The unit a field
-must have is written beside the field.
+Every number is an entry {value, source, date, kind}, with low and high where it is an estimate. Numbers of a tree of
+`spec` are declared there: `section` makes the entries of a file from their units and bounds, so that a number that is
+added to a chip may stand in its file at once. Only what a file has beyond the trees is declared here.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
 
+from jaxcost.core.bounds import NON_NEGATIVE, POSITIVE, SHARE, Bounds
+from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.io.errors import InputError, nearest
-from jaxcost.spec.fabric import TOPOLOGIES
+from jaxcost.spec.chip import Chip, Compute, Cooling, Stacking
+from jaxcost.spec.fabric import TOPOLOGIES, Fabric, Link
+from jaxcost.spec.memory import Memory, NearMemory
+from jaxcost.spec.prices import Prices
+from jaxcost.spec.silicon import Package, Process
+from jaxcost.spec.system import Host, System
 
 __all__ = [
     "ChipFile",
@@ -20,12 +30,14 @@ __all__ = [
     "NearFile",
     "PackageFile",
     "PricesFile",
+    "Quantity",
     "SiliconFile",
     "Strict",
     "SystemFile",
     "Titled",
     "check",
-    "unit_of",
+    "quantity_of",
+    "section",
 ]
 
 M = TypeVar("M", bound="Strict")
@@ -63,44 +75,78 @@ class Titled(Strict):
     note: str = ""
 
 
-class ComputeSection(Strict):
-    """Peak dense rates."""
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """What the number of an entry must be, and the leaf that it becomes, where that has another name."""
 
-    flops_32: Annotated[Entry | None, "FLOP/s"] = None
-    flops_16: Annotated[Entry, "FLOP/s"]
-    flops_8: Annotated[Entry | None, "FLOP/s"] = None
-    flops_6: Annotated[Entry | None, "FLOP/s"] = None
-    flops_4: Annotated[Entry | None, "FLOP/s"] = None
-    vector_flops: Annotated[Entry, "FLOP/s"]
-    exponentials: Annotated[Entry, "1/s"]
-    cores: Annotated[Entry | None, "1"] = None
+    unit: str
+    bounds: Bounds = NON_NEGATIVE
+    leaf: str = ""
 
 
-class MemorySection(Strict):
+def section(
+    tree: type,
+    *,
+    only: str = "",
+    without: str = "",
+    required: str = "",
+    positive: str = "",
+    names: Mapping[str, str] | None = None,
+) -> Any:
+    """Make a model whose fields are entries for the numbers of a tree, with the units and bounds declared there.
+
+    Args:
+        tree: a class of `spec`.
+        only: the leaves taken, separated by spaces; all where empty.
+        without: leaves left out.
+        required: leaves whose entry must be there.
+        positive: leaves whose 0 means that there is none, and which a file therefore gives above 0.
+        names: names in the file of leaves that have another.
+    """
+    taken = [f for f in leaf_fields(tree) if f.metadata["unit"] and f.name not in without.split()]
+    fields: dict[str, Any] = {}
+    for f in taken:
+        if only and f.name not in only.split():
+            continue
+        bounds, name = f.metadata["bounds"], (names or {}).get(f.name, f.name)
+        above = bounds._replace(above=True) if f.name in positive.split() else bounds
+        quantity = Quantity(f.metadata["unit"], above, f.name)
+        needed = f.name in required.split()
+        fields[name] = (Annotated[Entry if needed else Entry | None, quantity], ... if needed else None)
+    return create_model(f"{tree.__name__}Section", __base__=Strict, __doc__=tree.__doc__, **fields)
+
+
+class MemorySection(
+    section(
+        Memory,
+        only="stacks capacity bandwidth energy_per_byte",
+        required="capacity bandwidth",
+        positive="capacity bandwidth",
+        names={"energy_per_byte": "energy"},
+    )
+):
     """The main memory; what is not given here is that of the named type. `near` names engines in or beside it."""
 
     type: str
-    stacks: Annotated[Entry | None, "1"] = None
-    capacity: Annotated[Entry, "B"]
-    bandwidth: Annotated[Entry, "B/s"]
-    energy: Annotated[Entry | None, "J/B"] = None
     near: str | None = None
 
 
-class TierSection(Strict):
-    """A tier beside main memory: stacks of a named type, and what differs here, all of them together."""
+class TierSection(
+    section(
+        Memory,
+        only="stacks capacity bandwidth buffer chained",
+        required="stacks",
+        positive="stacks capacity bandwidth",
+    )
+):
+    """An auxiliary tier: stacks of a named type, and what differs here, all of them together."""
 
     type: str
-    stacks: Annotated[Entry, "1"]
-    capacity: Annotated[Entry | None, "B"] = None
-    bandwidth: Annotated[Entry | None, "B/s"] = None
-    buffer: Annotated[Entry | None, "B"] = None
-    chained: Annotated[Entry | None, "1"] = None
     near: str | None = None
 
 
 class TiersSection(Strict):
-    """Tiers beside main memory, by name."""
+    """Auxiliary tiers, by name."""
 
     sram: TierSection | None = None
     hbf: TierSection | None = None
@@ -109,34 +155,19 @@ class TiersSection(Strict):
     ssd: TierSection | None = None
 
 
-class StackingSection(Strict):
-    """Main memory on logic; what is absent is the default of `Stacking`."""
-
-    bond_density: Annotated[Entry | None, "1/m^2"] = None
-    bond_rate: Annotated[Entry | None, "bit/s"] = None
-    area: Annotated[Entry | None, "m^2"] = None
-    bond_yield: Annotated[Entry | None, "1"] = None
-    energy: Annotated[Entry | None, "1"] = None
-
-
-class CoolingSection(Strict):
-    """The way of the heat; what is absent is the default of `Cooling`."""
-
-    area: Annotated[Entry, "m^2"]
-    sink: Annotated[Entry, "K*m^2/W"]
-    layer: Annotated[Entry | None, "K*m^2/W"] = None
-    layers: Annotated[Entry | None, "1"] = None
-    coolant: Annotated[Entry | None, "K"] = None
-    limit: Annotated[Entry | None, "K"] = None
-
-
-class EnergySection(Strict):
-    """Energy of work."""
-
-    per_flop: Annotated[Entry, "J/FLOP"]
-    per_vector_flop: Annotated[Entry, "J/FLOP"]
-    per_exponential: Annotated[Entry, "J"]
-    on_chip_per_byte: Annotated[Entry, "J/B"]
+_ENERGY = {
+    "energy_per_flop": "per_flop",
+    "energy_per_vector_flop": "per_vector_flop",
+    "energy_per_exponential": "per_exponential",
+    "on_chip_energy_per_byte": "on_chip_per_byte",
+}
+_SYSTEM = "power_cap reserved"  # of a chip, as a system's file says
+EnergySection = section(Chip, only=" ".join(_ENERGY), required=" ".join(_ENERGY), names=_ENERGY)
+ComputeSection = section(
+    Compute, required="flops_16 vector_flops exponentials", positive="flops_16 vector_flops exponentials"
+)
+StackingSection = section(Stacking)
+CoolingSection = section(Cooling, required="area sink")
 
 
 def _is_topology(name: Any) -> Any:
@@ -149,41 +180,39 @@ def _is_topology(name: Any) -> Any:
 Topology = Annotated[str, BeforeValidator(_is_topology)]
 
 
-class Wiring(Strict):
-    """How a level of links is wired; what is absent is the default of `Link`."""
-
-    topology: Topology | None = None  # a switch where no file says
-    dimensions: Annotated[Entry | None, "1"] = None
-    radix: Annotated[Entry | None, "1"] = None
-    taper: Annotated[Entry | None, "1"] = None
-    in_network: Annotated[Entry | None, "1"] = None
-    sram_landing: Annotated[Entry | None, "1"] = None
-    background: Annotated[Entry | None, "1"] = None
-
-
-class LinkSection(Wiring):
+class LinkSection(
+    section(
+        Link,
+        without="topology interface_area interface_edge",
+        required="bandwidth",
+        positive="bandwidth",
+        names={"energy_per_byte": "energy"},
+    )
+):
     """One level of links: its bandwidth here, all else from the named fabric unless it is given here too."""
 
     fabric: str
-    bandwidth: Annotated[Entry, "B/s"]
-    latency: Annotated[Entry | None, "s"] = None
-    overhead: Annotated[Entry | None, "s"] = None
-    launch: Annotated[Entry | None, "s"] = None
-    energy: Annotated[Entry | None, "J/B"] = None
+    topology: Topology | None = None  # a switch where no file says
 
 
-class ReliabilitySection(Strict):
+class ReliabilitySection(
+    section(Fabric, only="jitter timeout"),
+    section(System, only="spares failure_rate repair_time switchover_time"),
+):
     """Late ranks, failing chips and spares; none where absent."""
 
-    jitter: Annotated[Entry | None, "s"] = None
-    timeout: Annotated[Entry | None, "s"] = None
-    spares: Annotated[Entry | None, "1"] = None
-    failure_rate: Annotated[Entry | None, "1/s"] = None
-    repair_time: Annotated[Entry | None, "s"] = None
-    switchover_time: Annotated[Entry | None, "s"] = None
 
-
-class ChipFile(Titled):
+class ChipFile(
+    Titled,
+    section(
+        Chip,
+        without=" ".join([*_ENERGY, _SYSTEM]),
+        required="tdp idle_power die_area price",
+        positive="tdp",
+    ),
+    section(Package, only="dies cache critical", positive="dies"),
+    section(Fabric, only="package_chips domain", required="domain"),
+):
     """configs/chips: one accelerator."""
 
     year: int
@@ -193,150 +222,134 @@ class ChipFile(Titled):
     tiers: TiersSection | None = None
     stacking: StackingSection | None = None
     cooling: CoolingSection | None = None
-    shoreline: Annotated[Entry | None, "m"] = None
-    tdp: Annotated[Entry, "W"]
-    idle_power: Annotated[Entry, "W"]
     energy: EnergySection
-    die_area: Annotated[Entry, "m^2"]
     silicon: str
     packaging: str
-    dies: Annotated[Entry | None, "1"] = None
-    cache: Annotated[Entry | None, "B"] = None
-    critical: Annotated[Entry | None, "1"] = None
-    engine_share: Annotated[Entry | None, "1"] = None
-    price: Annotated[Entry, "USD"]
-    rental: Annotated[Entry | None, "USD/s"] = None
-    package_chips: Annotated[Entry | None, "1"] = None
-    domain: Annotated[Entry, "1"]
+    engine_share: Annotated[Entry | None, Quantity("1", SHARE._replace(above=True))] = None
     package: LinkSection | None = None
     scale_up: LinkSection | None = None
     scale_out: LinkSection | None = None
     host: str
 
 
-class MemoryFile(Titled):
+class MemoryFile(
+    Titled,
+    section(
+        Memory,
+        without="price_trend stacks buffer chained",
+        required="capacity bandwidth energy_per_byte carbon_per_byte",
+        positive="capacity bandwidth",
+        names={
+            "energy_per_byte": "energy",
+            "write_energy_per_byte": "write_energy",
+            "carbon_per_byte": "carbon",
+            "price_per_byte": "price",
+        },
+    ),
+):
     """configs/memories: one stack, channel, module or device."""
 
-    capacity: Annotated[Entry, "B"]
-    bandwidth: Annotated[Entry, "B/s"]
-    write_bandwidth: Annotated[Entry | None, "B/s"] = None
-    latency: Annotated[Entry | None, "s"] = None
-    energy: Annotated[Entry, "J/B"]
-    power: Annotated[Entry | None, "W"] = None
-    idle_power: Annotated[Entry | None, "W"] = None
-    write_energy: Annotated[Entry | None, "J/B"] = None
-    granularity: Annotated[Entry | None, "B"] = None
-    read_size: Annotated[Entry | None, "B"] = None
-    queue_depth: Annotated[Entry | None, "1"] = None
-    in_order: Annotated[Entry | None, "1"] = None
-    endurance: Annotated[Entry | None, "1"] = None
-    write_amplification: Annotated[Entry | None, "1"] = None
-    retention: Annotated[Entry | None, "s"] = None
-    refresh: Annotated[Entry | None, "1"] = None
-    temperature_limit: Annotated[Entry | None, "K"] = None
-    shoreline: Annotated[Entry | None, "m"] = None
+    power: Annotated[Entry | None, Quantity("W")] = None  # at full bandwidth: what the energy of a byte says
     on_die: bool = False
-    interface_area: Annotated[Entry | None, "m^2"] = None
-    footprint: Annotated[Entry | None, "m^2"] = None
-    price: Annotated[Entry | None, "USD/B"] = None
-    price_factor: Annotated[Entry | None, "1"] = None  # a year
-    carbon: Annotated[Entry, "kg/B"]
+    price_factor: Annotated[Entry | None, Quantity("1", POSITIVE)] = None  # a year
 
 
-class NearFile(Titled):
+class NearFile(
+    Titled,
+    section(
+        NearMemory,
+        required="bandwidth flops energy_per_byte energy_per_flop",
+        positive="bandwidth flops",
+        names={"energy_per_byte": "energy", "energy_per_flop": "flop_energy"},
+    ),
+):
     """configs/near: engines in (PIM) or beside (PNM) one stack, module or card of a memory."""
 
     memory: str
     kind: Literal["PIM", "PNM"]
-    bandwidth: Annotated[Entry, "B/s"]
-    flops: Annotated[Entry, "FLOP/s"]
-    energy: Annotated[Entry, "J/B"]
-    flop_energy: Annotated[Entry, "J/FLOP"]
-    idle_power: Annotated[Entry | None, "W"] = None
-    power_limit: Annotated[Entry | None, "W"] = None
-    shard: Annotated[Entry | None, "B"] = None
-    density: Annotated[Entry | None, "1"] = None
-    blocking: Annotated[Entry | None, "1"] = None
-    overhead: Annotated[Entry | None, "s"] = None
 
 
-class FabricFile(Titled, Wiring):
+class FabricFile(
+    Titled,
+    section(
+        Link,
+        without="topology",
+        required="latency overhead launch energy_per_byte",
+        positive="bandwidth",
+        names={"energy_per_byte": "energy"},
+    ),
+):
     """configs/fabrics: one kind of link, by the hop; its software, and its place on the die."""
 
-    bandwidth: Annotated[Entry | None, "B/s"] = None
-    latency: Annotated[Entry, "s"]
-    overhead: Annotated[Entry, "s"]
-    launch: Annotated[Entry, "s"]
-    energy: Annotated[Entry, "J/B"]
-    interface_area: Annotated[Entry | None, "m^2*s/B"] = None
-    interface_edge: Annotated[Entry | None, "m*s/B"] = None
+    topology: Topology | None = None
 
 
-class SiliconFile(Titled):
+class SiliconFile(
+    Titled,
+    section(
+        Process,
+        without="yield_model",
+        required="wafer_price defect_density fab_energy fab_gases fab_materials",
+        positive="wafer_price clustering fab_energy",
+    ),
+):
     """configs/silicon: one logic process."""
 
-    wafer_price: Annotated[Entry, "USD"]
-    defect_density: Annotated[Entry, "1/m^2"]
-    clustering: Annotated[Entry | None, "1"] = None
     yield_model: Literal["negative-binomial", "poisson", "murphy", "seeds"] = "negative-binomial"
-    reticle: Annotated[Entry | None, "m^2"] = None
-    area_per_byte: Annotated[Entry, "m^2/B"]
-    fab_energy: Annotated[Entry, "J/m^2"]
-    fab_grid: Annotated[Entry | None, "kg/J"] = None
-    fab_gases: Annotated[Entry, "kg/m^2"]
-    fab_materials: Annotated[Entry, "kg/m^2"]
+    area_per_byte: Annotated[Entry, Quantity("m^2/B", POSITIVE)]
 
 
-class PackageFile(Titled):
+class PackageFile(
+    Titled,
+    section(
+        Package,
+        only="base_price price_per_area die_test assembly_yield carbon",
+        required="base_price price_per_area die_test assembly_yield carbon",
+        positive="assembly_yield",
+    ),
+):
     """configs/packages: how dies and memories are joined."""
 
-    base_price: Annotated[Entry, "USD"]
-    price_per_area: Annotated[Entry, "USD/m^2"]
-    die_test: Annotated[Entry, "1"]
-    assembly_yield: Annotated[Entry, "1"]
-    carbon: Annotated[Entry, "kg"]
 
-
-class HostFile(Titled):
+class HostFile(Titled, section(Host, required="price power carbon")):
     """configs/hosts: the share of server, network and rack that a chip brings with it."""
 
-    price: Annotated[Entry, "USD"]
-    network_price: Annotated[Entry | None, "USD"] = None
-    rack_price: Annotated[Entry | None, "USD"] = None
-    power: Annotated[Entry, "W"]
-    carbon: Annotated[Entry, "kg"]
 
-
-class PricesFile(Titled):
+class PricesFile(
+    Titled,
+    section(
+        Prices,
+        without="since grid_carbon grid_swing grid_peak load_peak",
+        required="electricity pue lifetime datacenter datacenter_lifetime maintenance utilization",
+        positive="lifetime datacenter_lifetime utilization pue rack_power",
+    ),
+):
     """configs/prices: a datacenter and its grid."""
 
-    electricity: Annotated[Entry, "USD/J"]
-    pue: Annotated[Entry, "1"]
-    lifetime: Annotated[Entry, "s"]
-    datacenter: Annotated[Entry, "USD/W"]
-    datacenter_lifetime: Annotated[Entry, "s"]
-    maintenance: Annotated[Entry, "1/s"]
-    interest: Annotated[Entry | None, "1/s"] = None
-    utilization: Annotated[Entry, "1"]
-    water: Annotated[Entry | None, "USD/m^3"] = None
-    site_water: Annotated[Entry | None, "m^3/J"] = None
-    grid_water: Annotated[Entry | None, "m^3/J"] = None
-    rack_power: Annotated[Entry | None, "W"] = None
-    load_swing: Annotated[Entry | None, "1"] = None
-    load_peak: Annotated[Entry | None, "s"] = None
-    building_carbon: Annotated[Entry | None, "kg/W"] = None
+    load_peak: Annotated[Entry | None, Quantity("s")] = None  # time of day
     grid: str
 
 
-class GridFile(Titled):
+class GridFile(
+    Titled,
+    section(
+        Prices,
+        only="grid_carbon grid_swing",
+        required="grid_carbon",
+        names={"grid_carbon": "carbon", "grid_swing": "swing"},
+    ),
+):
     """configs/grids: one region's electricity."""
 
-    carbon: Annotated[Entry, "kg/J"]
-    swing: Annotated[Entry | None, "1"] = None
-    peak: Annotated[Entry | None, "s"] = None
+    peak: Annotated[Entry | None, Quantity("s", leaf="grid_peak")] = None  # time of day
 
 
-class SystemFile(Titled):
+class SystemFile(
+    Titled,
+    section(Chip, only=f"shoreline {_SYSTEM}"),
+    section(Fabric, only="package_chips domain background_message"),
+    section(System, only="battery"),
+):
     """configs/systems: a number of chips, with what differs from their defaults."""
 
     chip: str
@@ -347,23 +360,15 @@ class SystemFile(Titled):
     tiers: TiersSection | None = None
     stacking: StackingSection | None = None
     cooling: CoolingSection | None = None
-    shoreline: Annotated[Entry | None, "m"] = None
-    package_chips: Annotated[Entry | None, "1"] = None
-    domain: Annotated[Entry | None, "1"] = None
     package: LinkSection | None = None
     scale_up: LinkSection | None = None
     scale_out: LinkSection | None = None
-    background_message: Annotated[Entry | None, "B"] = None
     reliability: ReliabilitySection | None = None
-    battery: Annotated[Entry | None, "J"] = None
-    reserved: Annotated[Entry | None, "B"] = None
-    power_cap: Annotated[Entry | None, "W"] = None
 
 
-def unit_of(model: type[BaseModel], field: str) -> str | None:
-    """Return the unit that a field of a file must have, None where it is no number."""
-    metadata = model.model_fields[field].metadata
-    return metadata[0] if metadata and isinstance(metadata[0], str) else None
+def quantity_of(model: type[BaseModel], field: str) -> Quantity | None:
+    """Return what the number of a field must be, None where the field is no number."""
+    return next((m for m in model.model_fields[field].metadata if isinstance(m, Quantity)), None)
 
 
 def check(model: type[M], data: dict[str, Any], *, file: object) -> M:

@@ -1,11 +1,13 @@
 """`--set PATH=VALUE`: any number of what is evaluated, by its dotted path."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
+from jaxcost.core.bounds import NON_NEGATIVE, Bounds
 from jaxcost.core.pytree import leaf_fields, replace, replace_at
 from jaxcost.edge.catalog.loaders import grid_leaves
 from jaxcost.edge.catalog.parts import load_part
@@ -61,21 +63,26 @@ def add_set_argument(parser: Any) -> None:
     )
 
 
+@functools.cache
+def _fields() -> dict[str, dataclasses.Field]:
+    """Map the path of every number to its declaration."""
+    return {path: f for root, tree in _ROOTS.items() for path, f in _leaves(tree(), f"{root}.")}
+
+
 def settable() -> dict[str, tuple[str, str]]:
     """Map every path that can be set to (unit, meaning); the grid is set by its name and has no unit."""
-    found = {path: about for root, tree in _ROOTS.items() for path, about in _leaves(tree(), f"{root}.")}
-    return found | {
+    return {path: (f.metadata["unit"], f.metadata["doc"]) for path, f in _fields().items()} | {
         _GRID: ("", "name of a grid (`jaxcost list grids`): sets grid_carbon, grid_swing and grid_peak")
     }
 
 
-def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field]]:
     for f in leaf_fields(type(tree)):
         value, path = getattr(tree, f.name), f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
             yield from _leaves(value, f"{path}.")
         elif value is not None:
-            yield path, (f.metadata["unit"], f.metadata["doc"])
+            yield path, f
 
 
 def described_settings(settings: Sequence[Setting]) -> dict[str, dict[str, str]]:
@@ -104,7 +111,11 @@ def _setting(text: str) -> Setting:
     known = settable()
     if path not in known:
         raise _unknown(path, list(known))
-    return Setting(path, _value(path, value, known[path][0]), value)
+    number = _value(path, value, known[path][0])
+    bounds: Bounds = NON_NEGATIVE if path == _GRID else _fields()[path].metadata["bounds"]
+    if isinstance(number, float) and not bounds.admit(number):
+        raise InputError(str(bounds), path=f"--set {path}", given=value)
+    return Setting(path, number, value)
 
 
 def _unknown(path: str, known: list[str]) -> InputError:

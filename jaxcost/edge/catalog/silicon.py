@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcost.edge.catalog.parts import load_part
-from jaxcost.edge.catalog.reading import in_shares, positive, quantities, shown
+from jaxcost.edge.catalog.reading import leaves_of, quantities, shown
 from jaxcost.edge.io.errors import within
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.silicon import YIELD_MODELS, Package, Process
@@ -30,29 +30,23 @@ def with_silicon(chip: Chip, part: Any, path: Path, *, on_die: bool) -> dict[str
     """
     process, area_per_byte = within(shown(path), "silicon", load_process, part.silicon)
     package = within(shown(path), "packaging", load_package, part.packaging)
-    own = positive(quantities(part, path), ("dies", "engine_share"), path, "")
-    in_shares(own, ("critical", "engine_share"), path, "")
+    own = quantities(part, path)
     held = chip.memory.capacity if on_die else 0.0
     engines = own.get("engine_share", 0.0) * chip.die_area
     return {
         "process": process,
         "package": Package(
-            **package,
-            dies=own.get("dies", 1.0),
-            critical=own.get("critical", 1.0),
+            **package | leaves_of(Package, own) | {"cache": own.get("cache", 0.0) + held},
             area_per_flop=engines / chip.compute.flops_16,
-            cache=own.get("cache", 0.0) + held,
             area_per_byte=area_per_byte,
         ),
-        "rental": own.get("rental", 0.0),
     }
 
 
 def load_process(name: str) -> tuple[Process, float]:
     """Load a logic process, and the area that a byte of its on-chip memory takes."""
     part, path = load_part("silicon", name)
-    wanted = ("wafer_price", "clustering", "area_per_byte", "fab_energy")
-    q = positive(quantities(part, path), wanted, path, "")
+    q = quantities(part, path)
     area_per_byte = q.pop("area_per_byte")
     return Process(**q, yield_model=float(YIELD_MODELS.index(part.yield_model))), area_per_byte
 
@@ -60,9 +54,7 @@ def load_process(name: str) -> tuple[Process, float]:
 def load_package(name: str) -> dict[str, float]:
     """Load how dies and memories are joined: the leaves of `Package` that say so."""
     part, path = load_part("packages", name)
-    q = positive(quantities(part, path), ("assembly_yield",), path, "")
-    in_shares(q, ("assembly_yield",), path, "")
-    return q
+    return quantities(part, path)
 
 
 def trend(values: dict[str, float]) -> dict[str, float]:

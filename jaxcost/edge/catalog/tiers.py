@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxcost.core.pytree import replace
 from jaxcost.edge.catalog.parts import load_part
-from jaxcost.edge.catalog.reading import canonical, in_shares, positive, quantities, shown
+from jaxcost.edge.catalog.reading import canonical, leaves_of, quantities, shown
 from jaxcost.edge.catalog.silicon import trend
 from jaxcost.edge.io.errors import not_among, within
 from jaxcost.spec.chip import Chip, Cooling, Stacking
@@ -15,35 +15,19 @@ from jaxcost.spec.system import System
 
 __all__ = ["add_near", "add_tier", "load_memory", "load_near", "with_sections"]
 
-_RENAMED = {
-    "energy": "energy_per_byte",
-    "write_energy": "write_energy_per_byte",
-    "carbon": "carbon_per_byte",
-    "price": "price_per_byte",
-}
-_ENGINE = {"energy": "energy_per_byte", "flop_energy": "energy_per_flop"}
-# Numbers that are shares, from 0 to 1.
-_SHARES = ("refresh", "chained", "in_order", "density", "blocking", "bond_yield")
-
 
 def load_memory(name: str, *, stacks: float = 1) -> Memory:
     """Load a memory type: one stack, channel or module, or several together."""
     part, path = load_part("memories", name)
-    q = positive(quantities(part, path), ("capacity", "bandwidth", "price_factor"), path, "")
-    q = trend(q)
-    q.pop("power", None)  # at full bandwidth: what the energy of a byte says
-    in_shares(q, _SHARES, path, "")
-    named = {_RENAMED.get(key, key): value for key, value in q.items()}
-    return canonical(replace(Memory(stacks=float(stacks)), **_many(named, PER_STACK, stacks)))
+    q = trend(quantities(part, path))
+    q.pop("power", None)
+    return canonical(replace(Memory(stacks=float(stacks)), **_many(q, PER_STACK, stacks)))
 
 
 def load_near(name: str, *, stacks: float = 1) -> NearMemory:
     """Load engines near memory: those of one stack, module or card, or of several together."""
     part, path = load_part("near", name)
-    q = positive(quantities(part, path), ("bandwidth", "flops"), path, "")
-    in_shares(q, _SHARES, path, "")
-    named = {_ENGINE.get(key, key): value for key, value in q.items()}
-    return canonical(NearMemory(**_many(named, ENGINE_PER_STACK, stacks)))
+    return canonical(NearMemory(**_many(quantities(part, path), ENGINE_PER_STACK, stacks)))
 
 
 def add_tier(
@@ -107,16 +91,12 @@ def with_sections(chip: Chip, part: Any, path: Path, near: str | None, where: st
     for name, tree in (("stacking", Stacking), ("cooling", Cooling)):
         section = getattr(part, name)
         if section is not None:
-            q = quantities(section, path, f"{name}.")
-            in_shares(q, _SHARES, path, f"{name}.")
-            changed[name] = tree(**q)
-    own = {k: v for k, v in quantities(part, path).items() if k in ("shoreline", "reserved", "power_cap")}
-    return replace(chip, **changed, **own)
+            changed[name] = tree(**quantities(section, path, f"{name}."))
+    return replace(chip, **changed, **leaves_of(Chip, quantities(part, path)))
 
 
 def _section(section: Any, path: Path, where: str) -> Memory:
-    q = positive(quantities(section, path, where), ("stacks", "capacity", "bandwidth"), path, where)
-    in_shares(q, _SHARES, path, where)
+    q = quantities(section, path, where)
     stacks = q.pop("stacks")
     memory = within(shown(path), f"{where}type", lambda name: load_memory(name, stacks=stacks), section.type)
     if section.near is not None:

@@ -54,7 +54,9 @@ def _core_loader() -> Any:
     """Make the loader: libyaml's parser, which takes a twentieth of the time of one in Python, where it is built."""
     import yaml
 
-    class CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    class CoreLoader(base):
         """A loader of the core schema that refuses a key that stands twice."""
 
         yaml_implicit_resolvers: ClassVar[
