@@ -9,10 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcost.core.pytree import replace, rows
+from jaxcost.core.bounds import Bounds
+from jaxcost.core.pytree import field, pytree, replace, rows
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.parts import load_part
+from jaxcost.edge.catalog.reading import quantities
+from jaxcost.edge.catalog.schema import check, section
 from jaxcost.edge.io.config import read_yaml
+from jaxcost.edge.io.errors import InputError
 from jaxcost.spec.fabric import topology_id
 from jaxcost.spec.prices import Prices
 
@@ -80,9 +84,9 @@ def test_provenance_and_bounds(kind, name):
     path = catalog.configs_root() / kind / f"{name}.yaml"
     part, _ = load_part(kind, name)
     # Sections as well: catalog.quantities checks low <= value <= high.
-    for section, prefix in [(part, ""), *((getattr(part, f), f"{f}.") for f in type(part).model_fields)]:
-        if hasattr(section, "model_fields_set"):
-            catalog.quantities(section, path, prefix)
+    for part_of, prefix in [(part, ""), *((getattr(part, f), f"{f}.") for f in type(part).model_fields)]:
+        if hasattr(part_of, "model_fields_set"):
+            catalog.quantities(part_of, path, prefix)
     entries = catalog.provenance(kind, name)
     assert entries or kind == "systems"
     for where, value, unit, source, date, how, low, high in entries:
@@ -217,5 +221,5 @@ def test_a_file_takes_every_number_of_its_tree_as_declared():
         ({"part": 0.5}, "flow", "this field, which is missing"),
         ({"flow": "1 l/s", "share": 0.5}, "share", "one of flow, part"),
     ):
-        with pytest.raises(jc.InputError, match=f"cooler.yaml: {path}: .*expected {expected}"):
+        with pytest.raises(InputError, match=f"cooler.yaml: {path}: .*expected {expected}"):
             read(**values)
