@@ -214,12 +214,12 @@ def test_a_file_takes_every_number_of_its_tree_as_declared():
         Path("cooler.yaml"),
     )
     assert list(File.model_fields) == ["flow", "part"]
-    assert read(flow="2 l/s", part=0.5) == {"flow": pytest.approx(2e-3), "share": 0.5}
+    assert read(flow="0.002 m^3/s", part=0.5) == {"flow": pytest.approx(2e-3), "share": 0.5}
     for values, path, expected in (
-        ({"flow": "0 l/s"}, "flow", "more than zero"),
-        ({"flow": "1 l/s", "part": 0.8}, "part", "at least 0.25 and at most 0.75"),
+        ({"flow": "0 m^3/s"}, "flow", "more than zero"),
+        ({"flow": "1 m^3/s", "part": 0.8}, "part", "at least 0.25 and at most 0.75"),
         ({"part": 0.5}, "flow", "this field, which is missing"),
-        ({"flow": "1 l/s", "share": 0.5}, "share", "one of flow, part"),
+        ({"flow": "1 m^3/s", "share": 0.5}, "share", "one of flow, part"),
     ):
         with pytest.raises(InputError, match=f"cooler.yaml: {path}: .*expected {expected}"):
             read(**values)
