@@ -475,3 +475,23 @@ def test_what_is_compiled_is_kept(monkeypatch, tmp_path):
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "own")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_long_compilation_is_announced(capsys):
+    script = """
+import sys, time, jax
+from jaxcost.edge.commands import waiting
+waiting._PATIENCE = 0.01
+waiting.announce_compilation("FOLDER")
+jax.monitoring.record_event(waiting._BEGIN)
+time.sleep(0.3)
+jax.monitoring.record_event_duration_secs(waiting._END, 0.3)
+jax.monitoring.record_event(waiting._BEGIN)
+time.sleep(0.3)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0
+    assert run.stderr.count("compiling, once for this kind of design") == 1
+    assert "FOLDER" in run.stderr

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jaxcost.edge.commands.waiting import announce_compilation
 from jaxcost.edge.io.errors import InputError, RunError, nearest
 
 __all__ = ["COMMANDS", "main"]
@@ -121,6 +122,8 @@ def _keep_compiled() -> None:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         # By machine, for processors that share a home may differ.
         config.update("jax_compilation_cache_dir", os.path.join(caches, "jaxcost", platform.node()))
+    if sys.stderr.isatty():
+        announce_compilation(config.jax_compilation_cache_dir)
 
 
 def _overview() -> argparse.ArgumentParser:
