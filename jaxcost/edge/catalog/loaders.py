@@ -173,7 +173,9 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
     section = getattr(part, "reliability", None)
     if section is not None:
         own |= quantities(section, path, "reliability.")
-    links = {name: _link(*pick(name), f"{name}.") for name in ("package", "scale_up", "scale_out")}
+    links: dict[str, Any] = {
+        name: _link(*pick(name), f"{name}.") for name in ("package", "scale_up", "scale_out")
+    }
     sizes = {name: whole(name) for name in ("package_chips", "domain")}
     host_name, host_user = pick("host")
     return canonical(

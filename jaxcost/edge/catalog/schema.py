@@ -162,12 +162,30 @@ _ENERGY = {
     "on_chip_energy_per_byte": "on_chip_per_byte",
 }
 _SYSTEM = "power_cap reserved"  # of a chip, as a system's file says
-EnergySection = section(Chip, only=" ".join(_ENERGY), required=" ".join(_ENERGY), names=_ENERGY)
-ComputeSection = section(
-    Compute, required="flops_16 vector_flops exponentials", positive="flops_16 vector_flops exponentials"
-)
-StackingSection = section(Stacking)
-CoolingSection = section(Cooling, required="area sink")
+
+
+class EnergySection(
+    section(Chip, only=" ".join(_ENERGY), required=" ".join(_ENERGY), names=_ENERGY),
+):
+    """Energy of work."""
+
+
+class ComputeSection(
+    section(
+        Compute,
+        required="flops_16 vector_flops exponentials",
+        positive="flops_16 vector_flops exponentials",
+    )
+):
+    """Peak dense rates."""
+
+
+class StackingSection(section(Stacking)):
+    """Main memory on logic; what is absent is the default of `Stacking`."""
+
+
+class CoolingSection(section(Cooling, required="area sink")):
+    """The way of the heat; what is absent is the default of `Cooling`."""
 
 
 def _is_topology(name: Any) -> Any:

@@ -123,7 +123,7 @@ def _keep_compiled() -> None:
         # By machine, for processors that share a home may differ.
         config.update("jax_compilation_cache_dir", os.path.join(caches, "jaxcost", platform.node()))
     if sys.stderr.isatty():
-        announce_compilation(config.jax_compilation_cache_dir)
+        announce_compilation(str(config.jax_compilation_cache_dir))
 
 
 def _overview() -> argparse.ArgumentParser:

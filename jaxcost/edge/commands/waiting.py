@@ -35,7 +35,7 @@ def announce_compilation(folder: str) -> None:
             waiting[-1].daemon = True
             waiting[-1].start()
 
-    def end(event: str, seconds: float, **_: Any) -> None:
+    def end(event: str, duration_secs: float, **_: Any) -> None:
         if event == _END:
             while waiting:
                 waiting.pop().cancel()
