@@ -1,9 +1,9 @@
-"""Published claims about LLM inference, each beside what jaxcost makes of its stated inputs.
+"""Published claims about LLM inference, compared with jaxcost's results for the stated inputs.
 
-Every number of the column "ours" is an evaluation of a system made from inputs that the source states, or that the
-row names as missing; none is tuned to the claim. Verdicts: "ok", it comes out; "loose", it does under the condition in
-the last column; "no", it does not, for the reason there. No claim at all is a dash. The claims are in `claims/`, a
-file a source.
+Every number in the column "ours" is an evaluation of a system that is built from inputs stated in the source, or
+marked in the row as missing there. No input is tuned to the claim. The verdicts are "ok" (reproduced), "loose"
+(reproduced under the condition in the last column) and "no" (not reproduced, for the reason in the last column). A
+dash marks a row that is not a claim. The claims are in `claims/`, one file per source.
 """
 
 from claims import TABLE, Claim, claims

@@ -1,10 +1,11 @@
-"""The three walls: what bandwidth, capacity and latency leave of decoding, by one table each.
+"""The limits that bandwidth, capacity and latency set to decoding, one table each.
 
-Every peak is reached, so that what stands here no software can pass: only messages between chips keep their latency.
+Every peak rate is reached, so the results are upper bounds for any software. Messages between chips keep their
+latency.
 
-    bandwidth  one user's tokens a second as the bandwidth of one chip grows, capacity left out of account
-    capacity   tokens of cache that are left beside the weights, system by system and precision by precision
-    latency    time per token against tokens a second as the batch grows, and what binds
+    bandwidth  tokens per second of one user as the bandwidth of one chip grows; capacity is ignored
+    capacity   tokens of KV cache that fit next to the weights, by system and precision
+    latency    time per token against throughput as the batch grows, and what is the limit
 """
 
 import itertools

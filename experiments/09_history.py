@@ -1,7 +1,8 @@
-"""FLOPS against bandwidth, 2012-2026: peaks of datacenter chips, growth per two years, beside published rates.
+"""FLOPS and memory bandwidth of datacenter chips, 2012-2026: peaks, and growth per two years against published rates.
 
-Chips from 2020 on are the catalogue's. Older ones, and FP64, which no language model needs and no chip file has, stand
-here with their source. A chip without 16-bit arithmetic runs it at its 32-bit rate.
+Chips from 2020 on are from the catalogue. Older chips, and FP64 rates, which language models do not need and chip
+files do not contain, are listed here with their sources. A chip without 16-bit arithmetic is counted at its 32-bit
+rate.
 """
 
 import dataclasses

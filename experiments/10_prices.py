@@ -1,8 +1,9 @@
-"""What memory costs, and what that does to a million tokens: a history of prices, and designs bought year by year.
+"""Memory prices and their effect on the cost of a million tokens: price history, and designs by year of purchase.
 
-One mixture of experts within a target, served by chips built up by their parts: HBM alone, some of its sites given to
-High Bandwidth Flash, or LPDDR and fewer engines. Then only memory's price moves: by the catalogue's trends, or with the
-jump of 2026 on top. Cost is a straight line in a price, so that its elasticity is a difference of two evaluations.
+One mixture of experts is served within a latency target by chips that are priced by their parts: with HBM alone, with
+some HBM sites replaced by High Bandwidth Flash, or with LPDDR and fewer engines. Only the memory price changes, by
+the trends in the catalogue, with and without the price increase of 2026. Cost is linear in a price, so its elasticity
+is the difference of two evaluations.
 """
 
 import itertools

@@ -1,8 +1,9 @@
-"""High Bandwidth Flash beside HBM4 and LPDDR5: what holds a large model, how fast, at what price, power and life.
+"""High Bandwidth Flash with HBM4, against HBM4 alone and LPDDR5: speed, price, power and life for a large model.
 
-A chip has eight sites for memory stacks: eight of HBM4, or four of HBM4 and four of flash, or four of HBM4 and as many
-LPDDR5 modules as hold what one stack of flash does. The model has the shape of DeepSeek-V3; the share of it that a
-token reads goes from one routed expert a layer to all of them. Flash holds weights and nothing that a request writes.
+A chip has eight sites for memory stacks: eight of HBM4, or four of HBM4 and four of flash, or four of HBM4 and as
+many LPDDR5 modules as have the capacity of one flash stack. The model has the shape of DeepSeek-V3. The share of it
+that a token reads is varied from one routed expert per layer to all of them. Flash holds weights, and nothing that a
+request writes.
 """
 
 import itertools

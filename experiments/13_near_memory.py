@@ -1,8 +1,8 @@
-"""Processing in memory against processing near memory, on the eight criteria of arXiv:2601.05047 Table 4.
+"""Processing in memory (PIM) against processing near memory (PNM), on the eight criteria of arXiv:2601.05047 Table 4.
 
-Engines within the DRAM dies (PIM) and beside them (PNM), each with the memory it belongs to: energy of a byte, bandwidth
-per watt, power, capacity lost, price of what is left, shards and what they cost; then a 70B model decoding on as many
-stacks as hold it, with the engines and without.
+PIM has engines within the DRAM dies, PNM next to them. Each is evaluated with its own memory: energy per byte,
+bandwidth per watt, power, capacity lost, price of the rest, and number and cost of shards. Then a 70B model decodes
+on as many stacks as hold it, with and without the engines.
 """
 
 import jaxcost as jc

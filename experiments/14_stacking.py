@@ -1,8 +1,9 @@
-"""3D stacking: the bandwidth that bonds give, the heat it makes under a stack of DRAM, and the tokens that are left.
+"""3D stacking: bandwidth of the bonds, junction temperature under the stacked DRAM, and resulting tokens per second.
 
-DRAM is bonded on the logic of one chip, and all heat leaves through its layers. Bandwidth grows by the rate of the bonds;
-junction temperature follows from power, cooling and layers, until the step is slowed to keep the DRAM below its limit. A
-lower clock and voltage of the logic is the remedy that arXiv:2601.05047 gives. Beside it: logic in the base die of HBM.
+DRAM is bonded on the logic of one chip, and all heat leaves through its layers. Bandwidth grows with the rate per
+bond. The junction temperature follows from power, cooling and layers, until the step is slowed to keep the DRAM below
+its limit. arXiv:2601.05047 proposes a lower clock and voltage of the logic as the remedy. Logic in the base die of
+HBM is compared.
 """
 
 import itertools

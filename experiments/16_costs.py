@@ -1,9 +1,9 @@
-"""Costs: dollars, joules and CO2e of a token on chips of the catalogue and on two that were co-designed.
+"""Dollars, joules and CO2e per token, with intervals, on catalogue chips and on two co-designed chips.
 
-Every chip serves the same requests within the same time per token, with the plan and the batch that are cheapest on it,
-under a clock that keeps its TDP. Then every estimate of the catalogue is drawn between its low and high: 5% and 95% of
-each result, and the constants that leave it open. The co-designed chips come out of studies in configs/studies, solved
-anew for this time per token; what they are built of has the same doubts.
+Every chip serves the same requests within the same time per token, with the plan and the batch that are cheapest on
+it and a clock that keeps its TDP. Then every estimate of the catalogue is drawn between its low and high value. The
+result is the 5% and 95% quantile of each metric, and the constants that contribute most. The co-designed chips are
+solutions of studies in configs/studies for this time per token; their parts have the same uncertainties.
 """
 
 import dataclasses

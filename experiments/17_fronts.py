@@ -1,8 +1,9 @@
-"""Fronts: the decode chip that is best at every time per token, and what dollars, grams and joules trade for.
+"""The best decode chip for every time per token, and trade-offs between dollars, grams of CO2e and joules.
 
-The study `decode-chip-1000w` asks how engines, stacks and links of an accelerator of 1,000 W share its power, its edge
-and its reticles. Here it is solved along the bound on the time per token, under two plans, with the price of every limit;
-as the front of CO2e against time per token; and for dollars, joules and grams alone. Chips of the catalogue stand beside.
+The study `decode-chip-1000w` asks how engines, stacks and links of an accelerator of 1,000 W share its power, its
+edge and its reticles. It is solved for a range of bounds on the time per token, under two parallelism plans, with the
+shadow price of every limit; as the Pareto front of CO2e against time per token; and for dollars, joules and grams
+alone. Catalogue chips are shown for comparison.
 """
 
 import dataclasses

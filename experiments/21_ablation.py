@@ -1,8 +1,8 @@
-"""Ablation of near-memory engines: a decode step of 7B, 8B and 70B models with engines off and on, by operator class.
+"""A decode step of 7B, 8B and 70B models with near-memory engines on and off, by operator class.
 
-Eight stacks of HBM4 under one chip, plain, with logic in their base dies (PNM), or with units at every bank (PIM). Engines
-may work on attention alone, on weights alone, or on both, at batch 1, 8 and 64: time and energy of the step, and the bytes
-that cross the edge of the chip.
+One chip has eight stacks of HBM4: plain, with logic in their base dies (PNM), or with units at every bank (PIM). The
+engines work on attention alone, on weights alone, or on both, at batch 1, 8 and 64. The results are time and energy
+of the step and the bytes that cross the edge of the chip.
 """
 
 import itertools

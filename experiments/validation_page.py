@@ -1,14 +1,15 @@
-"""The page docs/validation.md, and the engines' constants of efficiency files, from what the calibration found.
+"""Write docs/validation.md, and the constants of serving engines, from the data of the calibration experiment.
 
     python experiments/validation_page.py [--out DIR] [--engines DIR]
 
-reads 07_calibration.fits.json of the experiment's folder and writes docs/validation.md; with `--engines` also the
-constants of serving engines into the efficiency files of a folder.
+reads 07_calibration.fits.json of the experiment's folder and writes docs/validation.md. With `--engines` it also
+writes the constants of serving engines into the efficiency files of a folder.
 """
 
 import argparse
 import datetime
 import json
+import textwrap
 from pathlib import Path
 
 from jaxcost.edge.catalog.efficiency import write_engine
@@ -185,8 +186,8 @@ def page(data: dict) -> str:
             f"| {name} | {e['layer'] * 1e6:.1f} us | {e['sequence'] * 1e6:.1f} us | {e['eager'] * 1e6:.0f} us | {e['front'] * 1e3:.0f} ms | {bunch} |"
         )
     lines += ["", "## Rows that look wrong", "", "These rows are left out of the fits:", ""]
-    lines += [f"- `{r['reason']}` ({r['rows']} rows: {spans(r['lines'])})" for r in data["left_out"]]
-    lines += [f"- `e2e.csv: {first}-{last}`: {why}" for first, last, why in data["wrong"]]
+    lines += [item(f"{r['reason']} ({r['rows']} rows: {spans(r['lines'])})") for r in data["left_out"]]
+    lines += [item(f"e2e.csv: {why} (rows {first}-{last})") for first, last, why in data["wrong"]]
     lines += [
         "These rows were found by rule: faster than the datasheet allows beyond the cache, or more than twice or less than half",
         "of both neighbours in size. Those that are not in the list above are kept in the fits.",
@@ -197,6 +198,13 @@ def page(data: dict) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def item(text: str) -> str:
+    """An item of a list, over several lines."""
+    return textwrap.fill(
+        text, 118, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def spans(lines: list[int]) -> str:

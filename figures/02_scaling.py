@@ -1,4 +1,4 @@
-"""Time per token against chips of three models on two fabrics, what is lost of linear speed-up, and messages."""
+"""Time per token against number of chips, for three models on two fabrics; parallel efficiency; share of messages."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

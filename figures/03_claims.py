@@ -1,4 +1,4 @@
-"""Ours over what is published, claim by claim and source by source, marked by verdict."""
+"""Ratio of jaxcost's value to the published one, by claim and source, marked by verdict."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""What each set of four directions makes of latency, energy and cost, and the effect of each direction and each two."""
+"""Latency, energy and cost of each combination of four directions, and the effect of each direction and each pair."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Speed of an answer on phones, and what it takes of the battery, by direction."""
+"""Output speed and battery energy of an answer on phones, by direction."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure

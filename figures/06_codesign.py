@@ -1,4 +1,4 @@
-"""Draw experiments/out/06_codesign.json: the best design so far against evaluations, of gradients and of evolution."""
+"""The best design so far against evaluations, for gradient descent and evolutionary search."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Predicted over measured time of rows on axes held out, kernel by kernel, and of served models left out."""
+"""Predicted over measured times on held-out axes, by kernel, and for served models that the fit left out."""
 
 import statistics
 

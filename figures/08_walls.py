@@ -1,4 +1,4 @@
-"""The three walls: tokens a second by bandwidth, cache left by system, pace against throughput by batch."""
+"""Tokens per second by bandwidth, KV cache that fits by system, and throughput against latency by batch."""
 
 import math
 

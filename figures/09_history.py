@@ -1,4 +1,4 @@
-"""FLOPS against bandwidth, 2012-2026: peaks by year, their ratio, and growth beside published rates."""
+"""FLOPS and bandwidth by year, 2012-2026, their ratio, and their growth against published rates."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Prices of memory over the years, and a million tokens by design: cost by part, and by year of purchase."""
+"""Memory prices by year, and the cost of a million tokens by design, part and year of purchase."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Six trends under the roof; what moves the time per token beside the marks of the paper; diffusion crossing the ridge."""
+"""Six trends on the roofline; measured elasticities against the marks of the paper; when diffusion is compute-bound."""
 
 import matplotlib.pyplot as plt
 import numpy as np

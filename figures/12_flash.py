@@ -1,4 +1,4 @@
-"""Flash beside HBM4 and LPDDR5: time and cost of a token by the active share, break-even price, and life."""
+"""Flash against HBM4 and LPDDR5: time and cost of a token by active share, break-even price, and life."""
 
 import matplotlib.pyplot as plt
 import numpy as np

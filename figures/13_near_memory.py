@@ -1,4 +1,4 @@
-"""Processing in memory against near memory: bandwidth per watt, speed and energy by batch, and the eight criteria."""
+"""PIM against PNM: bandwidth per watt, speed and energy by batch, and the eight criteria."""
 
 import matplotlib.pyplot as plt
 import numpy as np

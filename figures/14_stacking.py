@@ -1,4 +1,4 @@
-"""3D stacking: junction temperature and tokens against bandwidth, what bonds give, and logic in the base die."""
+"""3D stacking: temperature and tokens per second against bandwidth, rates of bonds, and logic in the base die."""
 
 import matplotlib.pyplot as plt
 import numpy as np

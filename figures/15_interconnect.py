@@ -1,4 +1,4 @@
-"""Time per token against chips, latency of a hop and topology; what sums in the network gain; what messages take."""
+"""Time per token by number of chips, hop latency and topology; gain of in-network reduction; share of messages."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

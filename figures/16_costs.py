@@ -1,4 +1,4 @@
-"""Dollars, joules and CO2e of a token on every chip, with intervals; what dollars consist of; what leaves them open."""
+"""Dollars, joules and CO2e per token on every chip, with intervals; parts of the cost; the most uncertain constants."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

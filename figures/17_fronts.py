@@ -1,4 +1,4 @@
-"""Fronts of co-designed decode chips, chips of the catalogue beside them, the knobs along them, what limits are worth."""
+"""Pareto fronts of co-designed decode chips with catalogue chips, their parameters, and shadow prices of limits."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

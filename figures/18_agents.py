@@ -1,4 +1,4 @@
-"""Requests of agents by operational intensity and capacity footprint; latents of other widths; what binds a full system."""
+"""Operational intensity and capacity footprint of agentic requests; width of latents; what limits a full system."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes

@@ -1,4 +1,4 @@
-"""Near-memory engines off and on: time, energy and bytes over the chip's edge, by operator class and batch."""
+"""Time, energy and bytes over the edge of the chip with near-memory engines on and off, by operator class and batch."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,4 +1,4 @@
-"""What claims are, and the systems that many of them are evaluated on."""
+"""The type of a claim, and the systems that several claims are evaluated on."""
 
 import math
 from typing import NamedTuple
