@@ -120,7 +120,7 @@ def draw(data: Data) -> Figure:
         )
         matrix(panels[-2, column], rows, column == 0)
         effects(panels[-1, column], data["effects"].where(workload=told["workload"]), column == 0)
-        panels[-1, column].set_title("with over without", fontsize=9)
+        panels[-1, column].set_title("metric with / without", fontsize=9)
     panels[0, 0].annotate(
         "chips",
         (0, 0),
