@@ -119,7 +119,7 @@ def capacity(axes: Axes, data: Data) -> None:
         axes.text(x, -0.12, NAMES[model], ha="center", va="bottom", fontsize=8.5, fontweight="bold")
     axes.set_xlabel("bits per weight")
     axes.set_title(
-        "b  Capacity: tokens of KV cache that fit next to the weights (hatched: weights do not fit)", pad=20
+        "b  Capacity: tokens of KV cache that fit next to the weights (hatched: does not fit)", pad=20
     )
     axes.grid(visible=False)
     axes.tick_params(length=0)
