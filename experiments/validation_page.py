@@ -64,6 +64,7 @@ def page(data: dict) -> str:
     """The page of the docs."""
     lines = [
         "# Validation",
+        "",
         "This page compares the calibrated kernels and serving engines of `configs/efficiency/` with measurements on A100, H100",
         "and L40S that the fit has not seen. An error is |ln(predicted / measured)|: 0.05 is 5%. All numbers are written by",
         "`python experiments/07_calibration.py --measured DIR` and then `python experiments/validation_page.py`. The",
@@ -73,6 +74,7 @@ def page(data: dict) -> str:
         "![Predicted over measured times](validation.svg)",
         "",
         "## Kernels, on held-out axes",
+        "",
         "The values of the held-out axis are split into six folds, and each fold is predicted from the others. Parameters are",
         "fitted for each chip, library and precision. *Fitted* and *held out* are median errors on the rows of the fit and on",
         "held-out rows, *bar* is the target for the latter, and *90th* is the 90th percentile of held-out errors. *In 80%* is",
@@ -91,6 +93,7 @@ def page(data: dict) -> str:
             f"{percent(one['covered']) if one['covered'] is not None else 'two folds'} | {one['roofline']:.2f} | {one['thumb']:.2f} |"
         )
     lines += [
+        "",
         "Held-out errors by chip, median / 90th percentile:",
         "",
         "| kernels | A100 | H100 | L40S |",
@@ -100,6 +103,7 @@ def page(data: dict) -> str:
         cells = [f"{of[c]['median']:.3f} / {of[c]['ninth']:.3f}" if c in of else "" for c in data["named"]]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     lines += [
+        "",
         "A lower bound on the error: two libraries that call the same BF16 matmul kernels differ at equal shapes by",
         "",
         "| chip | shapes | median | 90th |",
@@ -107,6 +111,7 @@ def page(data: dict) -> str:
         *(f"| {r['chip']} | {r['rows']} | {r['median']:.3f} | {r['ninth']:.3f} |" for r in data["repeated"]),
         "",
         "## Kernels, on a chip that was never measured",
+        "",
         "Here one set of parameters per library and precision is fitted to the other chips, and the chip left out is predicted",
         "from its datasheet alone. The files `configs/efficiency/gpu-*.yaml` are such sets, fitted to all three chips, with",
         "these errors as intervals. The target of 0.15 is met by BF16 matmuls, which are no better than the rule of thumb, and",
@@ -156,6 +161,7 @@ def page(data: dict) -> str:
             f"| {e['model']}, {e['library']} | {e['points']} | {percent(e['tpot'])} | {percent(e['tpot_ninth'])} | {percent(e['ttft'])} | {percent(e['ttft_ninth'])} |"
         )
     lines += [
+        "",
         "**Choice of tensor parallelism.** *Split*: the same chips and users are divided into replicas of tp chips, and a",
         "choice is right if it is within 3% of the best measured tokens/s. *Bound*: the most tokens/s per chip within a bound",
         "on TPOT, right within 5%. At equal numbers of users the question is trivial: the largest tp always has the lowest",
@@ -174,10 +180,11 @@ def page(data: dict) -> str:
             f"| {label} | {a['cases']} | {percent(a['right'])} | {percent(a['kept'])} | {b['cases']} | {percent(b['right'])} | {percent(b['kept'])} |"
         )
     lines += [
-        "Fitted constants of the serving engines: host time per layer and per sequence of a step, minimum time of a layer in",
-        "steps with prompts (eager), time per request outside steps, and the number of users who return together (burst):",
         "",
-        "| engine | per layer | per sequence | eager layer | per request | burst |",
+        "Fitted constants of the serving engines: host time per layer and per sequence of a step, minimum time of a layer in",
+        "steps with prompts (eager), time per request outside steps, and the number of users who return together:",
+        "",
+        "| engine | a layer | a sequence | eager layer | a request | burst size |",
         "|---|---|---|---|---|---|",
     ]
     for name, e in s["engines"].items():
@@ -189,10 +196,11 @@ def page(data: dict) -> str:
     lines += [item(f"{r['reason']} ({r['rows']} rows: {spans(r['lines'])})") for r in data["left_out"]]
     lines += [item(f"e2e.csv: {why} (rows {first}-{last})") for first, last, why in data["wrong"]]
     lines += [
+        "",
         "These rows were found by rule: faster than the datasheet allows beyond the cache, or more than twice or less than half",
         "of both neighbours in size. Those that are not in the list above are kept in the fits.",
         "",
-        "| row | kind | reason |",
+        "| row | outlier | why |",
         "|---|---|---|",
         *(f"| {d['place']} | {d['kind']} | {d['reason']} |" for d in data["doubts"]),
         "",
