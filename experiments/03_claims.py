@@ -66,7 +66,7 @@ def study(small: bool) -> Study:
         for s in sources
     ]
     return Study(
-        title="Published claims about LLM inference, and what the model makes of their inputs",
+        title="Published claims about LLM inference, compared with jaxcost",
         findings=findings(found),
         assumptions=(
             "Ideal peaks unless a row says otherwise: a baseline that reaches less makes every speed-up larger.",

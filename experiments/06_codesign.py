@@ -383,7 +383,7 @@ def main() -> None:
     given = parser.parse_args()
     config = Config(cases=CASES[:1], budget=500) if given.smoke else Config(seeds=given.seeds)
     names, rows, cost = (*RIVALS, "gradient"), [], gradient_cost(config.cases[0])
-    table = Table(title="Best over the best of all, and evaluations to within 1% of it (a dash: not within)")
+    table = Table(title="Ratio to the best design, and evaluations to within 1% of it (a dash: never within)")
     for name in ("Problem", "Knobs", *names, "fewest rival / gradient"):
         table.add_column(name)
     for case in config.cases:

@@ -289,7 +289,7 @@ def study(small: bool) -> Study:
     capacity = capacity_rows(tuple(SYSTEMS)[:4:3] if small else tuple(SYSTEMS), models)
     latency = latency_rows(BATCHES[::6] if small else BATCHES)
     return Study(
-        title="Three walls: bandwidth, capacity, latency",
+        title="Three limits of decoding: bandwidth, capacity, latency",
         findings=findings(bandwidth, capacity, latency),
         assumptions=(
             "Every peak is reached; messages between chips take the latencies of their fabric.",

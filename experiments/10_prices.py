@@ -295,7 +295,7 @@ def study(small: bool) -> Study:
     history, trend = history_rows(), trend_rows()
     design, years = design_rows(designs), year_rows(designs, YEARS[::5] if small else YEARS)
     return Study(
-        title="Memory prices, and what they do to a million tokens",
+        title="Memory prices and the cost of a million tokens",
         findings=findings(trend, design, years, history),
         assumptions=(
             f"{MODEL} at 8 bits, prompt {TRAFFIC['prompt']}, output {TRAFFIC['output']}, prefill in chunks of {PLAN['chunk']} "

@@ -321,7 +321,7 @@ def study(small: bool) -> Study:
     longest = asked.rows[-1]
     under = [r for r in prefill if r["intensity"] > ridge]
     return Study(
-        title="Six trends under the roof",
+        title="Six trends of inference on the roofline",
         findings=(
             f"At batch 1 every autoregressive decode step stands at {min(r['intensity'] for r in one):.2g} to "
             f"{max(r['intensity'] for r in one):.2g} FLOP/B, the ridge at {ridge:.0f}; the chip attains at most "

@@ -302,7 +302,7 @@ def study(small: bool) -> Study:
     hand = [float(hbf.capacity) * c / (CACHE_RATE * each) / YEAR for c in (CYCLES[0], CYCLES[-1])]
     buffer = 2 * BESIDE["HBM4 and flash"][2] * float(hbf.bandwidth * hbf.latency)
     return Study(
-        title="Flash beside HBM4 and LPDDR5",
+        title="Flash with HBM4, against HBM4 alone and LPDDR5",
         findings=(
             f"{MODEL} in 8 bits takes {flash['count']} stacks of flash or {hbm['count']} of HBM4. A token that reads "
             f"{active / 1e9:.0f} GB then takes {flash['token'] * 1e3:.1f} ms from {flash['price']:,.0f} USD and "

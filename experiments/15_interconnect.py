@@ -118,7 +118,7 @@ def study(small: bool) -> Study:
     spread = [(name, False, n, HOP, PER_CHIP * n) for name in fabrics for n in chips if n >= 8]
     mixture = rows_of(spread, evaluate([experts(system(name, n, hop)) for name, _, n, hop, _ in spread]))
     return Study(
-        title="Interconnect: topology, latency of a hop, and sums in the network",
+        title="Interconnect: topology, hop latency and in-network reduction",
         findings=findings(tokens, trades, mixture, fabrics, chips, hops),
         assumptions=(
             f"{DENSE} at 8 bits, activations and messages at 16, context {CONTEXT:,}, tensor parallel over all chips; "

@@ -157,7 +157,7 @@ def study(small: bool) -> Study:
         for i, (model, chip) in enumerate(cases)
     ]
     return Study(
-        title="Costs: dollars, joules and CO2e of a token, with what the estimates leave open",
+        title="Costs: dollars, joules and CO2e of a token, with intervals",
         findings=findings(rows, parts, weakest, own),
         assumptions=assumptions(own),
         sources=(

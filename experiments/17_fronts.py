@@ -195,7 +195,7 @@ def study(small: bool) -> Study:
     worth = {f"worth_of_{name}": "1" for name in LIMITS}
     power = {"power_prefill": "W", "power_decode": "W"}
     return Study(
-        title="Fronts: the best decode chip at every time per token, and what its limits are worth",
+        title="Fronts: the best decode chip for every time per token, and shadow prices of its limits",
         findings=findings(designs, clean, best, chips),
         assumptions=(
             f"Study {STUDY}: deepseek-v3 on {CHIPS} chips of 1,000 W, prompt 4,096 computed elsewhere, 1,024 tokens out; experts "

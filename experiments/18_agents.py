@@ -201,7 +201,7 @@ def study(small: bool) -> Study:
         return "above" if min(phases[phase]) > QUOTED["prefill"] else "below"
 
     return Study(
-        title="Agents: operational intensity, capacity footprint, and the wall that binds",
+        title="Agents: operational intensity, capacity footprint, and the limiting resource",
         findings=(
             f"Decoding has {least:.2f} to {max(phases['decode']):.0f} FLOP/B here, {'never' if least > QUOTED['decode'] else 'also'} below {QUOTED['decode']:g} as one note on "
             "the source has it: at 16 bits a weight of two bytes does two FLOPs a request, so 1 is the floor (0.5 would be 32 "

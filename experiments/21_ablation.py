@@ -122,7 +122,7 @@ def study(small: bool) -> Study:
     full = row(first, "bank", many, "none")
     fast, slow = (f(table.rows, key=lambda r: r["time_ratio"]) for f in (min, max))
     return Study(
-        title="Near-memory engines off and on",
+        title="Near-memory engines on and off",
         findings=(
             f"At batch 1 a step of {last} takes {off['time'] * 1e3:.2f} ms and {off['energy']:.1f} J without engines, "
             f"{both['time'] * 1e3:.2f} ms and {both['energy']:.2f} J with bank units on both classes, {die['time'] * 1e3:.2f} ms and "
