@@ -114,7 +114,7 @@ def study(small: bool) -> Study:
         assumptions=(
             f"{PLAN.weight_bits} bits a weight, {PLAN.kv_bits} a cached element, {TRAFFIC.prompt} tokens in, "
             f"{TRAFFIC.output} out, one request; typical efficiency.",
-            "Power is capped at what the case sheds without end; a burst may draw more for some seconds.",
+            "Power is capped at what the case can dissipate continuously; a burst may draw more for some seconds.",
             f"{FLASH_STACK:g} of a stack of flash at its share of bandwidth and power; no such part is announced.",
         ),
         sources=(

@@ -264,17 +264,17 @@ def findings(bandwidth: list[dict], capacity: list[dict], latency: list[dict]) -
         crossing = f"{passed:,.0f} requests at once" if passed else f"no batch up to {rows[-1]['batch']}"
         lines.append(
             f"{name}: {first['tpot'] * 1e3:.2f} ms a token and {first['tokens_per_second']:,.0f} token/s at batch 1, "
-            f"{first['network_share']:.0%} of it messages; {last['tpot'] * 1e3:.2f} ms and "
-            f"{last['tokens_per_second']:,.0f} token/s at batch {last['batch']}, the most here that fits, of which memory "
-            f"binds {last['memory_share']:.0%}. Feed-forward matmuls leave memory's bound at {crossing} "
+            f"with {first['network_share']:.0%} of the time in messages; {last['tpot'] * 1e3:.2f} ms and "
+            f"{last['tokens_per_second']:,.0f} token/s at batch {last['batch']}, the largest here that fits, with "
+            f"{last['memory_share']:.0%} of the time memory-bound. Feed-forward matmuls become compute-bound at {crossing} "
             f"(by hand at {ridge(of):,.0f}); attention over the cache never does."
         )
     return (
-        f"One user's 100 token/s of a 70B model at 16 bits take {needed / 1e12:.1f} TB/s with {CONTEXT:,} tokens of context; "
-        f"at {bandwidth[-1]['bandwidth'] / 1e12:.0f} TB/s and 8 bits a dense 405B makes {dense['tokens_per_second']:,.0f} "
+        f"A 70B model at 16 bits needs {needed / 1e12:.1f} TB/s for 100 token/s of one user with {CONTEXT:,} tokens of context; "
+        f"at {bandwidth[-1]['bandwidth'] / 1e12:.0f} TB/s and 8 bits a dense 405B model reaches {dense['tokens_per_second']:,.0f} "
         f"token/s, DeepSeek-V3 of 671B {experts['tokens_per_second']:,.0f}. Bytes over bandwidth are within {far:.0%} "
         "of the model's everywhere here.",
-        "What the bandwidth wall makes of a model's active weights, capacity asks of all of them: Kimi K2 at 8 bits "
+        "Bandwidth is needed for the active weights of a model, capacity for all of them: Kimi K2 at 8 bits "
         f"does not fit {len(kimi)} of {len({r['system'] for r in capacity})} systems here ({'; '.join(kimi)}); "
         "Llama 3.1 405B at 8 bits leaves "
         + "; ".join(f"{r['tokens']:,.0f} tokens on {r['system']}" for r in least)
@@ -293,12 +293,12 @@ def study(small: bool) -> Study:
         findings=findings(bandwidth, capacity, latency),
         assumptions=(
             "Every peak is reached; messages between chips take the latencies of their fabric.",
-            f"Bandwidth: one chip with the engines of a {CHIP}, one user, {CONTEXT:,} tokens of context, no drafts. Whether "
-            "the model fits is not asked; marks are bandwidths alone, although flash also waits and many chips talk.",
+            f"Bandwidth: one chip with the engines of a {CHIP}, one user, {CONTEXT:,} tokens of context, no drafts. Capacity "
+            "is ignored. Marks are bandwidths alone, without the latency of flash and messages between chips.",
             "Precisions: weights at 16, 8 or 4.25 bits (MXFP4), cache and activations at 16, 8 and 8 bits.",
-            f"Capacity: of plans with tensor-parallel groups of {WIDTHS[0]} or {WIDTHS[1]}, further chips being pipeline "
-            f"stages, replicas or context shards, the one that leaves most; buffers of a prefill of {CHUNK} tokens at once. Flash holds weights, never cache.",
-            f"Latency: {DENSE} at 8 bits, prompt {PROMPT}, output {OUTPUT}, decode steps without prefill among them; at "
+            f"Capacity: of plans with tensor-parallel groups of {WIDTHS[0]} or {WIDTHS[1]}, with further chips as pipeline "
+            f"stages, replicas or context shards, the one with the largest cache; buffers of a prefill of {CHUNK} tokens at once. Flash holds weights, never cache.",
+            f"Latency: {DENSE} at 8 bits, prompt {PROMPT}, output {OUTPUT}, decode steps without prefill; at "
             "each batch the fastest of a few plans that fits, or the fastest where none does.",
         ),
         sources=("configs/chips", "configs/memories", "configs/models", "configs/systems"),

@@ -190,7 +190,7 @@ def findings(chips: list[dict], rates: list[dict], ends: list[dict]) -> tuple[st
         f"{off('flops_16', 'NVIDIA', WALL)} and {off('bandwidth', 'NVIDIA', WALL)} standard errors from that.",
         f"{end['last']} over {end['first']}, {FIRST}-{LAST}: FP64 x{end['flops_64']:.0f} with matrix units and "
         f"x{end['flops_64_vector']:.0f} without, bandwidth x{end['bandwidth']:.1f}, where the paper has "
-        f"x{end['published_flops_64']:.0f} and x{end['published_bandwidth']:.0f}: neither of its endpoints comes out of these "
+        f"x{end['published_flops_64']:.0f} and x{end['published_bandwidth']:.0f}: neither of its endpoints is reproduced by these "
         f"parts, the gap of {end['flops_64'] / end['bandwidth']:.1f} between the two does within "
         f"{abs(end['flops_64'] / end['bandwidth'] / (end['published_flops_64'] / end['published_bandwidth']) - 1):.0%} "
         f"of its {end['published_flops_64'] / end['published_bandwidth']:.1f}. The fit through all parts of those years: FP64 "

@@ -267,7 +267,7 @@ def findings(
         )
         + f". Bills of materials of 2026 put HBM at {min(bills):.1f} to {max(bills):.1f} USD/GB.",
         "Memory's price moves a token's by its share of the cost: one per cent more of all memory prices makes a million "
-        "tokens " + "; ".join(f"{by[n]['elasticity']:.2f}% dearer ({n})" for n in names) + ".",
+        "tokens " + "; ".join(f"{by[n]['elasticity']:.2f}% more expensive ({n})" for n in names) + ".",
         f"USD per million output tokens: {moved}.",
     ]
     for name in names[2:]:
@@ -308,7 +308,7 @@ def study(small: bool) -> Study:
             "By the trend every memory keeps its catalogue's yearly factor; the jump sets 2026 anew and the trend goes on from "
             "there. Only memory prices move, design, traffic and all other prices stay; low and high are those of the "
             "memories' prices alone, all low or all high.",
-            "Flash stacks are sold by nobody yet: their price is a vendor's aim, and that they jump as SSDs did is assumed.",
+            "Flash stacks are not sold yet: their price is a vendor's target, and a jump like that of SSDs is assumed.",
         ),
         sources=(
             CATALOGUE,

@@ -213,13 +213,13 @@ def findings(rows, parts, weakest, own) -> tuple[str, ...]:
             last = max(bought, key=lambda r: r[metric])
             apart = [r["chip"] for r in bought if r[f"{metric}_5"] > best[f"{metric}_95"]]
             said.append(
-                f"{model}, {unit}: of catalogue chips {best['chip']} takes least, {best[metric]:.3g} "
-                f"({best[f'{metric}_5']:.3g} to {best[f'{metric}_95']:.3g}), {last['chip']} most, {last[metric]:.3g}; of the "
-                f"{len(bought) - 1} others {len(apart)} stand apart, their 5% above its 95%."
+                f"{model}, {unit}: of the catalogue chips, {best['chip']} has the lowest value, {best[metric]:.3g} "
+                f"({best[f'{metric}_5']:.3g} to {best[f'{metric}_95']:.3g}), {last['chip']} the highest, {last[metric]:.3g}; {len(apart)} of "
+                f"the {len(bought) - 1} others are clearly higher, their 5% above its 95%."
             )
     wide = [np.median([r[f"{metric}_95"] / r[f"{metric}_5"] for r in rows]) for metric in METRICS]
     said.append(
-        "The 95% over the 5%, median of all rows: "
+        "Ratio of the 95% to the 5% quantile, median of all rows: "
         + ", ".join(f"{w:.2f} in {u}" for w, u in zip(wide, METRICS.values(), strict=True))
         + "."
     )
@@ -237,7 +237,7 @@ def findings(rows, parts, weakest, own) -> tuple[str, ...]:
         for i in range(0, len(first), len(rows))
     ]
     said.append(
-        "What leaves them open most: "
+        "The most uncertain constants: "
         + "; ".join(
             f"{u}: {c} for {n} of {len(rows)}" for u, (n, c) in zip(METRICS.values(), counts, strict=True)
         )

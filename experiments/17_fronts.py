@@ -203,7 +203,7 @@ def study(small: bool) -> Study:
             '"tensor parallel" cuts attention eight ways and copies the latent cache; "data parallel" gives each chip requests '
             "of its own. Experts lie on all eight chips in both.",
             "Worth of a limit: per cent by which a token is cheaper where the limit is 1% wider. No clock is governed: the "
-            "hungrier of both steps keeps the TDP of a co-designed chip. Chips of the catalogue lower their clock.",
+            "step with the higher power keeps the TDP of a co-designed chip. Chips of the catalogue lower their clock.",
             f"One start for each of three memories and bound, then from its neighbours; fronts within {TARGET * 1e3:g} ms a token.",
         ),
         sources=(f"configs/studies/{STUDY}.yaml", "configs/chips", "docs/codesign.md"),
@@ -259,7 +259,7 @@ def findings(designs: list[dict], clean: list[dict], best: list[dict], chips: li
         "Cheapest plan by bound: " + "; ".join(f"{r['bound'] * 1e3:g} ms {r['plan']}" for r in order) + "."
     )
     said.append(
-        "Dearest limit beside the bound: "
+        "Most expensive limit besides the bound on time: "
         + "; ".join(
             f"{r['bound'] * 1e3:g} ms {r['binds']}"
             + (f" ({r['worth_of_' + r['binds']]:.2f}%)" if r["binds"] in LIMITS else "")
@@ -285,7 +285,7 @@ def findings(designs: list[dict], clean: list[dict], best: list[dict], chips: li
         )
     span = {name: max(r[name] for r in best) / min(r[name] for r in best) - 1 for name in AIMS}
     said.append(
-        f"Within {TARGET * 1e3:g} ms dollars, joules and grams hardly trade: between the best design by each, "
+        f"Within {TARGET * 1e3:g} ms dollars, joules and grams hardly conflict: between the best design by each, "
         + ", ".join(f"{RESULTS[name].split('/')[0]} differ by {x:.1%}" for name, x in span.items())
         + "."
         if max(span.values()) < 0.1
@@ -294,7 +294,7 @@ def findings(designs: list[dict], clean: list[dict], best: list[dict], chips: li
         + "."
     )
     said.append(
-        f"The cleanest designs go from {clean[0]['gco2e_per_mtok']:.1f} g/Mtok at {clean[0]['tpot'] * 1e3:.1f} ms to "
+        f"The designs with least CO2e go from {clean[0]['gco2e_per_mtok']:.1f} g/Mtok at {clean[0]['tpot'] * 1e3:.1f} ms to "
         f"{clean[-1]['gco2e_per_mtok']:.1f} at {clean[-1]['tpot'] * 1e3:.1f} ms, from a batch of {clean[0]['batch']:.0f} to "
         f"{clean[-1]['batch']:.0f}."
     )

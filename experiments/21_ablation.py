@@ -131,7 +131,7 @@ def study(small: bool) -> Study:
             f"to {part['time_ratio']:.2f}.",
             f"From batch {min(r['batch'] for r in later)} on weights run near memory in {len(runs)} of {len(later)} cases: every request asks "
             f"for another FLOP a byte, of which bank units have {ridge['bank']:.0f} and base dies {ridge['base die']:.0f}.",
-            f"At batch {many}, with attention near memory, the step takes of its time: {cache}. What counts is how many queries share a key.",
+            f"At batch {many}, with attention near memory, the step takes of its time: {cache}. The gain depends on how many queries share a key.",
             f"Attention is {full['attention_time'] / full['time']:.0%} of a step of {first} at batch {many}; with bank units on it "
             f"{row(first, 'bank', many, 'attention')['crossing_ratio']:.1%} of the bytes cross the edge.",
             f"Over all cases the step is at most {1 / fast['time_ratio']:.1f} times as fast ({fast['model']}, {fast['engine']}, batch "

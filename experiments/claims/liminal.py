@@ -71,5 +71,5 @@ def liminal() -> Iterator[Claim]:
             "x",
             even(chips, CONTEXTS[0]) / (COLLECTIVES * LATENCY[chips]),
             "loose",
-            "the number of chips is not stated where we read",
+            "the number of chips is not stated in the source",
         )
