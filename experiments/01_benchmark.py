@@ -1,13 +1,13 @@
-"""Rates and compile times of evaluate, value and gradient; what reducers cost; and other models on the same question.
+"""Rates and compile times of `evaluate` and its gradient, the cost of reducers, and other tools on the same question.
 
-`python experiments/01_benchmark.py` prints tables and writes experiments/out/01_benchmark.json, data and manifest;
-`--readme` puts them into the README too. `--against REV` measures an older commit by turns with the present code and
-prints the ratios. Every cell is measured in a process of its own (`benchmark/cells.py`), with a time limit. `--only
-equations,trace` takes some cells (%(names)s), `--quick` each once and without the longest. On an accelerator,
-`--profile DIR` writes a trace for TensorBoard or Perfetto and says what bounds the sweep.
+`python experiments/01_benchmark.py` prints tables and writes experiments/out/01_benchmark.json, data and manifest.
+`--readme` also writes the tables into the README. `--against REV` measures an older commit in alternation with the
+present code and prints the ratios. Every cell is measured in a process of its own (`benchmark/cells.py`), with a time
+limit. `--only equations,trace` selects cells (%(names)s); `--quick` measures each once and leaves out the longest. On
+an accelerator, `--profile DIR` writes a trace for TensorBoard or Perfetto and reports what bounds the sweep.
 
-Designs of the table of rates are a model, a chip, a batch and a degree of sharding each, with every leaf traced:
-values are all metrics of a sweep, gradients are summed over every leaf, so that nothing is left out.
+The designs of the table of rates differ in model, chip, batch and parallelism, with every leaf traced. Values are all
+metrics of a sweep. Gradients are summed over every leaf, so that the compiler can leave nothing out.
 """
 
 import argparse

@@ -1,6 +1,7 @@
-"""What more chips and a faster fabric are worth: time per token of 13B to 70B models on 1 to 64 chips.
+"""Time per token of 13B to 70B models on 1 to 64 chips: the effect of more chips and of a faster fabric.
 
-Tensor parallelism only, one scale-up domain, every peak reached: what is left between the two fabrics is latency.
+Only tensor parallelism is used, in one scale-up domain, and every peak rate is reached. The two fabrics differ in
+latency alone.
 """
 
 import itertools

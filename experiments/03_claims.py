@@ -1,9 +1,9 @@
-"""Published claims about LLM inference, each beside what jaxcost makes of its stated inputs.
+"""Published claims about LLM inference, compared with jaxcost's results for the stated inputs.
 
-Every number of the column "ours" is an evaluation of a system made from inputs that the source states, or that the
-row names as missing; none is tuned to the claim. Verdicts: "ok", it comes out; "loose", it does under the condition in
-the last column; "no", it does not, for the reason there. No claim at all is a dash. The claims are in `claims/`, a
-file a source.
+Every number in the column "ours" is an evaluation of a system that is built from inputs stated in the source, or
+marked in the row as missing there. No input is tuned to the claim. The verdicts are "ok" (reproduced), "loose"
+(reproduced under the condition in the last column) and "no" (not reproduced, for the reason in the last column). A
+dash marks a row that is not a claim. The claims are in `claims/`, one file per source.
 """
 
 from claims import TABLE, Claim, claims
@@ -22,7 +22,7 @@ UNITS = {
     "baseline_share": "1",
     "hangs_on": "",
 }
-VERDICTS = {"ok": "come out", "loose": "come out under a condition", "no": "do not come out"}
+VERDICTS = {"ok": "are reproduced", "loose": "are reproduced under a condition", "no": "are not reproduced"}
 SMALL = 4  # of TABLE
 # What the findings say of each source: rows whose names have a part.
 HEADLINES = (
@@ -66,7 +66,7 @@ def study(small: bool) -> Study:
         for s in sources
     ]
     return Study(
-        title="Published claims about LLM inference, and what the model makes of their inputs",
+        title="Published claims about LLM inference, compared with jaxcost",
         findings=findings(found),
         assumptions=(
             "Ideal peaks unless a row says otherwise: a baseline that reaches less makes every speed-up larger.",
@@ -88,7 +88,7 @@ def study(small: bool) -> Study:
 
 
 def findings(found: list[dict]) -> tuple[str, ...]:
-    """How many hold, what the speed-ups over GPUs hang on, the headlines, and what is furthest off."""
+    """Count the verdicts, and list the conditions of speed-ups, the headlines and the largest deviation."""
     published = [r for r in found if r["verdict"] in VERDICTS and r["source"] != BY_HAND]
     counts = ", ".join(f"{sum(r['verdict'] == v for r in published)} {text}" for v, text in VERDICTS.items())
     checks = [r for r in found if r["source"] == BY_HAND and r["verdict"] in VERDICTS]
@@ -99,11 +99,11 @@ def findings(found: list[dict]) -> tuple[str, ...]:
         key=lambda r: min(r["ratio"], 1 / r["ratio"]),
     )
     said = [
-        f"Of {len(published)} published claims {counts}; of {len(checks)} numbers worked out by hand from what is published "
-        f"the model meets {sum(r['verdict'] == 'ok' for r in checks)} without a condition.",
+        f"Of {len(published)} published claims {counts}; of {len(checks)} numbers computed by hand from published ones "
+        f"the model reproduces {sum(r['verdict'] == 'ok' for r in checks)} without a condition.",
         f"{len(told)} speed-ups over a GPU hold only if it reaches {shares[0]['baseline_share']:.0%} to "
-        f"{shares[-1]['baseline_share']:.0%} of its roof: {'; '.join(told)}.",
-        f"Furthest from its paper is {short(far)}, {far['claim']}: {far['published']:g} {far['unit']} against "
+        f"{shares[-1]['baseline_share']:.0%} of its roofline: {'; '.join(told)}.",
+        f"The largest deviation from a paper is {short(far)}, {far['claim']}: {far['published']:g} {far['unit']} against "
         f"{far['ours']:.3g}.",
     ]
     for what, source, part in HEADLINES:
@@ -111,7 +111,7 @@ def findings(found: list[dict]) -> tuple[str, ...]:
         if rows:
             ratios = [r["ratio"] for r in rows]
             span = f"{ratios[0]:.2f}" if len(rows) == 1 else f"{min(ratios):.2f} to {max(ratios):.2f}"
-            said.append(f"{what}: {span} of what is published ({rows[-1]['hangs_on']}).")
+            said.append(f"{what}: {span} of the published value ({rows[-1]['hangs_on']}).")
     return tuple(said)
 
 

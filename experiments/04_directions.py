@@ -1,15 +1,15 @@
-"""The four directions, each alone and all together: flash, near-memory compute, 3D stacking, a low-latency fabric.
+"""Flash, near-memory compute, 3D stacking and a low-latency fabric, each alone and in every combination.
 
-A full factorial of 16 chips on a dense model, a mixture of experts and a long shared context. Every chip has the same
-eight sites of shoreline, and every design the fewest chips that hold it:
+A full factorial of 16 chips, evaluated for a dense model, a mixture of experts and a long shared context. Every chip
+has eight memory sites at its edge, and every design uses the fewest chips that hold the model and cache:
 
-    flash   four of eight HBM stacks give way to High Bandwidth Flash, all eight where main memory is stacked
+    flash   four of eight HBM stacks are replaced by High Bandwidth Flash; all eight if main memory is stacked
     near    engines in the base dies of every stack at the edge
     stacked main memory is DRAM bonded on the logic, and heat leaves through it
-    quick   the scale-up fabric answers in a sub-microsecond
+    quick   the scale-up fabric has sub-microsecond latency
 
-An effect is what the design is with a direction over what it is without, as the geometric mean over the others; that of
-two directions, by what factor the one changes the other's.
+The effect of a direction is the ratio of a metric with it to the metric without it, as the geometric mean over the
+other directions. The interaction of two directions is the factor by which one changes the effect of the other.
 """
 
 import itertools

@@ -1,13 +1,13 @@
-"""The four directions in a phone: what fits, how fast it answers, and what that takes of the battery.
+"""Flash, engines in memory and 3D stacking in a phone: which models fit, speed of an answer, and battery energy.
 
-Arm by arm, with the watts that the case sheds without end as a cap:
+Every variant is capped at the power that the case can dissipate continuously:
 
-    today     LPDDR5X, of which system and applications hold a part
-    flash     an eighth of a stack of High Bandwidth Flash beside it holds the weights
+    today     LPDDR5X, part of which the system and applications reserve
+    flash     an eighth of a stack of High Bandwidth Flash, next to the LPDDR5X, holds the weights
     in memory engines in the LPDDR chips
-    stacked   as many gigabytes of DRAM bonded on the logic in place of LPDDR
+    stacked   as many gigabytes of DRAM bonded on the logic instead of LPDDR
 
-A fast fabric there is none: a phone is one chip.
+A fast fabric does not apply, because a phone has one chip.
 """
 
 import itertools
@@ -114,7 +114,7 @@ def study(small: bool) -> Study:
         assumptions=(
             f"{PLAN.weight_bits} bits a weight, {PLAN.kv_bits} a cached element, {TRAFFIC.prompt} tokens in, "
             f"{TRAFFIC.output} out, one request; typical efficiency.",
-            "Power is capped at what the case sheds without end; a burst may draw more for some seconds.",
+            "Power is capped at what the case can dissipate continuously; a burst may draw more for some seconds.",
             f"{FLASH_STACK:g} of a stack of flash at its share of bandwidth and power; no such part is announced.",
         ),
         sources=(

@@ -1,15 +1,17 @@
-"""Gradients against evolution: twelve design problems of 6 to 30 knobs, and the evaluations each solver takes.
+"""Gradient-based co-design against evolutionary search, on twelve design problems of 6 to 30 parameters.
 
 `python experiments/06_codesign.py` writes experiments/out/06_codesign.json, data and manifest, and prints a table;
-figures/06_codesign.py draws it. `--smoke` is a small one. All solvers move the same box [0, 1]^K, even in the logarithm
-of most knobs, whole numbers rounded before they are evaluated, and all are judged by one exact function in float64.
+figures/06_codesign.py draws it. `--smoke` is a small version. All solvers search the same box [0, 1]^K, in which most
+parameters are logarithmic and integers are rounded before they are evaluated. All are judged by one exact function in
+float64.
 
-    NSGA-II   pymoo, limits as its constraints, 64 designs a generation
-    CMA-ES    pymoo, restarted (bipop), the logarithm of the objective plus ten times what limits are broken by
-    DE        scipy, best1bin, 64 designs a generation, penalty as above
-    gradient  what `jc.codesign` does, from two points: a value with its gradient counts as one evaluation
+    NSGA-II   pymoo, limits as its constraints, 64 designs per generation
+    CMA-ES    pymoo, restarted (bipop), the logarithm of the objective plus ten times the constraint violation
+    DE        scipy, best1bin, 64 designs per generation, the same penalty
+    gradient  `jc.codesign` from two starting points: a value with its gradient counts as one evaluation
 
-Many knobs trade one thing for another (faster memory is dearer and hotter); the ends of these trades are assumptions.
+Many parameters trade one property for another (faster memory is more expensive and hotter); their ranges are
+assumptions.
 """
 
 import argparse
@@ -381,7 +383,7 @@ def main() -> None:
     given = parser.parse_args()
     config = Config(cases=CASES[:1], budget=500) if given.smoke else Config(seeds=given.seeds)
     names, rows, cost = (*RIVALS, "gradient"), [], gradient_cost(config.cases[0])
-    table = Table(title="Best over the best of all, and evaluations to within 1% of it (a dash: not within)")
+    table = Table(title="Ratio to the best design, and evaluations to within 1% of it (a dash: never within)")
     for name in ("Problem", "Knobs", *names, "fewest rival / gradient"):
         table.add_column(name)
     for case in config.cases:

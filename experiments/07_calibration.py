@@ -1,8 +1,8 @@
-"""How well calibrated kernels predict what they have not seen.
+"""Errors of calibrated kernels and serving engines on held-out measurements.
 
-`python experiments/07_calibration.py --measured DIR` fits the kernels of A100, H100 and L40S in a folder of measurements
-(docs/measurements.md), holds out whole axes, and leaves out every chip and every served model in turn: some 15 minutes.
-`experiments/validation_page.py` makes docs/validation.md of it.
+`python experiments/07_calibration.py --measured DIR` fits the kernels of A100, H100 and L40S to a folder of
+measurements (docs/measurements.md). It holds out whole axes, and leaves out every chip and every served model in
+turn. This takes about 15 minutes. `experiments/validation_page.py` writes docs/validation.md from the result.
 """
 
 import dataclasses

@@ -1,10 +1,11 @@
-"""The three walls: what bandwidth, capacity and latency leave of decoding, by one table each.
+"""The limits that bandwidth, capacity and latency set to decoding, one table each.
 
-Every peak is reached, so that what stands here no software can pass: only messages between chips keep their latency.
+Every peak rate is reached, so the results are upper bounds for any software. Messages between chips keep their
+latency.
 
-    bandwidth  one user's tokens a second as the bandwidth of one chip grows, capacity left out of account
-    capacity   tokens of cache that are left beside the weights, system by system and precision by precision
-    latency    time per token against tokens a second as the batch grows, and what binds
+    bandwidth  tokens per second of one user as the bandwidth of one chip grows; capacity is ignored
+    capacity   tokens of KV cache that fit next to the weights, by system and precision
+    latency    time per token against throughput as the batch grows, and what is the limit
 """
 
 import itertools
@@ -263,17 +264,17 @@ def findings(bandwidth: list[dict], capacity: list[dict], latency: list[dict]) -
         crossing = f"{passed:,.0f} requests at once" if passed else f"no batch up to {rows[-1]['batch']}"
         lines.append(
             f"{name}: {first['tpot'] * 1e3:.2f} ms a token and {first['tokens_per_second']:,.0f} token/s at batch 1, "
-            f"{first['network_share']:.0%} of it messages; {last['tpot'] * 1e3:.2f} ms and "
-            f"{last['tokens_per_second']:,.0f} token/s at batch {last['batch']}, the most here that fits, of which memory "
-            f"binds {last['memory_share']:.0%}. Feed-forward matmuls leave memory's bound at {crossing} "
+            f"with {first['network_share']:.0%} of the time in messages; {last['tpot'] * 1e3:.2f} ms and "
+            f"{last['tokens_per_second']:,.0f} token/s at batch {last['batch']}, the largest here that fits, with "
+            f"{last['memory_share']:.0%} of the time memory-bound. Feed-forward matmuls become compute-bound at {crossing} "
             f"(by hand at {ridge(of):,.0f}); attention over the cache never does."
         )
     return (
-        f"One user's 100 token/s of a 70B model at 16 bits take {needed / 1e12:.1f} TB/s with {CONTEXT:,} tokens of context; "
-        f"at {bandwidth[-1]['bandwidth'] / 1e12:.0f} TB/s and 8 bits a dense 405B makes {dense['tokens_per_second']:,.0f} "
+        f"A 70B model at 16 bits needs {needed / 1e12:.1f} TB/s for 100 token/s of one user with {CONTEXT:,} tokens of context; "
+        f"at {bandwidth[-1]['bandwidth'] / 1e12:.0f} TB/s and 8 bits a dense 405B model reaches {dense['tokens_per_second']:,.0f} "
         f"token/s, DeepSeek-V3 of 671B {experts['tokens_per_second']:,.0f}. Bytes over bandwidth are within {far:.0%} "
         "of the model's everywhere here.",
-        "What the bandwidth wall makes of a model's active weights, capacity asks of all of them: Kimi K2 at 8 bits "
+        "Bandwidth is needed for the active weights of a model, capacity for all of them: Kimi K2 at 8 bits "
         f"does not fit {len(kimi)} of {len({r['system'] for r in capacity})} systems here ({'; '.join(kimi)}); "
         "Llama 3.1 405B at 8 bits leaves "
         + "; ".join(f"{r['tokens']:,.0f} tokens on {r['system']}" for r in least)
@@ -288,16 +289,16 @@ def study(small: bool) -> Study:
     capacity = capacity_rows(tuple(SYSTEMS)[:4:3] if small else tuple(SYSTEMS), models)
     latency = latency_rows(BATCHES[::6] if small else BATCHES)
     return Study(
-        title="Three walls: bandwidth, capacity, latency",
+        title="Three limits of decoding: bandwidth, capacity, latency",
         findings=findings(bandwidth, capacity, latency),
         assumptions=(
             "Every peak is reached; messages between chips take the latencies of their fabric.",
-            f"Bandwidth: one chip with the engines of a {CHIP}, one user, {CONTEXT:,} tokens of context, no drafts. Whether "
-            "the model fits is not asked; marks are bandwidths alone, although flash also waits and many chips talk.",
+            f"Bandwidth: one chip with the engines of a {CHIP}, one user, {CONTEXT:,} tokens of context, no drafts. Capacity "
+            "is ignored. Marks are bandwidths alone, without the latency of flash and messages between chips.",
             "Precisions: weights at 16, 8 or 4.25 bits (MXFP4), cache and activations at 16, 8 and 8 bits.",
-            f"Capacity: of plans with tensor-parallel groups of {WIDTHS[0]} or {WIDTHS[1]}, further chips being pipeline "
-            f"stages, replicas or context shards, the one that leaves most; buffers of a prefill of {CHUNK} tokens at once. Flash holds weights, never cache.",
-            f"Latency: {DENSE} at 8 bits, prompt {PROMPT}, output {OUTPUT}, decode steps without prefill among them; at "
+            f"Capacity: of plans with tensor-parallel groups of {WIDTHS[0]} or {WIDTHS[1]}, with further chips as pipeline "
+            f"stages, replicas or context shards, the one with the largest cache; buffers of a prefill of {CHUNK} tokens at once. Flash holds weights, never cache.",
+            f"Latency: {DENSE} at 8 bits, prompt {PROMPT}, output {OUTPUT}, decode steps without prefill; at "
             "each batch the fastest of a few plans that fits, or the fastest where none does.",
         ),
         sources=("configs/chips", "configs/memories", "configs/models", "configs/systems"),

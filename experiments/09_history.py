@@ -1,7 +1,8 @@
-"""FLOPS against bandwidth, 2012-2026: peaks of datacenter chips, growth per two years, beside published rates.
+"""FLOPS and memory bandwidth of datacenter chips, 2012-2026: peaks, and growth per two years against published rates.
 
-Chips from 2020 on are the catalogue's. Older ones, and FP64, which no language model needs and no chip file has, stand
-here with their source. A chip without 16-bit arithmetic runs it at its 32-bit rate.
+Chips from 2020 on are from the catalogue. Older chips, and FP64 rates, which language models do not need and chip
+files do not contain, are listed here with their sources. A chip without 16-bit arithmetic is counted at its 32-bit
+rate.
 """
 
 import dataclasses
@@ -189,7 +190,7 @@ def findings(chips: list[dict], rates: list[dict], ends: list[dict]) -> tuple[st
         f"{off('flops_16', 'NVIDIA', WALL)} and {off('bandwidth', 'NVIDIA', WALL)} standard errors from that.",
         f"{end['last']} over {end['first']}, {FIRST}-{LAST}: FP64 x{end['flops_64']:.0f} with matrix units and "
         f"x{end['flops_64_vector']:.0f} without, bandwidth x{end['bandwidth']:.1f}, where the paper has "
-        f"x{end['published_flops_64']:.0f} and x{end['published_bandwidth']:.0f}: neither of its endpoints comes out of these "
+        f"x{end['published_flops_64']:.0f} and x{end['published_bandwidth']:.0f}: neither of its endpoints is reproduced by these "
         f"parts, the gap of {end['flops_64'] / end['bandwidth']:.1f} between the two does within "
         f"{abs(end['flops_64'] / end['bandwidth'] / (end['published_flops_64'] / end['published_bandwidth']) - 1):.0%} "
         f"of its {end['published_flops_64'] / end['published_bandwidth']:.1f}. The fit through all parts of those years: FP64 "

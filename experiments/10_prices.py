@@ -1,8 +1,9 @@
-"""What memory costs, and what that does to a million tokens: a history of prices, and designs bought year by year.
+"""Memory prices and their effect on the cost of a million tokens: price history, and designs by year of purchase.
 
-One mixture of experts within a target, served by chips built up by their parts: HBM alone, some of its sites given to
-High Bandwidth Flash, or LPDDR and fewer engines. Then only memory's price moves: by the catalogue's trends, or with the
-jump of 2026 on top. Cost is a straight line in a price, so that its elasticity is a difference of two evaluations.
+One mixture of experts is served within a latency target by chips that are priced by their parts: with HBM alone, with
+some HBM sites replaced by High Bandwidth Flash, or with LPDDR and fewer engines. Only the memory price changes, by
+the trends in the catalogue, with and without the price increase of 2026. Cost is linear in a price, so its elasticity
+is the difference of two evaluations.
 """
 
 import itertools
@@ -266,7 +267,7 @@ def findings(
         )
         + f". Bills of materials of 2026 put HBM at {min(bills):.1f} to {max(bills):.1f} USD/GB.",
         "Memory's price moves a token's by its share of the cost: one per cent more of all memory prices makes a million "
-        "tokens " + "; ".join(f"{by[n]['elasticity']:.2f}% dearer ({n})" for n in names) + ".",
+        "tokens " + "; ".join(f"{by[n]['elasticity']:.2f}% more expensive ({n})" for n in names) + ".",
         f"USD per million output tokens: {moved}.",
     ]
     for name in names[2:]:
@@ -294,7 +295,7 @@ def study(small: bool) -> Study:
     history, trend = history_rows(), trend_rows()
     design, years = design_rows(designs), year_rows(designs, YEARS[::5] if small else YEARS)
     return Study(
-        title="Memory prices, and what they do to a million tokens",
+        title="Memory prices and the cost of a million tokens",
         findings=findings(trend, design, years, history),
         assumptions=(
             f"{MODEL} at 8 bits, prompt {TRAFFIC['prompt']}, output {TRAFFIC['output']}, prefill in chunks of {PLAN['chunk']} "
@@ -307,7 +308,7 @@ def study(small: bool) -> Study:
             "By the trend every memory keeps its catalogue's yearly factor; the jump sets 2026 anew and the trend goes on from "
             "there. Only memory prices move, design, traffic and all other prices stay; low and high are those of the "
             "memories' prices alone, all low or all high.",
-            "Flash stacks are sold by nobody yet: their price is a vendor's aim, and that they jump as SSDs did is assumed.",
+            "Flash stacks are not sold yet: their price is a vendor's target, and a jump like that of SSDs is assumed.",
         ),
         sources=(
             CATALOGUE,

@@ -1,10 +1,9 @@
-"""Six trends of inference under the roof: what mixtures of experts, reasoning, pictures, long context, retrieval and
-diffusion ask of the hardware.
+"""Six trends on the roofline: mixtures of experts, reasoning, multimodality, long context, retrieval and diffusion.
 
-Every trend is one model and one traffic, beside a twin that lacks the trend alone: the same model without the
-pictures, the long answer, the retrieved text; a dense model of as many active weights; the same weights read a token
-at a time. Elasticities are finite differences: a number of the system 1% up and 1% down, all else as it was. They are
-set beside the marks of Table 1 of arXiv:2601.05047.
+Every trend is one model with one workload, compared with a twin that differs in the trend alone: the same model
+without the images, the long answer or the retrieved text; a dense model with as many active weights; the same weights
+decoded one token at a time. Elasticities are finite differences: one parameter of the system is changed by 1% up and
+down. They are compared with the marks of Table 1 of arXiv:2601.05047.
 """
 
 import dataclasses
@@ -322,7 +321,7 @@ def study(small: bool) -> Study:
     longest = asked.rows[-1]
     under = [r for r in prefill if r["intensity"] > ridge]
     return Study(
-        title="Six trends under the roof",
+        title="Six trends of inference on the roofline",
         findings=(
             f"At batch 1 every autoregressive decode step stands at {min(r['intensity'] for r in one):.2g} to "
             f"{max(r['intensity'] for r in one):.2g} FLOP/B, the ridge at {ridge:.0f}; the chip attains at most "

@@ -1,8 +1,9 @@
-"""High Bandwidth Flash beside HBM4 and LPDDR5: what holds a large model, how fast, at what price, power and life.
+"""High Bandwidth Flash with HBM4, against HBM4 alone and LPDDR5: speed, price, power and life for a large model.
 
-A chip has eight sites for memory stacks: eight of HBM4, or four of HBM4 and four of flash, or four of HBM4 and as many
-LPDDR5 modules as hold what one stack of flash does. The model has the shape of DeepSeek-V3; the share of it that a
-token reads goes from one routed expert a layer to all of them. Flash holds weights and nothing that a request writes.
+A chip has eight sites for memory stacks: eight of HBM4, or four of HBM4 and four of flash, or four of HBM4 and as
+many LPDDR5 modules as have the capacity of one flash stack. The model has the shape of DeepSeek-V3. The share of it
+that a token reads is varied from one routed expert per layer to all of them. Flash holds weights, and nothing that a
+request writes.
 """
 
 import itertools
@@ -301,7 +302,7 @@ def study(small: bool) -> Study:
     hand = [float(hbf.capacity) * c / (CACHE_RATE * each) / YEAR for c in (CYCLES[0], CYCLES[-1])]
     buffer = 2 * BESIDE["HBM4 and flash"][2] * float(hbf.bandwidth * hbf.latency)
     return Study(
-        title="Flash beside HBM4 and LPDDR5",
+        title="Flash with HBM4, against HBM4 alone and LPDDR5",
         findings=(
             f"{MODEL} in 8 bits takes {flash['count']} stacks of flash or {hbm['count']} of HBM4. A token that reads "
             f"{active / 1e9:.0f} GB then takes {flash['token'] * 1e3:.1f} ms from {flash['price']:,.0f} USD and "
@@ -315,11 +316,11 @@ def study(small: bool) -> Study:
             f"At {share:.1%} active and batch 1, {mixed['chips']} chip with flash holds what takes {plain['chips']} with HBM4 alone: "
             f"{mixed['purchase']:,.0f} against {plain['purchase']:,.0f} USD and {mixed['power']:,.0f} against {plain['power']:,.0f} W, "
             f"at {mixed['tokens_per_second']:.0f} against {plain['tokens_per_second']:.0f} tokens/s.",
-            f"By the token of that model flash saves little or nothing: {min(ratio)[0]:.2f} to {max(ratio)[0]:.2f} times the cost of HBM4 alone at "
+            f"Per token of that model, flash saves little or nothing: {min(ratio)[0]:.2f} to {max(ratio)[0]:.2f} times the cost of HBM4 alone at "
             f"batch 1, worst at {max(ratio)[1]:.0%} active. Both read at the same bandwidth a stack, and each layer of experts waits "
             "for the latency of flash.",
-            f"To hold a model with the least purchase, flash may cost up to {min(held):.1f} to {max(held):.1f} USD/GB; it is taken at "
-            f"{price * 1e9:.1f}. For a token no dearer than with HBM4 alone it would have to cost less than it is taken to in "
+            f"To hold a model with the least purchase, flash may cost up to {min(held):.1f} to {max(held):.1f} USD/GB; the assumed price is "
+            f"{price * 1e9:.1f}. For a token no more expensive than with HBM4 alone, it would have to cost less than assumed in "
             f"{len(token) - len(won)} of {len(token)} cases; at {min(r['latency'] for r in token) * 1e6:.0f} us of latency flash wins "
             f"in {len(quick)} of {sum(r['latency'] == min(x['latency'] for x in token) for r in token)}.",
             f"Weights written anew once a day wear out cells of {mid:,.0f} cycles in {life['weights, once a day', mid]:,.0f} years, the "
@@ -327,15 +328,15 @@ def study(small: bool) -> Study:
             f"By hand, without write amplification, {CACHE_RATE:,.0f} tokens/s of a 70B cache in 16 bits wear out one stack in "
             f"{hand[0]:.1f} years with cells of {CYCLES[0]:,.0f} cycles and in {hand[1] * 365.25:.0f} days with cells of {CYCLES[-1]:,.0f}.",
             f"To stream four stacks in full takes {buffer / 1e6:.0f} MB of on-chip buffer at {float(hbf.latency) * 1e6:.0f} us, "
-            f"against {float(jc.load_chip(CHIP).package.cache) / 1e6:.0f} MB of cache on the chip; here it is taken to be there.",
+            f"against {float(jc.load_chip(CHIP).package.cache) / 1e6:.0f} MB of cache on the chip; here the buffer is assumed to exist.",
         ),
         assumptions=(
-            f"{CHIP} logic with memory of eight sites; a chip's price follows its memory, all else of it as published.",
+            f"{CHIP} logic with memory of eight sites; the price of a chip follows its memory; everything else is as published.",
             f"{MODEL}-like models of 1 and 4 times its routed experts, weights and cache of 8 bits, {TRAFFIC['prompt']} tokens in and "
             f"{TRAFFIC['output']} out, tensor and expert parallel over 1, 2, 4, 8 or 16 chips; every peak reached.",
-            "Weights lie over HBM4 and the tier beside it in proportion to bandwidth where there is room, both read at once; "
+            "Weights are spread over HBM4 and the second tier in proportion to bandwidth where there is room, both read at once; "
             "cache and buffers in HBM4 alone.",
-            "32 LPDDR5 modules on one chip are taken as possible, the capacity and bandwidth of a stack of flash.",
+            "32 LPDDR5 modules on one chip are assumed to be possible, with the capacity and bandwidth of a stack of flash.",
             "Price, latency, energy and endurance of flash are estimates, with low and high in configs/memories/hbf.yaml.",
             "Lifetimes are of continuous service, wear spread evenly.",
         ),

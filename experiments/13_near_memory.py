@@ -1,8 +1,8 @@
-"""Processing in memory against processing near memory, on the eight criteria of arXiv:2601.05047 Table 4.
+"""Processing in memory (PIM) against processing near memory (PNM), on the eight criteria of arXiv:2601.05047 Table 4.
 
-Engines within the DRAM dies (PIM) and beside them (PNM), each with the memory it belongs to: energy of a byte, bandwidth
-per watt, power, capacity lost, price of what is left, shards and what they cost; then a 70B model decoding on as many
-stacks as hold it, with the engines and without.
+PIM has engines within the DRAM dies, PNM next to them. Each is evaluated with its own memory: energy per byte,
+bandwidth per watt, power, capacity lost, price of the rest, and number and cost of shards. Then a 70B model decodes
+on as many stacks as hold it, with and without the engines.
 """
 
 import jaxcost as jc
@@ -256,8 +256,8 @@ def study(small: bool) -> Study:
             f"in the middle {middle['PNM']:.1f} (paper: 2 to 5).",
             f"PIM engines have {tight['PIM'][0]:.2g} to {tight['PIM'][1]:.2g} FLOP for a byte they read and PNM engines {tight['PNM'][0]:.2g} "
             f"to {tight['PNM'][1]:.2g}; reading at full bandwidth the former draw {draw['PIM'][0]:.1f} to {draw['PIM'][1]:.1f} times what their "
-            f"memory does, the latter {draw['PNM'][0]:.1f} to {draw['PNM'][1]:.1f}; by that draw {by_draw} would be "
-            "the better on power, by the arithmetic it affords the other.",
+            f"memory does, the latter {draw['PNM'][0]:.1f} to {draw['PNM'][1]:.1f}; by that power {by_draw} would be "
+            "the better, by the arithmetic that the power budget affords the other.",
             f"At batch 1 a 70B model decodes {gains['PIM'][0]:.2f} to {gains['PIM'][1]:.1f} times as fast with PIM as without, and "
             f"{gains['PNM'][0]:.2f} to {gains['PNM'][1]:.2f} times with PNM; a token takes {saves['PIM'][0]:.2f} to "
             f"{saves['PIM'][1]:.2f} and {saves['PNM'][0]:.2f} to {saves['PNM'][1]:.2f} of the energy.",
@@ -266,20 +266,20 @@ def study(small: bool) -> Study:
             f"{at[pnm, 1]['rate']:.0f} against {at[pnm, 1]['standard_rate']:.0f} tokens/s on {at[pnm, 1]['stacks']:.0f} stacks of "
             f"HBM4, {at[pnm, 1]['joules']:.2f} against {at[pnm, 1]['standard_joules']:.2f} J: a base die saves energy and no time.",
             f"At batch {last} {pim} is {at[pim, last]['speed_up']:.2f} times as fast as no engines: it has "
-            f"{by[pim]['flops_per_byte']:.0f} FLOP a byte, and 16-bit weights ask for one a byte and request.",
+            f"{by[pim]['flops_per_byte']:.0f} FLOP a byte, and 16-bit weights need one FLOP per byte and request.",
             f"{SHARDED_BYTES / 1e9:.0f} GB of weights fall into {shards['PIM'][0]:,.0f} to {shards['PIM'][1]:,.0f} PIM shards and "
             f"{shards['PNM'][0]:.1f} to {shards['PNM'][1]:.1f} PNM shards. Padding and partial sums of shards cost at most "
             f"{worst['shard_cost']:.1%} of the speed at batch 1 ({worst['engine']}).",
         ),
         assumptions=(
             f"{CHIP} logic; as many stacks, modules or cards as hold {MODEL} in 16 bits and {max(BATCHES)} requests, though no real "
-            "package has the edge for all of them; every peak reached.",
+            "package has enough edge for all of them; every peak reached.",
             f"{TRAFFIC['prompt']} tokens in, {TRAFFIC['output']} out; energy of a decode step, idle power of {CHIP} included.",
             "An operator runs near memory where that is at most a tenth slower; weights and attention may, element-wise work stays.",
-            "Which is better on a computed criterion is told by medians over the engines of a kind.",
+            "The better kind on a computed criterion is decided by the medians over its engines.",
             "Energies of PIM units but AttAcc's, and of logic processes, are estimates; an engine of the catalogue is a product, "
             "a simulation or a proposal as its file says.",
-            "The verdict on the budget of power hangs on its measure: it is told by the arithmetic that the engines have for a byte; published engines have what theirs allowed.",
+            "The result for the power budget depends on its measure. The measure is the FLOPs of the engines per byte; published engines have as many as their budget allowed.",
             "'memory-logic coupling' is quoted, not computed; of logic PPA only FLOP/s per watt is, from estimates; the "
             "cores of structera-a are general-purpose ones.",
         ),

@@ -1,8 +1,9 @@
-"""3D stacking: the bandwidth that bonds give, the heat it makes under a stack of DRAM, and the tokens that are left.
+"""3D stacking: bandwidth of the bonds, junction temperature under the stacked DRAM, and resulting tokens per second.
 
-DRAM is bonded on the logic of one chip, and all heat leaves through its layers. Bandwidth grows by the rate of the bonds;
-junction temperature follows from power, cooling and layers, until the step is slowed to keep the DRAM below its limit. A
-lower clock and voltage of the logic is the remedy that arXiv:2601.05047 gives. Beside it: logic in the base die of HBM.
+DRAM is bonded on the logic of one chip, and all heat leaves through its layers. Bandwidth grows with the rate per
+bond. The junction temperature follows from power, cooling and layers, until the step is slowed to keep the DRAM below
+its limit. arXiv:2601.05047 proposes a lower clock and voltage of the logic as the remedy. Logic in the base die of
+HBM is compared.
 """
 
 import itertools
@@ -211,12 +212,12 @@ def study(small: bool) -> Study:
             f"{next(r['bandwidth'] for r in bonded.rows if r['pitch'] < 10e-6 and r['rate'] == RATES[-1]) / 1e12:.0f} TB/s.",
             f"Decoding at batch 1 meets {limit - 273.15:.0f} C at "
             + ", ".join(f"{start[sink] / 1e12:.0f} TB/s ({sink})" for sink in sinks)
-            + f"; beyond that more bandwidth brings nothing: {most(rows()):,.0f} tokens/s with a cold plate, of "
+            + f"; more bandwidth than that adds no speed: {most(rows()):,.0f} tokens/s with a cold plate, of "
             f"{top['unheated']:,.0f} that {top['bandwidth'] / 1e12:.0f} TB/s would give.",
-            f"The remedy works: at {slow:.0%} of the clock and its voltage the limit is met at {begins(rows(clock=slow)) / 1e12:.0f} TB/s and "
+            f"A lower clock helps: at {slow:.0%} of the clock and its voltage the limit is met at {begins(rows(clock=slow)) / 1e12:.0f} TB/s and "
             f"{most(rows(clock=slow)):,.0f} tokens/s are reached, {most(rows(clock=slow)) / most(rows()):.2f} times as many; prefill pays with "
             f"{rows(clock=slow)[0]['ttft'] / rows()[0]['ttft']:.1f} times the time to first token.",
-            f"What a byte costs on its way counts as much as cooling: with {ENERGIES[0]:.2f}, {ENERGIES[1]:.1f} and {ENERGIES[2]:.0f} of its "
+            f"The energy of a byte matters as much as cooling: with {ENERGIES[0]:.2f}, {ENERGIES[1]:.1f} and {ENERGIES[2]:.0f} of its "
             f"energy beside the chip the limit is met at {', '.join(f'{x / 1e12:.0f}' for x in by_energy)} TB/s; with "
             f"{', '.join(map(str, LAYERS))} layers at {', '.join(f'{x / 1e12:.0f}' for x in by_layers)} TB/s.",
             *(

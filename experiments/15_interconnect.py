@@ -1,8 +1,8 @@
-"""Interconnect: what a token takes on 1 to 256 chips, by topology, latency of a hop, and who adds.
+"""Time per token on 1 to 256 chips by topology, hop latency and in-network reduction.
 
-A dense model of 405 billion parameters, cut by tensor parallelism: two all-reduces a layer. All fabrics give a chip the
-same bandwidth in all, spread over the links that the topology has, and no software time, but for one that keeps the
-software of today's links. A mixture of experts sends its tokens to each other by all-to-all instead.
+A dense model of 405 billion parameters with tensor parallelism has two all-reduces per layer. All fabrics have the
+same total bandwidth per chip, spread over the links of the topology, and no software overhead, except one that has
+the software overhead of today's links. A mixture of experts exchanges its tokens by all-to-all instead.
 """
 
 import functools
@@ -118,7 +118,7 @@ def study(small: bool) -> Study:
     spread = [(name, False, n, HOP, PER_CHIP * n) for name in fabrics for n in chips if n >= 8]
     mixture = rows_of(spread, evaluate([experts(system(name, n, hop)) for name, _, n, hop, _ in spread]))
     return Study(
-        title="Interconnect: topology, latency of a hop, and sums in the network",
+        title="Interconnect: topology, hop latency and in-network reduction",
         findings=findings(tokens, trades, mixture, fabrics, chips, hops),
         assumptions=(
             f"{DENSE} at 8 bits, activations and messages at 16, context {CONTEXT:,}, tensor parallel over all chips; "

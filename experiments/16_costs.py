@@ -1,9 +1,9 @@
-"""Costs: dollars, joules and CO2e of a token on chips of the catalogue and on two that were co-designed.
+"""Dollars, joules and CO2e per token, with intervals, on catalogue chips and on two co-designed chips.
 
-Every chip serves the same requests within the same time per token, with the plan and the batch that are cheapest on it,
-under a clock that keeps its TDP. Then every estimate of the catalogue is drawn between its low and high: 5% and 95% of
-each result, and the constants that leave it open. The co-designed chips come out of studies in configs/studies, solved
-anew for this time per token; what they are built of has the same doubts.
+Every chip serves the same requests within the same time per token, with the plan and the batch that are cheapest on
+it and a clock that keeps its TDP. Then every estimate of the catalogue is drawn between its low and high value. The
+result is the 5% and 95% quantile of each metric, and the constants that contribute most. The co-designed chips are
+solutions of studies in configs/studies for this time per token; their parts have the same uncertainties.
 """
 
 import dataclasses
@@ -157,7 +157,7 @@ def study(small: bool) -> Study:
         for i, (model, chip) in enumerate(cases)
     ]
     return Study(
-        title="Costs: dollars, joules and CO2e of a token, with what the estimates leave open",
+        title="Costs: dollars, joules and CO2e of a token, with intervals",
         findings=findings(rows, parts, weakest, own),
         assumptions=assumptions(own),
         sources=(
@@ -213,13 +213,13 @@ def findings(rows, parts, weakest, own) -> tuple[str, ...]:
             last = max(bought, key=lambda r: r[metric])
             apart = [r["chip"] for r in bought if r[f"{metric}_5"] > best[f"{metric}_95"]]
             said.append(
-                f"{model}, {unit}: of catalogue chips {best['chip']} takes least, {best[metric]:.3g} "
-                f"({best[f'{metric}_5']:.3g} to {best[f'{metric}_95']:.3g}), {last['chip']} most, {last[metric]:.3g}; of the "
-                f"{len(bought) - 1} others {len(apart)} stand apart, their 5% above its 95%."
+                f"{model}, {unit}: of the catalogue chips, {best['chip']} has the lowest value, {best[metric]:.3g} "
+                f"({best[f'{metric}_5']:.3g} to {best[f'{metric}_95']:.3g}), {last['chip']} the highest, {last[metric]:.3g}; {len(apart)} of "
+                f"the {len(bought) - 1} others are clearly higher, their 5% above its 95%."
             )
     wide = [np.median([r[f"{metric}_95"] / r[f"{metric}_5"] for r in rows]) for metric in METRICS]
     said.append(
-        "The 95% over the 5%, median of all rows: "
+        "Ratio of the 95% to the 5% quantile, median of all rows: "
         + ", ".join(f"{w:.2f} in {u}" for w, u in zip(wide, METRICS.values(), strict=True))
         + "."
     )
@@ -237,7 +237,7 @@ def findings(rows, parts, weakest, own) -> tuple[str, ...]:
         for i in range(0, len(first), len(rows))
     ]
     said.append(
-        "What leaves them open most: "
+        "The most uncertain constants: "
         + "; ".join(
             f"{u}: {c} for {n} of {len(rows)}" for u, (n, c) in zip(METRICS.values(), counts, strict=True)
         )

@@ -1,8 +1,9 @@
-"""Fronts: the decode chip that is best at every time per token, and what dollars, grams and joules trade for.
+"""The best decode chip for every time per token, and trade-offs between dollars, grams of CO2e and joules.
 
-The study `decode-chip-1000w` asks how engines, stacks and links of an accelerator of 1,000 W share its power, its edge
-and its reticles. Here it is solved along the bound on the time per token, under two plans, with the price of every limit;
-as the front of CO2e against time per token; and for dollars, joules and grams alone. Chips of the catalogue stand beside.
+The study `decode-chip-1000w` asks how engines, stacks and links of an accelerator of 1,000 W share its power, its
+edge and its reticles. It is solved for a range of bounds on the time per token, under two parallelism plans, with the
+shadow price of every limit; as the Pareto front of CO2e against time per token; and for dollars, joules and grams
+alone. Catalogue chips are shown for comparison.
 """
 
 import dataclasses
@@ -194,7 +195,7 @@ def study(small: bool) -> Study:
     worth = {f"worth_of_{name}": "1" for name in LIMITS}
     power = {"power_prefill": "W", "power_decode": "W"}
     return Study(
-        title="Fronts: the best decode chip at every time per token, and what its limits are worth",
+        title="Fronts: the best decode chip for every time per token, and shadow prices of its limits",
         findings=findings(designs, clean, best, chips),
         assumptions=(
             f"Study {STUDY}: deepseek-v3 on {CHIPS} chips of 1,000 W, prompt 4,096 computed elsewhere, 1,024 tokens out; experts "
@@ -202,7 +203,7 @@ def study(small: bool) -> Study:
             '"tensor parallel" cuts attention eight ways and copies the latent cache; "data parallel" gives each chip requests '
             "of its own. Experts lie on all eight chips in both.",
             "Worth of a limit: per cent by which a token is cheaper where the limit is 1% wider. No clock is governed: the "
-            "hungrier of both steps keeps the TDP of a co-designed chip. Chips of the catalogue lower their clock.",
+            "step with the higher power keeps the TDP of a co-designed chip. Chips of the catalogue lower their clock.",
             f"One start for each of three memories and bound, then from its neighbours; fronts within {TARGET * 1e3:g} ms a token.",
         ),
         sources=(f"configs/studies/{STUDY}.yaml", "configs/chips", "docs/codesign.md"),
@@ -258,7 +259,7 @@ def findings(designs: list[dict], clean: list[dict], best: list[dict], chips: li
         "Cheapest plan by bound: " + "; ".join(f"{r['bound'] * 1e3:g} ms {r['plan']}" for r in order) + "."
     )
     said.append(
-        "Dearest limit beside the bound: "
+        "Most expensive limit besides the bound on time: "
         + "; ".join(
             f"{r['bound'] * 1e3:g} ms {r['binds']}"
             + (f" ({r['worth_of_' + r['binds']]:.2f}%)" if r["binds"] in LIMITS else "")
@@ -284,7 +285,7 @@ def findings(designs: list[dict], clean: list[dict], best: list[dict], chips: li
         )
     span = {name: max(r[name] for r in best) / min(r[name] for r in best) - 1 for name in AIMS}
     said.append(
-        f"Within {TARGET * 1e3:g} ms dollars, joules and grams hardly trade: between the best design by each, "
+        f"Within {TARGET * 1e3:g} ms dollars, joules and grams hardly conflict: between the best design by each, "
         + ", ".join(f"{RESULTS[name].split('/')[0]} differ by {x:.1%}" for name, x in span.items())
         + "."
         if max(span.values()) < 0.1
@@ -293,7 +294,7 @@ def findings(designs: list[dict], clean: list[dict], best: list[dict], chips: li
         + "."
     )
     said.append(
-        f"The cleanest designs go from {clean[0]['gco2e_per_mtok']:.1f} g/Mtok at {clean[0]['tpot'] * 1e3:.1f} ms to "
+        f"The designs with least CO2e go from {clean[0]['gco2e_per_mtok']:.1f} g/Mtok at {clean[0]['tpot'] * 1e3:.1f} ms to "
         f"{clean[-1]['gco2e_per_mtok']:.1f} at {clean[-1]['tpot'] * 1e3:.1f} ms, from a batch of {clean[0]['batch']:.0f} to "
         f"{clean[-1]['batch']:.0f}."
     )

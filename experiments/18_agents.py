@@ -1,9 +1,9 @@
-"""Agents: operational intensity and capacity footprint of their requests, and which wall of a chip they meet.
+"""Operational intensity and capacity footprint of agentic requests, and the resource that limits them.
 
-Operational intensity (OI) is FLOPs over bytes moved to and from memory in a step; capacity footprint (CF) the bytes of
-memory that one request of a batch takes, its share of the weights included (Zhao and Liu, arXiv:2601.22001). A chip
-cuts the map in four: its ridge point divides what its engines limit from what its bandwidth does, its capacity what it
-holds from what it does not. Chips of one system are pooled into one, so that neither copies nor messages count.
+Operational intensity (OI) is FLOPs per byte of memory traffic in a step. Capacity footprint (CF) is the bytes of
+memory per request of a batch, its share of the weights included (Zhao and Liu, arXiv:2601.22001). A chip divides this
+plane in four: its ridge point separates compute-bound from bandwidth-bound, and its capacity separates what fits from
+what does not. The chips of a system are pooled into one, so that neither copies nor messages count.
 """
 
 import functools
@@ -201,7 +201,7 @@ def study(small: bool) -> Study:
         return "above" if min(phases[phase]) > QUOTED["prefill"] else "below"
 
     return Study(
-        title="Agents: operational intensity, capacity footprint, and the wall that binds",
+        title="Agents: operational intensity, capacity footprint, and the limiting resource",
         findings=(
             f"Decoding has {least:.2f} to {max(phases['decode']):.0f} FLOP/B here, {'never' if least > QUOTED['decode'] else 'also'} below {QUOTED['decode']:g} as one note on "
             "the source has it: at 16 bits a weight of two bytes does two FLOPs a request, so 1 is the floor (0.5 would be 32 "

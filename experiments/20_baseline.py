@@ -1,8 +1,8 @@
-"""Baseline: cache traffic, latency and power of a 7B model on one chip, against arithmetic on the back of an envelope.
+"""KV-cache traffic, latency and power of a 7B model on one chip, against arithmetic by hand.
 
-A dense model of seven billion parameters decodes on one chip at its peaks, batch and context growing. Every number
-beside an evaluated one is worked out here from nothing but the shape of the model: bytes of weights and cache over
-bandwidth. Where the two part, something other than memory binds.
+A dense model of seven billion parameters decodes on one chip at its peak rates, while batch and context grow. The
+reference values are computed here from the shape of the model alone: bytes of weights and cache over bandwidth. Where
+the two differ, something other than memory is the limit.
 """
 
 import itertools

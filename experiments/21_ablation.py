@@ -1,8 +1,8 @@
-"""Ablation of near-memory engines: a decode step of 7B, 8B and 70B models with engines off and on, by operator class.
+"""A decode step of 7B, 8B and 70B models with near-memory engines on and off, by operator class.
 
-Eight stacks of HBM4 under one chip, plain, with logic in their base dies (PNM), or with units at every bank (PIM). Engines
-may work on attention alone, on weights alone, or on both, at batch 1, 8 and 64: time and energy of the step, and the bytes
-that cross the edge of the chip.
+One chip has eight stacks of HBM4: plain, with logic in their base dies (PNM), or with units at every bank (PIM). The
+engines work on attention alone, on weights alone, or on both, at batch 1, 8 and 64. The results are time and energy
+of the step and the bytes that cross the edge of the chip.
 """
 
 import itertools
@@ -122,7 +122,7 @@ def study(small: bool) -> Study:
     full = row(first, "bank", many, "none")
     fast, slow = (f(table.rows, key=lambda r: r["time_ratio"]) for f in (min, max))
     return Study(
-        title="Near-memory engines off and on",
+        title="Near-memory engines on and off",
         findings=(
             f"At batch 1 a step of {last} takes {off['time'] * 1e3:.2f} ms and {off['energy']:.1f} J without engines, "
             f"{both['time'] * 1e3:.2f} ms and {both['energy']:.2f} J with bank units on both classes, {die['time'] * 1e3:.2f} ms and "
@@ -131,7 +131,7 @@ def study(small: bool) -> Study:
             f"to {part['time_ratio']:.2f}.",
             f"From batch {min(r['batch'] for r in later)} on weights run near memory in {len(runs)} of {len(later)} cases: every request asks "
             f"for another FLOP a byte, of which bank units have {ridge['bank']:.0f} and base dies {ridge['base die']:.0f}.",
-            f"At batch {many}, with attention near memory, the step takes of its time: {cache}. What counts is how many queries share a key.",
+            f"At batch {many}, with attention near memory, the step takes of its time: {cache}. The gain depends on how many queries share a key.",
             f"Attention is {full['attention_time'] / full['time']:.0%} of a step of {first} at batch {many}; with bank units on it "
             f"{row(first, 'bank', many, 'attention')['crossing_ratio']:.1%} of the bytes cross the edge.",
             f"Over all cases the step is at most {1 / fast['time_ratio']:.1f} times as fast ({fast['model']}, {fast['engine']}, batch "

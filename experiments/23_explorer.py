@@ -1,9 +1,9 @@
-"""Tables for a reader who moves knobs: token time, energy, cost and carbon over six knobs, and how far off they are.
+"""Tables for the interactive explorer: time, energy, cost and carbon of a token over six parameters, with their errors.
 
-A chip around the die of a B200 whose price follows from its parts decodes for six models. Whole-numbered knobs (model,
-chips, batch, stacks) move in the steps that are tabled, so their numbers are exact; between the tabled bandwidths and
-latencies logarithms are interpolated linearly, and the table `errors` says what that costs where it is worst: in the
-middle of every cell.
+A chip around the die of a B200, whose price follows from its parts, decodes for six models. Discrete parameters
+(model, chips, batch, stacks) take the tabulated values, so their results are exact. Between the tabulated bandwidths
+and latencies, logarithms are interpolated linearly. The table `errors` has the largest interpolation errors, which
+are those in the middle of a cell.
 """
 
 import dataclasses

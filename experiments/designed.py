@@ -1,4 +1,4 @@
-"""Chips found by co-design, and what they are made of, so that the doubts of the catalogue reach them too."""
+"""Co-designed chips, built from catalogue parts so that the uncertainties of the catalogue apply to them too."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Requests that the experiments on cost serve, and the cheapest plan and batch for them on a chip."""
+"""The requests that the experiments on cost serve, and the cheapest plan and batch for them on a chip."""
 
 import dataclasses
 import functools

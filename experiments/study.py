@@ -1,11 +1,11 @@
-"""What the numbered experiments share: one compiled program for all designs, their options, one form of data.
+"""Shared code of the numbered experiments: one compiled program for all designs, command-line options, a data format.
 
 An experiment is a function `study(small) -> Study` in a numbered file, run by `run(study)`:
 
     python experiments/08_walls.py [--small] [--out DIR]
 
-It writes `08_walls.json`, the data, the same bytes every time on one machine, and `08_walls.manifest.json`: versions,
-seconds, and the hash of the data. `figures/08_walls.py` reads the former only.
+It writes `08_walls.json`, the data, with the same bytes every time on one machine, and `08_walls.manifest.json`:
+versions, seconds, and the hash of the data. `figures/08_walls.py` reads the data only.
 """
 
 import argparse

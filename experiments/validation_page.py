@@ -1,14 +1,15 @@
-"""The page docs/validation.md, and the engines' constants of efficiency files, from what the calibration found.
+"""Write docs/validation.md, and the constants of serving engines, from the data of the calibration experiment.
 
     python experiments/validation_page.py [--out DIR] [--engines DIR]
 
-reads 07_calibration.fits.json of the experiment's folder and writes docs/validation.md; with `--engines` also the
-constants of serving engines into the efficiency files of a folder.
+reads 07_calibration.fits.json of the experiment's folder and writes docs/validation.md. With `--engines` it also
+writes the constants of serving engines into the efficiency files of a folder.
 """
 
 import argparse
 import datetime
 import json
+import textwrap
 from pathlib import Path
 
 from jaxcost.edge.catalog.efficiency import write_engine
@@ -64,19 +65,22 @@ def page(data: dict) -> str:
     lines = [
         "# Validation",
         "",
-        "How far the calibrated kernels and engines of `configs/efficiency/` are from what was measured on A100, H100 and",
-        "L40S, on axes that the fit has not seen. All numbers of this page are made by",
-        "`python experiments/07_calibration.py --measured DIR && python experiments/validation_page.py`, with the tables that `docs/measurements.md` describes",
-        "(aiconfigurator-core 0.12.0 and vidur for kernels; silicon samples and InferenceX for serving). An error is",
-        "|ln(predicted / measured)|: 0.05 is 5%. `jaxcost validate --data DIR` scores the shipped files on any such folder.",
+        "This page compares the calibrated kernels and serving engines of `configs/efficiency/` with measurements on A100, H100",
+        "and L40S that the fit has not seen. An error is |ln(predicted / measured)|: 0.05 is 5%. All numbers are written by",
+        "`python experiments/07_calibration.py --measured DIR` and then `python experiments/validation_page.py`. The",
+        "measurements are in the format of [measurements](measurements.md): aiconfigurator-core 0.12.0 and vidur for kernels,",
+        "silicon samples and InferenceX for serving. `jaxcost validate --data DIR` scores the shipped files on any such folder.",
         "",
-        "![predicted over measured](validation.svg)",
+        "![Predicted over measured times](validation.svg)",
         "",
-        "## Kernels, on axes held out",
+        "## Kernels, on held-out axes",
         "",
-        "Six folds of whole values of the axis; each is predicted from the others, with parameters of its own chip, library",
-        "and precision. *In 80%*: share of held-out rows within an 80% interval that was made without them. The forms were",
-        "chosen with these errors in view, which makes them a little optimistic.",
+        "The values of the held-out axis are split into six folds, and each fold is predicted from the others. Parameters are",
+        "fitted for each chip, library and precision. *Fitted* and *held out* are median errors on the rows of the fit and on",
+        "held-out rows, *bar* is the target for the latter, and *90th* is the 90th percentile of held-out errors. *In 80%* is",
+        "the share of held-out rows within an 80% interval that was made without them. The last two columns are the median",
+        "errors of an ideal roofline and of a rule of thumb. The forms of the kernel models were chosen with these errors in",
+        "view, so the errors are somewhat optimistic.",
         "",
         "| kernels | rows | held-out axis | fitted | held out | bar | 90th | in 80% | plain roofline | 0.8 bandwidth + 3 us |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -90,7 +94,7 @@ def page(data: dict) -> str:
         )
     lines += [
         "",
-        "By chip, held out, median / 90th percentile:",
+        "Held-out errors by chip, median / 90th percentile:",
         "",
         "| kernels | A100 | H100 | L40S |",
         "|---|---|---|---|",
@@ -100,18 +104,19 @@ def page(data: dict) -> str:
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     lines += [
         "",
-        "How well one can do at all: BF16 matmuls of two libraries that call the same kernels differ, at equal shapes, by",
+        "A lower bound on the error: two libraries that call the same BF16 matmul kernels differ at equal shapes by",
         "",
         "| chip | shapes | median | 90th |",
         "|---|---|---|---|",
         *(f"| {r['chip']} | {r['rows']} | {r['median']:.3f} | {r['ninth']:.3f} |" for r in data["repeated"]),
         "",
-        "## A chip never measured",
+        "## Kernels, on a chip that was never measured",
         "",
-        "One set of parameters for a library and precision, fitted to the other chips; the chip left out is predicted from",
-        "its datasheet alone. `configs/efficiency/gpu-*.yaml` are such sets, fitted to all three, with these intervals. The",
-        "bar of 0.15 is met by BF16 matmuls, no better than the rule of thumb, and by experts. What differs most between chips",
-        "is the software: versions of a library, which kernel it takes, what stays in the last-level cache between repeats.",
+        "Here one set of parameters per library and precision is fitted to the other chips, and the chip left out is predicted",
+        "from its datasheet alone. The files `configs/efficiency/gpu-*.yaml` are such sets, fitted to all three chips, with",
+        "these errors as intervals. The target of 0.15 is met by BF16 matmuls, which are no better than the rule of thumb, and",
+        "by routed experts. Most of the difference between chips is in the software: the version of a library, the kernel it",
+        "selects, and the data that stays in the last-level cache between repeats.",
         "",
         "| kernels | rows | median | 90th | in 80% | A100 | H100 | L40S | plain roofline | 0.8 bandwidth + 3 us |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -129,12 +134,12 @@ def page(data: dict) -> str:
         "",
         "## Serving, on H100",
         "",
-        "Mean TPOT and TTFT of closed loops of users (`jaxcost.closed_loop`): steps from `evaluate` with the calibrated",
-        "kernels, and a few constants of each engine, fitted without the model that is predicted. For all engines together,",
-        f"and again without that model, two more were chosen among a few: the unevenness of experts' popularity {s['skew']:g}",
-        f"(squared coefficient of variation, of {', '.join(f'{x:g}' for x in s['skews'])}), and the share {s['sustained']:g} of the benchmarked",
-        f"matmul rate that serving keeps (of {', '.join(f'{x:g}' for x in s['shares'])}). Memory for weights and cache is {s['memory_share']} of the",
-        "chip's, set and not fitted. Which constants there are was decided with all models in view.",
+        "This section compares mean TPOT and TTFT of closed loops of users (`jaxcost.closed_loop`). Step times are from",
+        "`evaluate` with the calibrated kernels. The few constants of each engine are fitted without the model that is",
+        "predicted. Two more parameters, common to all engines, are chosen from short lists, again without that model:",
+        f"the skew of expert popularity, {s['skew']:g} (squared coefficient of variation, of {', '.join(f'{x:g}' for x in s['skews'])}), and the share of the",
+        f"benchmarked matmul rate that serving reaches, {s['sustained']:g} (of {', '.join(f'{x:g}' for x in s['shares'])}). Memory for weights and KV cache is set to",
+        f"{s['memory_share']} of the chip's and not fitted. The set of constants itself was chosen with all models in view.",
         "",
         "| | points | TPOT | 90th | TTFT | 90th |",
         "|---|---|---|---|---|---|",
@@ -157,9 +162,10 @@ def page(data: dict) -> str:
         )
     lines += [
         "",
-        "**Which tensor parallelism.** *Split*: the same chips and users, cut into replicas of tp chips; right if the choice is",
-        "within 3% of the best measured tokens/s. *Bound*: most tokens/s a chip within a bound on TPOT; right within 5%. Asked",
-        "at equal users, the largest tp always has the least TPOT, and the smallest the most tokens/s a chip, whatever the model.",
+        "**Choice of tensor parallelism.** *Split*: the same chips and users are divided into replicas of tp chips, and a",
+        "choice is right if it is within 3% of the best measured tokens/s. *Bound*: the most tokens/s per chip within a bound",
+        "on TPOT, right within 5%. At equal numbers of users the question is trivial: the largest tp always has the lowest",
+        "TPOT, and the smallest tp the most tokens/s per chip, for every model.",
         "",
         "| | split: cases | right | throughput kept | bound: cases | right | throughput kept |",
         "|---|---|---|---|---|---|---|",
@@ -175,9 +181,10 @@ def page(data: dict) -> str:
         )
     lines += [
         "",
-        "Constants of the engines:",
+        "Fitted constants of the serving engines: host time per layer and per sequence of a step, minimum time of a layer in",
+        "steps with prompts (eager), time per request outside steps, and the number of users who return together:",
         "",
-        "| engine | a layer | a sequence | eager layer | a request | bunch |",
+        "| engine | a layer | a sequence | eager layer | a request | burst size |",
         "|---|---|---|---|---|---|",
     ]
     for name, e in s["engines"].items():
@@ -185,20 +192,27 @@ def page(data: dict) -> str:
         lines.append(
             f"| {name} | {e['layer'] * 1e6:.1f} us | {e['sequence'] * 1e6:.1f} us | {e['eager'] * 1e6:.0f} us | {e['front'] * 1e3:.0f} ms | {bunch} |"
         )
-    lines += ["", "## Rows that look wrong", "", "Left out of the fits, with the reason:", ""]
-    lines += [f"- `{r['reason']}` ({r['rows']} rows: {spans(r['lines'])})" for r in data["left_out"]]
-    lines += [f"- `e2e.csv: {first}-{last}`: {why}" for first, last, why in data["wrong"]]
+    lines += ["", "## Rows that look wrong", "", "These rows are left out of the fits:", ""]
+    lines += [item(f"{r['reason']} ({r['rows']} rows: {spans(r['lines'])})") for r in data["left_out"]]
+    lines += [item(f"e2e.csv: {why} (rows {first}-{last})") for first, last, why in data["wrong"]]
     lines += [
         "",
-        "Found by rule (faster than the datasheet beyond the cache; more than twice or less than half of both neighbours in",
-        "size); those that are not among the above are kept:",
+        "These rows were found by rule: faster than the datasheet allows beyond the cache, or more than twice or less than half",
+        "of both neighbours in size. Those that are not in the list above are kept in the fits.",
         "",
-        "| row | doubt | why |",
+        "| row | outlier | why |",
         "|---|---|---|",
         *(f"| {d['place']} | {d['kind']} | {d['reason']} |" for d in data["doubts"]),
         "",
     ]
     return "\n".join(lines)
+
+
+def item(text: str) -> str:
+    """An item of a list, over several lines."""
+    return textwrap.fill(
+        text, 118, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def spans(lines: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Time per token against chips of three models on two fabrics, what is lost of linear speed-up, and messages."""
+"""Time per token against number of chips, for three models on two fabrics; parallel efficiency; share of messages."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -35,10 +35,10 @@ def draw(data: Data) -> Figure:
         for batch, style in zip(batches, BATCH_LOOKS, strict=True):
             rows = designs.where(model=models[-1], fabric=fabric, batch=batch)
             lines(share, rows, [r["message_share"] for r in rows], {**style, "linestyle": dash})
-    time.set(yscale="log", title="Time per token falls with chips")
+    time.set(yscale="log", title="Time per token")
     time.set_ylabel(designs.label("tpot", "time per token, batch 1", "m"))
-    efficiency.set(ylabel="speed-up over chips, batch 1", title="Small models lose first", ylim=(0.4, 1.03))
-    share.set(ylabel=f"messages' share of a token, {models[-1]}", title="Messages take over", ylim=(0, 0.4))
+    efficiency.set(ylabel="speed-up / chips, batch 1", title="Parallel efficiency", ylim=(0.4, 1.03))
+    share.set(ylabel=f"messages' share of TPOT, {models[-1]}", title="Share of communication", ylim=(0, 0.4))
     for axes in (time, efficiency, share):
         axes.set(xscale="log", xlabel="chips")
         plain(axes, "x", {"x": designs.kinds("chips")})
@@ -50,7 +50,7 @@ def draw(data: Data) -> Figure:
     handles = [Line2D([], [], **{**look[m], "linestyle": "-"}, label=m) for m in models]
     handles.append(Line2D([], [], color=BLACK, marker="o", mfc="white", ls="", label="does not fit"))
     handles += [
-        Line2D([], [], color=BLACK, ls=dash, label=f"{messages[name]:.1f} µs a message")
+        Line2D([], [], color=BLACK, ls=dash, label=f"{messages[name]:.1f} µs per message")
         for name, dash in FABRICS.items()
     ]
     handles += [

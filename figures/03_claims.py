@@ -1,4 +1,4 @@
-"""Ours over what is published, claim by claim and source by source, marked by verdict."""
+"""Ratio of jaxcost's value to the published one, by claim and source, marked by verdict."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 from style import BLACK, BLUE, ORANGE, RED, WIDE, Data, plain, run
 
 VERDICTS = {
-    "ok": ("o", BLUE, "comes out"),
-    "loose": ("D", ORANGE, "comes out under a condition"),
-    "no": ("X", RED, "does not come out"),
+    "ok": ("o", BLUE, "reproduced"),
+    "loose": ("D", ORANGE, "reproduced under a condition"),
+    "no": ("X", RED, "not reproduced"),
 }
 LIMITS = (0.05, 20.0)
 BY_HAND = "By hand"  # checks, not claims: in the data only
@@ -48,7 +48,7 @@ def column(axes: Axes, lines: list[dict | str]) -> None:
 
     axes.plot([1, 1], [-0.5, len(lines) - 0.5], color=BLACK, lw=0.8)
     write(PUBLISHED, -1, "published", ha="right", weight="bold")
-    write(OURS, -1, "ours", ha="right", weight="bold")
+    write(OURS, -1, "jaxcost", ha="right", weight="bold")
     for place, line in enumerate(lines):
         if isinstance(line, str):
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
@@ -62,7 +62,7 @@ def column(axes: Axes, lines: list[dict | str]) -> None:
         write(PUBLISHED, place, number(line["published"]), ha="right")
         write(OURS, place, number(line["ours"]), ha="right")
         write(OURS + 0.05, place, "" if line["unit"] == "1" else line["unit"])
-    axes.set(xscale="log", xlim=LIMITS, xlabel="ours over published")
+    axes.set(xscale="log", xlim=LIMITS, xlabel="jaxcost / published")
     axes.set_yticks([])
     plain(axes, "x", {"x": [0.1, 1, 10]})
     axes.tick_params(axis="x", which="minor", bottom=False)

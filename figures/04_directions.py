@@ -1,4 +1,4 @@
-"""What each set of four directions makes of latency, energy and cost, and the effect of each direction and each two."""
+"""Latency, energy and cost of each combination of four directions, and the effect of each direction and each pair."""
 
 import math
 
@@ -120,7 +120,7 @@ def draw(data: Data) -> Figure:
         )
         matrix(panels[-2, column], rows, column == 0)
         effects(panels[-1, column], data["effects"].where(workload=told["workload"]), column == 0)
-        panels[-1, column].set_title("with over without", fontsize=9)
+        panels[-1, column].set_title("metric with / without", fontsize=9)
     panels[0, 0].annotate(
         "chips",
         (0, 0),

@@ -1,4 +1,4 @@
-"""Speed of an answer on phones, and what it takes of the battery, by direction."""
+"""Output speed and battery energy of an answer on phones, by direction."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -8,13 +8,19 @@ from style import BLUE, GREEN, GREY, ORANGE, WIDE, Data, plain, run
 
 ARMS = {
     "today": ("LPDDR5X, as today", GREY, ""),
-    "flash": ("flash beside it", ORANGE, "///"),
+    "flash": ("LPDDR5X and flash", ORANGE, "///"),
     "in memory": ("engines in memory", BLUE, "..."),
     "stacked": ("DRAM stacked on logic", GREEN, "\\\\\\"),
 }
 METRICS = (
-    ("tokens_per_second", "output tokens a second", 1, (5, 2000), [5, 10, 20, 50, 100, 200, 500, 1000]),
-    ("battery_share", "battery an answer (%)", 100, (0.002, 0.6), [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]),
+    ("tokens_per_second", "output tokens per second", 1, (5, 2000), [5, 10, 20, 50, 100, 200, 500, 1000]),
+    (
+        "battery_share",
+        "battery per answer (%)",
+        100,
+        (0.002, 0.6),
+        [0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2],
+    ),
 )
 
 

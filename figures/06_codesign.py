@@ -1,4 +1,4 @@
-"""Draw experiments/out/06_codesign.json: the best design so far against evaluations, of gradients and of evolution."""
+"""The best design so far against evaluations, for gradient descent and evolutionary search."""
 
 import json
 from pathlib import Path
@@ -48,11 +48,11 @@ def main() -> None:
         ax.set_yscale("log")
         ax.set_xlim(10, budget)
         ax.set_ylim(FLOOR, TOP)
-        ax.set_title(f"{row['name']}, {row['knobs']} knobs", fontsize=9)
+        ax.set_title(f"{row['name']}, {row['knobs']} parameters", fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
     for ax in axes[:, 0]:
-        ax.set_ylabel("above the best of all", fontsize=8)
+        ax.set_ylabel("relative gap to the best", fontsize=8)
     for ax in axes[-1]:
         ax.set_xlabel("evaluations", fontsize=8)
     drawn = {}

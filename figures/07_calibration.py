@@ -1,4 +1,4 @@
-"""Predicted over measured time of rows on axes held out, kernel by kernel, and of served models left out."""
+"""Predicted over measured times on held-out axes, by kernel, and for served models that the fit left out."""
 
 import statistics
 
@@ -51,7 +51,7 @@ def draw(data: Data) -> Figure:
             rows = serving.where(metric=metric, model=model, wrong=False)
             scatter(axes, rows, "held", 1e3, s=8, color=colour, marker=mark, alpha=0.7)
         off = [abs(r["held"] / r["measured"] - 1) for r in serving.where(metric=metric, wrong=False)]
-        title = f"{metric} of served models\nmedian {statistics.median(off):.1%}, 90th {ninth(off):.1%}"
+        title = f"{metric} of served models\nmedian error {statistics.median(off):.1%}, 90th {ninth(off):.1%}"
         frame(axes, title, serving.label("measured", "measured", "m"))
     rest = panels.flat[len(names) + 2 :]
     for axes in rest:

@@ -1,4 +1,4 @@
-"""The three walls: tokens a second by bandwidth, cache left by system, pace against throughput by batch."""
+"""Tokens per second by bandwidth, KV cache that fits by system, and throughput against latency by batch."""
 
 import math
 
@@ -56,16 +56,16 @@ def bandwidth(axes: Axes, data: Data) -> None:
             transform=axes.get_xaxis_transform(),
         )
     axes.plot([], [], color=GREY, lw=0.7, label="sold today")
-    axes.plot([], [], color=GREY, lw=0.7, ls=DASHES[1], label="to come")
-    axes.plot([], [], "o", color=BLACK, label="weights fit too")
+    axes.plot([], [], color=GREY, lw=0.7, ls=DASHES[1], label="announced")
+    axes.plot([], [], "o", color=BLACK, label="weights fit")
     axes.set(xscale="log", yscale="log", xlim=(0.2, 330), ylim=(0.05, 1e6))
     plain(axes, "xy", {"x": [0.2, 1, 5, 20, 100], "y": [1, 10, 100, 1000, 10000]})
     axes.set_yticklabels(["1", "10", "100", "1,000", "10,000"])
     axes.set(
         xlabel=table.label("bandwidth", "memory bandwidth", "T"),
-        ylabel=table.label("tokens_per_second", "one user"),
+        ylabel=table.label("tokens_per_second", "speed of one user"),
     )
-    axes.set_title(f"a  Bandwidth sets one user's pace ({BITS}-bit weights)")
+    axes.set_title(f"a  Bandwidth limits the speed of one user ({BITS}-bit weights)")
     axes.legend(loc="lower right", fontsize=7, ncols=2, labelspacing=0.3, columnspacing=1.2, **FRAME)
 
 
@@ -117,8 +117,10 @@ def capacity(axes: Axes, data: Data) -> None:
     for k, model in enumerate(models):
         x = (k + 0.5) * len(bits)
         axes.text(x, -0.12, NAMES[model], ha="center", va="bottom", fontsize=8.5, fontweight="bold")
-    axes.set_xlabel("bits of a weight")
-    axes.set_title("b  Capacity: tokens of cache left beside the weights (hatched: does not fit)", pad=20)
+    axes.set_xlabel("bits per weight")
+    axes.set_title(
+        "b  Capacity: tokens of KV cache that fit next to the weights (hatched: does not fit)", pad=20
+    )
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -155,16 +157,16 @@ def latency(axes: Axes, data: Data) -> None:
         )
     axes.plot([], [], " ", label="number: largest batch that fits")
     axes.plot([], [], "o", mfc="white", mec=BLACK, label="cache does not fit")
-    axes.plot([], [], "o", ms=9, mfc="none", mec=BLACK, label="weights' matmuls\nleave memory's bound")
+    axes.plot([], [], "o", ms=9, mfc="none", mec=BLACK, label="weight matmuls become\ncompute-bound")
     axes.set(xscale="log", yscale="log")
     plain(axes, "xy", {"x": [0.5, 1, 2, 5, 10, 20, 50], "y": [1, 10, 100, 1000, 10000]})
     axes.set_yticklabels(["1", "10", "100", "1,000", "10,000"])
     axes.set(
         xlabel=table.label("tpot", "time per token", "m"),
-        ylabel=table.label("tokens_per_second_per_chip", "throughput of a chip"),
+        ylabel=table.label("tokens_per_second_per_chip", "throughput per chip"),
         ylim=(1, 4e4),
     )
-    axes.set_title("c  Latency: the price of batching")
+    axes.set_title("c  Latency: throughput costs time per token")
     axes.legend(loc="lower right", fontsize=7, labelspacing=0.3)
 
 

@@ -1,4 +1,4 @@
-"""FLOPS against bandwidth, 2012-2026: peaks by year, their ratio, and growth beside published rates."""
+"""FLOPS and bandwidth by year, 2012-2026, their ratio, and their growth against published rates."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def rates(axes: Axes, data: Data) -> None:
     axes.set(xlim=(1, 4.6), ylim=(place - 0.4, -0.8), xlabel="growth per two years")
     axes.xaxis.set_major_formatter(lambda v, _: f"x{v:g}")
     axes.legend(loc="lower right", fontsize=7.5)
-    axes.set_title("d  Growth, fitted and published")
+    axes.set_title("d  Growth rates, fitted and published")
 
 
 def draw(data: Data) -> Figure:
@@ -104,7 +104,7 @@ def draw(data: Data) -> Figure:
     flops.plot([], [], color=BLACK, lw=1.1, ls="--", label="fit, NVIDIA to 2022")
     flops.set(yscale="log", ylim=(0.5, 9000), ylabel=chips.label("flops_16", "peak rate", "T"))
     plain(flops, "y", {"y": [1, 10, 100, 1000]})
-    flops.set_title("a  Matrix units made two families of peaks")
+    flops.set_title("a  Peak rates diverge with matrix units")
     flops.legend(loc="upper left", fontsize=7.5, labelspacing=0.3)
     name(flops, data, "flops_16", 1e-12, {"Tesla V100": (0, 7), "Tesla K20X": (0, 7), "Rubin VR200": (-4, 8)})
     name(flops, data, "flops_64", 1e-12, {"Tesla K20X": (0, -13), "B300 SXM": (0, -12)})
@@ -114,7 +114,7 @@ def draw(data: Data) -> Figure:
     line(bandwidth, data, "bandwidth", f"NVIDIA, {FIRST}-2022", 1e-12, "--")
     bandwidth.set(yscale="log", ylabel=chips.label("bandwidth", "memory bandwidth", "T"))
     plain(bandwidth, "y", {"y": [0.2, 0.5, 1, 2, 5, 10, 20]})
-    bandwidth.set_title("b  Bandwidth kept a steadier pace")
+    bandwidth.set_title("b  Bandwidth grows more steadily")
     name(
         bandwidth,
         data,
@@ -128,7 +128,7 @@ def draw(data: Data) -> Figure:
     line(ratio, data, "flop_per_byte_16", "NVIDIA", 1, "-")
     ratio.set(yscale="log", ylabel=chips.label("flop_per_byte_16", "peak rate over bandwidth"))
     plain(ratio, "y", {"y": [0.1, 1, 10, 100, 1000]})
-    ratio.set_title("c  FLOP a byte: one leap in 2017, then level")
+    ratio.set_title("c  FLOP per byte: one jump in 2017, then level")
     name(
         ratio,
         data,

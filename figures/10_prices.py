@@ -1,4 +1,4 @@
-"""Prices of memory over the years, and a million tokens by design: cost by part, and by year of purchase."""
+"""Memory prices by year, and the cost of a million tokens by design, part and year of purchase."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -38,7 +38,7 @@ def history(axes: Axes, data: Data) -> None:
     )
     axes.set(xlim=(2022.6, 2027.1), ylim=(0.03, 200))
     plain(axes, "y", {"y": [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]})
-    axes.set_title("a  2026 turned DDR and flash round")
+    axes.set_title("a  DDR and flash prices rose in 2026")
     axes.legend(loc="upper left", ncols=2, fontsize=7.5)
 
 
@@ -71,7 +71,7 @@ def parts(axes: Axes, data: Data) -> None:
     axes.xaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title("b  What a token's cost is made of")
+    axes.set_title("b  Parts of the cost of a token")
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=3, fontsize=7, columnspacing=1.0)
 
 
@@ -114,7 +114,7 @@ def draw(data: Data) -> Figure:
         years(axes, data, design, colour)
     panels[0].set_ylabel(f"cost of a token, {data['years'].kinds('year')[0]} = 1")
     panels[0].legend(loc="upper left", fontsize=7.5)
-    title = "c  A million tokens by the year of buying memory; bands: low and high prices"
+    title = "c  Cost of a million tokens by year of memory purchase; bands: low and high prices"
     below.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
 

@@ -1,4 +1,4 @@
-"""Six trends under the roof; what moves the time per token beside the marks of the paper; diffusion crossing the ridge."""
+"""Six trends on the roofline; measured elasticities against the marks of the paper; when diffusion is compute-bound."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ def roofline(axes, steps) -> None:
     axes.text(
         0.98,
         0.05,
-        f"full: prefill (reasoning's is the conventional)\nhollow: decode, batch 1 to {batch}",
+        f"filled: prefill (for reasoning: the conventional model's)\nhollow: decode, batch 1 to {batch}",
         transform=axes.transAxes,
         ha="right",
     )
@@ -47,8 +47,8 @@ def roofline(axes, steps) -> None:
     plain(axes, ticks={"x": [1, 3, 10, 30, 100, 300, 1000, 3000], "y": [3, 10, 30, 100, 300, 1000, 3000]})
     axes.set(
         xlabel=steps.label("intensity", "arithmetic intensity"),
-        ylabel=steps.label("attained", "attained by a chip", "T"),
-        title="Decoding stands far down the slope, prefill near the roof",
+        ylabel=steps.label("attained", "attained per chip", "T"),
+        title="Decoding is bandwidth-bound, prefill near the compute peak",
     )
 
 
@@ -61,7 +61,7 @@ def crossing(axes, blocks) -> None:
     axes.legend(loc="upper left")
     axes.set(
         xlabel=blocks.label("block", "diffusion block", "").replace("token", "tokens"),
-        ylabel="elasticity of speed to compute",
+        ylabel="elasticity of speed in FLOP/s",
         title="Diffusion needs long blocks or batches",
         ylim=(-0.05, 1.05),
     )
@@ -86,9 +86,11 @@ def marks(axes, cells) -> None:
     axes.xaxis.tick_top()
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_title("Measured, and the mark of the paper (italic); shaded: stressed by the measure", pad=8)
+    axes.set_title(
+        "Computed value, and the mark of the paper (italic); shaded: stressed by the computed value", pad=8
+    )
     axes.set_xlabel(
-        "capacity: bytes held over those without the trend; else elasticity of the time per token", color=GREY
+        "capacity: bytes held / those without the trend; others: elasticity of the time per token", color=GREY
     )
 
 

@@ -1,4 +1,4 @@
-"""Flash beside HBM4 and LPDDR5: time and cost of a token by the active share, break-even price, and life."""
+"""Flash against HBM4 and LPDDR5: time and cost of a token by active share, break-even price, and life."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,7 +18,7 @@ def draw(data: Data) -> Figure:
     time.set_title("The smallest system that holds the model")
     time.legend(fontsize=7.5)
     by_share(cost, data["designs"], "cheapest token", "usd_per_mtok", 1.0, "")
-    cost.set_title("The cheapest token of each")
+    cost.set_title("The system with the cheapest token")
     cost.legend(fontsize=7.5)
     break_even(price, data["break_even"])
     lifetimes(life, data["lifetimes"])
@@ -51,26 +51,26 @@ def break_even(axes, even) -> None:
     bought = even.where(goal="fewest chips", parameters=size)
     first = bought[0]["latency"]
     pairs = [(r["active"] * 100, r["price"] * 1e9) for r in bought if r["latency"] == first]
-    axes.plot(*zip(*pairs, strict=True), **styles[3], label="smallest system to buy")
+    axes.plot(*zip(*pairs, strict=True), **styles[3], label="smallest system")
     for look, latency in zip(styles, even.kinds("latency"), strict=False):
         rows = even.where(goal="cheapest token", parameters=size, latency=latency)
         axes.plot(
             [100 * r["active"] for r in rows],
             [r["price"] * 1e9 for r in rows],
             **look,
-            label=f"a token, latency {latency * 1e6:.0f} us",
+            label=f"per token, latency {latency * 1e6:.0f} us",
         )
     axes.axhline(0, color=BLACK, lw=0.8)
     axes.set_xscale("log")
     axes.set_yscale("symlog", linthresh=5, linscale=1.2)
     plain(axes, ticks={"x": SHARES, "y": [-10, -5, -2, 0, 2, 5, 10, 20]})
     axes.set(xlim=(2, 120), ylim=(-14, 90))
-    axes.text(100, PRICE[2] + 0.25, "price taken, low to high", ha="right", fontsize=7.5, color=BLACK)
+    axes.text(100, PRICE[2] + 0.25, "assumed price, low to high", ha="right", fontsize=7.5, color=BLACK)
     axes.legend(fontsize=7.5, ncols=2, loc="upper left")
     axes.set(
         xlabel=f"active share of {size / 1e9:.0f}e9 parameters (%)",
-        ylabel="price of flash to break even (USD/GB)",
-        title="Break-even: flash buys capacity, not bandwidth",
+        ylabel="break-even price of flash (USD/GB)",
+        title="Break-even price: flash adds capacity, not bandwidth",
     )
 
 
@@ -108,7 +108,9 @@ def lifetimes(axes, worn) -> None:
     plain(axes, "x", {"x": [0.1, 1, 10, 100, 1000]})
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower right", fontsize=7.5)
-    axes.set(xlabel="life of four stacks in service (years)", title="Weights may be written, caches may not")
+    axes.set(
+        xlabel="service life of four stacks (years)", title="Flash endures weight updates, but not KV caches"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processing in memory against near memory: bandwidth per watt, speed and energy by batch, and the eight criteria."""
+"""PIM against PNM: bandwidth per watt, speed and energy by batch, and the eight criteria."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +16,14 @@ def draw(data: Data) -> Figure:
     watts, speed, energy = top.subplots(1, 3, sharey=True)
     per_watt(watts, data["engines"])
     decoding = data["decoding"]
+    by_batch(speed, decoding, "speed_up", "Speed-up falls with the batch", "speed / speed without engines")
     by_batch(
-        speed, decoding, "speed_up", "Speed-up fades with the batch", "speed over the same without engines"
+        energy,
+        decoding,
+        "energy_ratio",
+        "Energy saving falls with the batch",
+        "energy per token / without engines",
     )
-    by_batch(energy, decoding, "energy_ratio", "So does the energy saved", "energy of a token over the same")
     handles, labels = speed.get_legend_handles_labels()
     top.legend(handles, labels, loc="outside lower right", ncols=3)
     criteria(bottom.subplots(), data["criteria"])
@@ -42,7 +46,7 @@ def per_watt(axes, engines) -> None:
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     plain(axes, "x", {"x": [0.5, 1, 2, 5, 10, 20, 50]})
-    axes.set(xlabel="bandwidth per watt over the memory's", title="PIM reads for less")
+    axes.set(xlabel="bandwidth per watt / that of the memory", title="PIM reads at lower power")
 
 
 def by_batch(axes, decoding, column: str, title: str, label: str) -> None:
@@ -74,7 +78,7 @@ def criteria(axes, marks) -> None:
     axes.set(xlim=(0, 1), ylim=(len(marks.rows) + 1, 0))
     axes.axis("off")
     columns = (0, 0.155, 0.345, 0.48, 0.56, 0.79, 0.89)
-    heads = ("criterion", "paper: PIM", "paper: PNM", "its pick", "computed", "PIM", "PNM")
+    heads = ("criterion", "paper: PIM", "paper: PNM", "better", "computed", "PIM", "PNM")
     for x, head in zip(columns, heads, strict=True):
         axes.text(x, 0.5, head, va="center", weight="bold", fontsize=8)
     for y, r in enumerate(marks.rows):
@@ -90,7 +94,7 @@ def criteria(axes, marks) -> None:
             won = counted and column == r["computed"]
             axes.text(x, y + 1.5, wrapped(text), va="center", fontsize=7, weight="bold" if won else "normal")
     axes.set_title(
-        "The eight criteria: the paper's words, and least to most here (bold: better in the middle)",
+        "The eight criteria: the paper's words, and computed ranges (bold: the better in the middle of its range)",
         fontsize=10,
     )
 

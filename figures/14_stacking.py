@@ -1,4 +1,4 @@
-"""3D stacking: junction temperature and tokens against bandwidth, what bonds give, and logic in the base die."""
+"""3D stacking: temperature and tokens per second against bandwidth, rates of bonds, and logic in the base die."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,13 +38,13 @@ def temperatures(axes, heat) -> None:
         axes.plot(x, [t if t < HIGHEST else None for t in cool], color=look["color"], lw=0.8, ls=":")
     axes.axhline(top, color=BLACK, lw=1)
     axes.text(4, top + 2, f"limit of the DRAM, {top:.0f} C", fontsize=7.5)
-    axes.plot([], [], color=GREY, lw=0.8, ls=":", label="were it not slowed")
+    axes.plot([], [], color=GREY, lw=0.8, ls=":", label="without throttling")
     axes.set(xscale="log", ylim=(35, 155))
     plain(axes, "x", {"x": TERA})
     axes.set(
         xlabel=heat.label("bandwidth", "bandwidth of the bonds", "T"),
         ylabel="junction temperature (C)",
-        title="Decoding meets the limit of the DRAM",
+        title="Decoding reaches the temperature limit of DRAM",
     )
     axes.legend(fontsize=7.5, loc="upper left", ncols=2)
 
@@ -57,7 +57,7 @@ def tokens(axes, heat) -> None:
         [r["unheated"] for r in rows],
         color=BLACK,
         lw=1,
-        label="without heat",
+        label="without heat limit",
     )
     for look, (name, line) in zip(looks(), found, strict=False):
         axes.plot(
@@ -68,7 +68,7 @@ def tokens(axes, heat) -> None:
     axes.set(
         xlabel=heat.label("bandwidth", "bandwidth of the bonds", "T"),
         ylabel=heat.label("tokens_per_second", "speed at batch 1"),
-        title="Beyond it bandwidth brings nothing",
+        title="Beyond the limit, bandwidth adds no speed",
     )
     axes.legend(fontsize=7.5)
 
@@ -82,9 +82,9 @@ def bonds(axes, table) -> None:
         axes, ticks={"x": sorted(r / 1e9 for r in table.kinds("rate")), "y": [1, 3, 10, 30, 100, 300, 1000]}
     )
     axes.set(
-        xlabel=table.label("rate", "rate of a bond", "G"),
+        xlabel=table.label("rate", "rate per bond", "G"),
         ylabel=table.label("bandwidth", "bandwidth", "T"),
-        title="Hybrid bonds give more than heat allows",
+        title="Hybrid bonds allow more bandwidth than heat does",
     )
     axes.legend(fontsize=7.5)
 
@@ -104,8 +104,8 @@ def base_die(axes, table) -> None:
     axes.grid(visible=False, axis="y")
     axes.set(
         xlim=(0, 1.45),
-        xlabel="over HBM4 at the same bandwidth, batch 1",
-        title="A base die saves power and no time",
+        xlabel="ratio to HBM4 at the same bandwidth, batch 1",
+        title="Logic in the base die saves power, not time",
     )
     axes.legend(fontsize=8, loc="upper right")
 

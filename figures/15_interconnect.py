@@ -1,4 +1,4 @@
-"""Time per token against chips, latency of a hop and topology; what sums in the network gain; what messages take."""
+"""Time per token by number of chips, hop latency and topology; gain of in-network reduction; share of messages."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -62,16 +62,16 @@ def draw(data: Data) -> Figure:
                 color=colour, marker=mark, ls=dash, ms=4,
             )  # fmt: skip
     for colour, mark, hop in zip(COLOURS, "os^", (hops[0], HOP, hops[-1]), strict=False):
-        fifth.plot([], [], color=colour, marker=mark, ls="", label=f"{hop * 1e6:g} µs a hop")
+        fifth.plot([], [], color=colour, marker=mark, ls="", label=f"{hop * 1e6:g} µs per hop")
     for name, dash in zip(adding, (":", "--", "-"), strict=False):
         fifth.plot([], [], color=BLACK, ls=dash, label=name)
     for axes, title in (
-        (first, "More chips help until messages win"),
-        (second, "Share of a token that is messages"),
-        (third, f"Latency of a hop, {many} chips"),
-        (fourth, "Latency of a hop: switch, ring dotted"),
-        (fifth, "What switches that add gain"),
-        (sixth, "Experts by all-to-all"),
+        (first, "TPOT falls until messages dominate"),
+        (second, "Share of messages in TPOT"),
+        (third, f"Hop latency, {many} chips"),
+        (fourth, "Hop latency: switch (ring: dotted)"),
+        (fifth, "Gain of in-network reduction"),
+        (sixth, "MoE with all-to-all"),
     ):
         axes.set_title(title, fontsize=9)
     for axes in (first, second, fifth, sixth):
@@ -82,7 +82,7 @@ def draw(data: Data) -> Figure:
         )
     for axes in (third, fourth):
         axes.set_xscale("log")
-        axes.set_xlabel(tokens.label("hop", "latency of a hop", "µ"))
+        axes.set_xlabel(tokens.label("hop", "hop latency", "µ"))
         plain(axes, "x", {"x": [0.05, 0.1, 0.2, 0.5, 1, 2, 5]})
     for axes in (first, third, fourth, sixth):
         axes.set_yscale("log")
@@ -91,7 +91,7 @@ def draw(data: Data) -> Figure:
         plain(axes, "y", {"y": [t for t in TIMES if low <= t <= high]})
         axes.set_ylim(low, high)
     second.set(ylabel="share of TPOT (%)", ylim=(0, 100))
-    fifth.set(ylabel="TPOT without over with", ylim=(0.95, None))
+    fifth.set(ylabel="TPOT without / with", ylim=(0.95, None))
     fourth.legend()
     fifth.legend(ncols=1, fontsize=7)
     first.plot([], [], label="does not fit", **FULL)

@@ -1,4 +1,4 @@
-"""Dollars, joules and CO2e of a token on every chip, with intervals; what dollars consist of; what leaves them open."""
+"""Dollars, joules and CO2e per token on every chip, with intervals; parts of the cost; the most uncertain constants."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -47,17 +47,17 @@ def draw(data: Data) -> Figure:
         panels[0].set_title(f"{model}: best value, 5% to 95%")
         shares(panels[3], parts.where(model=model), [r["chip"] for r in rows])
         panels[3].set(xlabel="share of cost (%)", yticklabels=[])
-        panels[3].set_title("of which")
+        panels[3].set_title("Parts of the cost")
     for axes, (metric, text) in zip(grid[-1], METRICS, strict=False):
         bars(axes, weakest.where(model=models[0], chip=OPEN, metric=metric))
         axes.set_xlabel(f"{text} (best value: 1)", fontsize=8)
-    grid[-1][0].set_title(f"Constants that leave it open most: {models[0]} on {OPEN}")
+    grid[-1][0].set_title(f"Most uncertain constants: {models[0]} on {OPEN}")
     grid[-1][3].set_axis_off()
     handles = [
-        plt.Line2D([], [], color=BLUE, marker="o", lw=2, label="chip of the catalogue"),
+        plt.Line2D([], [], color=BLUE, marker="o", lw=2, label="catalogue chip"),
         plt.Line2D([], [], color=RED, marker="s", lw=2, label="co-designed"),
-        plt.Rectangle((0, 0), 1, 1, color=SKY, label="constant at its low"),
-        plt.Rectangle((0, 0), 1, 1, fc=BLUE, hatch="///", ec="white", lw=0, label="at its high"),
+        plt.Rectangle((0, 0), 1, 1, color=SKY, label="constant at its low value"),
+        plt.Rectangle((0, 0), 1, 1, fc=BLUE, hatch="///", ec="white", lw=0, label="at its high value"),
         *grid[0][3].get_legend_handles_labels()[0],
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=6)

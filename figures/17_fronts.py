@@ -1,4 +1,4 @@
-"""Fronts of co-designed decode chips, chips of the catalogue beside them, the knobs along them, what limits are worth."""
+"""Pareto fronts of co-designed decode chips with catalogue chips, their parameters, and shadow prices of limits."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -98,7 +98,7 @@ def draw(data: Data) -> Figure:
         scaled(axes, [r[metric] for r in designs.rows], attained(data, metric))
     second.plot(
         [r["tpot"] * 1e3 for r in clean.rows], [r["gco2e_per_mtok"] for r in clean.rows], ":D", color=GREEN,
-        label="cleanest designs",
+        label="designs with least CO2e",
     )  # fmt: skip
     scaled(first, [r["usd_per_mtok"] for r in designs.rows], attained(data, "usd_per_mtok"))
     times = [r["bound"] * 1e3 for r in best]
@@ -122,11 +122,16 @@ def draw(data: Data) -> Figure:
     fifth.legend(fontsize=7.5)
     fifth.grid(axis="x", visible=False)
     for axes, title, x, y in (
-        (first, "Dollars against time", "TPOT (ms)", designs.label("usd_per_mtok", "cost")),
+        (first, "Cost against time", "TPOT (ms)", designs.label("usd_per_mtok", "cost")),
         (second, "CO2e against time", "TPOT (ms)", designs.label("gco2e_per_mtok", "CO2e")),
-        (third, "What the cheapest is built of", "bound on TPOT (ms)", f"over {base['chip'].upper()}"),
-        (fourth, "Its batch, eight chips", "bound on TPOT (ms)", "requests in flight"),
-        (fifth, "What 1% of a limit is worth", "bound on TPOT (ms)", "% of cost"),
+        (
+            third,
+            "Composition of the cheapest design",
+            "bound on TPOT (ms)",
+            f"ratio to {base['chip'].upper()}",
+        ),
+        (fourth, "Batch, eight chips", "bound on TPOT (ms)", "requests in flight"),
+        (fifth, "Shadow prices of limits", "bound on TPOT (ms)", "% of cost per 1%"),
         (sixth, "Energy against time", "TPOT (ms)", designs.label("joules_per_token", "energy")),
     ):
         axes.set_title(title)

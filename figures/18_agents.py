@@ -1,4 +1,4 @@
-"""Requests of agents by operational intensity and capacity footprint; latents of other widths; what binds a full system."""
+"""Operational intensity and capacity footprint of agentic requests; width of latents; what limits a full system."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from style import BLACK, BLUE, GREEN, GREY, MARKS, ORANGE, PALE, WIDE, Data, looks, plain, run
 
 PHASES = {"decode": BLUE, "turn": ORANGE, "prompt": BLACK}
-NAMES = {"decode": "decoding", "turn": "a turn on a cached context", "prompt": "a whole prompt"}
+NAMES = {"decode": "decoding", "turn": "a turn with a cached context", "prompt": "a whole prompt"}
 BINDS = {"does not fit": GREY, "capacity": ORANGE, "bandwidth": BLUE, "compute": GREEN}
 
 
@@ -28,7 +28,7 @@ def map_of(axes: Axes, data: Data, model: str) -> None:
     axes.axvline(chip["ridge"], color=BLACK, ls="--", lw=1)
     axes.axhline(chip["capacity"] / 1e9, color=BLACK, ls=":", lw=1.2)
     axes.set(xscale="log", yscale="log", xlabel=points.label("oi", "operational intensity"), title=model)
-    axes.set_ylabel(points.label("cf", "bytes a request, weights shared", "G"))
+    axes.set_ylabel(points.label("cf", "capacity footprint per request", "G"))
     axes.set_xlim(0.7, 1e5)
     axes.set_ylim(8, 3000)
     plain(axes, "xy", {"x": [1, 10, 100, 1000, 1e4, 1e5], "y": [10, 30, 100, 300, 1000, 3000]})
@@ -57,7 +57,7 @@ def grid_of(axes: Axes, data: Data) -> None:
     axes.set_yticklabels([f"{model.split('-')[0]}, {workload}" for model, workload in pairs])
     axes.invert_yaxis()
     axes.grid(visible=False)
-    axes.set_title("Largest batch that fits, and what then binds")
+    axes.set_title("Largest batch that fits, and what limits it")
 
 
 def draw(data: Data) -> Figure:
@@ -87,7 +87,7 @@ def draw(data: Data) -> Figure:
     third.plot([], [], "-", color=PALE, lw=5, label="latents alone, by hand")
     third.plot([], [], ":", marker="o", mfc="white", color=BLACK, label="cache, right axis")
     third.set_xscale("log", base=2)
-    third.set(ylim=(0, 300), title="Width of the latent: footprint moves, intensity little")
+    third.set(ylim=(0, 300), title="Effect of the width of the latent")
     third.set_xlabel(latents.label("latent", "width of the latent"))
     third.set_ylabel(latents.label("oi", "intensity of decoding a large batch"))
     beside.set_yscale("log")

@@ -1,4 +1,4 @@
-"""Time per token, cache traffic and power of a 7B model on one chip, against batch."""
+"""Time per token, KV-cache traffic and power of a 7B model on one chip, against batch."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Near-memory engines off and on: time, energy and bytes over the chip's edge, by operator class and batch."""
+"""Time, energy and bytes over the edge of the chip with near-memory engines on and off, by operator class and batch."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ def draw(data: Data) -> Figure:
             axes.set_title(f"{TITLES[engine]}: {text}")
         line[0].set_yticks(y, [f"{m}, batch {b}" if b == batches[0] else f"batch {b}" for m, b in groups])
         line[0].invert_yaxis()
-    panels[-1, 1].set_xlabel("a decode step over the same without engines near memory")
+    panels[-1, 1].set_xlabel("ratio to a decode step without near-memory engines")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(kinds))
     return figure

@@ -1,8 +1,8 @@
-"""One page of all figures: each with its findings, its numbers, its assumptions and sources, and an explorer.
+"""Build one page with all figures: findings, data, assumptions and sources of each, and an explorer.
 
     python figures/report.py [--data DIR] [--pictures DIR] [--out FILE]
 
-The page is one file and needs no server: pictures, numbers and the explorer's tables are inside it.
+The page is one file and needs no server: it contains the pictures, the numbers and the tables of the explorer.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What the figures share: reading an experiment's data, one style, colours for all eyes, saving.
+"""Shared code of the figures: reading data, one style, colour-blind-safe colours, saving.
 
-A figure is a function `draw(data) -> Figure` in a file named as its experiment, run by `run(draw)`:
+A figure is a function `draw(data) -> Figure` in a file with the name of its experiment, run by `run(draw)`:
 
     python figures/08_walls.py [--data DIR] [--out DIR]
 
-It reads nothing but `08_walls.json` and writes `08_walls.svg` and `.png`. Lines and marks differ in more than their
-colour, so that grey suffices; units come from the data.
+It reads only `08_walls.json` and writes `08_walls.svg` and `.png`. Lines and marks differ in more than their colour,
+so that figures can be read in grey. Units come from the data.
 """
 
 import argparse

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+from jaxcost.edge.commands.cli import main
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
 reference = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(reference)
@@ -26,10 +30,64 @@ def test_first_example_of_the_readme_prints_what_it_says(capsys):
     assert capsys.readouterr().out == printed
 
 
-def test_every_link_between_pages_leads_somewhere():
-    for page in (*DOCS.glob("*.md"), DOCS.parent / "README.md"):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+def test_command_of_the_readme_prints_what_it_says(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = reference.README.read_text()
+    command, printed = re.search(
+        r"\njaxcost (evaluate [^\n]*)\n```\n```\n(.*?)\n\.\.\.\n```", text, re.S
+    ).groups()
+    assert main(command.split()) == 0
+    assert capsys.readouterr().out.replace(" \n", "\n").startswith(printed)
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+
+
+def anchors(page):
+    """Name the headings of a page as GitHub does."""
+    heads = re.findall(r"^#+ (.*)$", without_code(page.read_text()), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^):]+)\)", without_code(page.read_text())):
+        name, _, anchor = target.partition("#")
+        found = page.parent / name if name else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_pages_name_exist(page):
+    """Paths of scripts and of the package, from the root or from a folder of the package."""
+    roots = (ROOT, ROOT / "jaxcost", ROOT / "jaxcost" / "physics")
+    for name in re.findall(r"[\w./-]+/[\w-]+\.py\b", page.read_text()):
+        assert any((root / name).exists() for root in roots) or "NN_name" in name, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_are_well_formed(page):
+    """Code blocks are closed, rows of a table have as many cells as its head, and prose fits in 120 columns."""
+    text = page.read_text()
+    assert len(re.findall(r"^```", text, re.M)) % 2 == 0
+    wide = page.name in ("knobs.md", "equations.md", "codesign.md")
+    text = re.sub(r"<!-- rates -->.*?<!-- end -->", "", without_code(text), flags=re.S)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert (
+            len({len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in table.splitlines()})
+            == 1
+        ), table
+    assert wide or [line for line in text.splitlines() if len(line) > 120 and line[0] != "|"] == []
+
+
+def test_the_layout_lists_every_folder():
+    text = re.search(r"## Layout of the package.*?```\n(.*?)```", (DOCS / "model.md").read_text(), re.S)[1]
+    package = text.partition("experiments/")[0]
+    listed = set(re.findall(r"(\w+)/ ", package)) - {"jaxcost"}
+    folders = {path.parent.name for path in (ROOT / "jaxcost").rglob("__init__.py")} - {"jaxcost"}
+    assert listed == folders
 
 
 TUTORIAL = DOCS / "tutorial"

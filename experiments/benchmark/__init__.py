@@ -1,1 +1,1 @@
-"""What `experiments/01_benchmark.py` measures, cell by cell."""
+"""The measurements of `experiments/01_benchmark.py`, cell by cell."""

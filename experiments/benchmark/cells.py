@@ -1,8 +1,8 @@
-"""Measure one thing of the jaxcost that is on the path, in this process, and print it as one line of JSON.
+"""Measure one cell, with the jaxcost that is on the path, in this process, and print it as one line of JSON.
 
 `PYTHONPATH=TREE python experiments/benchmark/cells.py value 512`
 
-Nothing here may need more than both the present code and the oldest commit to compare with have: the public calls,
+Cells may use only what the present code and the oldest commit to compare with have in common: the public calls,
 `jaxcost.evaluate.evaluate` and `design_metrics`. Compilations are never cached from run to run.
 """
 

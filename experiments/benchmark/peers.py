@@ -1,7 +1,7 @@
-"""Ask other tools the question that jaxcost is asked, as often as they can answer, and print JSON.
+"""Time other tools on the question that jaxcost is timed on, and print JSON.
 
-Prefill and decode of one model on one chip, the batch changing from call to call.
-`pip install -e ".[peers]"` and `pip install --no-deps llm-analysis` bring them.
+The question is prefill and decode of one model on one chip, with a different batch in each call.
+`pip install -e ".[peers]"` and `pip install --no-deps llm-analysis` install the tools.
 """
 
 import contextlib

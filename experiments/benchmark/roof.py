@@ -1,4 +1,4 @@
-"""Trace sweeps on the device, and hold what they move and compute against the chip's roofs.
+"""Trace sweeps on the device, and compare their memory traffic and arithmetic with the peak rates of the chip.
 
 `python experiments/benchmark/roof.py DIR COUNT` writes a trace for TensorBoard or Perfetto to DIR and prints rows.
 """

@@ -1,4 +1,4 @@
-"""Published claims about LLM inference, a file a source, each claim beside what jaxcost makes of its stated inputs."""
+"""Published claims about LLM inference, one file per source, with jaxcost's results for their stated inputs."""
 
 import functools
 from collections.abc import Callable, Iterator

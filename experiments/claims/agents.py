@@ -1,4 +1,4 @@
-"""Operational intensity and capacity footprint of agents (Zhao and Liu): what decode computes a byte, and what it holds."""
+"""Operational intensity and capacity footprint of agents (Zhao and Liu): FLOPs per byte of decode, and bytes held."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What claims are, and the systems that many of them are evaluated on."""
+"""The type of a claim, and the systems that several claims are evaluated on."""
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,7 @@ BY_HAND = "By hand, from published numbers"  # not published: to hold the model 
 
 
 class Claim(NamedTuple):
-    """One row: what was published, what we get, and what that hangs on."""
+    """One row: the published value, jaxcost's value, and the conditions it depends on."""
 
     name: str
     source: str

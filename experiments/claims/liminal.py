@@ -1,7 +1,7 @@
-"""LIMINAL: Llama 3.1 405B on chips with HBM3, a roofline and a synchronisation of fixed time.
+"""LIMINAL: Llama 3.1 405B on chips with HBM3, as a roofline with a synchronization of fixed time.
 
-Bits, TB as TiB and the time of a collective were found on the very six points below, for none is published where we
-read: that the model meets them is a fit and no validation. What is no fit is how they hang together: three numbers of
+The bit widths, TB meaning TiB, and the time of a collective are not published. They were fitted to the six points
+below, so that the model meets these points is no validation. How the points relate is not fitted: three numbers of
 chips and two contexts by two times of a collective.
 """
 
@@ -71,5 +71,5 @@ def liminal() -> Iterator[Claim]:
             "x",
             even(chips, CONTEXTS[0]) / (COLLECTIVES * LATENCY[chips]),
             "loose",
-            "the number of chips is not stated where we read",
+            "the number of chips is not stated in the source",
         )

@@ -1,4 +1,4 @@
-"""PIM-AI: dollars a query of modules with engines, and energy in a phone."""
+"""PIM-AI: dollars per query of modules with engines, and energy in a phone."""
 
 from collections.abc import Iterator
 

@@ -134,8 +134,8 @@ def rpu_energy() -> Iterator[Claim]:
         "x",
         ratio,
         "loose",
-        f"a decode step on chips of the catalogue, {step_joules(gpus):.0f} J over {step_joules(units):.1f} J; which "
-        "system theirs is of is not stated where we read",
+        f"a decode step on chips of the catalogue, {step_joules(gpus):.0f} J over {step_joules(units):.1f} J; the "
+        "source does not state its system",
     )
     dear = step_joules(pooled("rpu-cu", 308, HBM3E_ENERGY)) / step_joules(units)
     yield Claim(

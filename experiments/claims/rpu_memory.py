@@ -1,4 +1,4 @@
-"""RPU: memory of few bytes and much bandwidth, and what it and others have of either."""
+"""RPU: memory with few bytes and much bandwidth, compared with other chips."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Rates of growth: AI and Memory Wall, and Ma and Patterson. Arithmetic on endpoints; the catalogue is not asked here."""
+"""Rates of growth: AI and Memory Wall, and Ma and Patterson. Arithmetic on endpoints, without the catalogue."""
 
 from collections.abc import Iterator
 
