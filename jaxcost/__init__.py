@@ -1,5 +1,6 @@
 """jaxcost: latency, capacity, energy, cost and carbon of LLM inference, as one differentiable JAX function."""
 
+from jaxcost._version import __version__
 from jaxcost.core.pytree import canonical, replace, replace_at, rows
 from jaxcost.edge.catalog.loaders import (
     load_chip,
@@ -127,6 +128,7 @@ __all__ = [
     "Tied",
     "TopK",
     "Traffic",
+    "__version__",
     "add_near",
     "add_tier",
     "best_plan",
