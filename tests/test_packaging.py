@@ -14,7 +14,12 @@ from jaxcost.edge.commands.cli import main
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Names of modules whose distribution has another name.
-DISTRIBUTIONS = {"orbax": "orbax-checkpoint", "ruamel": "ruamel.yaml", "GenZ": "genz-llm"}
+DISTRIBUTIONS = {
+    "GenZ": "genz-llm",
+    "griffe": "mkdocstrings",  # its extra python
+    "orbax": "orbax-checkpoint",
+    "ruamel": "ruamel.yaml",
+}
 # Installed with --no-deps, because its pins admit no current Python: README.md, "How fast".
 UNDECLARED = {"llm_analysis"}
 
@@ -57,7 +62,7 @@ def test_dependencies_are_the_imports_of_the_package():
 @pytest.mark.parametrize("folder", ["tests", "experiments", "figures", "docs"])
 def test_imports_of_a_checkout_are_declared(folder):
     extras = PROJECT["optional-dependencies"]
-    declared = DEPENDENCIES | distribution_names(extras["dev"] + extras["peers"])
+    declared = DEPENDENCIES | distribution_names(extras["dev"] + extras["docs"] + extras["peers"])
     undeclared = {n: path for n, path in third_party_imports(folder).items() if n not in declared}
     assert not undeclared
 
@@ -71,3 +76,9 @@ def test_version_is_that_of_pyproject(capsys):
 def test_citation_and_changelog_name_the_version():
     assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
     assert (ROOT / "CHANGELOG.md").read_text().count("\n## [Unreleased]\n") == 1
+
+
+def test_api_reference_has_every_public_name_once():
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    named = [name for page in pages for name in re.findall(r"^::: jaxcost\.(\w+)$", page.read_text(), re.M)]
+    assert sorted(named) == sorted(set(jaxcost.__all__) - {"__version__"})
