@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import jaxcost
 from jaxcost.edge.commands.cli import main
@@ -82,3 +83,14 @@ def test_api_reference_has_every_public_name_once():
     pages = (ROOT / "docs" / "api").glob("*.md")
     named = [name for page in pages for name in re.findall(r"^::: jaxcost\.(\w+)$", page.read_text(), re.M)]
     assert sorted(named) == sorted(set(jaxcost.__all__) - {"__version__"})
+
+
+def test_ci_covers_the_versions_that_pyproject_admits():
+    workflow = YAML(typ="safe").load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]["include"]
+    pythons = {row["python"] for row in matrix}
+    assert pythons == {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)}
+    oldest, newest = re.search(r"jax>=([\d.]+),<([\d.]+)", " ".join(PROJECT["dependencies"])).groups()
+    assert {row["jax"] for row in matrix} == {f"jax=={oldest}.0", f"jax<{newest}"}
+    commands = [step["run"] for step in workflow["jobs"]["tests"]["steps"] if "run" in step]
+    assert "python -m pytest -n 2" in commands and "python -m pytest -n 2" in (ROOT / "README.md").read_text()
