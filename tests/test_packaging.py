@@ -20,6 +20,7 @@ DISTRIBUTIONS = {
     "griffe": "mkdocstrings",  # its extra python
     "orbax": "orbax-checkpoint",
     "ruamel": "ruamel.yaml",
+    "yaml": "pyyaml",
 }
 # Installed with --no-deps, because its pins admit no current Python: README.md, "How fast".
 UNDECLARED = {"llm_analysis"}
