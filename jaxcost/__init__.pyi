@@ -1,5 +1,6 @@
 """The public names, for type checkers and for `__init__`, which imports each when it is first used."""
 
+from ._version import __version__ as __version__
 from .core.pytree import (
     canonical as canonical,
     replace as replace,

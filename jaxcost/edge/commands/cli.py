@@ -99,6 +99,11 @@ def _run(given: list[str]) -> int:
     if name in ("-h", "--help"):
         print(parser.format_help(), end="")
         return 0
+    if name == "--version":
+        from jaxcost import __version__
+
+        print(f"jaxcost {__version__}")
+        return 0
     if name not in COMMANDS:
         near = nearest(name, COMMANDS)
         hint = f"; did you mean {near!r}?" if near else f"; there are {', '.join(COMMANDS)}"
@@ -131,7 +136,7 @@ def _overview() -> argparse.ArgumentParser:
     listing = "\n".join(f"  {name:{width}}  {text}" for name, text in COMMANDS.items())
     return argparse.ArgumentParser(
         prog="jaxcost",
-        usage="jaxcost COMMAND [options]",
+        usage="jaxcost COMMAND [options] | --version",
         description=_DESCRIPTION,
         epilog=f"commands:\n{listing}\n\nEvery command explains itself with --help.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
