@@ -23,7 +23,7 @@ from jaxcost.explore.space import Choice, stack
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from jaxcost.spec.memory import ENGINE_PER_STACK, TIERS, Memory, NearMemory
 
-__all__ = ["NONE", "choosable", "read_choice"]
+__all__ = ["NONE", "choosable_paths", "read_choice"]
 
 NONE = "none"
 _MOST_STACKS = 1e6
@@ -48,7 +48,7 @@ def _package(name: str) -> dict[str, Any]:
 
 
 # What is chosen by one name each: the branch at the path or leaves by theirs, and the kind of its files.
-_WHOLE: dict[str, tuple[Callable[[str], Any], str]] = {
+_LOADERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "prices": (load_prices, "prices"),
     _GRID: (_grid, "grids"),
     "system.chip.process": (_process, "silicon"),
@@ -59,16 +59,16 @@ _WHOLE: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-def choosable() -> tuple[str, ...]:
+def choosable_paths() -> tuple[str, ...]:
     """List the paths whose values are chosen by name."""
-    return (*_TIERS, *_NEAR, *_WHOLE, *_TOPOLOGIES)
+    return (*_TIERS, *_NEAR, *_LOADERS, *_TOPOLOGIES)
 
 
 def read_choice(path: str, given: Any, where: str, file: str) -> Choice:
     """Read the names that a branch, or a topology, is chosen among.
 
     Args:
-        path: one of `choosable()`.
+        path: one of `choosable_paths()`.
         given: list of names.
         where: dotted path of the list in the file.
         file: named in errors.
@@ -102,7 +102,7 @@ def _load(path: str, name: str, where: str, file: str) -> Any:
         return NearMemory() if name == NONE else within(file, where, load_near, name)
     if path in _TIERS:
         return _memory(path, name, where, file)
-    load, kind = _WHOLE[path]
+    load, kind = _LOADERS[path]
     if name == NONE and NONE not in names(kind):
         raise InputError(f"a name listed by `jaxcost list {kind}`", file=file, path=where, given=name)
     return within(file, where, load, name)
