@@ -27,6 +27,7 @@ def quantities_of(tree):
 
 def pint_value(text, unit):
     form = quantity._FORM.fullmatch(text)
+    assert form
     return float(form[1]) * quantity._pint_factor(
         form[2].replace("%", "percent"), "" if unit == "1" else unit
     )

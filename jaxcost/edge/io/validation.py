@@ -35,7 +35,9 @@ class StrictModel(BaseModel):
         if not isinstance(data, dict):
             raise InputError(cls.expected, given=data)
         fields = cls.model_fields
-        unknown = [str(key) for key in data if key not in fields and cls.model_config["extra"] == "forbid"]
+        unknown = [
+            str(key) for key in data if key not in fields and cls.model_config.get("extra") == "forbid"
+        ]
         if unknown:
             expected = "one of " + ", ".join(fields)
             raise InputError(expected, path=unknown[0], suggestion=nearest(unknown[0], fields))
@@ -62,14 +64,13 @@ def _first_error(error: ValidationError, data: Any, file: object) -> InputError:
     kind, given, context = problem["type"], problem["input"], problem.get("ctx", {})
     cause = context.get("error")
     path = []
-    for part in problem["loc"]:  # skips the parts that are not in the file, such as an item without its list
-        if isinstance(data, list) and isinstance(part, int):
-            path.append(str(part + 1))
-        elif isinstance(data, dict) and part in data:
-            path.append(str(part))
-        else:
-            continue
-        data = data[part]
+    for part in problem[
+        "loc"
+    ]:  # skips the parts that are not in the file, such as the index of an item without a list
+        is_item = isinstance(data, list) and isinstance(part, int)
+        if is_item or (isinstance(data, dict) and part in data):
+            path.append(str(int(part) + 1) if is_item else str(part))
+            data = data[part]
     if isinstance(cause, InputError):
         path = ".".join(name for name in (*path, cause.path) if name)
         return InputError(

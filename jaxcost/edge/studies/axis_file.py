@@ -166,7 +166,8 @@ class AxisReader:
         values = section.choose or section.values or section.scale or section
         by_name = isinstance(values, list) and section.scale is None
         if path in choosable_paths() and (by_name or path not in self.units):
-            return read_choice(path, values, where, self.file)
+            listed = values if isinstance(values, list) else list(values.numbers)
+            return read_choice(path, listed, where, self.file)
         unit, relative = self._unit(path, where), section.scale is not None
         numbers = parse_values(values, "1" if relative else unit, where, self.file)
         return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)
