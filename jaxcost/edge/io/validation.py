@@ -67,10 +67,9 @@ def _first_error(error: ValidationError, data: Any, file: object) -> InputError:
     for part in problem[
         "loc"
     ]:  # skips the parts that are not in the file, such as the index of an item without a list
-        is_item = isinstance(data, list) and isinstance(part, int)
-        if is_item or (isinstance(data, dict) and part in data):
-            path.append(str(int(part) + 1) if is_item else str(part))
-            data = data[part]
+        if _has(data, part):
+            parent, data = data, data[part]
+            path.append(str(int(part) + 1) if isinstance(parent, list) else str(part))
     if isinstance(cause, InputError):
         path = ".".join(name for name in (*path, cause.path) if name)
         return InputError(
@@ -82,6 +81,10 @@ def _first_error(error: ValidationError, data: Any, file: object) -> InputError:
     return InputError(
         expected, file=file, path=".".join(path), given=len(given) if kind == "too_long" else given
     )
+
+
+def _has(data: Any, part: int | str) -> bool:
+    return part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
 
 
 def as_list(value: Any) -> list[Any]:
