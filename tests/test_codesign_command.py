@@ -110,10 +110,10 @@ def test_all_that_a_study_may_ask_for(study):
         )
     )
     assert read.across == ("model",) and read.over == 0.9
-    assert read.front == study_file.FrontOf(("usd_per_mtok", "-tokens_per_second"), 5)
+    assert read.front.metrics == ["usd_per_mtok", "-tokens_per_second"] and read.front.points == 5
     assert read.along[0].values == pytest.approx((0.01, 0.02, 0.04)) and read.along[1].values == (1, 4)
     assert (read.break_even.low, read.break_even.high) == pytest.approx((1e-3, 1))
-    assert read.robust == study_file.Robust("worst", 4)
+    assert (read.robust.over, read.robust.draws) == ("worst", 4)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +135,11 @@ def test_all_that_a_study_may_ask_for(study):
         ("over", "median", "over", "mean, worst"),
         ("over", "1", "over", "below 1"),
         ("starts", "0", "starts", "a whole number from 1"),
-        ("front", "{metrics: [tpot]}", "front.metrics", "2 or 3"),
+        ("front", "{metrics: [tpot]}", "front.metrics", "2 to 3"),
         ("front", "{metrics: [tpot, ttft], point: 3}", "front", "did you mean 'points'"),
         ("along", "{path: system.chip.tdp, values: [1 W]}", "along.path", "neither a knob nor an axis"),
         ("along", "{path: ttft, values: [1 s]}", "along.path", "a metric with one limit"),
-        ("along", "{path: tpot}", "along", "values: ..."),
+        ("along", "{path: tpot}", "along.values", "this key, which is missing"),
         (
             "break_even",
             "{path: tpot, between: {axis: system.chip.memory, first: hbm3, second: hbm4}, range: {log: [1 s, 2 s]}}",

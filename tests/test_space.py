@@ -480,8 +480,8 @@ BATCH = {"traffic.batch": [1, 4]}
         ),
         (
             {"sample": {"count": 4, "knobs": {"plan.tp": {"log": [1, 2], "step": 3}}}},
-            "knobs.plan.tp",
-            "log: [low, high]",
+            "knobs.plan.tp.step",
+            "one of log, linear, values",
         ),
         ({"sample": {"count": 4, "knobs": {"plan.tpp": {"log": [1, 2]}}}}, "knobs.plan.tpp", "'plan.tp'"),
         (

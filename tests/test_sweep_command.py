@@ -252,7 +252,8 @@ def test_bad_input_is_one_line(capsys, argv, text):
 
 
 BAD_REDUCE = [
-    ("[]", "a mapping from names"),
+    ("[]", "a mapping of names"),
+    ("{}", "at least one reducer"),
     ("{a: 3}", "one of top, pareto, best, distribution, feasibility"),
     ("{a: {topp: 3}}", "did you mean 'top'"),
     ("{a: {top: 3, best: tpot}}", "one of top"),
@@ -263,17 +264,19 @@ BAD_REDUCE = [
     ("{a: {top: 3, by: tpot, wher: 1}}", "did you mean 'where'"),
     ("{a: {top: 3, by: tpot, largest: 1}}", "true or false"),
     ("{a: {top: 3, by: tpot, infeasible: 1}}", "true or false"),
-    ("{a: {top: 3, by: tpot, where: 5}}", "at_least"),
+    ("{a: {top: 3, by: tpot, where: 5}}", "a mapping of names"),
+    ("{a: {top: 3, by: tpot, where: {tpot: 5}}}", "at_least"),
     ("{a: {top: 3, by: tpot, where: {tpot: {below: 1 s}}}}", "at_most"),
     ("{a: {top: 3, by: tpot, where: {tpot: {at_most: 3 W}}}}", "where.tpot"),
     ("{a: {top: 3, by: tpot, where: {tpot: {at_most: 3}}}}", "where.tpot"),
-    ("{a: {pareto: tpot}}", "2 to 4 metrics"),
-    ("{a: {pareto: [tpot]}}", "another choice"),
+    ("{a: {pareto: tpot}}", "2 to 4 different metrics"),
+    ("{a: {pareto: [tpot]}}", "2 to 4 different metrics"),
+    ("{a: {pareto: [tpot, ttft], epsilon: 2}}", "valid options (epsilon"),
     ("{a: {pareto: [tpot, ttft], epsilon: -1}}", "not negative"),
-    ("{a: {pareto: [tpot, ttft], largest: [usd_per_mtok]}}", "some of the objectives"),
+    ("{a: {pareto: [tpot, ttft], largest: [usd_per_mtok]}}", "is no objective"),
     ("{a: {pareto: [tpot, ttft], groups: [plan.pp]}}", "did you mean 'plan.tp'"),
-    ("{a: {best: tpot, groups: 3}}", "a list of axes"),
-    ("{a: {feasibility: some}}", "expected all"),
+    ("{a: {best: tpot, groups: 3}}", "reduce.a.groups: got 3; expected text"),
+    ("{a: {feasibility: some}}", "expected 'all'"),
     ("{a b: {feasibility: all}}", "letters, digits"),
 ]
 

@@ -1,4 +1,4 @@
-"""Read YAML and JSON files into plain dictionaries, with every way they can be broken told in one line."""
+"""Read YAML and JSON files into dictionaries; a broken file raises an error of one line."""
 
 import functools
 import json
@@ -11,14 +11,14 @@ from jaxcost.edge.io.errors import InputError
 
 __all__ = ["read_json", "read_yaml"]
 
-_TOO_LARGE = 4 << 20
+_MAX_BYTES = 4 << 20
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
     """Read a mapping in the core schema of YAML 1.2.
 
     Raises:
-        InputError: the file is missing, not text, empty, broken, holds a key twice, or is no mapping.
+        InputError: the file is missing, not text, empty or broken, has a key twice, or is not a mapping.
     """
     import yaml
 
@@ -32,7 +32,7 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
         raise InputError(f"valid YAML ({problem})", file=path, path=where) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"valid YAML ({type(error).__name__})", file=path) from None
-    return _mapping(data, path)
+    return _check_mapping(data, path)
 
 
 # Plain scalars of the core schema (YAML 1.2.2, 10.3.2) by their tag and the characters that they may begin with.
@@ -87,7 +87,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        InputError: the file is missing, not text, empty, broken, or no object.
+        InputError: the file is missing, not text, empty or broken, has a key twice, or is not an object.
     """
     text = _read_text(Path(path), "a Hugging Face config.json")
     try:
@@ -95,7 +95,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
             text,
             parse_constant=lambda name: _refuse(name, path),
             parse_float=lambda digits: _finite(digits, path),
-            object_pairs_hook=_once(path),
+            object_pairs_hook=_unique_keys(path),
         )
     except json.JSONDecodeError as error:
         raise InputError(f"valid JSON ({error.msg})", file=path, path=f"line {error.lineno}") from None
@@ -105,7 +105,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
         raise InputError("valid JSON (a number has too many digits)", file=path) from None
     except RecursionError:
         raise InputError("valid JSON (nested too deeply)", file=path) from None
-    return _mapping(data, path)
+    return _check_mapping(data, path)
 
 
 def _refuse(name: str, path: object) -> NoReturn:
@@ -116,45 +116,45 @@ def _finite(digits: str, path: object) -> float:
     return float(digits) if math.isfinite(float(digits)) else _refuse(digits, path)
 
 
-def _once(path: object) -> Any:
+def _unique_keys(path: object) -> Any:
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        out: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, value in pairs:
-            if key in out:
+            if key in mapping:
                 raise InputError("every key once", file=path, path=key)
-            out[key] = value
-        return out
+            mapping[key] = value
+        return mapping
 
     return build
 
 
-def _read_text(path: Path, wanted: str) -> str:
+def _read_text(path: Path, expected: str) -> str:
     try:
-        folder, there = path.is_dir(), path.exists()
+        is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # a name too long
-        raise InputError(f"{wanted} that can be read ({error.strerror})", file=str(path)[:200]) from None
-    if folder:
-        raise InputError(f"{wanted}, not a folder", file=path)
-    if not there:
-        raise InputError(f"{wanted} that exists", file=path)
+        raise InputError(f"{expected} that can be read ({error.strerror})", file=str(path)[:200]) from None
+    if is_folder:
+        raise InputError(f"{expected}, not a folder", file=path)
+    if not exists:
+        raise InputError(f"{expected} that exists", file=path)
     if path.suffix in {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".npz"}:
-        raise InputError(f"{wanted}; this holds weights, its config stands beside it", file=path)
+        raise InputError(f"{expected}; this file has weights; the config is another file", file=path)
     try:
-        if path.stat().st_size > _TOO_LARGE:
-            raise InputError(f"{wanted} of at most 4 MiB", file=path)
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"{expected} of at most 4 MiB", file=path)
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{wanted} in UTF-8 text", file=path) from None
+        raise InputError(f"{expected} in UTF-8 text", file=path) from None
     except OSError as error:
-        raise InputError(f"{wanted} that can be read ({error.strerror})", file=path) from None
+        raise InputError(f"{expected} that can be read ({error.strerror})", file=path) from None
     if "\0" in text:
-        raise InputError(f"{wanted} in text, not binary", file=path)
+        raise InputError(f"{expected} in text, not binary", file=path)
     if not text.strip():
-        raise InputError(f"{wanted} that is not empty", file=path)
+        raise InputError(f"{expected} that is not empty", file=path)
     return text
 
 
-def _mapping(data: object, path: object) -> dict[str, Any]:
+def _check_mapping(data: object, path: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InputError("a mapping of names to values at the top", file=path, given=type(data).__name__)
     for key in data:

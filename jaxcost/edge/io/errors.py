@@ -1,4 +1,4 @@
-"""The one error a user's input can cause, told in one line."""
+"""Errors of bad input and of runs that cannot continue; the text of each is one line."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -11,17 +11,16 @@ T = TypeVar("T")
 
 
 def nearest(given: str, valid: Iterable[str]) -> str | None:
-    """Return the valid name most like the one given, if any is close."""
-    names = list(valid)
-    lowered = {n.lower(): n for n in names}
+    """Return the valid name that is most similar to `given`, None if none is similar."""
+    lowered = {name.lower(): name for name in valid}
     close = difflib.get_close_matches(str(given).lower(), list(lowered), n=1, cutoff=0.5)
     return lowered[close[0]] if close else None
 
 
 class InputError(ValueError):
-    """Bad input: where it stands, what was given, what was expected, and the nearest right thing.
+    """Bad input: its file and dotted path, what was given, what was expected, and the nearest valid name.
 
-    Its text is always one line:  `FILE: dotted.path: got GIVEN; expected EXPECTED; did you mean NEAREST?`
+    Its text is one line:  `FILE: dotted.path: got GIVEN; expected EXPECTED; did you mean NEAREST?`
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class InputError(ValueError):
         given: object = None,
         suggestion: str | None = None,
     ) -> None:
-        """Compose the line from its parts; parts that are absent are left out."""
+        """Compose the text; absent parts are left out."""
         self.file, self.path, self.given, self.expected, self.suggestion = (
             file,
             path,
@@ -53,7 +52,7 @@ class InputError(ValueError):
 
 
 def not_among(valid: Iterable[str], given: str, *, file: object = None, path: str = "") -> InputError:
-    """Make the error of a name that is none of those valid."""
+    """Return the error of a name that is not one of the valid names."""
     names = list(valid)
     return InputError(
         "one of " + ", ".join(names), file=file, path=path, given=given, suggestion=nearest(given, names)
@@ -61,7 +60,7 @@ def not_among(valid: Iterable[str], given: str, *, file: object = None, path: st
 
 
 def within(file: object, path: str, load: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Load what a field of a file names; where the name is unknown, say in which field of which file it stands."""
+    """Return `load(*arguments, **options)`; an `InputError` without a file gets this file and dotted path."""
     try:
         return load(*arguments, **options)
     except InputError as error:
@@ -73,12 +72,12 @@ def within(file: object, path: str, load: Callable[..., T], *arguments: Any, **o
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on for a reason outside its input: a full disk, a lost worker, a request to stop.
+    """A run that cannot continue for a reason outside its input: a full disk, a lost worker, a request to stop.
 
-    Its text is one line that says what is kept and how to go on.
+    Its text is one line that says which results are kept and how to continue.
     """
 
     def __init__(self, text: str, *, status: int = 1) -> None:
-        """Take the line and the exit status of a command that ends so."""
+        """Take the text and the exit status of the command."""
         self.status = status
         super().__init__(" ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Number formats by name, and the bits that one stored element takes, block scales included."""
+"""Number formats by name, and the bits of one stored element, including block scales."""
 
 import math
 
@@ -26,10 +26,10 @@ FORMATS: dict[str, float] = {
 
 
 def read_bits(given: object, path: str = "") -> float:
-    """Return the bits an element takes, from a format's name or a number in (0, 32].
+    """Return the bits of one stored element, from the name of a format or a number in (0, 32].
 
     Raises:
-        InputError: neither a known name nor such a number.
+        InputError: `given` is neither.
     """
     name = str(given).strip().lower()
     if name in FORMATS:

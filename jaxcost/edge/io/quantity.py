@@ -1,11 +1,13 @@
 """Read a quantity such as "3.35 TB/s" into SI units, strictly.
 
-Decimal prefixes are powers of a thousand, binary ones only with an i (GiB); B is a byte and bit a bit. Pint does
-the arithmetic, over a registry of just the units that belong here: what is not among them is an error, not a guess.
+Decimal prefixes are powers of a thousand, binary prefixes have an i (GiB); B is a byte and bit is a bit. The
+usual units are in a table. Pint converts all others, over a registry of only the units below, so that an unknown unit
+is an error. Pint is slow to import, and is imported only when a unit is not in the table.
 """
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 from jaxcost.edge.io.errors import InputError
@@ -48,6 +50,62 @@ token = [token]
 ratio = []
 percent = 0.01 * ratio
 """
+_PREFIXES = {
+    **{"p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "c": 1e-2, "": 1.0},
+    **{"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18},
+    **{"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40},
+}
+# (SI unit, unit with a prefix at {}, factor of the unit, power of the prefix)
+_PREFIXED = (
+    ("B", "{}B", 1.0, 1),
+    ("B", "{}bit", 0.125, 1),
+    ("B/s", "{}B/s", 1.0, 1),
+    ("B/s", "{}bit/s", 0.125, 1),
+    ("bit/s", "{}bit/s", 1.0, 1),
+    ("FLOP", "{}FLOP", 1.0, 1),
+    ("FLOP/s", "{}FLOP/s", 1.0, 1),
+    ("s", "{}s", 1.0, 1),
+    ("W", "{}W", 1.0, 1),
+    ("J", "{}J", 1.0, 1),
+    ("J", "{}Wh", 3600.0, 1),
+    ("J/B", "{}J/B", 1.0, 1),
+    ("J/B", "{}J/bit", 8.0, 1),
+    ("J/FLOP", "{}J/FLOP", 1.0, 1),
+    ("m", "{}m", 1.0, 1),
+    ("m^2", "{}m^2", 1.0, 2),
+    ("1/m^2", "1/{}m^2", 1.0, -2),
+    ("USD/B", "USD/{}B", 1.0, -1),
+    ("USD/W", "USD/{}W", 1.0, -1),
+    ("USD/m^2", "USD/{}m^2", 1.0, -2),
+    ("kg/B", "kg/{}B", 1.0, -1),
+    ("kg/W", "kg/{}W", 1.0, -1),
+)
+# {SI unit: {unit: factor}}; every factor is bitwise equal to the one that Pint computes.
+_FACTORS: dict[str, dict[str, float]] = {
+    "": {"percent": 0.01, "ratio": 1.0},
+    "s": {"min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0, "day": 86400.0, "year": 31557600.0},
+    "1/s": {"1/s": 1.0, "percent/year": 3.1688087814028947e-10},
+    "K": {"K": 1.0},
+    "kg": {"kg": 1.0, "g": 1e-3},
+    "kg/m^2": {"g/cm^2": 10.0, "kg/cm^2": 1e4},
+    "kg/J": {"g/kWh": 2.7777777777777777e-10, "kg/kWh": 2.7777777777777776e-07},
+    "USD": {"USD": 1.0},
+    "USD/s": {"USD/h": 0.0002777777777777778},
+    "USD/J": {"USD/kWh": 2.7777777777777776e-07},
+    "USD/m^3": {"USD/m^3": 1.0},
+    "J/m^2": {"kWh/cm^2": 3.6e10},
+    "K*m^2/W": {"K*mm^2/W": 1e-6, "K*cm^2/W": 1e-4},
+    "m^2/B": {"mm^2/MB": 1e-12},
+    "m^2*s/B": {"mm^2/(GB/s)": 1e-15},
+    "m^2*s/FLOP": {"mm^2/(TFLOP/s)": 9.999999999999999e-19},
+    "m*s/B": {"mm/(GB/s)": 1.0000000000000002e-12},
+    "m^3/J": {"L/kWh": 2.7777777777777777e-10},
+    "token": {"token": 1.0},
+}
+for _si, _unit, _scale, _power in _PREFIXED:
+    _FACTORS.setdefault(_si, {}).update(
+        {_unit.format(prefix): factor**_power * _scale for prefix, factor in _PREFIXES.items()}
+    )
 _FORM = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
 _POWER = re.compile(r"(?<=[A-Za-z)])\s*(?:\^|\*\*)\s*\(?-?\d\)?(?![\d^*])|(?<![A-Za-z0-9])1(?![A-Za-z0-9])")
 _LARGEST = 3e38  # of float32
@@ -103,70 +161,70 @@ def _registry() -> Any:
 
 
 def parse_quantity(given: object, unit: str, *, file: object = None, path: str = "") -> float:
-    """Read a number with its unit.
+    """Return a quantity as a number in an SI unit.
 
     Args:
         given: text such as "80 GB"; a bare number is allowed only where the unit is "1".
         unit: the SI unit wanted, such as "B/s".
-        file: named in errors.
-        path: dotted path of the value, named in errors.
+        file: the file that errors name.
+        path: the dotted path that errors name.
 
     Raises:
-        InputError: no quantity of that dimension, or not finite, or negative.
+        InputError: `given` has another dimension, is not finite or is negative.
     """
     example = f", such as {_EXAMPLES[unit]!r}" if unit in _EXAMPLES else ""
-    wanted = "a number" if unit == "1" else f"a quantity in {unit}{example}"
+    expected = "a number" if unit == "1" else f"a quantity in {unit}{example}"
 
-    def fail(extra: str = "", suggestion: str | None = None) -> InputError:
-        return InputError(wanted + extra, file=file, path=path, given=given, suggestion=suggestion)
+    def error(detail: str = "") -> InputError:
+        return InputError(expected + detail, file=file, path=path, given=given)
 
     if isinstance(given, bool) or not isinstance(given, int | float | str):
-        raise fail()
+        raise error()
     if isinstance(given, str):
         form = _FORM.fullmatch(given)
         if form is None:
-            raise fail()
+            raise error()
         number, text = float(form[1]), form[2]
     else:
         try:
             number, text = float(given), ""
         except OverflowError:
-            raise fail(", finite and not negative") from None
+            raise error(", finite and not negative") from None
     if not text and unit != "1":
-        raise fail(" with its unit")
-    value = number * _factor(text, unit, fail) if text else number
-    if not 0 <= value <= _LARGEST:  # nan too
-        raise fail(", finite and not negative")
+        raise error(" with its unit")
+    value = number * _unit_factor(text, unit, error) if text else number
+    if not 0 <= value <= _LARGEST:  # also refuses NaN
+        raise error(", finite and not negative")
     return value
 
 
-def _factor(text: str, unit: str, fail: Any) -> float:
+def _unit_factor(text: str, unit: str, error: Callable[[str], InputError]) -> float:
+    """Return the factor from the unit in `text` to an SI unit."""
     if len(text) > 40 or not re.fullmatch(r"[A-Za-z0-9%/*^ ()\-]+", text):
-        raise fail()
-    if re.search(r"\d|\^|\*\*", _POWER.sub("", text)):  # a tower of powers would take Pint forever
-        raise fail()
+        raise error("")
+    if re.search(r"\d|\^|\*\*", _POWER.sub("", text)):  # Pint would not finish a tower of powers
+        raise error("")
     if re.search(r"(?<![A-Za-z])[kKMGTPmgtp]i?b(?![A-Za-z])", text):
-        raise fail(" (a lone b could be a bit or a byte: write bit or B)")
+        raise error(" (a lone b could be a bit or a byte: write bit or B)")
     if re.search(r"(?<![A-Za-z])[kmgtp]B(?![A-Za-z])", text) and not re.search(r"(?<![A-Za-z])kB", text):
-        raise fail(" (prefixes above kilo are capitals: GB, TB)")
-    import pint
-
+        raise error(" (prefixes above kilo are capitals: GB, TB)")
+    text, unit = text.replace("%", "percent"), "" if unit == "1" else unit
+    factor = _FACTORS.get(unit, {}).get(text)
+    if factor is not None:
+        return factor
     try:
-        return _ratio(text.replace("%", "percent"), "" if unit == "1" else unit)
-    except pint.DimensionalityError:
-        raise fail() from None
-    except (pint.PintError, ValueError, TypeError, AttributeError, SyntaxError, AssertionError, KeyError):
-        raise fail() from None
-    except Exception as error:  # pint's tokenizer raises its own kinds on malformed expressions
-        if type(error).__module__.split(".")[0] in {"tokenize", "pint", "flexparser"} or isinstance(
-            error, ArithmeticError | RecursionError
-        ):
-            raise fail() from None
+        return _pint_factor(text, unit)
+    except (ValueError, TypeError, AttributeError, SyntaxError, AssertionError, LookupError, ArithmeticError):
+        raise error("") from None
+    except Exception as problem:  # Pint and its tokenizer have error classes of their own
+        package = type(problem).__module__.split(".")[0]
+        if package in {"tokenize", "pint", "flexparser"} or isinstance(problem, RecursionError):
+            raise error("") from None
         raise
 
 
 @functools.lru_cache(maxsize=4096)
-def _ratio(text: str, unit: str) -> float:
+def _pint_factor(text: str, unit: str) -> float:
     registry = _registry()
-    found, target = registry.parse_units(text), registry.parse_units(unit)
-    return float(registry.Quantity(1.0, found).to(target).magnitude)
+    source, target = registry.parse_units(text), registry.parse_units(unit)
+    return float(registry.Quantity(1.0, source).to(target).magnitude)

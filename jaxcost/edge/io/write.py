@@ -17,12 +17,12 @@ def make_folder(folder: Path, option: str = "--out") -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"a folder that can be made ({error.strerror})", path=option, given=str(folder)
+            f"a folder that can be created ({error.strerror})", path=option, given=str(folder)
         ) from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: after a crash it has the new content or is unchanged.
+    """Write a file so that after a crash it has either the new content or the old.
 
     Raises:
         OSError: the file cannot be written, for example because the disk is full.
@@ -41,6 +41,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove unfinished files of writers that were killed."""
+    """Remove the unfinished files that killed processes left in a folder."""
     for path in folder.rglob(f".*{_PART}"):
         path.unlink(missing_ok=True)

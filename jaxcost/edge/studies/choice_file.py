@@ -1,4 +1,4 @@
-"""Parts of the catalogue as choices of a space: memories, engines near them, links, prices, grids, by name."""
+"""Parts of the catalogue as choices of a space, by name: memories, engines near them, links, prices, grids."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +23,10 @@ from jaxcost.explore.space import Choice, stack
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from jaxcost.spec.memory import ENGINE_PER_STACK, TIERS, Memory, NearMemory
 
-__all__ = ["NONE", "choosable", "read_choice"]
+__all__ = ["NONE", "choosable_paths", "read_choice"]
 
 NONE = "none"
-_MOST_STACKS = 1e6
+_MAX_STACKS = 1e6
 _TIERS = {f"system.chip.{tier}": tier for tier in TIERS}
 _NEAR = {f"{path}.near": path for path in _TIERS}
 _GRID = "prices.grid"
@@ -34,54 +34,54 @@ _LINKS = tuple(f"system.fabric.{level}" for level in ("package", "scale_up", "sc
 _TOPOLOGIES = tuple(f"{level}.topology" for level in _LINKS)
 
 
-def _grid(name: str) -> dict[str, Any]:
+def _load_grid(name: str) -> dict[str, Any]:
     return {f"prices.{leaf}": value for leaf, value in grid_leaves(name).items()}
 
 
-def _process(name: str) -> dict[str, Any]:
+def _load_process(name: str) -> dict[str, Any]:
     process, area_per_byte = load_process(name)
     return {"system.chip.process": process, "system.chip.package.area_per_byte": area_per_byte}
 
 
-def _package(name: str) -> dict[str, Any]:
+def _load_package(name: str) -> dict[str, Any]:
     return {f"system.chip.package.{leaf}": value for leaf, value in load_package(name).items()}
 
 
-# What is chosen by one name each: the branch at the path or leaves by theirs, and the kind of its files.
-_WHOLE: dict[str, tuple[Callable[[str], Any], str]] = {
+# Loader of a branch, or of leaves by their paths, and the kind of its files.
+_LOADERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "prices": (load_prices, "prices"),
-    _GRID: (_grid, "grids"),
-    "system.chip.process": (_process, "silicon"),
-    "system.chip.package": (_package, "packages"),
+    _GRID: (_load_grid, "grids"),
+    "system.chip.process": (_load_process, "silicon"),
+    "system.chip.package": (_load_package, "packages"),
     "system.host": (load_host, "hosts"),
     "system.chip.efficiency": (load_efficiency, "efficiency"),
     **dict.fromkeys(_LINKS, (load_link, "fabrics")),
 }
 
 
-def choosable() -> tuple[str, ...]:
-    """List the paths whose values are chosen by name."""
-    return (*_TIERS, *_NEAR, *_WHOLE, *_TOPOLOGIES)
+def choosable_paths() -> tuple[str, ...]:
+    """Return the paths whose values are names of parts of the catalogue."""
+    return (*_TIERS, *_NEAR, *_LOADERS, *_TOPOLOGIES)
 
 
-def read_choice(path: str, given: Any, where: str, file: str) -> Choice:
-    """Read the names that a branch, or a topology, is chosen among.
+def read_choice(path: str, given: list[Any], where: str, file: str) -> Choice:
+    """Load the parts of the catalogue that an axis names.
 
     Args:
-        path: one of `choosable()`.
+        path: one of `choosable_paths()`.
         given: list of names.
         where: dotted path of the list in the file.
-        file: named in errors.
+        file: the file that errors name.
 
     Raises:
-        InputError: no list of names, an unknown one, or one twice.
+        InputError: `given` has something other than names, or a name is unknown or repeated.
     """
-    if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
+    if not given or not all(isinstance(x, str) for x in given):
         raise InputError("a list of names to choose among", file=file, path=where, given=given)
     for name in given:
         if given.count(name) > 1:
             raise InputError("every name once", file=file, path=where, given=name)
-    trees = stack([_floats(_load(path, name, where, file)) for name in given])
+    trees = stack([_as_floats(_load(path, name, where, file)) for name in given])
     if path in _NEAR:
         return Choice(
             path=path,
@@ -101,29 +101,29 @@ def _load(path: str, name: str, where: str, file: str) -> Any:
     if path in _NEAR:
         return NearMemory() if name == NONE else within(file, where, load_near, name)
     if path in _TIERS:
-        return _memory(path, name, where, file)
-    load, kind = _WHOLE[path]
+        return _load_memory(path, name, where, file)
+    load, kind = _LOADERS[path]
     if name == NONE and NONE not in list_names(kind):
         raise InputError(f"a name listed by `jaxcost list {kind}`", file=file, path=where, given=name)
     return within(file, where, load, name)
 
 
-def _memory(path: str, text: str, where: str, file: str) -> Memory:
+def _load_memory(path: str, text: str, where: str, file: str) -> Memory:
     if text == NONE:
         if _TIERS[path] == "memory":
-            raise InputError("a memory, for every chip has a main one", file=file, path=where, given=text)
+            raise InputError("a memory: every chip has a main one", file=file, path=where, given=text)
         return Memory()
     name, _, tail = text.partition(":")
-    count, _, how = tail.partition(":")
+    count, _, wiring = tail.partition(":")
     try:
         stacks = float(count or "1")
     except ValueError:
         stacks = float("nan")
-    if not 0 < stacks <= _MOST_STACKS or how not in ("", "chained"):
+    if not 0 < stacks <= _MAX_STACKS or wiring not in ("", "chained"):
         raise InputError("TYPE:N[:chained], such as hbf:4", file=file, path=where, given=text)
-    memory = within(file, where, lambda found: load_memory(found, stacks=stacks), name)
-    return replace(memory, chained=1.0) if how else memory
+    memory = within(file, where, lambda part: load_memory(part, stacks=stacks), name)
+    return replace(memory, chained=1.0) if wiring else memory
 
 
-def _floats(tree: Any) -> Any:
+def _as_floats(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), tree)

@@ -1,10 +1,9 @@
 """Read a space of designs from YAML: models, systems, fixed settings, and axes over dotted paths.
 
-Digits come in the order systems, models, axes, tied, sample; how each is written is in `axis_file`.
+The order of the axes of a space is systems, models, axes, tied, sample.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +16,22 @@ from jaxcost.edge.catalog.loaders import (
     load_prices,
     load_system,
 )
-from jaxcost.edge.catalog.parts import expanded, read_part
-from jaxcost.edge.io.errors import InputError, nearest, not_among, within
-from jaxcost.edge.studies.axis_file import AxisReader, mapping, number
+from jaxcost.edge.catalog.parts import LONGEST_NAME, expanded, read_part
+from jaxcost.edge.io.errors import InputError, nearest, within
+from jaxcost.edge.io.validation import validate
+from jaxcost.edge.studies.axis_file import AxisReader, parse_number
+from jaxcost.edge.studies.space_schema import SpaceFile, SpaceSections
+from jaxcost.edge.studies.study_schema import StudyFile
 from jaxcost.explore.space import Space, stack
-from jaxcost.explore.sweep import METRICS
 from jaxcost.physics.economics.area import by_parts
 from jaxcost.spec.design import Design
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["SPACE_KEYS", "leaf_units", "load_space", "read_space", "read_space_data", "space_of"]
+__all__ = ["build_space", "leaf_units", "load_space", "read_space", "read_space_data"]
 
-SPACE_KEYS = (
-    "title",
-    "models",
-    "systems",
-    "efficiency",
-    "by_parts",
-    "prices",
-    "traffic",
-    "plan",
-    "axes",
-    "tied",
-)
-_ONE_OF = {"spaces": "space", "studies": "study"}
-_KEYS = (*SPACE_KEYS, "sample", "objective", "reduce")
+_SINGULAR = {"spaces": "space", "studies": "study"}
 
 
 def load_space(name: str) -> Space:
@@ -51,132 +39,99 @@ def load_space(name: str) -> Space:
     return read_space(name)[0]
 
 
-def read_space_data(
-    name: str, kind: str = "spaces", keys: Sequence[str] = _KEYS
-) -> tuple[dict[str, Any], str, Path]:
-    """Read the file of a space, or of another kind with keys of its own, once however often it is asked for.
+def read_space_data(name: str, kind: str = "spaces") -> tuple[dict[str, Any], str, Path]:
+    """Read the file of a space or a study.
 
     Returns:
-        What it says, its top-level keys checked; the name errors show; where it stands.
+        Its content as written, its name in errors, and its path.
 
     Raises:
-        InputError: an unknown name or key, or no YAML mapping.
+        InputError: an unknown name, or no YAML mapping.
     """
     in_catalogue = not name.endswith((".yaml", ".yml"))
     path = configs_root() / kind / f"{name}.yaml" if in_catalogue else expanded(name)
-    if in_catalogue and (len(name) > 200 or not path.exists()):
+    if in_catalogue and (len(name) > LONGEST_NAME or not path.exists()):
         raise InputError(
-            f"a {_ONE_OF[kind]} among configs/{kind}, or a YAML path",
+            f"a {_SINGULAR[kind]} among configs/{kind}, or a YAML path",
             given=name,
             suggestion=nearest(name, list_names(kind)),
         )
-    data = read_part(path)
-    for key in data:
-        if key not in keys:
-            raise InputError(
-                "one of " + ", ".join(keys), file=path.name, path=key, suggestion=nearest(key, keys)
-            )
-    return data, path.name, path
+    return read_part(path), path.name, path
 
 
 def read_space(name: str) -> tuple[Space, str, str]:
-    """Load (space, objective, title); what the file says of reducing is left to others.
+    """Read a space, its objective and its title; `read_reducers` reads its section `reduce`.
 
     Raises:
         InputError: an unknown name, key, path or part, no whole grid of values, or axes that undo each other.
     """
-    data, shown, _ = read_space_data(name)
-    space = space_of(data, shown)
-    objective = str(data.get("objective", "usd_per_mtok"))
-    if objective not in METRICS:
-        raise not_among(METRICS, objective, file=shown, path="objective")
-    return space, objective, str(data.get("title", shown))
+    data, file, _ = read_space_data(name)
+    sections = validate(SpaceFile, data, file=file)
+    return build_space(sections, file), sections.objective, sections.title or file
 
 
-def space_of(data: dict[str, Any], shown: str) -> Space:
-    """Make the space that the keys of a file say; of a study, its `knobs` are the sample.
+def build_space(sections: SpaceSections, file: str) -> Space:
+    """Build a space from its sections; the knobs of a study are its sample.
 
     Raises:
         InputError: as `read_space`.
     """
-    systems, models = _names(data, "systems", shown), _names(data, "models", shown)
-    efficiency = str(data.get("efficiency", "ideal"))
-    within(shown, "efficiency", load_efficiency, efficiency)
-    loaded = [within(shown, "systems", load_system, s, efficiency=efficiency) for s in systems]
-    free = data.get("by_parts", False)
-    if not isinstance(free, bool):
-        raise InputError("true or false", file=shown, path="by_parts", given=free)
+    efficiency = sections.efficiency
+    within(file, "efficiency", load_efficiency, efficiency)
+    systems = [within(file, "systems", load_system, name, efficiency=efficiency) for name in sections.systems]
     base = Design(
-        system=stack([by_parts(system) for system in loaded] if free else loaded),
-        model=stack([within(shown, "models", load_model, m) for m in models]),
-        traffic=_settings(Traffic(), data.get("traffic", {}), "traffic", shown),
-        plan=_settings(Plan(), data.get("plan", {}), "plan", shown),
-        prices=within(shown, "prices", load_prices, str(data.get("prices", "default"))),
+        system=stack([by_parts(system) for system in systems] if sections.by_parts else systems),
+        model=stack([within(file, "models", load_model, name) for name in sections.models]),
+        traffic=_set_leaves(Traffic(), sections.traffic, "traffic", file),
+        plan=_set_leaves(Plan(), sections.plan, "plan", file),
+        prices=within(file, "prices", load_prices, sections.prices),
     )
     reader = AxisReader(
-        file=shown,
+        file=file,
         units=leaf_units(base),
-        names={"system": systems, "model": models},
+        names={"system": sections.systems, "model": sections.models},
         tiers={f"system.chip.{tier}": getattr(base.system.chip, tier).stacks for tier in TIERS},
     )
-    axes = mapping(data.get("axes", {}), "a mapping from dotted paths to values", "axes", shown)
-    for path, values in axes.items():
-        reader.add_axis(path, values)
-    for i, group in enumerate(_groups(data, "tied", shown), 1):
-        reader.add_tied(group, f"tied.{i}")
-    for i, group in enumerate(_groups(data, "sample", shown), 1):
-        reader.add_sample(group, "sample" if i == 1 else f"sample.{i}", "sample" if i == 1 else f"sample.{i}")
-    if "knobs" in data:
-        reader.add_knobs(data["knobs"], "knobs")
+    for path, section in sections.axes.items():
+        reader.add_axis(path, section)
+    for i, section in enumerate(sections.tied, 1):
+        reader.add_tied(section, f"tied.{i}")
+    for i, section in enumerate(getattr(sections, "sample", ()), 1):
+        reader.add_sample(section, "sample" if i == 1 else f"sample.{i}")
+    if isinstance(sections, StudyFile):
+        reader.add_knobs(sections.knobs, "knobs")
     space = Space(
-        base=canonical(base), axes=tuple(reader.parts), systems=tuple(systems), models=tuple(models)
+        base=canonical(base),
+        axes=tuple(reader.parts),
+        systems=tuple(sections.systems),
+        models=tuple(sections.models),
     )
     try:
         _ = space.cases
     except ValueError as error:
-        raise InputError(f"conditions on fewer values ({error})", file=shown, path="axes") from None
+        raise InputError(f"conditions on fewer values ({error})", file=file, path="axes") from None
     return space
 
 
-def _groups(data: dict[str, Any], key: str, file: str) -> list[Any]:
-    given = data.get(key, [])
-    groups = given if isinstance(given, list) else [given]
-    for group in groups:
-        mapping(group, "a mapping, or a list of them", key, file)
-    return groups
-
-
-def _names(data: dict[str, Any], key: str, file: str) -> list[str]:
-    given = data.get(key)
-    if isinstance(given, str):
-        given = [given]
-    if not isinstance(given, list) or not given or not all(isinstance(x, str) for x in given):
-        raise InputError(f"a list of names of {key}", file=file, path=key, given=given)
-    return given
-
-
 def leaf_units(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Map every dotted path of a tree's leaves to its unit."""
-    out: dict[str, str] = {}
+    """Return the unit of every leaf of a tree by its dotted path."""
+    units: dict[str, str] = {}
     for f in leaf_fields(type(tree)):
         value = getattr(tree, f.name)
         if dataclasses.is_dataclass(value):
-            out |= leaf_units(value, f"{prefix}{f.name}.")
+            units |= leaf_units(value, f"{prefix}{f.name}.")
         elif value is not None:
-            out[f"{prefix}{f.name}"] = f.metadata["unit"]
-    return out
+            units[f"{prefix}{f.name}"] = f.metadata["unit"]
+    return units
 
 
-def _settings(tree: Any, given: Any, where: str, file: str) -> Any:
-    if not isinstance(given, dict):
-        raise InputError("a mapping", file=file, path=where, given=given)
-    units = leaf_units(tree)
-    changes = {}
-    for key, value in given.items():
+def _set_leaves(tree: Any, settings: dict[str, Any], where: str, file: str) -> Any:
+    units, changes = leaf_units(tree), {}
+    for key, value in settings.items():
         path = f"{where}.{key}"
         if key not in units:
             raise InputError(
                 "one of " + ", ".join(units), file=file, path=path, suggestion=nearest(key, units)
             )
-        changes[key] = number(value, units[key], path, file)
+        changes[key] = parse_number(value, units[key], path, file)
     return replace(tree, **changes)
