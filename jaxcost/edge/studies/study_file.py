@@ -14,7 +14,7 @@ from jaxcost.edge.studies.axis_file import mapping, number, two_numbers, value_l
 from jaxcost.edge.studies.reducer_file import bound, known_metric, read_limits
 from jaxcost.edge.studies.space_file import SPACE_KEYS, leaf_units, read_space_data, space_of
 from jaxcost.explore.analysis import OBJECTIVES
-from jaxcost.explore.codesign import limits_of, relax
+from jaxcost.explore.codesign import Problem, list_limits, relax
 from jaxcost.explore.space import Space
 from jaxcost.explore.sweep import Constraint, report_metrics
 
@@ -96,6 +96,19 @@ class Study:
     robust: Robust | None
     data: dict[str, Any]  # as written
 
+    @property
+    def problem(self) -> Problem:
+        """The design problem of the study."""
+        return Problem(
+            self.space,
+            self.objective,
+            self.limits,
+            across=self.across,
+            over=self.over,
+            starts=self.starts,
+            seed=self.seed,
+        )
+
 
 def read_study(name: str, settings: tuple[Setting, ...] = ()) -> Study:
     """Read a study by the name of a file in configs/studies, or by a YAML path.
@@ -115,7 +128,7 @@ def read_study(name: str, settings: tuple[Setting, ...] = ()) -> Study:
     limits = read_limits(data.get("limits", {}), "limits", file)
     across = reader.across()
     try:
-        limits_of(limits)
+        list_limits(limits)
     except ValueError as error:
         raise InputError(f"other limits ({error})", file=file, path="limits") from None
     try:
