@@ -159,7 +159,7 @@ def _position(knob: KnobValue) -> str:
     if not knob.end:
         return "inside"
     gain = abs(knob.slope)
-    beyond = f"; 1% beyond it improves the objective by {gain:.2f}%" if gain >= 5e-5 else ""
+    beyond = f" (1% beyond: {gain:.2f}% better)" if gain >= 5e-5 else ""
     return f"at its {knob.end} end{beyond}"
 
 
