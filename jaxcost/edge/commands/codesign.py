@@ -39,7 +39,6 @@ from jaxcost.explore.codesign import (
     Codesign,
     Elasticities,
     Front,
-    Problem,
     ProgressCallback,
     break_even,
     codesign,
@@ -140,12 +139,8 @@ def _progress_bar(title: str) -> Iterator[ProgressCallback]:
         yield lambda step, share: bar.update(task, description=f"{title}: {step}", completed=share)
 
 
-def _problem(study: Study, on_progress: ProgressCallback) -> Problem:
-    return dataclasses.replace(study.problem, progress=on_progress)
-
-
 def _solve_study(study: Study, settings: tuple[Setting, ...], on_progress: ProgressCallback) -> _Results:
-    problem = _problem(study, on_progress)
+    problem = dataclasses.replace(study.problem, progress=on_progress)
     best = codesign(problem)
     if best.failed:
         return _Results(study, best)

@@ -42,6 +42,7 @@ _METRICS = (
 _MAX_LIMITS = 8
 _SHOWN_COMBINATIONS = 5
 _MAX_WIDTH = 140
+_ROUNDING = 1e-9  # of the logarithm of a limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +65,7 @@ def renderable(block: Block) -> Any:
     return Group(Text(block.text, "bold"), unwrapped(table) if width <= _MAX_WIDTH else table)
 
 
-def markdown(title: str, blocks: Sequence[Block], pictures: Sequence[tuple[str, str]] = ()) -> str:
+def markdown(title: str, blocks: Sequence[Block], figures: Sequence[tuple[str, str]] = ()) -> str:
     """Return a page of Markdown of blocks, and of figures as (title, file)."""
     parts = [f"# {title}"]
     for block in blocks:
@@ -75,7 +76,7 @@ def markdown(title: str, blocks: Sequence[Block], pictures: Sequence[tuple[str, 
         lines = [block.columns, rule, *block.rows]
         parts.append(f"## {block.text}")
         parts.append("\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines))
-    parts += [f"![{name}]({file})" for name, file in pictures]
+    parts += [f"![{name}]({file})" for name, file in figures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -234,33 +235,28 @@ def _shadow_price(limit: Limit, result: Codesign, objective: DisplayedObjective)
 
 
 def _limit_row(limit: Limit, result: Codesign, objective: DisplayedObjective) -> tuple[str, ...]:
-    margin = limit.metric.startswith("margins.")
-    where = f" ({limit.scenario})" if limit.scenario and len({x.scenario for x in result.limits}) > 1 else ""
-    side = "at least" if margin or not limit.upper else "at most"
+    sign = "-" if objective.verb == "lowers" else "+"
+    return (*_limit_cells(limit, result), f"{sign}{limit.multiplier / abs(objective.weight):.2f}%")
+
+
+def _limit_cells(limit: Limit, result: Codesign) -> tuple[str, str, str]:
+    """Return the limit, its bound and the value in the design."""
     unit = report_metrics()[limit.metric]
-    sign = "-" if objective.verb.startswith("lower") else "+"
+    several = len({x.scenario for x in result.limits}) > 1
+    scenario = f" ({limit.scenario})" if several and limit.scenario else ""
+    side = "at most" if limit.upper else "at least"
     return (
-        label(limit.metric) + where,
+        label(limit.metric) + scenario,
         f"{side} {format_amount(limit.bound, unit)}",
         format_amount(limit.value, unit),
-        f"{sign}{limit.multiplier / abs(objective.weight):.2f}%",
     )
 
 
 def _violated_limits(result: Codesign) -> Iterator[Block]:
-    units = report_metrics()
-    rows = tuple(
-        (
-            label(limit.metric) + (f" ({limit.scenario})" if limit.scenario else ""),
-            f"{'at most' if limit.upper else 'at least'} {format_amount(limit.bound, units[limit.metric])}",
-            format_amount(limit.value, units[limit.metric]),
-        )
-        for limit in sorted(result.limits, key=lambda x: x.slack)
-        if limit.slack < -1e-9
-    )
-    if rows:
-        columns = ("Limit", "Bound", "Design")
-        yield Block("Limits that the nearest design violates", columns, rows[:_MAX_LIMITS], left=2)
+    violated = [limit for limit in sorted(result.limits, key=lambda x: x.slack) if limit.slack < -_ROUNDING]
+    if violated:
+        rows = tuple(_limit_cells(limit, result) for limit in violated[:_MAX_LIMITS])
+        yield Block("Limits that the nearest design violates", ("Limit", "Bound", "Design"), rows, left=2)
 
 
 def _convergence(result: Codesign) -> str:

@@ -130,7 +130,7 @@ def _neighbours(
     """Return for each discrete knob the positions of `count` allowed values on either side, the nearest first."""
     out = []
     for k in np.flatnonzero(discrete):
-        u = _allowed_positions(solver, k)
+        u = _allowed_positions(solver, int(k))
         above = int(np.clip(np.searchsorted(u, positions[k]), 0, len(u) - 1))
         around = {float(x) for x in u[max(above - count, 0) : above + count]}
         out.append(sorted(around, key=lambda x: abs(x - positions[k])))
@@ -316,7 +316,7 @@ def _step_points(solver: Solver, positions: np.ndarray, discrete: np.ndarray) ->
     """Return positions [n, K] with one discrete knob moved by some steps, or two by one or two steps."""
     singles: list[list[tuple[int, float]]] = []
     for k in np.flatnonzero(discrete):
-        u = _allowed_positions(solver, k)
+        u = _allowed_positions(solver, int(k))
         here = int(np.argmin(np.abs(u - positions[k])))
         moves = [(int(k), float(u[here + s])) for n in _STEPS for s in (n, -n) if 0 <= here + s < len(u)]
         singles.append(moves)
