@@ -96,7 +96,7 @@ def find_path(problem: Problem, path: str, values: Sequence[float] | np.ndarray)
     for i, solutions in enumerate(solved):
         at = sweep.solver_at(i)
         designs.append(build_result(at, solutions, find_exact_design(at, solutions)))
-        problem.progress("recheck", (i + 1) / len(grid))
+        problem.progress("exact evaluation", (i + 1) / len(grid))
     feasible = np.asarray([not d.failed for d in designs])
     active = dict.fromkeys(limit.metric for d in designs for limit in d.active)
     multipliers = {

@@ -102,16 +102,16 @@ def find_front(problem: Problem, metrics: Sequence[str], points: int) -> Front:
     problem.progress("front", 0.3)
     solved = _solve_from_neighbours(bounded, solved, bounds)
     problem.progress("front", 0.5)
-    found = []
+    exact_points = []
     for number, (row, solutions) in enumerate(zip(bounded.full_bounds(bounds), solved, strict=True)):
         point = _exact_point(bounded, with_bounds(solver, row), solutions)
-        found += [point] if point else []
+        exact_points += [point] if point else []
         problem.progress("front", 0.5 + 0.5 * (number + 1) / len(bounds))
     units = report_metrics()
     return Front(
         metrics=names,
         units=tuple(units.get(name, "") for name in names),
-        points=tuple(_undominated(found, names, signs)),
+        points=tuple(_undominated(exact_points, names, signs)),
         evaluations=solver.evaluations,
     )
 
@@ -218,10 +218,10 @@ def _undominated(
 ) -> list[FrontPoint]:
     """Return the points that no other is better than in every metric, without duplicates, by the first metric."""
     cost = np.asarray([[p.values[n] * s for n, s in zip(names, signs, strict=True)] for p in points])
-    kept = []
+    front = []
     for i, point in enumerate(points):
         dominated = np.all(cost <= cost[i], axis=1) & np.any(cost < cost[i], axis=1)
         duplicate = np.all(cost[:i] == cost[i], axis=1).any()
         if not dominated.any() and not duplicate:
-            kept.append(point)
-    return sorted(kept, key=lambda p: signs[0] * p.values[names[0]])
+            front.append(point)
+    return sorted(front, key=lambda p: signs[0] * p.values[names[0]])

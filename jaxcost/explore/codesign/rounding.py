@@ -270,9 +270,9 @@ def _search_from_all(
         if best is not None and bound.objective[0] >= best[0].objective[0]:
             continue
         moved = _search_steps(solver, exact.take([row]), discrete)
-        found = None if moved is None else _best_feasible(moved, bound)
-        if found is not None and (best is None or found[0].objective[0] < best[0].objective[0]):
-            best = found
+        candidate = None if moved is None else _best_feasible(moved, bound)
+        if candidate is not None and (best is None or candidate[0].objective[0] < best[0].objective[0]):
+            best = candidate
     return best
 
 
