@@ -38,11 +38,10 @@ from scipy.stats import qmc
 
 import jaxcost as jc
 from jaxcost.evaluation import evaluate
-from jaxcost.explore.codesign.lagrangian import limits
-from jaxcost.explore.codesign.problem import prepare, starting
-from jaxcost.explore.codesign.relaxation import design_from, leaves_with
-from jaxcost.explore.codesign.rounding import exact
-from jaxcost.explore.codesign.solver import Start
+from jaxcost.explore.codesign.lagrangian import evaluate_limits
+from jaxcost.explore.codesign.relaxation import apply_knobs, design_from
+from jaxcost.explore.codesign.rounding import find_exact_design
+from jaxcost.explore.codesign.solver import InitialPoints, Solver, initial_points
 from jaxcost.explore.space.axes import Joint
 
 OUT = Path(__file__).parent / "out"
@@ -131,7 +130,7 @@ class Case:
     limits: tuple = ()
     stacks: object = None  # one knob of stacks in place of MEMORY
 
-    def solver(self):
+    def solver(self, **options):
         system = jc.by_parts(jc.load_system(self.system, efficiency="typical"))
         if self.stacks is not None:
             system = jc.replace_at(system, "chip.memory", jc.load_memory("hbm3e"))
@@ -148,7 +147,7 @@ class Case:
         space = jc.Space(
             base=base, axes=(jc.sample(*knobs, count=1),), systems=(self.system,), models=(self.model,)
         )
-        return prepare(space, self.objective, self.limits)
+        return Solver(jc.Problem(space, self.objective, self.limits, **options))
 
 
 def most(metric, bound):
@@ -199,14 +198,14 @@ def plain(structure, metrics, present):
     """The exact model without a gradient: logarithm of the objective [ROWS] and limits [ROWS, C]."""
 
     def one(problem, base, weights, bounds, u):
-        design = design_from(structure, leaves_with(base, problem.moves, u))
+        design = design_from(structure, apply_knobs(base, problem.effects, u))
         report = evaluate(
             design.system, design.model, design.traffic, design.plan,
             prices=design.prices, knobs=design.knobs, present=present,
         )  # fmt: skip
         row = jnp.stack([operator.attrgetter(name)(report) for name in metrics])
         logs = jnp.where(weights != 0, weights * jnp.log(jnp.where(weights != 0, row, 1)), 0)
-        return jnp.sum(logs), limits(problem, row[None], bounds)[0]
+        return jnp.sum(logs), evaluate_limits(problem, row[None], bounds)[0]
 
     rows = jax.vmap(one, in_axes=(None, None, None, None, 0))
     return jax.jit(rows, compiler_options=QUICK if jax.default_backend() == "cpu" else None)
@@ -220,8 +219,8 @@ class Judge:
         r, paths = solver.relaxation, solver.relaxation.paths
         base = solver.bases[0, 0].copy()
         base[paths.index("knobs.tau")], base[paths.index("knobs.fractional")] = 0.0, 0.0
-        self.run = plain(r.structure, solver.metrics, r.present)
-        self.given = (solver.problem, base, solver.weights, solver.bounds)
+        self.run = plain(r.structure, solver.metrics, r.features)
+        self.given = (solver.arrays, base, solver.weights, solver.bounds)
         self.listed = [
             (k, np.asarray(v.position(v.values))) for k, v in enumerate(r.knobs) if v.values is not None
         ]
@@ -298,19 +297,19 @@ def evolution(judge, seed):
 RIVALS = {"NSGA-II": nsga2, "CMA-ES": cmaes, "DE": evolution}
 
 
-def gradient(judge, starts, seed):
+def gradient(judge):
     """Solve as `jc.codesign` does; exact values are noted once all evaluations before them are counted."""
     solver, own = judge.solver, judge.solver.measure
 
-    def measure(start: Start, tau: float = 0.0):
-        found = own(start, tau)
+    def measure(points: InitialPoints, tau: float = 0.0):
+        found = own(points, tau)
         true = np.abs(found.positions - judge.rounded(found.positions)).max(axis=1) < 1e-9
-        kept = (found.limits.max(axis=(1, 2)) <= KEPT) & true & (tau == 0) & (not start.fractional)
+        kept = (found.limits.max(axis=(1, 2)) <= KEPT) & true & (tau == 0) & (not points.fractional)
         judge.note(np.full(len(kept), solver.evaluations), np.where(kept, found.objective, np.inf))
         return found
 
     solver.measure, solver.evaluations = measure, 0
-    found = exact(solver, solver.solve(starting(solver, starts, seed)))
+    found = find_exact_design(solver, solver.solve(initial_points(solver)))
     solver.measure = own
     judge.used = solver.evaluations
     if found is None:
@@ -322,12 +321,13 @@ def gradient(judge, starts, seed):
 
 def solved(case, config):
     """One problem by everybody."""
-    solver, runs = case.solver(), []
+    runs = []
     for seed in range(config.seeds):
+        solver = case.solver(starts=config.starts, seed=seed)
         for name in (*RIVALS, "gradient"):
             judge, began, positions = Judge(solver, config.budget), time.perf_counter(), None
             if name == "gradient":
-                value, positions = gradient(judge, config.starts, seed)
+                value, positions = gradient(judge)
             else:
                 try:
                     RIVALS[name](judge, seed + 1)
@@ -356,11 +356,11 @@ def gradient_cost(case, times=20):
     """Time of a value with its gradient over that of a value: least of several, taken in turns; compiles both."""
     solver = case.solver()
     u = np.random.default_rng(0).random((ROWS, solver.knobs))
-    judge, start = Judge(solver, np.inf), Start(combination=np.zeros(ROWS, int), positions=u)
+    judge, points = Judge(solver, np.inf), InitialPoints(combination=np.zeros(ROWS, int), positions=u)
     seconds = []
     for _ in range(times + 1):
         began = time.perf_counter()
-        solver.measure(start)
+        solver.measure(points)
         between = time.perf_counter()
         judge(u)
         seconds.append((between - began, time.perf_counter() - between))

@@ -27,7 +27,7 @@ def main() -> None:
             counts, values = np.asarray(run["curve"]).T
             own = run["solver"] == "gradient"
             if own and run["value"] is not None:
-                # The design that is returned keeps its limits by a hair, which costs a little.
+                # The final design satisfies its limits by a small tolerance, which raises its objective a little.
                 values = np.append(np.maximum(values[:-1], run["value"]), run["value"])
             above = np.maximum(values / row["best"] - 1, FLOOR)
             end = run["evaluations"] if own else budget

@@ -59,6 +59,7 @@ from .explore.codesign import (
     Codesign as Codesign,
     Elasticities as Elasticities,
     Front as Front,
+    Problem as Problem,
     break_even as break_even,
     codesign as codesign,
     codesign_along as codesign_along,

@@ -1,4 +1,6 @@
-"""Co-design: against optima known in closed form, by a cheap stand-in for the model, and prices against differences."""
+"""Co-design of a cheap function: optima against closed forms, and shadow prices against finite differences."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,9 @@ import pytest
 import jaxcost as jc
 from jaxcost.explore.analysis.uncertainty import Spread
 from jaxcost.explore.codesign import descent, lagrangian
-from jaxcost.explore.codesign.problem import draws_of, prepare, starting
-from jaxcost.explore.codesign.relaxation import leaves_with, relax
-from jaxcost.explore.codesign.rounding import HAIR
-from jaxcost.explore.codesign.solver import Start
+from jaxcost.explore.codesign.relaxation import apply_knobs, relax
+from jaxcost.explore.codesign.rounding import FEASIBILITY_TOLERANCE
+from jaxcost.explore.codesign.solver import InitialPoints, Solver, draw_factors, initial_points
 
 BANDWIDTH, FLOPS = "system.chip.memory.bandwidth", "system.chip.compute.flops_16"
 GIVES = ("tpot", "usd_per_mtok", "margins.power")
@@ -73,11 +74,11 @@ def test_an_optimum_in_closed_form():
     assert found.converged == found.agreed == 1
 
 
-def test_the_exact_design_keeps_its_limits_in_the_precision_of_the_space():
+def test_the_exact_design_satisfies_its_limits_in_the_precision_of_the_space():
     design = solve(space(models=(4.0,))).design
     assert design.system.chip.tdp.dtype == jnp.float32
     margin = float(cheap(design)[2])
-    assert 0 <= margin < 10 * HAIR
+    assert 0 <= margin < 10 * FEASIBILITY_TOLERANCE
 
 
 def test_same_seed_same_answer():
@@ -147,7 +148,7 @@ def test_cvar_is_the_mean_of_the_tail(level):
     values = np.random.default_rng(1).normal(size=40)
     tail = np.sort(np.exp(values))[::-1][: round(40 * (1 - level))]
     with jax.enable_x64(True):
-        got = lagrangian.combined(jnp.asarray(values), jnp.full(40, 1 / 40), level, 0.0)
+        got = lagrangian.combine_scenarios(jnp.asarray(values), jnp.full(40, 1 / 40), level, 0.0)
     assert float(got) == pytest.approx(np.log(tail.mean()), rel=1e-9)
 
 
@@ -158,27 +159,26 @@ def test_a_failed_solve_says_so():
 
 
 def test_slopes_equal_differences():
-    solver = prepare(
-        space(models=(4.0,)), {"tpot": 1.0, "usd_per_mtok": 0.3}, (POWER,), evaluation=cheap, metrics=GIVES
-    )
+    objective = {"tpot": 1.0, "usd_per_mtok": 0.3}
+    solver = Solver(jc.Problem(space(models=(4.0,)), objective, (POWER,), evaluation=cheap, metrics=GIVES))
     u = np.full((1, 2), 0.7)
-    shape = (1, 1, len(solver.problem.sign))
-    start = lambda at: Start(  # noqa: E731
+    shape = (1, 1, len(solver.arrays.sign))
+    points = lambda at: InitialPoints(  # noqa: E731
         combination=np.zeros(1, int), positions=at, multipliers=np.full(shape, 0.3), penalty=np.full(1, 3.0)
     )
-    slope = solver.measure(start(u), tau=0.1).slope[0]
-    value = lambda at: lagrangian_value(solver, start(at))  # noqa: E731
+    slope = solver.measure(points(u), tau=0.1).slope[0]
+    value = lambda at: lagrangian_value(solver, points(at))  # noqa: E731
     for k in range(2):
         step = np.zeros((1, 2))
         step[0, k] = 1e-6
         assert slope[k] == pytest.approx((value(u + step) - value(u - step)) / 2e-6, rel=1e-6)
 
 
-def lagrangian_value(solver, start):
-    found = solver.measure(start, tau=0.1)
-    pushed = np.maximum(0.3 + 3 * found.limits[0], 0)
-    used = solver.problem.sign != 0
-    return found.objective[0] + (np.where(used, pushed**2 - 0.09, 0) / 6).sum()
+def lagrangian_value(solver, points):
+    solutions = solver.measure(points, tau=0.1)
+    updated = np.maximum(0.3 + 3 * solutions.limits[0], 0)
+    used = solver.arrays.sign != 0
+    return solutions.objective[0] + (np.where(used, updated**2 - 0.09, 0) / 6).sum()
 
 
 def test_a_relaxed_knob_is_the_design_of_its_position():
@@ -186,7 +186,7 @@ def test_a_relaxed_knob_is_the_design_of_its_position():
     u = np.asarray([0.25, 0.5, 1.0])
     design = relaxation.design(0, 0, u)
     with jax.enable_x64(True):
-        leaves = leaves_with(jnp.asarray(relaxation.bases[0, 0]), relaxation.moves(8), jnp.asarray(u))
+        leaves = apply_knobs(jnp.asarray(relaxation.bases[0, 0]), relaxation.effects(8), jnp.asarray(u))
     for got, want in zip(jax.tree.leaves(design), leaves, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6)
     assert float(design.traffic.batch) == 9
@@ -287,20 +287,48 @@ def test_along_a_number_and_where_two_ways_break_even():
         ({"over": "best"}, '"mean", "worst"'),
         ({"over": 1.5}, "from 0 to below 1"),
         ({"optimiser": "magic"}, "an optimiser is one of bfgs"),
+        ({"starts": 0}, "starts is at least 1"),
+        ({"draws": 0}, "draws is at least 1"),
     ],
 )
 def test_bad_input(change, says):
     arguments = {"objective": "tpot", "constraints": (POWER,)} | change
     objective, constraints = arguments.pop("objective"), arguments.pop("constraints")
     with pytest.raises(ValueError, match=says):
-        solve(space(), objective, constraints, **arguments)
+        jc.Problem(space(), objective, constraints, **arguments)
+
+
+def test_a_problem_in_place_of_a_space():
+    where = space(models=(4.0,))
+    problem = jc.Problem(where, "tpot", (POWER,), evaluation=cheap, metrics=GIVES, starts=2)
+    by_space = jc.codesign(where, "tpot", (POWER,), evaluation=cheap, metrics=GIVES, starts=2)
+    by_problem = jc.codesign(problem)
+    assert by_problem.value == by_space.value
+    assert by_problem.limits == by_space.limits
+    cheaper = jc.codesign(problem, {"usd_per_mtok": 1.0}, starts=1)
+    assert (cheaper.objective, cheaper.convergence.starts) == ({"usd_per_mtok": 1.0}, 1)
+    assert problem.weights == {"tpot": 1.0}
+    options = {"evaluation": cheap, "gives": GIVES}
+    one = jc.elasticity_table(problem, by_problem, ("tpot",))
+    np.testing.assert_array_equal(one.table, jc.elasticity_table(where, by_space, ("tpot",), **options).table)
+    front = jc.codesign_front(problem, ("usd_per_mtok", "tpot"), points=2)
+    options["starts"] = 2
+    assert front == jc.codesign_front(where, ("usd_per_mtok", "tpot"), (POWER,), points=2, **options)
+    problem = dataclasses.replace(problem, constraints=(POWER, jc.Constraint("tpot", high=1.0)))
+    along = jc.codesign_along(problem, path="tpot", values=[1.0, 1.2])
+    bounds = [limit.bound for d in along.designs for limit in d.limits if limit.metric == "tpot"]
+    assert bounds == [1.0, 1.2]
+    with pytest.raises(TypeError, match="needs an objective"):
+        jc.codesign(where)
+    with pytest.raises(TypeError, match="start"):
+        jc.codesign(where, "tpot", start=2)
 
 
 def test_starts_are_within_the_box_and_differ():
-    solver = prepare(space(), "tpot", (POWER,), evaluation=cheap, metrics=GIVES)
-    start = starting(solver, 8, 3)
-    assert np.all((start.positions > 0) & (start.positions < 1))
-    assert len(np.unique(start.positions, axis=0)) == 8
+    problem = jc.Problem(space(), "tpot", (POWER,), evaluation=cheap, metrics=GIVES, starts=8, seed=3)
+    points = initial_points(Solver(problem))
+    assert np.all((points.positions > 0) & (points.positions < 1))
+    assert len(np.unique(points.positions, axis=0)) == 8
 
 
 def test_over_draws_of_an_uncertain_constant():
@@ -318,7 +346,7 @@ def test_over_draws_of_an_uncertain_constant():
     spread = Spread(structure=structure, mid=mid, low=low, high=high)
     limits = (POWER, jc.Constraint("tpot", high=1.3))
     options = {"uncertain": spread, "draws": 16, "seed": 3}
-    factors = draws_of(relax(where), spread, 16, 3)
+    factors = draw_factors(relax(where), spread, 16, 3)
     assert factors.shape == (16, len(relax(where).paths))
     price = factors[:, relax(where).paths.index("system.chip.price")]
     assert price.min() >= 0.5

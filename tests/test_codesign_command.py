@@ -1,6 +1,6 @@
-"""`jaxcost codesign`: studies are read strictly, and what is found is told in full."""
+"""`jaxcost codesign`: studies are validated, and tables, JSON and figures show their results."""
 
-import functools
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -11,10 +11,8 @@ from jaxcost.edge.catalog.loaders import list_names
 from jaxcost.edge.commands import codesign as codesign_command
 from jaxcost.edge.commands.cli import main
 from jaxcost.edge.show.codesign_tables import Block, markdown
-from jaxcost.edge.show.study_words import Goal, amount, label, one_more
+from jaxcost.edge.show.study_words import DisplayedObjective, customary_unit, format_amount, label
 from jaxcost.edge.studies import study_file
-from jaxcost.explore.codesign import parametric as roadmap, pareto as frontier
-from jaxcost.explore.codesign.problem import codesign
 from jaxcost.explore.codesign.relaxation import relax
 from jaxcost.explore.space.axes import Joint
 
@@ -57,17 +55,12 @@ def study(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Let the engine look at the cheap function instead of the model."""
-    own = functools.partial(codesign, evaluation=cheap, metrics=GIVES)
-    monkeypatch.setattr(codesign_command, "codesign", own)
-    for module, name, given in (
-        (frontier, "codesign_front", "gives"),
-        (roadmap, "codesign_along", "metrics"),
-        (roadmap, "break_even", "metrics"),
-        (roadmap, "elasticity_table", "gives"),
-    ):
-        made = functools.partial(getattr(module, name), evaluation=cheap, **{given: GIVES})
-        monkeypatch.setattr(module, name, made)
+    """Evaluate the cheap function instead of the model."""
+    of_model = study_file.Study.problem.fget
+    cheap_problem = property(
+        lambda study: dataclasses.replace(of_model(study), evaluation=cheap, metrics=GIVES)
+    )
+    monkeypatch.setattr(study_file.Study, "problem", cheap_problem)
 
 
 def test_a_study_is_a_space_with_knobs(study):
@@ -92,8 +85,8 @@ def test_what_is_better_large_is_raised(study):
     }
     both = study_file.read_study(study(objective="{usd_per_mtok: 1, tokens_per_second: -0.5}"))
     assert both.objective == {"usd_per_mtok": 1.0, "tokens_per_second": -0.5}
-    assert Goal({"tokens_per_second": -1.0}).says(1 / 250) == "250 token/s"
-    assert Goal({"tokens_per_second": -1.0}).verb == "raises"
+    assert DisplayedObjective({"tokens_per_second": -1.0}).format(1 / 250) == "250 token/s"
+    assert DisplayedObjective({"tokens_per_second": -1.0}).verb == "raises"
 
 
 def test_all_that_a_study_may_ask_for(study):
@@ -206,7 +199,7 @@ def test_from_study_to_folder(study, quick, tmp_path, capsys):
     summary = (out / "small" / "summary.md").read_text()
     for words in (
         "How many stacks and how much arithmetic?",
-        "Limits that bind",
+        "Active limits, by shadow price",
         "one more ms of",
         "No break-even",
         "The best of 2 combinations",
@@ -223,7 +216,7 @@ def test_from_study_to_folder(study, quick, tmp_path, capsys):
 def test_what_cannot_be_built_ends_in_status_1(study, quick, capsys):
     assert main(["codesign", study(limits="{tpot: {at_most: 1 us}}")]) == 1
     out = capsys.readouterr().out
-    assert "Unsolved: no design was found that keeps all limits" in out and "breaks tpot by" in out
+    assert "Unsolved: no design was found that satisfies all limits" in out and "violates tpot by" in out
     assert "time per output token" in out and "at most 1.00 µs" in out
 
 
@@ -237,14 +230,14 @@ def test_words():
     assert label("system.fabric.scale_up.latency") == "scale-up latency"
     assert label("system.chip.compute.flops_8") == "8-bit matmul rate"
     assert label("margins.memory") == "margin of memory"
-    assert amount(1.5e-9, "USD/B") == "1.50 USD/GB"
-    assert amount(4.5e-12 * 8, "J/B") == "4.50 pJ/bit"
-    assert one_more(0.05, "s") == (1e-3, "ms")
-    assert one_more(3e12, "B/s") == (1e12, "TB/s")
-    assert one_more(700.0, "W") == (1.0, "W")
-    goal = Goal({"usd_per_mtok": 1.0, "gco2e_per_mtok": 0.3})
-    assert goal.name == "cost x carbon^0.3" and goal.own(2.0) == 2.0
-    assert Goal({"tokens_per_second": -1.0}).change(1 / 100, -1e-4) == "1.00 token/s"
+    assert format_amount(1.5e-9, "USD/B") == "1.50 USD/GB"
+    assert format_amount(4.5e-12 * 8, "J/B") == "4.50 pJ/bit"
+    assert customary_unit(0.05, "s") == (1e-3, "ms")
+    assert customary_unit(3e12, "B/s") == (1e12, "TB/s")
+    assert customary_unit(700.0, "W") == (1.0, "W")
+    objective = DisplayedObjective({"usd_per_mtok": 1.0, "gco2e_per_mtok": 0.3})
+    assert objective.name == "cost x carbon^0.3" and objective.metric_value(2.0) == 2.0
+    assert DisplayedObjective({"tokens_per_second": -1.0}).format_change(1 / 100, -1e-4) == "1.00 token/s"
 
 
 def test_markdown_escapes_what_is_a_sign():

@@ -4,11 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from jaxcost.edge.catalog.loaders import configs_root
-from jaxcost.edge.catalog.parts import KINDS, names, provenance
+from jaxcost.edge.catalog.parts import KINDS, list_names, provenance
 from jaxcost.edge.io import quantity
 from jaxcost.edge.io.config import read_yaml
 from jaxcost.edge.io.quantity import parse_quantity
@@ -41,7 +40,9 @@ def test_every_factor_is_that_of_pint():
 
 @pytest.mark.parametrize("kind", [kind for kind, file_type in KINDS.items() if file_type is not None])
 def test_quantities_of_the_catalogue_need_no_pint(kind, monkeypatch):
-    rows = [(v, row[2]) for name in names(kind) for row in provenance(kind, name) for v in (row[1], *row[6:])]
+    rows = [
+        (v, row[2]) for name in list_names(kind) for row in provenance(kind, name) for v in (row[1], *row[6:])
+    ]
     texts = sorted({row for row in rows if isinstance(row[0], str)})
     expected = [pint_value(*row) for row in texts]
     monkeypatch.setattr(quantity, "_pint_factor", lambda *a: pytest.fail(f"Pint for {a}"))
@@ -52,7 +53,7 @@ def test_quantities_of_the_catalogue_need_no_pint(kind, monkeypatch):
 def test_quantities_of_spaces_and_studies_are_in_the_table(kind):
     texts = {
         text
-        for name in names(kind)
+        for name in list_names(kind)
         for text in quantities_of(read_yaml(configs_root() / kind / f"{name}.yaml"))
     }
     known = {text for _, text, _ in TABLE}

@@ -1,4 +1,4 @@
-"""What co-design found, as blocks of text and tables that print on a terminal and write as Markdown."""
+"""Results of co-design as blocks of text and tables, for a terminal and for Markdown."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from jaxcost.core.units import number
-from jaxcost.edge.show.study_words import Goal, amount, label, one_more
+from jaxcost.edge.show.study_words import DisplayedObjective, customary_unit, format_amount, label
 from jaxcost.edge.show.tables import plain_table, unwrapped
 from jaxcost.edge.studies.study_file import Study
 from jaxcost.explore.codesign import Codesign, KnobValue, Limit
@@ -18,11 +18,11 @@ from jaxcost.explore.sweep import report_metrics
 
 __all__ = [
     "Block",
-    "chosen",
+    "compared_choices",
     "design_blocks",
+    "format_change",
     "knob_text",
     "markdown",
-    "percent",
     "renderable",
     "robust_blocks",
 ]
@@ -39,14 +39,15 @@ _METRICS = (
     "build.price",
     "build.die_area",
 )
-_MOST_LIMITS = 8
-_BEST = 5
-_WIDE = 140
+_MAX_LIMITS = 8
+_SHOWN_COMBINATIONS = 5
+_MAX_WIDTH = 140
+_ROUNDING = 1e-9  # of the logarithm of a limit
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """A line of text where there are no columns, else a table of which the first `left` columns are words."""
+    """A paragraph where there are no columns, else a table whose first `left` columns are text."""
 
     text: str
     columns: tuple[str, ...] = ()
@@ -55,17 +56,17 @@ class Block:
 
 
 def renderable(block: Block) -> Any:
-    """Make a block ready for a terminal."""
+    """Return a block as rich renders it."""
     if not block.columns:
         return Text(f"{block.text}\n")
     table = plain_table("", block.columns, [[Text(cell) for cell in row] for row in block.rows], block.left)
     lines = [block.columns, *block.rows]
-    wide = sum(max(len(line[i]) for line in lines) + 1 for i in range(len(block.columns)))
-    return Group(Text(block.text, "bold"), unwrapped(table) if wide <= _WIDE else table)
+    width = sum(max(len(line[i]) for line in lines) + 1 for i in range(len(block.columns)))
+    return Group(Text(block.text, "bold"), unwrapped(table) if width <= _MAX_WIDTH else table)
 
 
-def markdown(title: str, blocks: Sequence[Block], pictures: Sequence[tuple[str, str]] = ()) -> str:
-    """Write blocks, and pictures as (title, file), as one page of Markdown."""
+def markdown(title: str, blocks: Sequence[Block], figures: Sequence[tuple[str, str]] = ()) -> str:
+    """Return a page of Markdown of blocks, and of figures as (title, file)."""
     parts = [f"# {title}"]
     for block in blocks:
         if not block.columns:
@@ -75,7 +76,7 @@ def markdown(title: str, blocks: Sequence[Block], pictures: Sequence[tuple[str, 
         lines = [block.columns, rule, *block.rows]
         parts.append(f"## {block.text}")
         parts.append("\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines))
-    parts += [f"![{name}]({file})" for name, file in pictures]
+    parts += [f"![{name}]({file})" for name, file in figures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -83,185 +84,188 @@ def _escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("*", "\\*").replace("_", "\\_")
 
 
-def design_blocks(study: Study, found: Codesign) -> Iterator[Block]:
-    """Yield what `codesign` found: the answer first, then the design, and what it hangs on."""
-    goal = Goal(found.objective)
+def design_blocks(study: Study, result: Codesign) -> Iterator[Block]:
+    """Yield the result of a study: the objective, the design, its metrics, its limits and the convergence."""
+    objective = DisplayedObjective(result.objective)
     if study.question:
         yield Block(study.question)
-    if found.failed:
-        yield Block(f"Unsolved: {found.failed}.")
+    if result.failed:
+        yield Block(f"Unsolved: {result.failed}.")
     else:
-        yield Block(_answer(study, found, goal))
-    yield _design(found)
-    yield _metrics(found)
-    if found.failed:
-        yield from _broken(found)
+        yield Block(_summary(result, objective))
+    yield _design(result)
+    yield _metrics(result)
+    if result.failed:
+        yield from _violated_limits(result)
     else:
-        yield from _limits(found, goal)
-    yield Block(_convergence(found))
-    if len(found.alternatives) > 1:
-        yield _alternatives(found, goal)
+        yield from _limits(result, objective)
+    yield Block(_convergence(result))
+    if len(result.alternatives) > 1:
+        yield _alternatives(result, objective)
 
 
-def _answer(study: Study, found: Codesign, goal: Goal) -> str:
-    several = len(found.scenarios) > 1
-    over = {0.0: "mean", 1.0: "worst"}.get(found.over, f"mean of the worst {1 - found.over:.0%}")
-    among = f", {over} of {len(found.scenarios)} that one design serves" if several else ""
-    what = [str(name) for path, name in chosen(found).items() if isinstance(name, str)]
-    with_ = f" with {', '.join(what)}" if what else ""
-    gap = f"{abs(found.gap):.2%} {'worse' if found.gap >= 0 else 'better'}"
-    name = goal.name[0].upper() + goal.name[1:]
+def _summary(result: Codesign, objective: DisplayedObjective) -> str:
+    several = len(result.scenarios) > 1
+    over = f", {_aggregate(result)} over {len(result.scenarios)} scenarios" if several else ""
+    names = [str(name) for name in compared_choices(result).values() if isinstance(name, str)]
+    choices = f" with {', '.join(names)}" if names else ""
+    gap = f"{abs(result.gap):.2%} {'worse' if result.gap >= 0 else 'better'}"
+    name = objective.name[0].upper() + objective.name[1:]
     return (
-        f"{name}: {goal.says(found.value)}{with_}{among}. Without rounding to whole numbers it could be "
-        f"{goal.says(found.relaxed)}: the design is {gap}."
+        f"{name}: {objective.format(result.value)}{choices}{over}. The relaxed optimum, before rounding to whole "
+        f"numbers, is {objective.format(result.relaxed)}: the design is {gap}."
     )
 
 
-def chosen(found: Codesign) -> dict[str, Any]:
-    """Return the choices among which there was one."""
-    first = found.alternatives[0][0] if found.alternatives else {}
-    several = [path for path in first if len({str(choice[path]) for choice, _ in found.alternatives}) > 1]
-    return {path: value for path, value in found.choices.items() if path in several}
+def _aggregate(result: Codesign) -> str:
+    return {0.0: "mean", 1.0: "worst"}.get(result.over, f"mean of the worst {1 - result.over:.0%}")
 
 
-def _design(found: Codesign) -> Block:
+def compared_choices(result: Codesign) -> dict[str, Any]:
+    """Return the choices of the design on the axes that have several."""
+    first = result.alternatives[0][0] if result.alternatives else {}
+    several = [path for path in first if len({str(choice[path]) for choice, _ in result.alternatives}) > 1]
+    return {path: value for path, value in result.choices.items() if path in several}
+
+
+def _design(result: Codesign) -> Block:
     rows = [
-        (_of_choice(path), _choice_text(found, path, value), "", "") for path, value in found.choices.items()
+        (_choice_label(path), _choice_text(result, path, value), "", "")
+        for path, value in result.choices.items()
     ]
     rows += [
         (
             label(knob.name),
-            knob_text(found, knob, knob.value),
-            " to ".join(knob_text(found, knob, x).split(" (")[0] for x in (knob.low, knob.high)),
-            _at_end(knob),
+            knob_text(result, knob, knob.value),
+            " to ".join(knob_text(result, knob, x).split(" (")[0] for x in (knob.low, knob.high)),
+            _position(knob),
         )
-        for knob in found.knobs
+        for knob in result.knobs
     ]
-    return Block("The design", ("", "Value", "Range", "Where in it"), tuple(rows))
+    return Block("The design", ("", "Value", "Range", "Position"), tuple(rows))
 
 
-def _of_choice(path: str) -> str:
+def _choice_label(path: str) -> str:
     return path if "." not in path else label(path)
 
 
-def _choice_text(found: Codesign, path: str, value: Any) -> str:
+def _choice_text(result: Codesign, path: str, value: Any) -> str:
     if isinstance(value, str):
         return value
-    unit = _unit(found, path)
-    return amount(float(value), unit) if unit else number(float(value))
+    unit = _unit(result, path)
+    return format_amount(float(value), unit) if unit else number(float(value))
 
 
-def _at_end(knob: KnobValue) -> str:
+def _position(knob: KnobValue) -> str:
     if not knob.end:
-        return "within"
-    # The slope of what is lowered: what the end holds back.
-    more = f"; 1% beyond it would bring {abs(knob.slope):.2f}%" if abs(knob.slope) >= 5e-5 else ""
-    return f"at its {knob.end} end{more}"
+        return "inside"
+    gain = abs(knob.slope)
+    beyond = f" (1% beyond: {gain:.2f}% better)" if gain >= 5e-5 else ""
+    return f"at its {knob.end} end{beyond}"
 
 
-def _unit(found: Codesign, path: str) -> str:
+def _unit(result: Codesign, path: str) -> str:
     branch, _, last = path.rpartition(".")
     try:
-        fields = dataclasses.fields(operator.attrgetter(branch)(found.design))
+        fields = dataclasses.fields(operator.attrgetter(branch)(result.design))
     except (AttributeError, TypeError):
         return ""
     return next((f.metadata.get("unit", "") for f in fields if f.name == last), "")
 
 
-def knob_text(found: Codesign, knob: KnobValue, value: float) -> str:
-    """Write a value of a knob; of one that multiplies, what it makes of the number in the design."""
+def knob_text(result: Codesign, knob: KnobValue, value: float) -> str:
+    """Write a value of a knob; of a factor, the value of the leaf too."""
     if knob.name.endswith(".stacks"):
         return f"{value:g}" if knob.whole else number(value)
-    unit = _unit(found, knob.name)
+    unit = _unit(result, knob.name)
     if not knob.relative:
-        return amount(value, unit)
-    now = float(operator.attrgetter(knob.name)(found.design))
-    made = now / knob.value * value if knob.value else 0.0
-    return f"{amount(made, unit)} (x{value:.3g})" if made else f"x{value:.3g}"
+        return format_amount(value, unit)
+    leaf = float(operator.attrgetter(knob.name)(result.design))
+    scaled = leaf / knob.value * value if knob.value else 0.0
+    return f"{format_amount(scaled, unit)} (x{value:.3g})" if scaled else f"x{value:.3g}"
 
 
-def _metrics(found: Codesign) -> Block:
+def _metrics(result: Codesign) -> Block:
     units = report_metrics()
-    names = dict.fromkeys((*found.objective, *_METRICS, *(limit.metric for limit in found.limits)))
+    names = dict.fromkeys((*result.objective, *_METRICS, *(limit.metric for limit in result.limits)))
     shown = [name for name in names if not name.startswith("margins.")]
-    many = len(found.scenarios) > 1
+    several = len(result.scenarios) > 1
     rows = [
         (
             label(name),
-            *(amount(float(operator.attrgetter(name)(report)), units[name]) for report in found.reports),
+            *(
+                format_amount(float(operator.attrgetter(name)(report)), units[name])
+                for report in result.reports
+            ),
         )
         for name in shown
     ]
     used = [
-        f"{amount(float(r.memory.used), 'B')} ({1 - float(r.margins.memory):.0%} of what there is)"
-        for r in found.reports
+        f"{format_amount(float(r.memory.used), 'B')} ({1 - float(r.margins.memory):.0%} of the capacity)"
+        for r in result.reports
     ]
     rows.append(("memory used, fullest chip", *used))
-    return Block("What it does", ("", *(found.scenarios if many else ("Value",))), tuple(rows))
+    return Block("Metrics of the design", ("", *(result.scenarios if several else ("Value",))), tuple(rows))
 
 
-def _limits(found: Codesign, goal: Goal) -> Iterator[Block]:
-    shown = found.active[:_MOST_LIMITS]
+def _limits(result: Codesign, objective: DisplayedObjective) -> Iterator[Block]:
+    shown = result.active[:_MAX_LIMITS]
     if not shown:
-        yield Block(
-            "No limit binds: the design is where it is for its own sake, or at the ends of its knobs."
-        )
+        yield Block("No limit is active: the optimum is inside all limits, or at the ends of its knobs.")
         return
-    rest = len(found.active) - len(shown)
-    columns = ("Limit", "Bound", "Design", "Eased by 1%")
-    rows = tuple(_limit_row(limit, found, goal) for limit in shown)
-    yield Block(f"Limits that bind, the dearest first{f' ({rest} more)' * (rest > 0)}", columns, rows, left=2)
+    rest = len(result.active) - len(shown)
+    title = f"Active limits, by shadow price{f' ({rest} more)' * (rest > 0)}"
+    columns = ("Limit", "Bound", "Design", f"{objective.name} if relaxed by 1%")
+    rows = tuple(_limit_row(limit, result, objective) for limit in shown)
+    yield Block(title, columns, rows, left=2)
     priced = [limit for limit in shown if limit.limit and limit.price]
     if priced:
-        yield Block("At that: " + "; ".join(_worth(limit, found, goal) for limit in priced) + ".")
+        prices = "; ".join(_shadow_price(limit, result, objective) for limit in priced)
+        yield Block(f"Shadow prices: {prices}.")
 
 
-def _worth(limit: Limit, found: Codesign, goal: Goal) -> str:
+def _shadow_price(limit: Limit, result: Codesign, objective: DisplayedObjective) -> str:
     margin = limit.metric.startswith("margins.")
-    step, name = one_more(limit.limit, limit.unit)
+    size, unit = customary_unit(limit.limit, limit.unit)
     more = "less" if not margin and not limit.upper else "more"
     of = label(limit.path) if margin else label(limit.metric)
-    counted = f"one {more} {name}".strip()
-    return f"{counted} of {of} {goal.verb} it by {goal.change(found.value, limit.price * step)}"
+    step = f"one {more} {unit}".strip()
+    change = objective.format_change(result.value, limit.price * size)
+    return f"{step} of {of} {objective.verb} {objective.name} by {change}"
 
 
-def _limit_row(limit: Limit, found: Codesign, goal: Goal) -> tuple[str, ...]:
-    margin = limit.metric.startswith("margins.")
-    where = f" ({limit.scenario})" if limit.scenario and len({x.scenario for x in found.limits}) > 1 else ""
-    side = "at least" if margin or not limit.upper else "at most"
+def _limit_row(limit: Limit, result: Codesign, objective: DisplayedObjective) -> tuple[str, ...]:
+    sign = "-" if objective.verb == "lowers" else "+"
+    return (*_limit_cells(limit, result), f"{sign}{limit.multiplier / abs(objective.weight):.2f}%")
+
+
+def _limit_cells(limit: Limit, result: Codesign) -> tuple[str, str, str]:
+    """Return the limit, its bound and the value in the design."""
     unit = report_metrics()[limit.metric]
-    sign = "-" if goal.verb.startswith("lower") else "+"
+    several = len({x.scenario for x in result.limits}) > 1
+    scenario = f" ({limit.scenario})" if several and limit.scenario else ""
+    side = "at most" if limit.upper else "at least"
     return (
-        label(limit.metric) + where,
-        f"{side} {amount(limit.bound, unit)}",
-        amount(limit.value, unit),
-        f"{sign}{limit.multiplier / abs(goal.weight):.2f}%",
+        label(limit.metric) + scenario,
+        f"{side} {format_amount(limit.bound, unit)}",
+        format_amount(limit.value, unit),
     )
 
 
-def _broken(found: Codesign) -> Iterator[Block]:
-    units = report_metrics()
-    rows = tuple(
-        (
-            label(limit.metric) + (f" ({limit.scenario})" if limit.scenario else ""),
-            f"{'at most' if limit.upper else 'at least'} {amount(limit.bound, units[limit.metric])}",
-            amount(limit.value, units[limit.metric]),
-        )
-        for limit in sorted(found.limits, key=lambda x: x.slack)
-        if limit.slack < -1e-9
-    )
-    if rows:
-        columns = ("Limit", "Bound", "Design")
-        yield Block("Limits that the nearest design breaks", columns, rows[:_MOST_LIMITS], left=2)
+def _violated_limits(result: Codesign) -> Iterator[Block]:
+    violated = [limit for limit in sorted(result.limits, key=lambda x: x.slack) if limit.slack < -_ROUNDING]
+    if violated:
+        rows = tuple(_limit_cells(limit, result) for limit in violated[:_MAX_LIMITS])
+        yield Block("Limits that the nearest design violates", ("Limit", "Bound", "Design"), rows, left=2)
 
 
-def _convergence(found: Codesign) -> str:
-    c = found.convergence
+def _convergence(result: Codesign) -> str:
+    c = result.convergence
     return (
-        f"Solved from {c.starts:,} starts with {c.evaluations:,} evaluations and their gradients: "
-        f"{c.converged:.0%} met their tolerances, and {c.agreed:.0%} of those with the same choices agree on the "
-        f"best within 0.5%. Slope left {_small(c.stationarity)}, limits broken by {_small(c.violation)}, price "
-        f"times slack {_small(c.complementarity)}."
+        f"Solved from {c.starts:,} starts with {c.evaluations:,} evaluations and their gradients. {c.converged:.0%} of "
+        f"the starts converged, and {c.agreed:.0%} of those with the same choices are within 0.5% of the best. "
+        f"Residuals: stationarity {_small(c.stationarity)}, violation {_small(c.violation)}, complementarity "
+        f"{_small(c.complementarity)}."
     )
 
 
@@ -269,48 +273,56 @@ def _small(value: float) -> str:
     return f"{value:.0e}" if value else "0"
 
 
-def _alternatives(found: Codesign, goal: Goal) -> Block:
-    paths = list(chosen(found)) or list(found.choices)
-    best = found.alternatives[0][1]
+def _alternatives(result: Codesign, objective: DisplayedObjective) -> Block:
+    paths = list(compared_choices(result)) or list(result.choices)
+    best = result.alternatives[0][1]
     rows = [
         (
-            *(_choice_text(found, path, choice[path]) for path in paths),
-            goal.says(value) if math.isfinite(value) else "no design holds",
-            percent(goal.own(value) / goal.own(best) - 1) if math.isfinite(value) else "",
+            *(_choice_text(result, path, choice[path]) for path in paths),
+            objective.format(value) if math.isfinite(value) else "infeasible",
+            format_change(objective.metric_value(value) / objective.metric_value(best) - 1)
+            if math.isfinite(value)
+            else "",
         )
-        for choice, value in found.alternatives[:_BEST]
+        for choice, value in result.alternatives[:_SHOWN_COMBINATIONS]
     ]
-    count = len(found.alternatives)
-    columns = (*(_of_choice(path) for path in paths), goal.name, "against the best")
+    count = len(result.alternatives)
+    columns = (*(_choice_label(path) for path in paths), objective.name, "vs. best")
     return Block(
-        f"The best of {count:,} combinations, each with its own knobs, before rounding",
+        f"The best of {count:,} combinations of choices, before rounding",
         columns,
         tuple(rows),
         left=len(paths),
     )
 
 
-def percent(share: float) -> str:
-    """Write a change with its sign."""
+def format_change(share: float) -> str:
+    """Write a relative change in percent, with its sign."""
     return f"{share:+.1%}" if abs(share) >= 5e-4 else "0%"
 
 
-def robust_blocks(found: Codesign, robust: Codesign, draws: int) -> Iterator[Block]:
-    """Yield a design for uncertain constants beside the one for their best values."""
-    goal = Goal(found.objective)
-    over = {0.0: "mean", 1.0: "worst"}.get(robust.over, f"mean of the worst {1 - robust.over:.0%}")
+def robust_blocks(result: Codesign, robust: Codesign, draws: int) -> Iterator[Block]:
+    """Yield a comparison of a design for the best estimates of the constants with one for draws of them."""
+    objective = DisplayedObjective(result.objective)
     if robust.failed:
-        yield Block(f"No design holds in all {draws} draws of the uncertain constants: {robust.failed}.")
+        yield Block(
+            f"No design is feasible in all {draws} draws of the uncertain constants: {robust.failed}."
+        )
         return
     rows = [
-        (_of_choice(path), _choice_text(found, path, value), _choice_text(robust, path, robust.choices[path]))
-        for path, value in found.choices.items()
-        if path in chosen(found) or path in chosen(robust)
+        (
+            _choice_label(path),
+            _choice_text(result, path, value),
+            _choice_text(robust, path, robust.choices[path]),
+        )
+        for path, value in result.choices.items()
+        if path in compared_choices(result) or path in compared_choices(robust)
     ]
     rows += [
-        (label(a.name), knob_text(found, a, a.value), knob_text(robust, b, b.value))
-        for a, b in zip(found.knobs, robust.knobs, strict=True)
+        (label(a.name), knob_text(result, a, a.value), knob_text(robust, b, b.value))
+        for a, b in zip(result.knobs, robust.knobs, strict=True)
     ]
-    rows.append((goal.name, f"{goal.says(found.value)} at best values", f"{goal.says(robust.value)}, {over}"))
-    title = f"A design that holds in all {draws} draws of the uncertain constants"
-    yield Block(title, ("", "Best values", "Uncertain"), tuple(rows))
+    robust_value = f"{objective.format(robust.value)}, {_aggregate(robust)}"
+    rows.append((objective.name, objective.format(result.value), robust_value))
+    title = f"A robust design, feasible in all {draws} draws of the uncertain constants"
+    yield Block(title, ("", "For best estimates", "For all draws"), tuple(rows))

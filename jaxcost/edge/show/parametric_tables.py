@@ -1,24 +1,24 @@
-"""Fronts, designs along a number, break-evens and elasticities of co-design, as blocks."""
+"""Fronts, designs along a parameter, break-evens and elasticities of co-design, as blocks of text and tables."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxcost.edge.show.codesign_tables import Block, knob_text, percent
-from jaxcost.edge.show.study_words import Goal, amount, followed, label
+from jaxcost.edge.show.codesign_tables import Block, format_change, knob_text
+from jaxcost.edge.show.study_words import DisplayedObjective, format_amount, label, parameter_label
 from jaxcost.explore.codesign import Along, BreakEven, Codesign, Elasticities, Front
 
 __all__ = ["along_blocks", "break_even_blocks", "elasticity_block", "front_block"]
 
-_DESIGNS = 9  # side by side
+_COLUMNS = 9  # designs in one table
 
 
-def front_block(found: Codesign, front: Front) -> Block:
-    """List designs of a front side by side, with what one metric costs in another."""
+def front_block(result: Codesign, front: Front) -> Block:
+    """Return a table of designs of a front, with the slopes of the front."""
     first, *others = front.metrics
-    points = [front.points[i] for i in _spread(len(front.points))]
+    points = [front.points[i] for i in _evenly_spaced(len(front.points))]
     rows = [
-        (label(name), *(amount(p.values[name], unit) for p in points))
+        (label(name), *(format_amount(p.values[name], unit) for p in points))
         for name, unit in zip(front.metrics, front.units, strict=True)
     ]
     rows += [
@@ -27,84 +27,92 @@ def front_block(found: Codesign, front: Front) -> Block:
     ]
     rows += _choices([p.choices for p in points])
     rows += [
-        (label(knob.name), *(_short(found, k, points[i].knobs[k].value) for i in range(len(points))))
-        for k, knob in enumerate(found.knobs)
+        (
+            label(knob.name),
+            *(_short_knob_text(result, k, points[i].knobs[k].value) for i in range(len(points))),
+        )
+        for k, knob in enumerate(result.knobs)
     ]
-    some = f", {len(points)} of them here" if len(points) < len(front.points) else ""
-    title = f"The front: {len(front.points)} designs none of which is better in every metric{some}"
+    shown = f", {len(points)} of them shown" if len(points) < len(front.points) else ""
+    title = f"Pareto front: {len(front.points)} designs{shown}"
     return Block(title, ("", *map(str, range(1, len(points) + 1))), tuple(rows))
 
 
-def along_blocks(found: Codesign, along: Along) -> Iterator[Block]:
-    """List the best designs along a number, and what binds them."""
-    goal, shown = Goal(found.objective), _spread(len(along.values))
+def along_blocks(result: Codesign, along: Along) -> Iterator[Block]:
+    """Yield a table of the best designs along a parameter, and one of their active limits."""
+    objective, shown = DisplayedObjective(result.objective), _evenly_spaced(len(along.values))
     best = np.nanmin(along.objective) if np.isfinite(along.objective).any() else np.nan
     rows = [
-        (goal.name, *(goal.says(x) if np.isfinite(x) else "none holds" for x in along.objective[shown])),
         (
-            "against the best",
+            objective.name,
+            *(objective.format(x) if np.isfinite(x) else "infeasible" for x in along.objective[shown]),
+        ),
+        (
+            "vs. best",
             *(
-                percent(goal.own(x) / goal.own(best) - 1) if np.isfinite(x) else ""
+                format_change(objective.metric_value(x) / objective.metric_value(best) - 1)
+                if np.isfinite(x)
+                else ""
                 for x in along.objective[shown]
             ),
         ),
     ]
     rows += _choices([along.choices[i] for i in shown])
     rows += [
-        (label(knob.name), *(_short(found, k, along.knobs[knob.name][i]) for i in shown))
-        for k, knob in enumerate(found.knobs)
+        (label(knob.name), *(_short_knob_text(result, k, along.knobs[knob.name][i]) for i in shown))
+        for k, knob in enumerate(result.knobs)
     ]
-    heads = [amount(along.values[i], along.unit) for i in shown]
-    yield Block(f"The best design at each {followed(along.path)}", ("", *heads), tuple(rows))
-    walls = [
+    heads = [format_amount(along.values[i], along.unit) for i in shown]
+    yield Block(f"The best design at each {parameter_label(along.path)}", ("", *heads), tuple(rows))
+    priced = [
         (label(name), *(f"{prices[i]:.2f}" if prices[i] >= 5e-3 else "" for i in shown))
         for name, prices in sorted(along.multipliers.items(), key=lambda item: -item[1].max())
         if prices.max() >= 5e-3
     ]
-    if walls:
+    if priced:
         title = (
-            f"Percent by which a limit eased by 1% {goal.verb} {goal.name}, at each {followed(along.path)}"
+            f"Percent by which relaxing a limit by 1% {objective.verb} {objective.name}, "
+            f"at each {parameter_label(along.path)}"
         )
-        yield Block(title, ("", *heads), tuple(walls))
+        yield Block(title, ("", *heads), tuple(priced))
 
 
-def break_even_blocks(found: Codesign, even: BreakEven) -> Iterator[Block]:
-    """Say where two ways are equally good, and list how good each is on either side."""
-    goal = Goal(found.objective)
-    what = f"{followed(even.path)} from {amount(even.low, even.unit)} to {amount(even.high, even.unit)}"
+def break_even_blocks(result: Codesign, even: BreakEven) -> Iterator[Block]:
+    """Yield the break-even value of two choices, and a table of both curves."""
+    objective = DisplayedObjective(result.objective)
+    parameter = parameter_label(even.path)
     if np.isfinite(even.value):
-        # Which is better below tells a reader on which side to build which.
-        below = _better_below(even, goal)
+        same = f"{objective.name} {objective.format(even.objective)}"
         yield Block(
-            f"Break-even: {even.names[0]} and {even.names[1]} are equally good at a {followed(even.path)} of "
-            f"{amount(even.value, even.unit)}, with {goal.says(even.objective)} each; below it {below} is better."
+            f"Break-even: {even.names[0]} and {even.names[1]} both reach {same} at {parameter} "
+            f"{format_amount(even.value, even.unit)}; below it {_better_below(even)} is better."
         )
     else:
-        lead = [
+        first, second = (np.where(np.isfinite(x), x, np.inf) for x in (even.first, even.second))
+        better = [
             name
-            for name, own, other in zip(
-                even.names, (even.first, even.second), (even.second, even.first), strict=True
-            )
-            if (np.where(np.isfinite(own), own, np.inf) <= np.where(np.isfinite(other), other, np.inf)).all()
+            for name, a, b in zip(even.names, (first, second), (second, first), strict=True)
+            if (a <= b).all()
         ]
-        which = f"{lead[0]} is better all along" if len(lead) == 1 else "the two do not cross"
-        yield Block(f"No break-even: {which} a {what}.")
-    shown = _spread(len(even.values))
+        outcome = f"{better[0]} is better" if len(better) == 1 else "the two curves do not cross"
+        ends = f"from {format_amount(even.low, even.unit)} to {format_amount(even.high, even.unit)}"
+        yield Block(f"No break-even: {outcome} for every {parameter} {ends}.")
+    shown = _evenly_spaced(len(even.values))
     rows = [
         (
-            amount(even.values[i], even.unit),
+            format_amount(even.values[i], even.unit),
             *(
-                goal.says(curve[i]) if np.isfinite(curve[i]) else "none holds"
+                objective.format(curve[i]) if np.isfinite(curve[i]) else "infeasible"
                 for curve in (even.first, even.second)
             ),
         )
         for i in shown
     ]
-    heads = (followed(even.path), *even.names)
-    yield Block(f"{goal.name} of either, at its best, by {followed(even.path)}", heads, tuple(rows))
+    title = f"{objective.name} of the best design with each choice, by {parameter}"
+    yield Block(title, (parameter, *even.names), tuple(rows))
 
 
-def _better_below(even: BreakEven, goal: Goal) -> str:
+def _better_below(even: BreakEven) -> str:
     below = [i for i, v in enumerate(even.values) if v < even.value and np.isfinite(even.first[i])]
     if not below:
         return even.names[1]
@@ -112,19 +120,19 @@ def _better_below(even: BreakEven, goal: Goal) -> str:
     return even.names[0] if even.first[i] <= even.second[i] or np.isnan(even.second[i]) else even.names[1]
 
 
-def elasticity_block(found: Elasticities) -> Block:
-    """Show percent by percent what each knob moves."""
+def elasticity_block(elasticities: Elasticities) -> Block:
+    """Return a table of the elasticity of each metric by each knob."""
     rows = tuple(
-        (label(metric), *(f"{x:+.2f}" if abs(x) >= 5e-3 else "" for x in found.table[m]))
-        for m, metric in enumerate(found.metrics)
+        (label(metric), *(f"{x:+.2f}" if abs(x) >= 5e-3 else "" for x in elasticities.table[m]))
+        for m, metric in enumerate(elasticities.metrics)
     )
-    title = "Percent by which a metric moves where a knob alone grows by 1%, limits left aside"
-    return Block(title, ("", *map(label, found.knobs)), rows)
+    title = "Elasticities: percent by which a metric changes when a knob grows by 1%, limits not enforced"
+    return Block(title, ("", *map(label, elasticities.knobs)), rows)
 
 
-def _spread(count: int) -> list[int]:
-    """Choose some of many, evenly, both ends among them."""
-    return sorted({round(x) for x in np.linspace(0, count - 1, min(count, _DESIGNS))}) if count else []
+def _evenly_spaced(count: int) -> list[int]:
+    """Return at most `_COLUMNS` of `count` indices, evenly spaced, with both ends."""
+    return sorted({round(x) for x in np.linspace(0, count - 1, min(count, _COLUMNS))}) if count else []
 
 
 def _choices(choices: Sequence[dict]) -> list[tuple[str, ...]]:
@@ -136,5 +144,5 @@ def _choices(choices: Sequence[dict]) -> list[tuple[str, ...]]:
     ]
 
 
-def _short(found: Codesign, knob: int, value: float) -> str:
-    return knob_text(found, found.knobs[knob], value).split(" (")[0]
+def _short_knob_text(result: Codesign, knob: int, value: float) -> str:
+    return knob_text(result, result.knobs[knob], value).split(" (")[0]

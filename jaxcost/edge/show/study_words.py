@@ -1,4 +1,4 @@
-"""Words of co-design: names of metrics and knobs for people, amounts in units they use, and what one more is worth."""
+"""Labels of metrics and knobs, and amounts in customary units, as tables and figures of co-design show them."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.show.tables import CONSTRAINTS, HEADLINE
 from jaxcost.explore.sweep import report_metrics
 
-__all__ = ["Goal", "amount", "followed", "label", "one_more"]
+__all__ = ["DisplayedObjective", "customary_unit", "format_amount", "label", "parameter_label"]
 
 _TITLES = {path: name for path, name, _ in HEADLINE} | {
     "ttft": "time to first token",
@@ -53,8 +53,8 @@ _TAILS = {
     "ep": "expert-parallel degree",
     "dp": "data-parallel replicas",
 }
-# Units that people use, where they are no power of a thousand away.
-_OTHER = {
+# Customary units that are not the SI unit with a prefix.
+_CUSTOMARY = {
     "USD/B": "USD/GB",
     "J/B": "pJ/bit",
     "USD/J": "USD/kWh",
@@ -67,7 +67,7 @@ _PREFIXES = {"n": 1e-9, "µ": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G":
 
 
 def label(path: str) -> str:
-    """Name a metric or a number of a design: "scale-up latency"."""
+    """Return the label of a metric or a leaf of a design, such as "scale-up latency"."""
     if path in _TITLES:
         return _TITLES[path]
     parts = path.split(".")
@@ -80,22 +80,22 @@ def label(path: str) -> str:
     return f"{head} {tail}".replace("_", " ").strip()
 
 
-def followed(path: str) -> str:
-    """Name what designs are found along: a number of a design, or the bound of a limit."""
+def parameter_label(path: str) -> str:
+    """Return the label of a parameter: a leaf of a design, or the bound on a metric."""
     return f"bound on {label(path)}" if path in report_metrics() else label(path)
 
 
-def amount(value: float, unit: str) -> str:
-    """Write a value in a unit people use."""
-    if unit in _OTHER:
-        return f"{number(value / parse_quantity(f'1 {_OTHER[unit]}', unit))} {_OTHER[unit]}"
+def format_amount(value: float, unit: str) -> str:
+    """Write a value in SI units in its customary unit."""
+    if unit in _CUSTOMARY:
+        return f"{number(value / parse_quantity(f'1 {_CUSTOMARY[unit]}', unit))} {_CUSTOMARY[unit]}"
     return engineering(value, unit)
 
 
-def one_more(value: float, unit: str) -> tuple[float, str]:
-    """Return the step in which people count at the size of a value: (0.001, "ms") at 50 ms."""
-    if unit in _OTHER:
-        return parse_quantity(f"1 {_OTHER[unit]}", unit), _OTHER[unit]
+def customary_unit(value: float, unit: str) -> tuple[float, str]:
+    """Return the size and the name of the customary unit at the magnitude of a value: (0.001, "ms") at 0.05 s."""
+    if unit in _CUSTOMARY:
+        return parse_quantity(f"1 {_CUSTOMARY[unit]}", unit), _CUSTOMARY[unit]
     written = engineering(value, unit).partition(" ")[2]
     prefix = written.removesuffix(unit)
     if written.endswith(unit) and prefix in _PREFIXES:
@@ -103,10 +103,11 @@ def one_more(value: float, unit: str) -> tuple[float, str]:
     return 1.0, "" if unit == "1" else unit
 
 
-class Goal:
-    """What a study lowers or raises, and how its value is said.
+class DisplayedObjective:
+    """The objective of a study as it is shown.
 
-    The engine lowers the product of m^w over metrics m; of one metric with w = -1 that is 1 / m.
+    The solver minimises the product of m^w over metrics m; of one metric with w = -1 that is 1 / m, and the metric
+    itself is shown.
     """
 
     def __init__(self, objective: Mapping[str, float]) -> None:
@@ -118,24 +119,24 @@ class Goal:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Label of the metric, or of the product."""
         if self.metric:
             return label(self.metric)
         return " x ".join(label(m) + ("" if w == 1 else f"^{w:g}") for m, w in self.objective.items())
 
     @property
     def verb(self) -> str:
-        """What an improvement does to it."""
+        """Effect of an improvement: "raises" or "lowers"."""
         return "raises" if self.weight < 0 else "lowers"
 
-    def own(self, value: float) -> float:
-        """Return the metric, of the value that the engine lowers."""
+    def metric_value(self, value: float) -> float:
+        """Return the metric of a value of the product."""
         return value ** (1 / self.weight)
 
-    def says(self, value: float) -> str:
-        """Write the value that the engine lowers, as its metric."""
-        return amount(self.own(value), self.unit)
+    def format(self, value: float) -> str:
+        """Write the metric of a value of the product."""
+        return format_amount(self.metric_value(value), self.unit)
 
-    def change(self, value: float, price: float) -> str:
-        """Write a small change of what the engine lowers, as one of its metric, without sign."""
-        return amount(abs(price / self.weight * value ** (1 / self.weight - 1)), self.unit)
+    def format_change(self, value: float, change: float) -> str:
+        """Write the change of the metric, without sign, for a small change of the product at a value."""
+        return format_amount(abs(change / self.weight * value ** (1 / self.weight - 1)), self.unit)

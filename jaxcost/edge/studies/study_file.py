@@ -21,7 +21,7 @@ from jaxcost.edge.studies.study_schema import (
     RobustSection,
     StudyFile,
 )
-from jaxcost.explore.codesign import limits_of, relax
+from jaxcost.explore.codesign import Problem, list_limits, relax
 from jaxcost.explore.space import Space
 from jaxcost.explore.sweep import Constraint, report_metrics
 
@@ -69,6 +69,19 @@ class Study:
     robust: RobustSection | None
     data: dict[str, Any]  # as written
 
+    @property
+    def problem(self) -> Problem:
+        """The design problem of the study."""
+        return Problem(
+            self.space,
+            self.objective,
+            self.limits,
+            across=self.across,
+            over=self.over,
+            starts=self.starts,
+            seed=self.seed,
+        )
+
 
 def read_study(name: str, settings: tuple[Setting, ...] = ()) -> Study:
     """Read a study by the name of a file in configs/studies, or by a YAML path.
@@ -88,7 +101,7 @@ def read_study(name: str, settings: tuple[Setting, ...] = ()) -> Study:
         if axis not in space.names:
             raise not_among(space.names, axis, file=file, path="across")
     try:
-        limits_of(limits)
+        list_limits(limits)
     except ValueError as error:
         raise InputError(f"valid limits ({error})", file=file, path="limits") from None
     try:

@@ -1,9 +1,9 @@
-"""Descend many Lagrangians at once: one value-and-gradient a lane and turn, whatever the lane is at.
+"""Minimise many augmented Lagrangians at once: one value and gradient an instance and iteration.
 
-A lane passes stages of falling tau. Within a stage it follows an optimiser's direction, with a step that is shortened
-until the Lagrangian falls, and clipped where a knob comes to its end; a knob that its slope drives against its end is
-left out of the direction (two-metric projection, Bertsekas 1982). At the end of a stage multipliers move,
-l <- max(0, l + r g), the penalty r grows where a limit is not kept better than before, and the next stage begins.
+An instance passes stages of falling softness tau. Within a stage it follows the direction of an optimiser. The step is
+shortened until the Lagrangian falls, and clipped where a knob reaches an end of its range. A knob that its slope drives
+against its end is left out of the direction (two-metric projection, Bertsekas 1982). At the end of a stage multipliers
+are updated, l <- max(0, l + r g), and the penalty r grows where the violation of the limits has not fallen enough.
 """
 
 import functools
@@ -15,73 +15,73 @@ import jax.numpy as jnp
 import optax
 
 from jaxcost.core.pytree import field, pytree, replace
-from jaxcost.explore.codesign.lagrangian import Lane, Look, Problem
+from jaxcost.explore.codesign.lagrangian import Instance, LagrangianEvaluation, ProblemArrays
 
-__all__ = ["OPTIMISERS", "Schedule", "State", "descend", "start"]
+__all__ = ["OPTIMISERS", "AnnealingSchedule", "DescentState", "descend", "initial_state"]
 
 _OPTAX = {"lbfgs": optax.scale_by_lbfgs(16), "adam": optax.scale_by_adam()}
 OPTIMISERS = ("bfgs", *_OPTAX)
-_FALL = 1e-4  # share of the fall promised by the slope that a step has to bring
-_NOISE = 1e-13
-_LONGEST = 0.25  # of a step, as a share of a knob's range
-_TRIES = 12
-_BETTER = 0.3  # share of its violation that a stage may leave before the penalty grows
-_GROWTH = 4.0
-_HOPELESS = 0.01  # a violation, hardly falling at the last stage, of a lane that is given up
-_LARGEST = 1e4
-_RATE = 0.05
-_TURNS = 20_000
-_LOOKS = 8
+_SUFFICIENT_DECREASE = 1e-4  # share of the decrease predicted by the slope that a step must bring (Armijo)
+_ROUNDING = 1e-13  # relative rounding error of a Lagrangian
+_MAX_STEP = 0.25  # of a knob, as a share of its range
+_MAX_REJECTED_STEPS = 12
+_PENALTY_GROWTH = 4.0
+_MAX_PENALTY = 1e4
+_REDUCTION = 0.3  # share of its violation that a stage may leave before the penalty grows
+_ABANDONED_VIOLATION = 0.01  # an instance whose violation stays above this in the last stage is abandoned
+_LEARNING_RATE = 0.05  # of adam
+_MAX_ITERATIONS = 20_000
+_CHECK_INTERVAL = 8  # iterations between two checks whether all instances are done
 
 
 @pytree
-class Schedule:
-    """Stages: how soft, how near to a stationary point, and how many evaluations each may take."""
+class AnnealingSchedule:
+    """Stages: softness, tolerance and number of evaluations of each."""
 
     tau: Any = field("1", "[T]: softness")
-    tolerance: Any = field("1", "[T]: largest step, in u, of a projected slope that ends a stage")
+    tolerance: Any = field("1", "[T]: stationarity, in u, at which a stage ends")
     patience: Any = field("1", "[T]: evaluations of a stage")
-    kept: Any = field("1", "largest violation, in logarithms, at the end")
-    most: Any = field("1", "evaluations of a lane")
+    feasibility: Any = field("1", "largest violation of a converged instance, in logarithms")
+    max_evaluations: Any = field("1", "evaluations of an instance over all stages")
 
 
 @pytree
-class State:
-    """Where a lane is."""
+class DescentState:
+    """State of one instance."""
 
     u: Any = field("1", "[K]: positions of the knobs")
-    look: Look = field(doc="what is there")
-    direction: Any = field("1", "[K]: where it is going")
-    step: Any = field("1", "how far, next")
+    evaluation: LagrangianEvaluation = field(doc="of the Lagrangian at u")
+    direction: Any = field("1", "[K]: direction of the next step")
+    step: Any = field("1", "length of the next step along the direction")
     optimiser: Any = field(doc="state of the optimiser")
     multipliers: Any = field("1", "[W, C]")
     penalty: Any = field("1", "r")
-    violation: Any = field("1", "of the stage before")
+    violation: Any = field("1", "of the limits at the end of the stage before")
     stage: Any = field("1", "number of the stage")
-    turns: Any = field("1", "evaluations in this stage")
-    tries: Any = field("1", "steps refused one after the other")
-    evaluations: Any = field("1", "of all stages")
-    fresh: Any = field("1", "whether the Lagrangian has changed since it was looked at")
-    done: Any = field("1", "whether it is through, or has spent its evaluations")
-    through: Any = field("1", "whether it is through")
+    stage_evaluations: Any = field("1", "evaluations in this stage")
+    rejected_steps: Any = field("1", "steps rejected since the last accepted one")
+    evaluations: Any = field("1", "evaluations in all stages")
+    stale: Any = field("1", "whether the Lagrangian has changed since `evaluation`")
+    done: Any = field("1", "whether the instance has converged, is abandoned or has spent its evaluations")
+    converged: Any = field("1", "whether the instance has met the tolerances of the last stage")
 
 
 @pytree
 class Curvature:
-    """What BFGS keeps: an estimate of the second derivative, and where the last slope was taken."""
+    """State of BFGS: an estimate of the second derivative, and the point and slope of the last update."""
 
-    second: Any = field("1", "[K, K]")
+    second: Any = field("1", "[K, K]: estimate of the second derivative")
     u: Any = field("1", "[K]")
     slope: Any = field("1", "[K]")
-    pairs: Any = field("1", "pairs taken in")
+    pairs: Any = field("1", "number of updates")
 
 
-def _curvature(u: jax.Array, slope: jax.Array, memory: Curvature, fresh: jax.Array) -> Curvature:
-    """Take in a pair of a step s and the change y of the slope, unless the Lagrangian has changed between.
+def _update_curvature(u: jax.Array, slope: jax.Array, memory: Curvature, stale: jax.Array) -> Curvature:
+    """Update by a step s and the change y of the slope, unless the Lagrangian has changed between the two slopes.
 
         B <- B - B s (B s)^T / s.B s + r r^T / s.r,   r = t y + (1 - t) B s
 
-    with t <= 1 such that s.r >= 0.2 s.B s (Powell 1978), which keeps B positive where curvature is not.
+    with t <= 1 such that s.r >= 0.2 s.B s (Powell 1978), which keeps B positive definite where the curvature is not.
     """
     s, y = u - memory.u, slope - memory.slope
     length = jnp.vdot(s, s)
@@ -91,28 +91,28 @@ def _curvature(u: jax.Array, slope: jax.Array, memory: Curvature, fresh: jax.Arr
     second = jnp.where(first, scale * jnp.eye(u.shape[0], dtype=u.dtype), memory.second)
     bs = second @ s
     sbs = jnp.vdot(s, bs)
-    good = ~fresh & (length > 0) & jnp.isfinite(scale) & (sbs > 0)
+    valid = ~stale & (length > 0) & jnp.isfinite(scale) & (sbs > 0)
     damped = along < 0.2 * sbs
-    t = jnp.where(damped, 0.8 * sbs / jnp.where(good & damped, sbs - along, 1), 1)
+    t = jnp.where(damped, 0.8 * sbs / jnp.where(valid & damped, sbs - along, 1), 1)
     r = t * y + (1 - t) * bs
-    sr = jnp.where(good, jnp.vdot(s, r), 1)
-    grown = second - jnp.outer(bs, bs) / jnp.where(good, sbs, 1) + jnp.outer(r, r) / sr
+    sr = jnp.where(valid, jnp.vdot(s, r), 1)
+    updated = second - jnp.outer(bs, bs) / jnp.where(valid, sbs, 1) + jnp.outer(r, r) / sr
     return Curvature(
-        second=jnp.where(good, grown, memory.second),
+        second=jnp.where(valid, updated, memory.second),
         u=u,
         slope=slope,
-        pairs=memory.pairs + jnp.where(good, 1, 0),
+        pairs=memory.pairs + jnp.where(valid, 1, 0),
     )
 
 
-def _newton(memory: Curvature, slope: jax.Array, free: jax.Array) -> jax.Array:
+def _newton_direction(memory: Curvature, slope: jax.Array, free: jax.Array) -> jax.Array:
     """Return -B^-1 slope over the free knobs, 0 elsewhere."""
     both = free[:, None] * free[None]
     second = both * memory.second + jnp.diag(1 - free)
     return -jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(second), free * slope) * free
 
 
-def _remember(optimiser: str, u: jax.Array) -> Any:
+def _optimiser_state(optimiser: str, u: jax.Array) -> Any:
     if optimiser != "bfgs":
         return _OPTAX[optimiser].init(u)
     return Curvature(
@@ -120,7 +120,7 @@ def _remember(optimiser: str, u: jax.Array) -> Any:
     )
 
 
-def start(
+def initial_state(
     u: jax.Array,
     multipliers: jax.Array,
     penalty: jax.Array,
@@ -128,169 +128,199 @@ def start(
     metrics: int,
     *,
     optimiser: str,
-) -> State:
-    """Begin lanes: u [B, K], multipliers [B, W, C], penalty [B], stage [B]."""
-    lanes, scenarios, _ = multipliers.shape
-    zeros, none = jnp.zeros(lanes, u.dtype), jnp.zeros(lanes, jnp.int32)
-    seen = Look(
+) -> DescentState:
+    """Return the state of B instances before their first evaluation.
+
+    Args:
+        u: positions of the knobs [B, K].
+        multipliers: l [B, W, C].
+        penalty: r [B].
+        stage: first stage [B].
+        metrics: number of metrics.
+        optimiser: one of `OPTIMISERS`.
+    """
+    instances, scenarios, _ = multipliers.shape
+    zeros, none = jnp.zeros(instances, u.dtype), jnp.zeros(instances, jnp.int32)
+    evaluation = LagrangianEvaluation(
         value=zeros,
         slope=jnp.zeros_like(u),
         objective=zeros,
         limits=jnp.zeros_like(multipliers),
-        metrics=jnp.zeros((lanes, scenarios, metrics), u.dtype),
+        metrics=jnp.zeros((instances, scenarios, metrics), u.dtype),
     )
-    return State(
+    return DescentState(
         u=u,
-        look=seen,
+        evaluation=evaluation,
         direction=jnp.zeros_like(u),
         step=zeros,
-        optimiser=jax.vmap(functools.partial(_remember, optimiser))(u),
+        optimiser=jax.vmap(functools.partial(_optimiser_state, optimiser))(u),
         multipliers=multipliers,
         penalty=penalty,
-        violation=jnp.full(lanes, jnp.inf, u.dtype),
+        violation=jnp.full(instances, jnp.inf, u.dtype),
         stage=stage,
-        turns=none,
-        tries=none,
+        stage_evaluations=none,
+        rejected_steps=none,
         evaluations=none,
-        fresh=none == 0,
+        stale=none == 0,
         done=none > 0,
-        through=none > 0,
+        converged=none > 0,
     )
 
 
 def descend(
-    looking: Callable[..., Look],
-    problem: Problem,
-    lanes: Lane,
-    schedule: Schedule,
-    state: State,
+    evaluate: Callable[..., LagrangianEvaluation],
+    problem: ProblemArrays,
+    instances: Instance,
+    schedule: AnnealingSchedule,
+    state: DescentState,
     *,
     optimiser: str,
-    turned: Callable[[State], None] = lambda state: None,
-) -> State:
-    """Take every lane to its end.
+    max_iterations: int = _MAX_ITERATIONS,
+    on_iteration: Callable[[DescentState], None] = lambda state: None,
+) -> DescentState:
+    """Iterate until every instance has converged, is abandoned or has spent its evaluations.
 
     Args:
-        looking: the jitted `look` of many lanes.
-        problem: what lanes share.
-        lanes: the lanes' own, with a leading axis.
+        evaluate: the jitted `evaluate_lagrangian` of many instances.
+        problem: arrays that the instances share.
+        instances: arrays of the instances, with a leading axis.
         schedule: the stages.
-        state: where they are.
+        state: of the instances.
         optimiser: one of `OPTIMISERS`.
-        turned: called now and then with the state.
+        max_iterations: iterations at the most.
+        on_iteration: called with the state every few iterations.
     """
-    for turn in range(_TURNS):
-        at, tau = _ahead(schedule, state)
-        seen = looking(problem, lanes, at, state.multipliers, state.penalty, tau)
-        state = _advance(problem, lanes, schedule, state, seen, optimiser=optimiser)
-        if turn % _LOOKS == _LOOKS - 1:
-            turned(state)
+    for iteration in range(max_iterations):
+        trial, tau = _trial_points(schedule, state)
+        evaluation = evaluate(problem, instances, trial, state.multipliers, state.penalty, tau)
+        state = _advance(problem, instances, schedule, state, evaluation, optimiser=optimiser)
+        if iteration % _CHECK_INTERVAL == _CHECK_INTERVAL - 1:
+            on_iteration(state)
             if bool(jnp.all(state.done)):
                 break
     return state
 
 
 @jax.jit
-def _ahead(schedule: Schedule, state: State) -> tuple[jax.Array, jax.Array]:
-    """Return where every lane looks next, u, and how softly."""
-    step = jnp.where(state.fresh, 0, state.step)[:, None]
+def _trial_points(schedule: AnnealingSchedule, state: DescentState) -> tuple[jax.Array, jax.Array]:
+    """Return the points u [B, K] to evaluate next, and the softness [B]."""
+    step = jnp.where(state.stale, 0, state.step)[:, None]
     return jnp.clip(state.u + step * state.direction, 0, 1), schedule.tau[state.stage]
 
 
 @functools.partial(jax.jit, static_argnames="optimiser")
 def _advance(
-    problem: Problem, lanes: Lane, schedule: Schedule, state: State, seen: Look, *, optimiser: str
-) -> State:
-    trial, _ = _ahead(schedule, state)
-    move = functools.partial(_move, problem, schedule, optimiser)
-    return jax.vmap(move)(lanes, state, trial, seen)
-
-
-def _move(
-    problem: Problem,
-    schedule: Schedule,
+    problem: ProblemArrays,
+    instances: Instance,
+    schedule: AnnealingSchedule,
+    state: DescentState,
+    evaluation: LagrangianEvaluation,
+    *,
     optimiser: str,
-    lane: Lane,
-    state: State,
+) -> DescentState:
+    trial, _ = _trial_points(schedule, state)
+    advance = functools.partial(_advance_instance, problem, schedule, optimiser)
+    return jax.vmap(advance)(instances, state, trial, evaluation)
+
+
+def _advance_instance(
+    problem: ProblemArrays,
+    schedule: AnnealingSchedule,
+    optimiser: str,
+    instance: Instance,
+    state: DescentState,
     trial: jax.Array,
-    seen: Look,
-) -> State:
-    """Go to the point looked at, or not, and see whether the stage has come to its end."""
-    slope, before = seen.slope * lane.free, state.look.slope * lane.free
-    promised = jnp.vdot(before, trial - state.u)
-    sound = jnp.isfinite(seen.value) & jnp.all(jnp.isfinite(slope))
-    noise = _NOISE * (1 + jnp.abs(state.look.value))
-    falls = seen.value <= state.look.value + _FALL * promised + noise
-    taken = sound & (state.fresh | falls | (optimiser == "adam"))
+    evaluation: LagrangianEvaluation,
+) -> DescentState:
+    """Accept or reject the trial point, choose the next step, and end the stage where it is stationary or stalled."""
+    current = state.evaluation
+    slope, slope_before = evaluation.slope * instance.free, current.slope * instance.free
+    predicted = jnp.vdot(slope_before, trial - state.u)
+    finite = jnp.isfinite(evaluation.value) & jnp.all(jnp.isfinite(slope))
+    rounding = _ROUNDING * (1 + jnp.abs(current.value))
+    decreases = evaluation.value <= current.value + _SUFFICIENT_DECREASE * predicted + rounding
+    accepted = finite & (state.stale | decreases | (optimiser == "adam"))
 
     # A knob that its slope drives against its end stays there.
-    held = ((trial <= 0) & (slope > 0)) | ((trial >= 1) & (slope < 0))
-    free = lane.free * jnp.where(held, 0, 1)
+    blocked = ((trial <= 0) & (slope > 0)) | ((trial >= 1) & (slope < 0))
+    free = instance.free * jnp.where(blocked, 0, 1)
     if optimiser == "bfgs":
-        memory = _curvature(trial, slope, state.optimiser, state.fresh)
-        direction = _newton(memory, slope, free)
+        memory = _update_curvature(trial, slope, state.optimiser, state.stale)
+        direction = _newton_direction(memory, slope, free)
     else:
         rule = _OPTAX[optimiser]
-        # A changed Lagrangian makes differences of slopes across the change mean nothing.
-        memory = _choose(state.fresh & (optimiser == "lbfgs"), rule.init(trial), state.optimiser)
-        ahead, memory = rule.update(slope, memory, trial)
-        direction = -1.0 * jnp.asarray(ahead) * free
+        # Differences of slopes of two different Lagrangians say nothing about the curvature of either.
+        memory = _select(state.stale & (optimiser == "lbfgs"), rule.init(trial), state.optimiser)
+        update, memory = rule.update(slope, memory, trial)
+        direction = -1.0 * jnp.asarray(update) * free
     if optimiser == "adam":
-        rate = _RATE * jnp.sqrt(schedule.tau[state.stage] / schedule.tau[0])
-        direction, reach = rate * direction, jnp.ones_like(seen.value)
+        rate = _LEARNING_RATE * jnp.sqrt(schedule.tau[state.stage] / schedule.tau[0])
+        direction, step = rate * direction, jnp.ones_like(evaluation.value)
     else:
         downhill = -jnp.vdot(direction, slope) > 1e-10 * jnp.linalg.norm(direction) * jnp.linalg.norm(
             slope * free
         )
         direction = jnp.where(downhill, direction, -slope * free)
-        memory = _choose(downhill, memory, _remember(optimiser, trial))
-        reach = jnp.minimum(1.0, _LONGEST / jnp.maximum(jnp.max(jnp.abs(direction)), 1e-30))
-    # A parabola through what is known says how far the refused step should have gone.
-    curved = -promised / jnp.maximum(2 * (seen.value - state.look.value - promised), 1e-30)
-    shorter = state.step * jnp.where(sound, jnp.clip(curved, 0.1, 0.5), 0.1)
+        memory = _select(downhill, memory, _optimiser_state(optimiser, trial))
+        step = jnp.minimum(1.0, _MAX_STEP / jnp.maximum(jnp.max(jnp.abs(direction)), 1e-30))
+    # The minimum of a parabola through both values and the slope is the length of the next, shorter step.
+    minimum = -predicted / jnp.maximum(2 * (evaluation.value - current.value - predicted), 1e-30)
+    shorter = state.step * jnp.where(finite, jnp.clip(minimum, 0.1, 0.5), 0.1)
     moved = replace(
         state,
-        u=jnp.where(taken, trial, state.u),
-        look=_choose(taken, seen, state.look),
-        direction=jnp.where(taken, direction, state.direction),
-        step=jnp.where(taken, reach, shorter),
-        optimiser=_choose(taken, memory, state.optimiser),
-        tries=jnp.where(taken, 0, state.tries + 1),
-        turns=state.turns + 1,
+        u=jnp.where(accepted, trial, state.u),
+        evaluation=_select(accepted, evaluation, current),
+        direction=jnp.where(accepted, direction, state.direction),
+        step=jnp.where(accepted, step, shorter),
+        optimiser=_select(accepted, memory, state.optimiser),
+        rejected_steps=jnp.where(accepted, 0, state.rejected_steps + 1),
+        stage_evaluations=state.stage_evaluations + 1,
         evaluations=state.evaluations + 1,
-        fresh=state.fresh & ~taken,
+        stale=state.stale & ~accepted,
     )
-    at = jnp.max(jnp.abs(jnp.clip(moved.u - moved.look.slope * lane.free, 0, 1) - moved.u))
-    still = ~moved.fresh & (at <= schedule.tolerance[state.stage])
-    tired = (moved.turns >= schedule.patience[state.stage]) | (moved.tries >= _TRIES)
-    ended = still | tired
-    moved = _choose(ended, _next_stage(problem, lane, schedule, moved, still), moved)
-    return _choose(state.done, state, moved)
+    projected = jnp.clip(moved.u - moved.evaluation.slope * instance.free, 0, 1)
+    stationarity = jnp.max(jnp.abs(projected - moved.u))
+    stationary = ~moved.stale & (stationarity <= schedule.tolerance[state.stage])
+    stalled = (moved.stage_evaluations >= schedule.patience[state.stage]) | (
+        moved.rejected_steps >= _MAX_REJECTED_STEPS
+    )
+    next_stage = _end_stage(problem, instance, schedule, moved, stationary)
+    moved = _select(stationary | stalled, next_stage, moved)
+    return _select(state.done, state, moved)
 
 
-def _next_stage(problem: Problem, lane: Lane, schedule: Schedule, state: State, still: jax.Array) -> State:
-    g = state.look.limits + lane.shift
+def _end_stage(
+    problem: ProblemArrays,
+    instance: Instance,
+    schedule: AnnealingSchedule,
+    state: DescentState,
+    stationary: jax.Array,
+) -> DescentState:
+    """Update the multipliers and the penalty, and begin the next stage; the last stage repeats until done."""
+    g = state.evaluation.limits + instance.shift
     used = (problem.sign != 0)[None]
-    pushed = jnp.where(used, jnp.maximum(state.multipliers + state.penalty * g, 0), 0)
+    multipliers = jnp.where(used, jnp.maximum(state.multipliers + state.penalty * g, 0), 0)
     violation = jnp.max(jnp.where(used, jnp.abs(jnp.maximum(g, -state.multipliers / state.penalty)), 0))
     last = state.stage == schedule.tau.shape[0] - 1
-    worse = (still | last) & (violation > _BETTER * state.violation)
-    through = last & still & (violation <= schedule.kept)
-    hopeless = last & (violation > _HOPELESS) & (violation > 0.9 * state.violation)
-    spent = hopeless | (state.evaluations >= schedule.most)
+    not_reduced = (stationary | last) & (violation > _REDUCTION * state.violation)
+    converged = last & stationary & (violation <= schedule.feasibility)
+    abandoned = last & (violation > _ABANDONED_VIOLATION) & (violation > 0.9 * state.violation)
+    stopped = abandoned | (state.evaluations >= schedule.max_evaluations)
+    larger_penalty = jnp.minimum(state.penalty * _PENALTY_GROWTH, _MAX_PENALTY)
     return replace(
         state,
-        multipliers=pushed,
-        penalty=jnp.where(worse, jnp.minimum(state.penalty * _GROWTH, _LARGEST), state.penalty),
+        multipliers=multipliers,
+        penalty=jnp.where(not_reduced, larger_penalty, state.penalty),
         violation=violation,
         stage=jnp.where(last, state.stage, state.stage + 1),
-        turns=jnp.zeros_like(state.turns),
-        tries=jnp.zeros_like(state.tries),
-        fresh=jnp.ones_like(state.fresh),
-        done=through | spent,
-        through=through,
+        stage_evaluations=jnp.zeros_like(state.stage_evaluations),
+        rejected_steps=jnp.zeros_like(state.rejected_steps),
+        stale=jnp.ones_like(state.stale),
+        done=converged | stopped,
+        converged=converged,
     )
 
 
-def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+def _select(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """Return one pytree or the other."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -1,12 +1,13 @@
-"""A space as an optimiser sees it: what is enumerated, and knobs that move between two ends.
+"""The continuous relaxation of a space: knobs that an optimiser moves, and combinations of choices to enumerate.
 
-Ranges of a sample are knobs. A long numeric axis is one too, of its values; what is left (catalogue choices, tied and
-short axes, systems and models) is enumerated. Axes named in `across` are neither: one design serves all of them.
+The ranges of a sample are knobs. A long numeric axis is a knob too, whose final value is one of its values. All other
+axes (catalogue choices, tied and short axes, systems and models) are enumerated. The values of the axes named in
+`across` are scenarios: one design serves all of them.
 
-Symbols: K knobs, each at a position u in [0, 1]; M moves, each a leaf that a knob sets or multiplies; L leaves of a
-design; N combinations of choices; W scenarios, the combinations of the axes across which a design serves.
+Symbols: K knobs, each at a position u in [0, 1]; M effects, each of one knob on one leaf; L leaves of a design; N
+combinations of choices; W scenarios.
 
-    x = low (high / low)^u   or   low + (high - low) u;      leaf = x,  or x times what the leaf is without it
+    x = low (high / low)^u   or   low + (high - low) u;      leaf = x,  or x times the base value of the leaf
 """
 
 import dataclasses
@@ -34,69 +35,69 @@ from jaxcost.explore.space import (
 )
 from jaxcost.spec.design import Design
 
-__all__ = ["Knob", "Moves", "Relaxation", "design_from", "leaves_with", "relax"]
+__all__ = ["Knob", "KnobEffects", "Relaxation", "apply_knobs", "check_scenarios", "design_from", "relax"]
 
-_ENUMERATED = 4096  # combinations; beyond, long axes become knobs
-_OFF = 1e-10  # relative distance to a whole number that is rounding
-_SHORT = 8  # values of an axis that is always enumerated
-_MOST = 1 << 17
-_MOST_WHOLE = 1 << 20
+_ENUMERATED = 4096  # combinations; in larger spaces long axes become knobs
+_ROUNDING = 1e-10  # relative distance to a whole number that counts as a rounding error
+_SHORT_AXIS = 8  # values of an axis that is always enumerated
+_MAX_COMBINATIONS = 1 << 17
+_MAX_WHOLE_VALUES = 1 << 20
 
 
 @pytree
-class Moves:
-    """What knobs do to leaves; rows beyond those of the space move a leaf that is not there."""
+class KnobEffects:
+    """Effects of knobs on leaves, one a row; padding rows refer to a leaf L, which does not exist."""
 
-    leaf: Any = field("1", "int32[M]: position of the leaf in a design; L where there is none")
-    knob: Any = field("1", "int32[M]: the knob that moves it")
+    leaf: Any = field("1", "int32[M]: position of the leaf in a design; L in padding rows")
+    knob: Any = field("1", "int32[M]: the knob that sets or multiplies the leaf")
     low: Any = field("1", "[M]: value or factor at u = 0, in the unit of the leaf")
     high: Any = field("1", "[M]: value or factor at u = 1")
-    logarithmic: Any = field("1", "[M]: whether the knob is even in the logarithm")
+    logarithmic: Any = field("1", "[M]: whether the knob is spaced evenly in the logarithm")
     relative: Any = field("1", "[M]: whether the knob multiplies the leaf")
-    whole: Any = field("1", "[M]: whether the values that count in the end are whole")
+    whole: Any = field("1", "[M]: whether the final values are whole numbers")
 
 
 @dataclasses.dataclass(frozen=True)
 class Knob:
-    """Something that an optimiser moves: one leaf, or several together."""
+    """A number that the optimiser moves: the value of a leaf, or of several leaves together."""
 
     name: str
     ranges: tuple[Range, ...]
-    values: np.ndarray | None = None  # those it may take in the end, ascending; any where absent
+    values: np.ndarray | None = None  # allowed final values, ascending; all between the ends where None
 
     @property
     def low(self) -> float:
-        """Least value of its first leaf, or its factor."""
+        """Lower end of its first leaf, or of the factor on it."""
         return float(self.ranges[0].low)
 
     @property
     def high(self) -> float:
-        """Largest."""
+        """Upper end of its first leaf, or of the factor on it."""
         return float(self.ranges[0].high)
 
     @property
     def logarithmic(self) -> bool:
-        """Whether it is even in the logarithm."""
+        """Whether positions are spaced evenly in the logarithm of the value."""
         return self.ranges[0].product
 
     @property
     def relative(self) -> bool:
-        """Whether it multiplies what is there."""
+        """Whether its value is a factor on the base value of the leaf."""
         return self.ranges[0].relative
 
     def position(self, value: Any) -> Any:
-        """Return u for values of its first leaf."""
+        """Return the positions u of values of its first leaf."""
         low, high = self.low, self.high
         x = np.clip(value, low, high)
         return np.log(x / low) / math.log(high / low) if self.logarithmic else (x - low) / (high - low)
 
     def value(self, position: Any) -> Any:
-        """Return values of its first leaf for u."""
+        """Return the values of its first leaf at positions u."""
         low, high = self.low, self.high
         return low * (high / low) ** position if self.logarithmic else low + (high - low) * position
 
     def per_position(self, value: float) -> float:
-        """Return d ln x / du where the value is x."""
+        """Return d ln x / du at the value x."""
         if self.logarithmic:
             return math.log(self.high / self.low)
         return (self.high - self.low) / value if value else math.inf
@@ -104,30 +105,30 @@ class Knob:
 
 @dataclasses.dataclass(frozen=True)
 class Relaxation:
-    """A space cut into combinations, scenarios and knobs."""
+    """A space as combinations of choices, scenarios and knobs."""
 
     space: Space
     knobs: tuple[Knob, ...]
-    bases: np.ndarray  # float64 [N, W, L]: leaves with every knob left out
-    choices: tuple[dict[str, Any], ...]  # for each combination, what was chosen, by path
-    scenarios: tuple[str, ...]  # what the scenarios are called; ("",) where there is one
-    structure: Any
+    bases: np.ndarray  # float64 [N, W, L]: leaves before knobs are applied
+    choices: tuple[dict[str, Any], ...]  # of each combination: the choice at each path
+    scenarios: tuple[str, ...]  # names; ("",) where there is one scenario
+    structure: Any  # tree of a design
     paths: tuple[str, ...]  # dotted path of every leaf
-    present: tuple[str, ...]
+    features: tuple[str, ...]  # of the model that any design of the space uses
 
-    def moves(self, length: int | None = None) -> Moves:
-        """What knobs do to leaves, padded to `length` rows."""
+    def effects(self, length: int | None = None) -> KnobEffects:
+        """Return the effects of the knobs on leaves, padded to `length` rows."""
         rows = [
             (self.paths.index(r.path), k, float(r.low), float(r.high), r.product, r.relative, r.whole)
             for k, knob in enumerate(self.knobs)
             for r in knob.ranges
         ]
-        nothing = (len(self.paths), 0, 1.0, 1.0, False, False, False)
-        rows += [nothing] * ((length or len(rows)) - len(rows))
+        padding = (len(self.paths), 0, 1.0, 1.0, False, False, False)
+        rows += [padding] * ((length or len(rows)) - len(rows))
         columns = [np.asarray(column) for column in zip(*rows, strict=True)]
         leaf, knob = (column.astype(np.int32) for column in columns[:2])
         low, high = (column.astype(float) for column in columns[2:4])
-        return Moves(
+        return KnobEffects(
             leaf=leaf,
             knob=knob,
             low=low,
@@ -138,7 +139,7 @@ class Relaxation:
         )
 
     def design(self, combination: int, scenario: int, positions: np.ndarray) -> Design:
-        """Build a design of the space's own precision; knobs of certain values take the nearest."""
+        """Build a design in the precision of the space; knobs with a list of allowed values take the nearest."""
         leaves = self.bases[combination, scenario].copy()
         for knob, u in zip(self.knobs, positions, strict=True):
             for r in knob.ranges:
@@ -152,27 +153,23 @@ class Relaxation:
 
 
 def relax(space: Space, across: Sequence[str] = ()) -> Relaxation:
-    """Cut a space into combinations, scenarios and knobs.
+    """Relax a space into knobs, combinations of choices and scenarios.
 
     Args:
-        space: the designs; the ranges of its samples are knobs, whatever their number of points.
-        across: names of axes, "system" or "model", all of whose values a design has to serve.
+        space: the designs. The ranges of its samples are knobs; the number of points of a sample does not matter.
+        across: names of axes, "system" or "model", whose values are scenarios.
 
     Raises:
-        ValueError: no knob at all, an unknown name, conditions on or of knobs and scenarios, or too many combinations.
+        ValueError: no knob, an unknown name in `across`, a condition (`when`) that involves a knob or a scenario, or
+            too many combinations.
     """
-    conditional = {name for axis in space.axes if axis.when for name in (axis.name, *dict(axis.when))}
-    for name in across:
-        if name not in space.names:
-            raise ValueError(f"across {name!r}: the space has {', '.join(space.names)}")
-        if name in conditional:
-            raise ValueError(f"across {name!r}: it can have no condition, and none can be on it")
-    knobs, kept = _knobs(space, across)
+    check_scenarios(space, across)
+    knobs, enumerated = _knobs(space, across)
     if not knobs:
-        raise ValueError("a space needs a knob to move: a range within a sample, or an axis of many values")
-    rest = dataclasses.replace(space, axes=kept)
-    if rest.size > _MOST:
-        raise ValueError(f"at most {_MOST:,} combinations of what is enumerated, not {rest.size:,}")
+        raise ValueError("a space needs a knob to move: a range within a sample, or a long numeric axis")
+    rest = dataclasses.replace(space, axes=enumerated)
+    if rest.size > _MAX_COMBINATIONS:
+        raise ValueError(f"at most {_MAX_COMBINATIONS:,} combinations of choices, not {rest.size:,}")
     index = np.arange(rest.size)
     digits = digits_of(rest, index)
     served = [rest.names.index(name) for name in across]
@@ -198,8 +195,24 @@ def relax(space: Space, across: Sequence[str] = ()) -> Relaxation:
         paths=tuple(
             ".".join(key.name for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(design)
         ),
-        present=space_features(space),
+        features=space_features(space),
     )
+
+
+def check_scenarios(space: Space, across: Sequence[str]) -> None:
+    """Check the names of axes whose values are scenarios.
+
+    Raises:
+        ValueError: an unknown name, or a condition (`when`) on the axis or naming it.
+    """
+    conditional = {name for axis in space.axes if axis.when for name in (axis.name, *dict(axis.when))}
+    for name in across:
+        if name not in space.names:
+            raise ValueError(f"across {name!r}: the axes of the space are {', '.join(space.names)}")
+        if name in conditional:
+            raise ValueError(
+                f"across {name!r}: an axis with a condition cannot be a scenario, nor one that a condition names"
+            )
 
 
 def _parts(size: int) -> int:
@@ -213,52 +226,54 @@ def _paths(space: Space, name: str) -> tuple[str, ...]:
 
 
 def _knobs(space: Space, across: Sequence[str]) -> tuple[tuple[Knob, ...], tuple[Any, ...]]:
-    """Tell what moves from what is enumerated: the knobs, and the axes that are left."""
-    knobs, kept = [], []
+    """Return the knobs of a space, and the axes that are enumerated or scenarios."""
+    knobs, enumerated = [], []
     conditional = {name for axis in space.axes for name, _ in axis.when}
     for axis in space.axes:
         if isinstance(axis, Sample):
             if axis.when or axis.name in across:
-                raise ValueError(f"{axis.name} moves: it can have no condition, and none is served across it")
+                raise ValueError(f"{axis.name} has knobs: it can have no condition and cannot be in `across`")
             ranges = [knob for knob in axis.knobs if isinstance(knob, Range | Joint)]
-            knobs += [_of_range(knob) for knob in ranges]
-            kept += [knob for knob in axis.knobs if isinstance(knob, Axis | Choice | Tied)]
+            knobs += [_knob_of_range(knob) for knob in ranges]
+            enumerated += [knob for knob in axis.knobs if isinstance(knob, Axis | Choice | Tied)]
         else:
-            kept.append(axis)
-    free = [
+            enumerated.append(axis)
+    long_axes = [
         axis
-        for axis in kept
+        for axis in enumerated
         if isinstance(axis, Axis)
-        and axis.size > _SHORT
+        and axis.size > _SHORT_AXIS
         and not (axis.when or axis.name in conditional or axis.name in across)
     ]
-    longest = sorted(free, key=lambda axis: -axis.size)
-    size = dataclasses.replace(space, axes=tuple(kept)).size
+    longest = sorted(long_axes, key=lambda axis: -axis.size)
+    size = dataclasses.replace(space, axes=tuple(enumerated)).size
     while longest and size > _ENUMERATED:
         axis = longest.pop(0)
         size //= axis.size
-        knobs.append(_of_axis(axis))
-        kept.remove(axis)
-    return tuple(knobs), tuple(kept)
+        knobs.append(_knob_of_axis(axis))
+        enumerated.remove(axis)
+    return tuple(knobs), tuple(enumerated)
 
 
-def _of_range(knob: Range | Joint) -> Knob:
+def _knob_of_range(knob: Range | Joint) -> Knob:
     ranges = knob.ranges if isinstance(knob, Joint) else (knob,)
     values = None
     if ranges[0].whole:
         low, high = float(ranges[0].low), float(ranges[0].high)
-        if high - low > _MOST_WHOLE:
-            raise ValueError(f"a whole knob of at most {_MOST_WHOLE:,} values, not {knob.paths[0]}")
+        if high - low > _MAX_WHOLE_VALUES:
+            raise ValueError(
+                f"a knob of whole numbers has at most {_MAX_WHOLE_VALUES:,} values: {knob.paths[0]}"
+            )
         values = np.arange(low, high + 1)
     return Knob(name=knob.name, ranges=ranges, values=values)
 
 
-def _of_axis(axis: Axis) -> Knob:
+def _knob_of_axis(axis: Axis) -> Knob:
     values = np.unique(np.asarray(axis.values, float))
     low, high = values[0], values[-1]
     bounds = [jnp.asarray(x, axis.values.dtype) for x in (low, high)]
-    # Of a range only its ends and its kind are read here.
-    moved = Range(
+    # Only the ends and the flags of this range are read; its table stays empty.
+    span = Range(
         tables=axis.values[:0],
         low=bounds[0],
         high=bounds[1],
@@ -267,7 +282,7 @@ def _of_axis(axis: Axis) -> Knob:
         relative=axis.relative,
         whole=bool(np.all(values % 1 == 0)),
     )
-    return Knob(name=axis.path, ranges=(moved,), values=values)
+    return Knob(name=axis.path, ranges=(span,), values=values)
 
 
 @jax.jit
@@ -281,23 +296,23 @@ def _leaves(space: Space, digits: np.ndarray) -> np.ndarray:
     return np.asarray(_leaves_of(space, jnp.asarray(digits, jnp.int32)), np.float64).T
 
 
-def leaves_with(base: jax.Array, moves: Moves, positions: jax.Array) -> jax.Array:
-    """Put knobs at positions u [K, *batch] into the leaves of designs [L, *batch]."""
-    moves = jax.tree.map(lambda x: jnp.reshape(x, (-1, *(1 for _ in base.shape[1:]))), moves)
-    leaf, knob = moves.leaf.ravel(), moves.knob.ravel()
+def apply_knobs(base: jax.Array, effects: KnobEffects, positions: jax.Array) -> jax.Array:
+    """Return the leaves [L, *batch] of designs whose knobs are at positions u [K, *batch]."""
+    effects = jax.tree.map(lambda x: jnp.reshape(x, (-1, *(1 for _ in base.shape[1:]))), effects)
+    leaf, knob = effects.leaf.ravel(), effects.knob.ravel()
     u = positions[knob]
-    ratio = jnp.where(moves.logarithmic, moves.high / jnp.where(moves.logarithmic, moves.low, 1), 1)
-    powers = jnp.where(moves.logarithmic, moves.low, 1) * jnp.exp(u * jnp.log(ratio))
-    x = jnp.where(moves.logarithmic, powers, moves.low + (moves.high - moves.low) * u)
-    # A batch of 220 plus a rounding error would count as 221.
-    off = jax.lax.stop_gradient(jnp.round(x) - x)
-    x = x + jnp.where(moves.whole & (jnp.abs(off) <= _OFF * jnp.abs(x)), off, 0)
+    ratio = jnp.where(effects.logarithmic, effects.high / jnp.where(effects.logarithmic, effects.low, 1), 1)
+    powers = jnp.where(effects.logarithmic, effects.low, 1) * jnp.exp(u * jnp.log(ratio))
+    x = jnp.where(effects.logarithmic, powers, effects.low + (effects.high - effects.low) * u)
+    # A batch of 220 plus a rounding error would be rounded up to 221.
+    error = jax.lax.stop_gradient(jnp.round(x) - x)
+    x = x + jnp.where(effects.whole & (jnp.abs(error) <= _ROUNDING * jnp.abs(x)), error, 0)
     before = base.at[leaf].get(mode="fill", fill_value=1)
-    return base.at[leaf].set(jnp.where(moves.relative, x * before, x), mode="drop")
+    return base.at[leaf].set(jnp.where(effects.relative, x * before, x), mode="drop")
 
 
 def design_from(structure: Any, leaves: jax.Array) -> Design:
-    """Make designs of their leaves [L, *batch], inside jit."""
+    """Return designs of leaves [L, *batch]; called inside jit."""
     # Split, not indexed: the gradient of a split is one concatenation, that of indices hundreds of updates.
     parts = jax.lax.split(leaves, [1] * leaves.shape[0])
     return jax.tree.unflatten(structure, [part.reshape(leaves.shape[1:]) for part in parts])

@@ -1,8 +1,9 @@
-"""From a relaxed solution to a design that holds: whole numbers, and limits kept by the exact model.
+"""From a relaxed solution to an exact design: whole numbers, and limits that the exact model satisfies.
 
-Numbers that must be of a list are rounded to either side, and the rest is solved again around them. What smoothing adds
-to each limit there, exact less smooth, is then added to the limit, and the rest solved once more, until the exact model
-keeps all limits by a hair. Single steps and pairs of steps of the rounded numbers are tried last, by exact evaluation.
+Knobs with a list of allowed values are rounded to either side, and the free knobs are solved again around them. The
+error of the smooth limits there, exact less smooth, is then added to the limits, and the free knobs are solved once
+more, until the exact model satisfies all limits by `FEASIBILITY_TOLERANCE`. Finally single steps and pairs of steps of
+the rounded knobs are tried by exact evaluation.
 """
 
 import itertools
@@ -10,94 +11,104 @@ import itertools
 import numpy as np
 
 from jaxcost.core.pytree import replace
-from jaxcost.explore.codesign.solver import ANNEALED, Solutions, Solver, resumed
+from jaxcost.explore.codesign.solver import ANNEALED, Solutions, Solver, resume_from
 
-__all__ = ["HAIR", "broken", "exact", "score"]
+__all__ = ["FEASIBILITY_TOLERANCE", "SMOOTH_TOLERANCE", "find_exact_design", "max_violation", "merit_of"]
 
-HAIR = 2e-5  # by which limits are kept in the end, in logarithms: above the rounding of float32
-_KEPT = 1e-3  # by which a smooth solution may break a limit and count as keeping it
-_FAR = 1e3  # beyond the logarithm of any objective
-_TO_THE_BIT = 1e-13
-_COARSE = 0.01  # of a knob's range, between two numbers
-_MENDED = 0.02  # by which a limit may be broken where another number, or a continuous knob, makes up for it
-_REACH = 2  # numbers on either side: where two limits pinch a number between them, both next to it may fail
-_DIFFERENT = 1e-9
-_GAIN = 1e-5  # of the objective's logarithm, for which another round is worth it
-_CORNERS = 5  # numbers that are rounded to both sides all together
+FEASIBILITY_TOLERANCE = (
+    2e-5  # margin by which exact designs satisfy limits, in logarithms: above float32 rounding
+)
+SMOOTH_TOLERANCE = 1e-3  # violation up to which a smooth solution counts as feasible
+_INFEASIBLE = 1e3  # above the logarithm of any objective
+_EQUALITY = 1e-13  # |g| of a limit that is met with equality, as limits on counts are
+_COARSE_SPACING = 0.01  # of allowed values, as a share of a knob's range
+_REPAIRABLE = 0.02  # violation that another allowed value, or a free knob, can make up for
+_NEIGHBOURS = (
+    2  # values on either side that are tried: where two limits enclose a value, the nearest two may both fail
+)
+_DISTINCT = 1e-9  # difference of positions of distinct roundings
+_GAIN = 1e-5  # of the objective's logarithm, for which another round is worth its evaluations
+_MAX_CORNERS = 5  # knobs that are rounded to both sides in all combinations
 _CANDIDATES = 4
 _CORRECTIONS = 4
 _ROUNDS = 8
-_RESUMED = 2  # stage at which a solve around rounded numbers begins
-_AGAIN = replace(ANNEALED, most=np.asarray(120, np.int32))  # they begin near their end
+_RESUMED_STAGE = 2  # of a solve around rounded knobs
+_RESUMED = replace(ANNEALED, max_evaluations=np.asarray(120, np.int32))  # it begins near its solution
 _STEPS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89)
 
 
-def exact(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | None:
-    """Find the best design that the exact model allows, near the best relaxed solutions.
+def find_exact_design(solver: Solver, relaxed: Solutions) -> tuple[Solutions, Solutions] | None:
+    """Find the best design that satisfies all limits of the exact model, near the best relaxed solutions.
 
     Args:
-        solver: the problem.
-        relaxed: its solutions.
+        solver: of the problem.
+        relaxed: its smooth solutions.
 
     Returns:
-        The design as the exact model sees it, one row, and the smooth solution it comes from; None where no design
-        keeps all limits.
+        The exact evaluation of the design and the smooth solution it comes from, one row each; None where no design
+        satisfies all limits.
     """
     candidates = relaxed.take(_best_rows(relaxed, _CANDIDATES))
-    listed = np.asarray([knob.values is not None for knob in solver.relaxation.knobs])
-    if listed.any():
-        candidates = _dived(solver, candidates, listed)
-    smooth, found = _corrected(solver, candidates, listed)
-    if not listed.any():
-        return _first(found, smooth)
-    best = _searched(solver, found, smooth, listed)
-    if listed.all():
+    discrete = np.asarray([knob.values is not None for knob in solver.relaxation.knobs])
+    if discrete.any():
+        candidates = _round_knobs(solver, candidates, discrete)
+    smooth, exact = _correct_limits(solver, candidates, discrete)
+    if not discrete.any():
+        return _best_feasible(exact, smooth)
+    best = _search_from_all(solver, exact, smooth, discrete)
+    if discrete.all():
         return best
     for _ in range(_ROUNDS):
-        moved = _stepped(solver, found if best is None else best[0], listed, strict=best is None)
-        tries = [rows for rows in (best[0] if best else None, moved) if rows is not None]
-        if not tries:
+        moved = _search_steps(solver, exact if best is None else best[0], discrete, strict=best is None)
+        rows = [row for row in (best[0] if best else None, moved) if row is not None]
+        if not rows:
             break
-        rows = Solutions.joined(tries)
-        again, exactly = _corrected(solver, _resolved(solver, rows, smooth.take([0]), listed), listed)
-        better = _searched(solver, exactly, again, listed)
-        if better is None or (best is not None and better[0].objective[0] >= best[0].objective[0] - _GAIN):
+        resolved = _solve_free_knobs(solver, Solutions.joined(rows), smooth.take([0]), discrete)
+        resolved, exactly = _correct_limits(solver, resolved, discrete)
+        improved = _search_from_all(solver, exactly, resolved, discrete)
+        if improved is None or (
+            best is not None and improved[0].objective[0] >= best[0].objective[0] - _GAIN
+        ):
             break
-        best = better
+        best = improved
     return best
 
 
-def broken(solutions: Solutions) -> np.ndarray:
-    """Return by how much the worst limit is broken, in logarithms; below 0 where all are kept."""
+def max_violation(solutions: Solutions) -> np.ndarray:
+    """Return the largest violation of a limit [n], in logarithms; below 0 where all limits are satisfied."""
     return solutions.limits.max(axis=(1, 2))
 
 
-def score(solutions: Solutions) -> np.ndarray:
-    """Return what the best solution has least of: the objective where limits are all but kept, then how far broken."""
-    worst = broken(solutions)
-    return np.where(worst <= _KEPT, solutions.objective, _FAR + worst)
+def merit_of(solutions: Solutions) -> np.ndarray:
+    """Return the quantity that the best solution minimises [n]: the objective if feasible, else the violation."""
+    worst = max_violation(solutions)
+    return np.where(worst <= SMOOTH_TOLERANCE, solutions.objective, _INFEASIBLE + worst)
 
 
-def _broken(found: Solutions) -> np.ndarray:
-    """Return by how much the worst limit lacks its hair; one met to the bit, as counts are, needs none."""
-    return np.where(_met(found), -HAIR, found.limits).max(axis=(1, 2)) + HAIR / 4
+def _excess(exact: Solutions) -> np.ndarray:
+    """Return the largest g [n] plus a quarter of `FEASIBILITY_TOLERANCE`: a design is feasible at or below 0.
+
+    A limit that is met with equality, as limits on counts are, is satisfied without a tolerance.
+    """
+    g = np.where(_is_equality(exact), -FEASIBILITY_TOLERANCE, exact.limits)
+    return g.max(axis=(1, 2)) + FEASIBILITY_TOLERANCE / 4
 
 
-def _met(found: Solutions) -> np.ndarray:
-    return np.abs(found.limits) < _TO_THE_BIT
+def _is_equality(exact: Solutions) -> np.ndarray:
+    return np.abs(exact.limits) < _EQUALITY
 
 
-def _first(found: Solutions, smooth: Solutions) -> tuple[Solutions, Solutions] | None:
-    kept = np.flatnonzero(_broken(found) <= 0)
-    if not len(kept):
+def _best_feasible(exact: Solutions, smooth: Solutions) -> tuple[Solutions, Solutions] | None:
+    feasible = np.flatnonzero(_excess(exact) <= 0)
+    if not len(feasible):
         return None
-    best = kept[np.argmin(found.objective[kept])]
-    return found.take([best]), smooth.take([best])
+    best = feasible[np.argmin(exact.objective[feasible])]
+    return exact.take([best]), smooth.take([best])
 
 
 def _best_rows(solutions: Solutions, count: int, *, slack: float = 1e-3, apart: float = 1e-2) -> np.ndarray:
-    """Return rows of different designs, those that keep limits but for some slack first, then by objective."""
-    worst = broken(solutions)
+    """Return rows of distinct designs: first those that violate no limit by more than `slack`, by objective."""
+    worst = max_violation(solutions)
     order = np.lexsort([solutions.objective, np.where(worst <= slack, 0, worst)])
     chosen: list[int] = []
     for row in order:
@@ -114,52 +125,59 @@ def _best_rows(solutions: Solutions, count: int, *, slack: float = 1e-3, apart: 
 
 
 def _neighbours(
-    solver: Solver, positions: np.ndarray, listed: np.ndarray, reach: int = 1
+    solver: Solver, positions: np.ndarray, discrete: np.ndarray, count: int = 1
 ) -> list[list[float]]:
-    """Return for every listed knob the positions of so many values on either side, the nearer first."""
+    """Return for each discrete knob the positions of `count` allowed values on either side, the nearest first."""
     out = []
-    for k in np.flatnonzero(listed):
-        knob = solver.relaxation.knobs[k]
-        u = np.asarray(knob.position(knob.values))
+    for k in np.flatnonzero(discrete):
+        u = _allowed_positions(solver, int(k))
         above = int(np.clip(np.searchsorted(u, positions[k]), 0, len(u) - 1))
-        around = {float(x) for x in u[max(above - reach, 0) : above + reach]}
+        around = {float(x) for x in u[max(above - count, 0) : above + count]}
         out.append(sorted(around, key=lambda x: abs(x - positions[k])))
     return out
 
 
-def _dived(solver: Solver, rows: Solutions, listed: np.ndarray) -> Solutions:
-    """Round the coarse numbers one after the other, to both sides, with the rest solved again; then the fine ones.
+def _allowed_positions(solver: Solver, k: int) -> np.ndarray:
+    knob = solver.relaxation.knobs[k]
+    return np.asarray(knob.position(knob.values))
 
-    How far its neighbours are apart says how coarse a number is: what a stack more or less does, a batch makes up for.
+
+def _round_knobs(solver: Solver, rows: Solutions, discrete: np.ndarray) -> Solutions:
+    """Round coarse knobs one after another to both sides, solving the others again each time; then the fine ones.
+
+    The coarsest knob, whose neighbouring values are farthest apart, is first: finer ones can make up for its rounding.
     """
-    gaps = [max(side) - min(side) for side in _neighbours(solver, rows.positions[0], listed)]
-    coarse = [(gap, k) for gap, k in zip(gaps, np.flatnonzero(listed), strict=True) if gap > _COARSE]
-    rounded = np.zeros_like(listed)
+    gaps = [max(side) - min(side) for side in _neighbours(solver, rows.positions[0], discrete)]
+    coarse = [
+        (gap, k) for gap, k in zip(gaps, np.flatnonzero(discrete), strict=True) if gap > _COARSE_SPACING
+    ]
+    rounded = np.zeros_like(discrete)
     for _, k in sorted(coarse, reverse=True):
-        if not (listed & ~rounded).sum() > 1 and listed.all():
+        if not (discrete & ~rounded).sum() > 1 and discrete.all():
             break
-        rounded = rounded | (np.arange(len(listed)) == k)
-        rows = _cornered(solver, rows, np.arange(len(listed)) == k, rounded, reach=_REACH, fractional=True)
-        rows = rows.take(_best_rows(rows, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT))
-    return _cornered(solver, rows, listed & ~rounded, listed)
+        this = np.arange(len(discrete)) == k
+        rounded = rounded | this
+        rows = _round_to_corners(solver, rows, this, rounded, count=_NEIGHBOURS, fractional=True)
+        rows = rows.take(_best_rows(rows, 2 * _CANDIDATES, slack=_REPAIRABLE, apart=_DISTINCT))
+    return _round_to_corners(solver, rows, discrete & ~rounded, discrete)
 
 
-def _cornered(
+def _round_to_corners(
     solver: Solver,
     rows: Solutions,
     now: np.ndarray,
     rounded: np.ndarray,
     *,
-    reach: int = 1,
+    count: int = 1,
     fractional: bool = False,
 ) -> Solutions:
-    """Round numbers of each row to several lists of values, and solve what is not rounded again."""
+    """Round the knobs `now` of each row to combinations of neighbouring values, and solve the free knobs again."""
     if not now.any():
         return rows
-    ways, parents = [], []
+    points, parents = [], []
     for row in range(len(rows.combination)):
-        sides = _neighbours(solver, rows.positions[row], now, reach)
-        if len(sides) <= _CORNERS:
+        sides = _neighbours(solver, rows.positions[row], now, count)
+        if len(sides) <= _MAX_CORNERS:
             corners = list(itertools.product(*sides))
         else:
             nearest = [side[0] for side in sides]
@@ -168,119 +186,137 @@ def _cornered(
         for corner in corners:
             positions = rows.positions[row].copy()
             positions[now] = corner
-            ways.append(positions)
+            points.append(positions)
             parents.append(row)
-    parted = rows.take(np.asarray(parents))
-    return _resolved(solver, _at(parted, np.asarray(ways)), parted, rounded, fractional=fractional)
+    parent_rows = rows.take(np.asarray(parents))
+    corner_rows = _with_positions(parent_rows, np.asarray(points))
+    return _solve_free_knobs(solver, corner_rows, parent_rows, rounded, fractional=fractional)
 
 
-def _at(rows: Solutions, positions: np.ndarray) -> Solutions:
+def _with_positions(rows: Solutions, positions: np.ndarray) -> Solutions:
     return Solutions(**{**vars(rows), "positions": positions})
 
 
-def _resolved(
-    solver: Solver, rows: Solutions, like: Solutions, listed: np.ndarray, *, fractional: bool = False
-) -> Solutions:
-    """Solve what is not rounded again; all in place where everything is.
+def _free_knobs(rows: Solutions, rounded: np.ndarray) -> np.ndarray:
+    return np.tile(~rounded, (len(rows.combination), 1)).astype(float)
 
-    Numbers that are still to be rounded move as fractions: between whole numbers the model is a stair without a slope.
+
+def _solve_free_knobs(
+    solver: Solver, rows: Solutions, like: Solutions, rounded: np.ndarray, *, fractional: bool = False
+) -> Solutions:
+    """Solve the knobs that are not rounded again, from the multipliers of `like`; return `rows` where all are rounded.
+
+    With `fractional`, knobs that are still to be rounded move as fractions: the model of whole numbers is a step
+    function without a slope.
     """
-    if listed.all():
+    if rounded.all():
         return rows
     parent = [0] * len(rows.combination) if len(like.combination) == 1 else slice(None)
     multipliers = np.broadcast_to(like.multipliers[parent], rows.multipliers.shape)
-    free = np.tile(~listed, (len(rows.combination), 1)).astype(float)
-    start = resumed(rows, multipliers=multipliers, stage=_RESUMED, free=free, fractional=fractional)
-    return solver.solve(start, _AGAIN)
+    points = resume_from(
+        rows,
+        multipliers=multipliers,
+        stage=_RESUMED_STAGE,
+        free=_free_knobs(rows, rounded),
+        fractional=fractional,
+    )
+    return solver.solve(points, _RESUMED)
 
 
-def _corrected(solver: Solver, rows: Solutions, listed: np.ndarray) -> tuple[Solutions, Solutions]:
-    """Solve with what smoothing adds taken off the limits, until the exact model keeps them.
+def _correct_limits(solver: Solver, rows: Solutions, discrete: np.ndarray) -> tuple[Solutions, Solutions]:
+    """Solve with the error of the smooth limits added to the limits, until the exact model satisfies them.
 
     Returns:
-        Smooth solutions, and the same positions as the exact model sees them.
+        Smooth solutions, and the exact evaluations at the same positions.
     """
-    found = solver.measure(resumed(rows))
-    if listed.any():
-        best = _best_rows(found, 2 * _CANDIDATES, slack=_MENDED, apart=_DIFFERENT)
+    exact = solver.measure(resume_from(rows))
+    if discrete.any():
+        best = _best_rows(exact, 2 * _CANDIDATES, slack=_REPAIRABLE, apart=_DISTINCT)
     else:
-        best = _best_rows(found, _CANDIDATES)
-    rows, found = rows.take(best), found.take(best)
-    if listed.all():
-        return rows, found
+        best = _best_rows(exact, _CANDIDATES)
+    rows, exact = rows.take(best), exact.take(best)
+    if discrete.all():
+        return rows, exact
     smooth_limits, shift = rows.limits, np.zeros_like(rows.limits)
-    kept_rows, kept_found = rows, found
-    free = np.tile(~listed, (len(best), 1)).astype(float)
-    stage = len(ANNEALED.tau) - 1
+    best_rows, best_exact = rows, exact
+    free = _free_knobs(rows, discrete)
+    last_stage = len(ANNEALED.tau) - 1
     for attempt in range(_CORRECTIONS):
-        used = np.abs(found.limits) < 0.3
-        added = np.clip(found.limits - smooth_limits, -0.1, 0.1) + np.where(_met(found), 0, HAIR * 2**attempt)
-        shift = np.where(used, added, shift)
-        rows = solver.solve(resumed(rows, stage=stage, free=free, shift=shift), _AGAIN)
-        found, smooth_limits = solver.measure(resumed(rows)), rows.limits
-        held, before = _broken(found) <= 0, _broken(kept_found) <= 0
-        better = (held & ~before) | (held & (found.objective < kept_found.objective)) | (~held & ~before)
-        kept_rows, kept_found = _mixed(better, rows, kept_rows), _mixed(better, found, kept_found)
-        if held.all():
+        near = np.abs(exact.limits) < 0.3
+        tolerance = np.where(_is_equality(exact), 0, FEASIBILITY_TOLERANCE * 2**attempt)
+        error = np.clip(exact.limits - smooth_limits, -0.1, 0.1) + tolerance
+        shift = np.where(near, error, shift)
+        rows = solver.solve(resume_from(rows, stage=last_stage, free=free, shift=shift), _RESUMED)
+        exact, smooth_limits = solver.measure(resume_from(rows)), rows.limits
+        feasible, before = _excess(exact) <= 0, _excess(best_exact) <= 0
+        better = (
+            (feasible & ~before)
+            | (feasible & (exact.objective < best_exact.objective))
+            | (~feasible & ~before)
+        )
+        best_rows, best_exact = _merge(better, rows, best_rows), _merge(better, exact, best_exact)
+        if feasible.all():
             break
-    return kept_rows, kept_found
+    return best_rows, best_exact
 
 
-def _searched(
-    solver: Solver, found: Solutions, smooth: Solutions, listed: np.ndarray
+def _search_from_all(
+    solver: Solver, exact: Solutions, smooth: Solutions, discrete: np.ndarray
 ) -> tuple[Solutions, Solutions] | None:
-    """Step from every rounded design whose own smooth problem promises more than the best so far."""
-    best = _first(found, smooth)
+    """Search steps from every rounded design whose smooth objective, a bound, is below the best so far."""
+    best = _best_feasible(exact, smooth)
     for row in np.argsort(smooth.objective):
-        start, of = found.take([row]), smooth.take([row])
-        if best is not None and of.objective[0] >= best[0].objective[0]:
+        bound = smooth.take([row])
+        if best is not None and bound.objective[0] >= best[0].objective[0]:
             continue
-        moved = _stepped(solver, start, listed)
-        here = None if moved is None else _first(moved, of)
-        if here is not None and (best is None or here[0].objective[0] < best[0].objective[0]):
-            best = here
+        moved = _search_steps(solver, exact.take([row]), discrete)
+        candidate = None if moved is None else _best_feasible(moved, bound)
+        if candidate is not None and (best is None or candidate[0].objective[0] < best[0].objective[0]):
+            best = candidate
     return best
 
 
-def _mixed(take: np.ndarray, a: Solutions, b: Solutions) -> Solutions:
+def _merge(take: np.ndarray, a: Solutions, b: Solutions) -> Solutions:
+    """Return the rows of `a` where `take`, else those of `b`."""
     shaped = lambda x: take.reshape(-1, *[1] * (x.ndim - 1))  # noqa: E731
     return Solutions(**{name: np.where(shaped(x), x, getattr(b, name)) for name, x in vars(a).items()})
 
 
-def _stepped(solver: Solver, rows: Solutions, listed: np.ndarray, *, strict: bool = True) -> Solutions | None:
-    """Move rounded numbers of the first row by steps while the exact model gains; None where it does not.
+def _search_steps(
+    solver: Solver, rows: Solutions, discrete: np.ndarray, *, strict: bool = True
+) -> Solutions | None:
+    """Move discrete knobs of the first row by steps while the exact objective falls; return None where no step helps.
 
-    Unless strict, limits may be broken by what continuous knobs can mend afterwards.
+    Unless strict, steps may violate limits by what free knobs can make up for afterwards.
     """
     at = rows.take([0])
     improved = False
     for _ in range(_ROUNDS):
-        ways = _steps(solver, at.positions[0], listed)
-        if not len(ways):
+        points = _step_points(solver, at.positions[0], discrete)
+        if not len(points):
             break
-        tried = solver.measure(resumed(_at(at.take(np.zeros(len(ways), int)), ways)))
-        worst, now = _broken(tried), _broken(at)[0]
-        slack = 0.0 if strict else _MENDED
-        allowed = worst <= max(slack, min(now, slack))
+        tried = solver.measure(resume_from(_with_positions(at.take(np.zeros(len(points), int)), points)))
+        excess, current = _excess(tried), _excess(at)[0]
+        slack = 0.0 if strict else _REPAIRABLE
+        allowed = excess <= max(slack, min(current, slack))
         if allowed.any():
-            rows_allowed = np.flatnonzero(allowed)
-            best = rows_allowed[np.argmin(tried.objective[rows_allowed])]
-            if now <= slack and tried.objective[best] >= at.objective[0] - 1e-7:
+            allowed_rows = np.flatnonzero(allowed)
+            best = allowed_rows[np.argmin(tried.objective[allowed_rows])]
+            if current <= slack and tried.objective[best] >= at.objective[0] - 1e-7:
                 break
         else:
-            best = int(np.argmin(worst))
-            if worst[best] >= now:
+            best = int(np.argmin(excess))
+            if excess[best] >= current:
                 break
         at, improved = tried.take([best]), True
     return at if improved else None
 
 
-def _steps(solver: Solver, positions: np.ndarray, listed: np.ndarray) -> np.ndarray:
-    """Return positions with one number moved some steps, or two moved by one."""
+def _step_points(solver: Solver, positions: np.ndarray, discrete: np.ndarray) -> np.ndarray:
+    """Return positions [n, K] with one discrete knob moved by some steps, or two by one or two steps."""
     singles: list[list[tuple[int, float]]] = []
-    for k in np.flatnonzero(listed):
-        knob = solver.relaxation.knobs[k]
-        u = np.asarray(knob.position(knob.values))
+    for k in np.flatnonzero(discrete):
+        u = _allowed_positions(solver, int(k))
         here = int(np.argmin(np.abs(u - positions[k])))
         moves = [(int(k), float(u[here + s])) for n in _STEPS for s in (n, -n) if 0 <= here + s < len(u)]
         singles.append(moves)
