@@ -72,7 +72,7 @@ def test_pages_are_well_formed(page):
     """Code blocks are closed, rows of a table have as many cells as its head, and prose fits in 120 columns."""
     text = page.read_text()
     assert len(re.findall(r"^```", text, re.M)) % 2 == 0
-    wide = page.name in ("knobs.md", "equations.md", "codesign.md")
+    wide = page.name in ("knobs.md", "equations.md")
     text = re.sub(r"<!-- rates -->.*?<!-- end -->", "", without_code(text), flags=re.S)
     for table in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert (
