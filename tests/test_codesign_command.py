@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcost.explore.codesign as engine
 from jaxcost.edge.catalog.loaders import names
 from jaxcost.edge.commands import codesign as codesign_command
 from jaxcost.edge.commands.cli import main
 from jaxcost.edge.show.codesign_tables import Block, markdown
 from jaxcost.edge.show.study_words import Goal, amount, label, one_more
 from jaxcost.edge.studies import study_file
-from jaxcost.explore.codesign import parametric as roadmap
-from jaxcost.explore.codesign import pareto as frontier
 from jaxcost.explore.codesign.problem import codesign
 from jaxcost.explore.codesign.relaxation import relax
 from jaxcost.explore.space.axes import Joint
@@ -61,14 +60,14 @@ def quick(monkeypatch):
     """Let the engine look at the cheap function instead of the model."""
     own = functools.partial(codesign, evaluation=cheap, metrics=GIVES)
     monkeypatch.setattr(codesign_command, "codesign", own)
-    for module, name, given in (
-        (frontier, "codesign_front", "gives"),
-        (roadmap, "codesign_along", "metrics"),
-        (roadmap, "break_even", "metrics"),
-        (roadmap, "elasticity_table", "gives"),
+    for name, given in (
+        ("codesign_front", "gives"),
+        ("codesign_along", "metrics"),
+        ("break_even", "metrics"),
+        ("elasticity_table", "gives"),
     ):
-        made = functools.partial(getattr(module, name), evaluation=cheap, **{given: GIVES})
-        monkeypatch.setattr(module, name, made)
+        made = functools.partial(getattr(engine, name), evaluation=cheap, **{given: GIVES})
+        monkeypatch.setattr(engine, name, made)
 
 
 def test_a_study_is_a_space_with_knobs(study):
