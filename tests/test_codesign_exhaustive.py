@@ -15,9 +15,7 @@ ALWAYS = ("batch and degree of a dense model", "stacks of a large mixture", "a r
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "problem",
-    [
-        pytest.param(p, id=p.name, marks=() if p.name in ALWAYS else pytest.mark.exhaustive) for p in PROBLEMS
-    ],
+    [pytest.param(p, id=p.name, marks=() if p.name in ALWAYS else pytest.mark.exhaustive) for p in PROBLEMS],
 )
 def test_optimum(problem):
     best, held, at = exhaustive(problem)
