@@ -10,6 +10,7 @@ import pytest
 
 import jaxcost as jc
 import jaxcost.explore.serve.closed_loops as loops
+from jaxcost.core.program import program
 from jaxcost.explore.serve.closed_loops import Steps, closed_loop, closed_loop_steps, loop_times
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from tests.serving_kernels import system
@@ -177,7 +178,7 @@ def test_gradients_are_finite_and_agree_with_differences():
         return closed_loop(system, MODEL, traffic, jc.replace(PLAN, tp=tp), users=users).tpot
 
     arguments = jc.canonical((SYSTEM, 16.0, 2.0, 256.0))
-    slopes = jax.grad(tokens, (0, 1, 2, 3))(*arguments)
+    slopes = program(jax.grad(tokens, (0, 1, 2, 3)))(*arguments)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
     base = float(tokens(*arguments))
     for path in ("chip.memory.bandwidth", "chip.efficiency.kernels.engine.sequence"):

@@ -8,11 +8,15 @@ import pytest
 import jaxcost as jc
 from tests.codesign_spaces import PROBLEMS, exhaustive
 
-NAMES = [problem.name for problem in PROBLEMS]
+# One of a list of values, one of stacks, one of a limit; all others by `-m exhaustive`.
+ALWAYS = ("batch and degree of a dense model", "stacks of a large mixture", "a room's power")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("problem", PROBLEMS, ids=NAMES)
+@pytest.mark.parametrize(
+    "problem",
+    [pytest.param(p, id=p.name, marks=() if p.name in ALWAYS else pytest.mark.exhaustive) for p in PROBLEMS],
+)
 def test_optimum(problem):
     best, held, at = exhaustive(problem)
     assert 0 < held < problem.size
@@ -27,6 +31,7 @@ def test_optimum(problem):
     assert best * (1 - 1e-5) <= value <= best * 1.005, (at, found.choices, found.knobs)
 
 
+@pytest.mark.exhaustive
 def test_exhaustive():
     """The rows that are searched are those of a product grid, which a sweep searches by itself."""
     problem = PROBLEMS[0]

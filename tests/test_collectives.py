@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import program
 from jaxcost.physics.network.algorithms import algorithm_costs, broadcast_costs, duration
 from jaxcost.physics.network.levels import level
 from jaxcost.spec.fabric import topology_id
@@ -16,7 +17,7 @@ SIZES = (8.0, 64e3, 4e6)
 SEGMENTS = 250  # of a message through switches, a tier
 
 
-@jax.jit
+@program
 def costs_of(link, ranks):
     one = level(link, ranks, jc.canonical(jc.Fabric(), ranks.dtype))
     costs = algorithm_costs(one, ranks)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import program
 from jaxcost.edge.catalog.silicon import YEAR
 from jaxcost.edge.commands.cost_options import with_year
 from jaxcost.physics.economics.area import build, die_yield, dies_per_wafer, memory_price
@@ -126,8 +127,9 @@ def test_a_design_is_priced_by_its_parts():
     a, b = evaluated(given), evaluated(design)
     assert float(b.usd_per_mtok) == near(float(a.usd_per_mtok), 1e-6)
     assert float(b.build.die_area) == near(float(a.build.die_area), 1e-6)
-    price = lambda s: build(s.chip, s.fabric, (), 0.0).price  # noqa: E731
-    slope = jax.grad(price)(design)
+    price = program(lambda s: build(s.chip, s.fabric, (), 0.0).price)
+    slopes = program(jax.grad(price))
+    slope = slopes(design)
     stacked = slope.chip.memory
     assert stacked.capacity * 1e9 > 11 and slope.chip.compute.flops_16 > 0 and slope.chip.package.cache > 0
     assert slope.chip.process.defect_density > 0 and slope.chip.process.clustering > 0
@@ -139,7 +141,7 @@ def test_a_design_is_priced_by_its_parts():
         )
         assert float(at(slope, path)) == near((up - down) / (2e-5 * x), 1e-5), path
     # As sold, none of that moves the price.
-    assert jax.grad(price)(jc.canonical(given, np.float64)).chip.compute.flops_16 == 0
+    assert slopes(jc.canonical(given, np.float64)).chip.compute.flops_16 == 0
 
 
 def at(tree, path):
@@ -233,7 +235,7 @@ def test_a_cap_and_a_die_too_large_are_told():
 def test_power_cap_has_a_gradient():
     system = jc.canonical(jc.replace_at(jc.load_system("h100-sxm-x8"), "chip.power_cap", 400.0), np.float64)
     others = jc.canonical((LLAMA, TRAFFIC, PLAN), np.float64)
-    both = jax.value_and_grad(lambda s: jc.evaluate(s, *others).ttft)
+    both = program(jax.value_and_grad(lambda s: jc.evaluate(s, *others).ttft))
     _, slope = both(system)
     for path in ("chip.power_cap", "chip.energy_per_flop", "chip.compute.flops_16", "chip.voltage_slope"):
         x = at(system, path)

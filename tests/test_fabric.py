@@ -16,6 +16,7 @@ from jaxcost.physics.network.levels import levels, only
 from jaxcost.physics.network.messages import hottest_rank, touched_groups
 from jaxcost.physics.network.reliability import availability, exponential_integral, late_share, straggler_wait
 from jaxcost.spec.fabric import topology_id
+from tests.batched import run
 
 MODEL = jc.load_model("llama-3.1-70b")
 TRAFFIC = jc.Traffic(prompt=2048, output=512, batch=32)
@@ -285,7 +286,8 @@ def test_topology_degree_and_latency_sweep_in_one_compilation():
         return jc.evaluate(wide, MODEL, TRAFFIC, jc.Plan(tp=degree)).tpot
 
     grid = np.array(list(itertools.product(range(9), (1, 2, 4, 8, 16, 64), (1e-8, 1e-7, 1e-6))), np.float32)
-    found = np.asarray(tpot(*grid.T)).reshape(9, 6, 3)
+    found = run(tpot, *grid.T).reshape(9, 6, 3)
+    tpot.eval_shape(*grid.T * 2)
     assert len(traces) == 1
     assert np.isfinite(found).all()
     assert (np.diff(found, axis=2) >= 0).all()  # slower hops, slower tokens
@@ -306,14 +308,12 @@ def test_gradients_equal_differences_on_every_topology():
             system = jc.replace(base, fabric=jc.replace(base.fabric, scale_up=link, scale_out=far))
             return jc.evaluate(system, model, TRAFFIC, plan, knobs=jc.Knobs(tau=tau)).tpot
 
-        slope, value = jax.jit(jax.grad(cost)), jax.jit(cost)
         near, far = base.fabric.scale_up, base.fabric.scale_out
-        here = jnp.stack([near.bandwidth, near.latency, near.overhead, far.latency, jnp.asarray(0.2)])
-        for topology, tau in itertools.product(map(float, range(9)), (0.0, 0.05)):
-            found = slope(here, topology, tau)
-            for k in range(5):
-                step = 1e-5 * here[k]
-                up, down = (value(here.at[k].add(d), topology, tau) for d in (step, -step))
-                assert float(found[k]) == pytest.approx(
-                    float(up - down) / float(2 * step), rel=2e-4, abs=1e-14
-                )
+        here = np.stack([near.bandwidth, near.latency, near.overhead, far.latency, np.asarray(0.2)])
+        cases = np.asarray(list(itertools.product(range(9), (0.0, 0.05))))
+        slopes = run(jax.vmap(jax.grad(cost), (None, 0, 0)), here, *cases.T)
+        moved = np.concatenate([here + np.diag(1e-5 * here), here - np.diag(1e-5 * here)])
+        each = jax.vmap(jax.vmap(cost, (0, None, None)), (None, 0, 0))
+        up, down = np.split(run(each, moved, *cases.T), 2, axis=1)
+        assert slopes.shape == (18, 5)
+        np.testing.assert_allclose(slopes, (up - down) / (2e-5 * here), rtol=2e-4, atol=1e-14)

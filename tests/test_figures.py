@@ -6,6 +6,8 @@ The numbers kept in tests/figures are those of `jaxcost figures --small --out DI
 import importlib
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import report
 import study
 import style
+from jaxcost.core.program import execution
 from jaxcost.edge.commands.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +26,22 @@ NAMES = sorted(
     if "from study import" in path.read_text() and 'reads="--measured"' not in path.read_text()
 )
 SOLVED = ("16_costs", "17_fronts")  # co-design, whose answer is tested to be the same to the bit by itself
+# Of every kind of study one is made twice: a sweep, a search of plans, designs one by one.
+TWICE = ("05_phones", "18_agents", "23_explorer")
+
+
+def exhaustive(names, always):
+    return [n if n in always else pytest.param(n, marks=pytest.mark.exhaustive) for n in names]
+
+
 TOLERANCE = 2e-3  # of numbers in 32 bits, which searches and steps amplify
+
+
+@pytest.fixture(autouse=True)
+def _interpreted():
+    """Small studies are over before a compiler would be."""
+    with execution("interpret"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +77,7 @@ def differences(kept, found):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", exhaustive(NAMES, set(NAMES) - set(SOLVED)))
 def test_small_numbers_and_picture(built, name):
     folder = built(name)
     kept, found = (json.loads((path / f"{name}.json").read_text()) for path in (KEPT, folder))
@@ -79,10 +97,84 @@ def test_small_numbers_and_picture(built, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in SOLVED])
+@pytest.mark.parametrize("name", exhaustive([name for name in NAMES if name not in SOLVED], TWICE))
 def test_same_bytes(built, name):
     first = (built(name) / f"{name}.json").read_text()
     assert study.as_json(importlib.import_module(f"experiments.{name}").study(True)) == first
+
+
+def rebuild(name, out, *options):
+    """Run an experiment and its figure as scripts."""
+    for folder, more in (
+        ("experiments", ["--out", str(out), *options]),
+        ("figures", ["--data", str(out), "--out", str(out)]),
+    ):
+        command = [sys.executable, f"{folder}/{name}.py", *more]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+    assert (out / f"{name}.svg").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_scripts_run_by_themselves(built, tmp_path):
+    rebuild("05_phones", tmp_path, "--small")
+    assert (tmp_path / "05_phones.json").read_bytes() == (built("05_phones") / "05_phones.json").read_bytes()
+
+
+@pytest.fixture(params=["small", pytest.param("full", marks=pytest.mark.exhaustive)])
+def tables(request, built, tmp_path):
+    """Rows of the tables of a study: of its small version, or of all of it, run as scripts."""
+
+    def of(name):
+        folder = tmp_path
+        if request.param == "small":
+            folder = built(name)
+        else:
+            rebuild(name, folder)
+        found = json.loads((folder / f"{name}.json").read_text())["tables"]
+        return {
+            key: [dict(zip(table["units"], row, strict=True)) for row in table["rows"]]
+            for key, table in found.items()
+        }
+
+    return of
+
+
+@pytest.mark.slow
+def test_scaling(tables):
+    rows = tables("02_scaling")["designs"]
+    today, soon = (
+        {(r["model"], r["chips"], r["batch"]): r for r in rows if r["fabric"] == fabric}
+        for fabric in ("today", "fast")
+    )
+    for key, row in today.items():
+        assert soon[key]["message"] < row["message"]
+        assert soon[key]["tpot"] <= row["tpot"]
+        assert (row["message_share"] == 0) == (row["chips"] == 1)
+        assert 1 <= row["speedup"] <= row["chips"]
+
+
+@pytest.mark.slow
+def test_directions(tables):
+    found = tables("04_directions")
+    workloads = {r["workload"] for r in found["designs"]}
+    assert len(found["designs"]) == 16 * len(workloads) > 0
+    effects = {(r["workload"], r["directions"]): r for r in found["effects"]}
+    for workload in workloads:
+        assert effects[workload, "flash"]["chips"] < 0.5
+        assert effects[workload, "stacked"]["tpot"] < 0.5
+        assert effects[workload, "quick"]["tpot"] < 1
+        assert effects[workload, "near"]["joules_per_token"] <= 1.01
+
+
+@pytest.mark.slow
+def test_phones(tables):
+    rows = tables("05_phones")["answers"]
+    answers = {(r["phone"], r["arm"], r["model"]): r for r in rows}
+    for (phone, arm, model), row in answers.items():
+        today = answers[phone, "today", model]
+        assert row["fits"] >= today["fits"] or arm == "stacked"
+        if arm in ("in memory", "stacked"):
+            assert row["tpot"] < today["tpot"] and row["battery_share"] < today["battery_share"]
 
 
 def test_rounding_and_shape_of_data():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import program
 from jaxcost.core.pytree import canonical, leaf_fields
 from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
 from jaxcost.physics.kernels.matmul import Machine, MatmulWork, matmul_bytes, matmul_timing, timing_seconds
@@ -173,7 +174,8 @@ def test_kernels_time_their_rows(fast_vectors):
     assert more["attention_qkv"] == pytest.approx(80 * 1e-5, rel=1e-3)
     assert more["norms"] == pytest.approx(160e-6, rel=0.02)
     assert more["routed_experts"] == 0
-    slopes = jax.grad(lambda s: jc.evaluate(s, model, *REQUEST).tpot)(with_kernels(fast_vectors, launched))
+    gradient = program(jax.grad(lambda s: jc.evaluate(s, model, *REQUEST).tpot))
+    slopes = gradient(with_kernels(fast_vectors, launched))
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(slopes))
     assert float(slopes.chip.efficiency.kernels.matmul.bits_16.launch) == pytest.approx(5 * 80 + 1, rel=0.3)
 

@@ -37,6 +37,7 @@ from jaxcost.spec.kernels import (
     QuickKernel,
 )
 from jaxcost.spec.measurement import Measurements
+from tests.batched import run
 
 MACHINE = Machine(rate=989e12, bandwidth=3.35e12, cores=132.0, cache=5e7)
 WORK = {
@@ -144,7 +145,7 @@ def test_gradients_are_finite_at_the_edges(name, new):
         memory, matmul = (jnp.where(here, jnp.sum(leg), 0.0) for leg in (row.memory, row.matmul))
         return jnp.sum(kernel_seconds(row, memory, matmul).seconds)
 
-    value, slopes = jax.jit(jax.value_and_grad(seconds, argnums=(0, 1, 2)))(kernels, plan, jnp.asarray(new))
+    value, slopes = run(jax.value_and_grad(seconds, argnums=(0, 1, 2)), kernels, plan, jnp.asarray(new))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, slopes)))
     assert (float(value) > 0) == (name != "llama-3.1-8b")
     assert (float(slopes[0].mixture.bits_16.memory) < 0) == (name != "llama-3.1-8b")
@@ -235,7 +236,7 @@ def test_collectives_are_monotone_with_finite_gradients(kernel):
     assert seconds[-1] > seconds[0] > 0
     assert float(ring_of(kernel, 1e6, 8.0)) > float(ring_of(kernel, 1e6, 4.0))
     for size in (0.0, 1.0, 1e12):
-        slopes = jax.grad(ring_of, argnums=(0, 1))(jc.canonical(kernel), jnp.asarray(size))
+        slopes = run(jax.grad(ring_of, argnums=(0, 1)), jc.canonical(kernel), jnp.asarray(size))
         assert all(np.isfinite(x) for x in jax.tree.leaves(slopes))
 
 

@@ -1,5 +1,6 @@
 """Serving a rate: against a simulation, brute force, limits, directions, gradients, one compilation."""
 
+import functools
 import operator
 
 import jax
@@ -13,6 +14,7 @@ from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.analysis.planner import DEGREES, candidate_plans, is_valid
 from jaxcost.explore.serve.steady_state import look, memory_margin
 from jaxcost.physics.memory.capacity import kv_bytes_per_token
+from tests.batched import program, run
 from tests.serving_simulation import simulate
 
 MODEL = jc.load_model("llama-3.1-8b")
@@ -25,22 +27,21 @@ def serve(traffic=TRAFFIC, plan=PLAN, system=SYSTEM, **more):
     return jax.device_get(jc.serve(system, MODEL, traffic, plan, **more))
 
 
-@jax.jit
-def _steps(system, traffic, plan, batches):
-    present = design_features(SYSTEM, TRAFFIC, PLAN)
+def _steps(system, traffic, plan):
+    r = evaluate(system, MODEL, traffic, plan, present=design_features(SYSTEM, TRAFFIC, PLAN))
+    worst = jnp.minimum(memory_margin(r), jnp.minimum(r.margins.ttft, r.margins.tpot))
+    return r.decode.total, r.prefill.total, worst
 
-    def one(batch):
-        r = evaluate(system, MODEL, jc.replace(traffic, batch=batch), plan, present=present)
-        worst = jnp.minimum(memory_margin(r), jnp.minimum(r.margins.ttft, r.margins.tpot))
-        return r.decode.total, r.prefill.total, worst
 
-    return jax.lax.map(one, batches)
+@functools.cache
+def _program():
+    return program(_steps, *jc.canonical((SYSTEM, jc.replace(TRAFFIC, batch=jnp.ones(1024)), PLAN)))
 
 
 def steps(plan=PLAN, traffic=TRAFFIC, system=SYSTEM):
     """Seconds of decode and prefill steps and the worst margin, for a batch of 1, 2, .."""
-    batches = jnp.arange(1.0, 1025.0)
-    return [np.asarray(x) for x in _steps(*jc.canonical((system, traffic, plan)), batches)]
+    traffic = jc.replace(traffic, batch=jnp.arange(1.0, 1025.0))
+    return [np.broadcast_to(x, 1024) for x in _program()(*jc.canonical((system, traffic, plan)))]
 
 
 # The largest relative errors of mean TTFT and TPOT at 30 and 70 percent of the largest rate, chance included, as
@@ -233,7 +234,7 @@ def test_auto_is_the_cheapest_plan_that_holds():
 
 def test_many_at_once_equal_one_by_one():
     rates = jnp.asarray([1.0, 40.0, 700.0])
-    many = jax.jit(jax.vmap(lambda r: jc.serve(SYSTEM, MODEL, jc.replace(TRAFFIC, rate=r), PLAN)))(rates)
+    many = run(jax.vmap(lambda r: jc.serve(SYSTEM, MODEL, jc.replace(TRAFFIC, rate=r), PLAN)), rates)
     for i, rate in enumerate(rates):
         one = jc.rows(serve(jc.replace(TRAFFIC, rate=float(rate))))
         for (path, _, a), (_, _, b) in zip(jc.rows(many), one, strict=True):
@@ -267,14 +268,16 @@ LEAVES = ("chip.memory.bandwidth", "chip.compute.flops_16", "chip.memory.capacit
 
 def _compare(function, system, leaves, rtol):
     """Compare slopes with central differences; the function returns what is differentiated and what is compared."""
-    run = jax.jit(lambda s, along: jax.jvp(function, (s,), (along,)))
     flat = jax.tree.map(jnp.zeros_like, system)
+    points, directions = [], []
     for leaf in leaves:
         x = operator.attrgetter(leaf)(system)
-        _, (slope, _) = run(system, jc.replace_at(flat, leaf, x))
-        (_, up), _ = run(jc.replace_at(system, leaf, x * (1 + 1e-6)), flat)
-        (_, down), _ = run(jc.replace_at(system, leaf, x * (1 - 1e-6)), flat)
-        assert float(slope) == pytest.approx(float(up - down) / 2e-6, rel=rtol, abs=1e-9), leaf
+        points += [jc.replace_at(system, leaf, x * (1 + h)) for h in (0, 1e-6, -1e-6)]
+        directions += [jc.replace_at(flat, leaf, x)] * 3
+    slopes = jax.vmap(lambda s, along: jax.jvp(function, (s,), (along,)))
+    (_, values), (found, _) = run(slopes, jc.stack(points), jc.stack(directions))
+    for leaf, slope, (_, up, down) in zip(leaves, found[::3], values.reshape(-1, 3), strict=True):
+        assert slope == pytest.approx((up - down) / 2e-6, rel=rtol, abs=1e-9), leaf
 
 
 def test_gradients_of_the_largest_batch_are_those_of_the_relaxed_solution():
@@ -306,7 +309,10 @@ def test_a_second_load_or_plan_is_not_traced_again(monkeypatch):
     traces = []
     original = evaluation.schedule_steps
     monkeypatch.setattr(evaluation, "schedule_steps", lambda *a: (traces.append(1), original(*a))[1])
-    jax.clear_caches()
+    # Five loads at once, as no other test has them: nothing traced before serves this one.
+    loads = jc.replace(TRAFFIC, prompt=jnp.full(5, 100.0))
+    count = []
     for plan, rate in ((PLAN, 40.0), (jc.Plan(tp=4, chunk=128), 7)):
-        jax.eval_shape(lambda p=plan, r=rate: jc.serve(SYSTEM, MODEL, jc.replace(TRAFFIC, rate=r), p))
-    assert len(traces) == 1
+        jax.eval_shape(lambda p=plan, r=rate: jc.serve(SYSTEM, MODEL, jc.replace(loads, rate=r), p))
+        count.append(len(traces))
+    assert count[0] == count[1] > 0

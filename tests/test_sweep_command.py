@@ -43,10 +43,8 @@ def folder(tmp_path_factory):
     (path / "small.yaml").write_text(SPACE)
     (path / "asked.yaml").write_text(SPACE + REDUCE)
     out = path / "out"
-    assert (
-        main(["sweep", str(path / "small.yaml"), "--out", str(out), "--keep", "--plot", str(path / "a.svg")])
-        == 0
-    )
+    options = ["--out", str(out), "--keep", "--top", "2", "--plot", str(path / "a.svg")]
+    assert main(["sweep", str(path / "small.yaml"), *options]) == 0
     return path
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import program
 from jaxcost.evaluation import evaluate as evaluate_plan
 from jaxcost.physics.memory.near_memory import near_bandwidth, units
 from jaxcost.physics.memory.tiers import AUXILIARY_TIERS, prefetch_buffer, read_seconds
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.model import Attention, Experts, FeedForward
+from tests import batched
 from tests.test_claims import COMPUTE, ENDLESS
 
 GB, TB = 1e9, 1e12
@@ -390,13 +392,13 @@ def test_gradients_of_everything_at_once():
     system, model = full_chip(), jc.load_model("deepseek-v2-lite")
     traffic, plan = jc.Traffic(prompt=800, output=200, batch=8), jc.Plan(tp=8, weight_bits=8, expert_bits=8)
     present = tuple(name for name in ALL if name not in ("stacking", "corpus", "corpus_read", "window"))
-    both = jax.jit(
-        jax.value_and_grad(
-            lambda s, p: evaluate_plan(s, model, traffic, p, knobs=jc.Knobs(tau=0.05), present=present).tpot,
-            argnums=(0, 1),
-        )
-    )
-    value, gradient = (lambda *x: both(*jc.canonical(x))[0]), (lambda *x: both(*jc.canonical(x))[1])
+
+    @program
+    def tpot(s, p):
+        return evaluate_plan(s, model, traffic, p, knobs=jc.Knobs(tau=0.05), present=present).tpot
+
+    slopes = program(jax.grad(tpot, argnums=(0, 1)))
+    value, gradient = (lambda *x: tpot(*jc.canonical(x))), (lambda *x: slopes(*jc.canonical(x)))
     slope = gradient(*jc.canonical((system, plan)))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(slope))
     for path in (
@@ -447,9 +449,12 @@ def test_one_trace_for_any_tiers_and_engines():
         return jc.evaluate(system, DENSE, jc.Traffic(), jc.Plan()).tpot
 
     base = jc.load_system("b200-x8")
-    times = [
-        float(f(jc.canonical(s, np.float32)))
+    systems = [
+        jc.canonical(s, np.float32)
         for s in (base, jc.add_tier(base, "hbf", "hbf", stacks=4), jc.add_near(base, "memory", "attacc-bank"))
     ]
+    for system in systems:
+        f.eval_shape(system)
     assert len(traces) == 1
+    times = list(map(batched.program(f, systems[0]), systems))
     assert times[1] < times[0] and all(math.isfinite(t) for t in times)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import program
 from jaxcost.physics.network.topology import bisection, degree, diameter, layout, mean_hops, wiring
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from tests import networks
@@ -90,7 +91,7 @@ CASES = (
 )
 
 
-@jax.jit
+@program
 def shape(link, ranks):
     lay = layout(wiring(link), ranks, ranks)
     return {of.__name__: of(lay) for of in (mean_hops, diameter, bisection, degree)}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import program
 from jaxcost.evaluation import evaluate as evaluate_plan
 
 SYSTEM = jc.canonical(jc.load_system("h100-sxm-x8"))
@@ -23,7 +24,7 @@ TRENDS = {
 }
 
 
-@jax.jit
+@program
 def slopes(system, model, traffic):
     """Logarithmic slopes of the time per token, and slopes of the bytes held, in everything."""
     design = {"system": system, "model": model, "traffic": traffic}
@@ -114,6 +115,6 @@ def test_directions_relieve_what_they_should():
     quick = jc.replace_at(quick, "fabric.scale_up.launch", base.fabric.scale_up.launch / 10)
     assert float(report(quick).tpot) < float(plain.tpot)
     stacked = jc.replace_at(base, "chip.stacking", jc.Stacking(bond_density=1e10, bond_rate=2e9, area=8e-4))
-    slope = jax.grad(lambda s: jc.evaluate(s, model, traffic, plan).tpot)(jc.canonical(stacked))
+    slope = program(jax.grad(lambda s: jc.evaluate(s, model, traffic, plan).tpot))(jc.canonical(stacked))
     for knob in ("bond_density", "bond_rate", "area", "bond_yield"):
         assert float(getattr(slope.chip.stacking, knob)) < 0
