@@ -83,5 +83,5 @@ if __name__ == "__main__":
 
     workers.worker_started()
     status = main(*sys.argv[1:])
-    workers.leave(status)
+    workers.exit_worker(status)
     raise SystemExit(status)

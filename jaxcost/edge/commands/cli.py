@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = _status(list(sys.argv[1:] if argv is None else argv))
     workers = sys.modules.get("jaxcost.edge.jobs.workers")
     if workers is not None:
-        workers.leave(status)
+        workers.exit_worker(status)
     return status
 
 

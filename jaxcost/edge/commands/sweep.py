@@ -25,8 +25,8 @@ from jaxcost.edge.show.sweep_tables import print_designs, print_json, print_tabl
 from jaxcost.edge.studies.reducer_file import default_reducers, read_reducers
 from jaxcost.edge.studies.space_file import read_space, read_space_data
 from jaxcost.explore.analysis import OBJECTIVES, elasticities
-from jaxcost.explore.space import Design, Space, design_at, sweep_features
-from jaxcost.explore.sweep import METRICS, Best, Pareto, Reducer, Stream, TopK, metrics_of, model_evaluation
+from jaxcost.explore.space import Design, Space, design_at
+from jaxcost.explore.sweep import Best, Pareto, Reducer, TopK, build_stream
 
 __all__ = ["add_sweep_arguments", "sweep_command"]
 
@@ -141,15 +141,16 @@ def _use_all_cores() -> None:
 
 def _one(args: argparse.Namespace, space: Space, reducers: dict[str, Reducer], title: str) -> int:
     """Rebuild one design, with the very metrics that the sweep finds for it."""
-    metrics = metrics_of(reducers, METRICS)
-    stream = Stream(space, model_evaluation(metrics, sweep_features(space)), metrics, {}, keep=1)
+    stream = build_stream(space, reducers, keep=1)
     values = stream.run(args.index, 1)
     assert values is not None  # for it keeps them
     index = np.asarray([args.index], dtype=object if args.index >= 1 << 63 else np.int64)
     if args.json:
-        print(json.dumps(design_rows(space, metrics, index, values)[0], indent=2))
+        print(json.dumps(design_rows(space, stream.metrics, index, values)[0], indent=2))
     else:
-        print_designs(f"{title}: design {args.index:,} of {space.size:,}", space, index, values, metrics)
+        print_designs(
+            f"{title}: design {args.index:,} of {space.size:,}", space, index, values, stream.metrics
+        )
     return 0
 
 

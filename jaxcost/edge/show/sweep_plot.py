@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jaxcost.edge.jobs.sweep_rows import metric_unit
 from jaxcost.explore.space import Space
-from jaxcost.explore.sweep import Front
+from jaxcost.explore.sweep import ParetoFront
 
 __all__ = ["draw_front"]
 
@@ -30,7 +30,7 @@ _UNITS = {"USD/Mtok": "USD per million output tokens", "g/Mtok": "g CO2e per mil
 
 
 def draw_front(
-    path: Path, title: str, space: Space, result: Front, objectives: tuple[str, ...], best: int | None
+    path: Path, title: str, space: Space, result: ParetoFront, objectives: tuple[str, ...], best: int | None
 ) -> None:
     """Draw a front in its first two objectives; a third, where there is one, as colour.
 
@@ -84,14 +84,14 @@ def draw_front(
     figure.savefig(path, dpi=160)
 
 
-def _names(names: tuple[str, ...], result: Front, axis: str) -> np.ndarray:
+def _names(names: tuple[str, ...], result: ParetoFront, axis: str) -> np.ndarray:
     """Name of a front's group on an axis, "" where it was not kept by that axis."""
     if axis not in result.by:
         return np.full(len(result.index), "", dtype=object)
     return np.asarray(names, dtype=object)[result.groups[:, result.by.index(axis)]]
 
 
-def _scaled(result: Front, metric: str) -> np.ndarray:
+def _scaled(result: ParetoFront, metric: str) -> np.ndarray:
     factor = _SCALES.get(metric_unit(metric), (1.0, ""))[0]
     return result.values[:, result.metrics.index(metric)] * factor
 

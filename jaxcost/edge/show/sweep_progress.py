@@ -9,7 +9,7 @@ from typing import Any
 from jaxcost.core.units import engineering
 from jaxcost.edge.jobs.long_run import Progress
 from jaxcost.edge.jobs.sweep_rows import metric_unit
-from jaxcost.explore.sweep import Grouped, Ranked, Reasons, TopK
+from jaxcost.explore.sweep import FeasibilityCounts, GroupBest, Ranking, TopK
 
 __all__ = ["best_so_far", "feasible_share", "live"]
 
@@ -65,7 +65,7 @@ def _found(results: dict[str, Any], reducers: dict[str, Any]) -> str:
 def feasible_share(results: dict[str, Any]) -> float | None:
     """Return the share of designs that hold every constraint, where one of the reducers has counted them."""
     for result in results.values():
-        if isinstance(result, Reasons) and result.total:
+        if isinstance(result, FeasibilityCounts) and result.total:
             return result.feasible / result.total
     return None
 
@@ -73,7 +73,7 @@ def feasible_share(results: dict[str, Any]) -> float | None:
 def best_so_far(results: dict[str, Any], reducers: dict[str, Any]) -> tuple[str, float] | None:
     """Return the metric of the first ranking and its best value, where there is one."""
     for name, result in results.items():
-        if isinstance(result, Ranked | Grouped) and len(result.index):
+        if isinstance(result, Ranking | GroupBest) and len(result.index):
             reducer: TopK = reducers[name]
             column = result.values[:, result.metrics.index(reducer.metric)]
             return reducer.metric, float(column.max() if reducer.largest else column.min())

@@ -11,8 +11,18 @@ from jaxcost.edge.jobs.long_run import Outcome
 from jaxcost.edge.jobs.sweep_rows import axis_units, design_rows, metric_unit, result_summary
 from jaxcost.edge.show.sweep_progress import feasible_share
 from jaxcost.edge.show.tables import plain_table, write
-from jaxcost.explore.space import Axis, Range, Space, coordinates, leaves_moved
-from jaxcost.explore.sweep import Best, Front, Grouped, Histogram, Pareto, Ranked, Reasons, Reducer, TopK
+from jaxcost.explore.space import Axis, Range, Space, coordinates, leaf_axes
+from jaxcost.explore.sweep import (
+    Best,
+    FeasibilityCounts,
+    GroupBest,
+    Histogram,
+    Pareto,
+    ParetoFront,
+    Ranking,
+    Reducer,
+    TopK,
+)
 
 __all__ = ["print_designs", "print_json", "print_tables", "ranked"]
 
@@ -30,7 +40,7 @@ _WIDE = 6
 _OWN_COLUMNS = ("system", "model")
 
 
-def ranked(result: Ranked | Grouped, reducer: TopK | Best) -> np.ndarray:
+def ranked(result: Ranking | GroupBest, reducer: TopK | Best) -> np.ndarray:
     """Return the rows of a result from the best by its metric on, ties by index."""
     column = result.values[:, result.metrics.index(reducer.metric)]
     return np.lexsort((result.index, -column if reducer.largest else column))
@@ -60,20 +70,20 @@ def print_tables(
 
 
 def _shown(space: Space, name: str, reducer: Any, result: Any, top: int) -> Iterator[Any]:
-    if isinstance(result, Ranked | Grouped):
+    if isinstance(result, Ranking | GroupBest):
         rows = ranked(result, reducer)[:top]
-        if isinstance(result, Ranked):
+        if isinstance(result, Ranking):
             heading = f"{name}: the best designs, by {reducer.metric}"
         elif result.by == ("system", "model"):
             heading = f"The best design of each model on each system, by {reducer.metric}"
         else:
             heading = f"{name}: the best design of each {', '.join(result.by)}, by {reducer.metric}"
         yield from _designs(space, heading, result.index[rows], result.values[rows], result.metrics)
-    elif isinstance(result, Front):
+    elif isinstance(result, ParetoFront):
         yield from _front(space, name, reducer, result)
     elif isinstance(result, Histogram):
         yield _spread(result)
-    elif isinstance(result, Reasons):
+    elif isinstance(result, FeasibilityCounts):
         yield _reasons(result)
 
 
@@ -122,7 +132,7 @@ def _designs(
 def _axis_texts(space: Space, path: str, column: np.ndarray) -> list[str]:
     if column.dtype.kind in "US":
         return [str(x) or "-" for x in column]
-    leaves = [leaf for axis in space.axes for leaf in leaves_moved(axis) if leaf.path == path]
+    leaves = [leaf for axis in space.axes for leaf in leaf_axes(axis) if leaf.path == path]
     relative = any(isinstance(leaf, Axis | Range) and leaf.relative for leaf in leaves)
     unit = axis_units(space)[path]
     out = []
@@ -140,7 +150,7 @@ def _short(path: str) -> str:
     return "\n".join(path.split(".")[-2:]) if path.startswith("system.") else path.split(".")[-1]
 
 
-def _front(space: Space, name: str, reducer: Pareto, result: Front) -> Iterator[Any]:
+def _front(space: Space, name: str, reducer: Pareto, result: ParetoFront) -> Iterator[Any]:
     count = len(result.index)
     within = f"within {result.epsilon:.2g} of" if result.epsilon else "exactly"
     missing = (
@@ -180,7 +190,7 @@ def _heading(metric: str) -> str:
     return next((head for name, head, _ in _SHOWN if name == metric), metric)
 
 
-def _reasons(result: Reasons) -> Any:
+def _reasons(result: FeasibilityCounts) -> Any:
     order = np.argsort(-result.violated, kind="stable")
     rows = [
         [
@@ -225,11 +235,11 @@ def print_json(
 
 
 def _json_rows(space: Space, result: Any) -> dict[str, Any]:
-    if isinstance(result, Ranked | Grouped | Front):
+    if isinstance(result, Ranking | GroupBest | ParetoFront):
         return {"designs": design_rows(space, result.metrics, result.index, result.values)}
     if isinstance(result, Histogram):
         return {"edges": np.asarray(result.edges, float).tolist(), "counts": result.counts.tolist()}
-    if isinstance(result, Reasons):
+    if isinstance(result, FeasibilityCounts):
         counts = zip(result.margins, result.violated.tolist(), result.alone.tolist(), strict=True)
         return {"margins": {name: {"violated": v, "alone": a} for name, v, a in counts}}
     return {}

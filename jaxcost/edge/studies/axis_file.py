@@ -13,16 +13,16 @@ from jaxcost.edge.io.formats import read_bits
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.studies.choice_file import choosable, read_choice
 from jaxcost.explore.space import (
-    METHODS,
-    MOST_POINTS,
+    MAX_POINTS,
+    SAMPLING_METHODS,
     Axis,
-    Choice,
+    AxisSpec,
+    ChoiceAxis,
     Condition,
     Joint,
-    Part,
     Range,
     Tied,
-    leaves_moved,
+    leaf_axes,
     linear_range,
     log_range,
     sample,
@@ -126,7 +126,7 @@ class AxisReader:
     units: Mapping[str, str]  # of the leaves of a design
     names: Mapping[str, Sequence[str]]  # of the choices before all axes: system and model
     tiers: Mapping[str, Any]  # stacks of every memory tier by its path, before all axes
-    parts: list[Part] = dataclasses.field(default_factory=list)
+    parts: list[AxisSpec] = dataclasses.field(default_factory=list)
 
     def add_axis(self, path: str, given: Any) -> None:
         """Read an axis: `path: values`, or a mapping with the values in one form and `when`."""
@@ -156,10 +156,10 @@ class AxisReader:
                 raise not_among(_SAMPLE_KEYS, key, file=self.file, path=where)
         values, when = self._conditions(given, where)
         read = self._knobs(values.get("knobs"), f"{where}.knobs")
-        method = values.get("method", METHODS[0])
-        if method not in METHODS:
-            raise not_among(METHODS, str(method), file=self.file, path=f"{where}.method")
-        count = self._whole(values.get("count"), 1, MOST_POINTS, f"{where}.count")
+        method = values.get("method", SAMPLING_METHODS[0])
+        if method not in SAMPLING_METHODS:
+            raise not_among(SAMPLING_METHODS, str(method), file=self.file, path=f"{where}.method")
+        count = self._whole(values.get("count"), 1, MAX_POINTS, f"{where}.count")
         seed = self._whole(values.get("seed", 0), 0, (1 << 32) - 1, f"{where}.seed")
         self._add(sample(*read, count=count, method=method, seed=seed, name=name, when=when), where)
 
@@ -167,7 +167,7 @@ class AxisReader:
         """Read the knobs of a study: those of a sample alone, for an optimiser asks for no points."""
         self._add(sample(*self._knobs(given, where), count=_STUDY_POINTS, name=where), where)
 
-    def _knobs(self, given: Any, where: str) -> list[Range | Joint | Axis | Choice]:
+    def _knobs(self, given: Any, where: str) -> list[Range | Joint | Axis | ChoiceAxis]:
         knobs = mapping(given, "a mapping from dotted paths to ranges", where, self.file)
         if not knobs:
             raise InputError("at least one knob", file=self.file, path=where)
@@ -180,22 +180,22 @@ class AxisReader:
             )
         return given
 
-    def _add(self, part: Part, where: str) -> None:
-        before = [leaf for other in self.parts for leaf in leaves_moved(other)]
-        for leaf in leaves_moved(part):
+    def _add(self, part: AxisSpec, where: str) -> None:
+        before = [leaf for other in self.parts for leaf in leaf_axes(other)]
+        for leaf in leaf_axes(part):
             for other in before:
                 self._refuse_conflict(leaf, other, where)
             before.append(leaf)
         self.parts.append(part)
 
-    def _refuse_conflict(self, leaf: Axis | Choice | Range, other: Axis | Choice | Range, where: str) -> None:
+    def _refuse_conflict(self, leaf: Axis | ChoiceAxis | Range, other: Axis | ChoiceAxis | Range, where: str) -> None:
         if leaf.path == other.path:
             raise InputError("every path on one axis", file=self.file, path=where, given=leaf.path)
         erased = [p for p in other.sets or other.paths for q in leaf.sets if f"{p}.".startswith(f"{q}.")]
         if erased:
             expected = f"{leaf.path} before {other.path}, for it would undo what that sets"
             raise InputError(expected, file=self.file, path=where, given=f"{leaf.path} after {other.path}")
-        if isinstance(other, Choice) and other.count in leaf.paths:
+        if isinstance(other, ChoiceAxis) and other.count in leaf.paths:
             expected = f"{leaf.path} before {other.path}, which comes in that number"
             raise InputError(expected, file=self.file, path=where, given=f"{leaf.path} after {other.path}")
 
@@ -210,7 +210,7 @@ class AxisReader:
             )
         return self.units[path]
 
-    def _axis(self, path: str, given: Any, where: str) -> Axis | Choice:
+    def _axis(self, path: str, given: Any, where: str) -> Axis | ChoiceAxis:
         listed = isinstance(given, dict) and len(given) == 1 and set(given) <= {"choose", "values"}
         inner = next(iter(given.values())) if listed else given
         if path in choosable() and not (path in self.units and isinstance(given, dict) and inner is given):
@@ -222,7 +222,7 @@ class AxisReader:
         numbers = value_list(values, unit, where, self.file)
         return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)
 
-    def _knob(self, path: str, given: Any, where: str) -> Range | Joint | Axis | Choice:
+    def _knob(self, path: str, given: Any, where: str) -> Range | Joint | Axis | ChoiceAxis:
         if isinstance(given, dict) and "stacks" in given:
             return self._stacks(path, given, where)
         if isinstance(given, dict) and "together" in given:
@@ -276,8 +276,8 @@ class AxisReader:
             ) from None
 
     def _refuse_several(self, path: str, where: str) -> None:
-        chosen = [leaf for part in self.parts for leaf in leaves_moved(part) if leaf.path == path]
-        tiers = chosen[0].branches[path] if chosen and isinstance(chosen[0], Choice) else None
+        chosen = [leaf for part in self.parts for leaf in leaf_axes(part) if leaf.path == path]
+        tiers = chosen[0].branches[path] if chosen and isinstance(chosen[0], ChoiceAxis) else None
         stacked = self.tiers[path] if tiers is None else tiers.stacks
         if (np.asarray(stacked) > 1 + _SAME).any():
             raise InputError(
@@ -324,14 +324,14 @@ class AxisReader:
         if name in self.names:
             return name, self._named(self.names[name], want, where)
         axis = next(leaf for _, leaf in self._digit_leaves() if leaf.path == name)
-        if isinstance(axis, Choice):
+        if isinstance(axis, ChoiceAxis):
             return known[name], self._named(axis.names, want, where)
         return known[name], self._valued(axis, want, where)
 
-    def _digit_leaves(self) -> Iterator[tuple[Part, Axis | Choice]]:
+    def _digit_leaves(self) -> Iterator[tuple[AxisSpec, Axis | ChoiceAxis]]:
         """Yield the axes that conditions may be on, each with the part whose digit is theirs: no sample's."""
         for part in self.parts:
-            if isinstance(part, Axis | Choice):
+            if isinstance(part, Axis | ChoiceAxis):
                 yield part, part
             elif isinstance(part, Tied):
                 yield from ((part, axis) for axis in part.axes)

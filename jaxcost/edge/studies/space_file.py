@@ -131,7 +131,7 @@ def space_of(data: dict[str, Any], shown: str) -> Space:
         base=canonical(base), axes=tuple(reader.parts), systems=tuple(systems), models=tuple(models)
     )
     try:
-        _ = space.cases
+        _ = space.subgrids
     except ValueError as error:
         raise InputError(f"conditions on fewer values ({error})", file=shown, path="axes") from None
     return space

@@ -21,16 +21,16 @@ import numpy as np
 from jaxcost.core.pytree import field, pytree
 from jaxcost.explore.space import (
     Axis,
-    Choice,
+    ChoiceAxis,
     Design,
     Joint,
     Range,
     Sample,
     Space,
     Tied,
+    axis_indices_of,
+    build_designs,
     coordinates,
-    design_of,
-    digits_of,
     space_features,
 )
 
@@ -174,7 +174,7 @@ def relax(space: Space, across: Sequence[str] = ()) -> Relaxation:
     if rest.size > _MOST:
         raise ValueError(f"at most {_MOST:,} combinations of what is enumerated, not {rest.size:,}")
     index = np.arange(rest.size)
-    digits = digits_of(rest, index)
+    digits = axis_indices_of(rest, index)
     served = [rest.names.index(name) for name in across]
     chosen = [i for i in range(len(rest.names)) if i not in served]
     count = math.prod(rest.shape[i] for i in served)
@@ -187,7 +187,7 @@ def relax(space: Space, across: Sequence[str] = ()) -> Relaxation:
     pick = lambda row, served: {  # noqa: E731
         path: column[row] for path, column in columns.items() if (path in served_paths) == served
     }
-    design = design_of(rest, [np.int32(0)] * len(rest.names))
+    design = build_designs(rest, [np.int32(0)] * len(rest.names))
     return Relaxation(
         space=space,
         knobs=knobs,
@@ -222,7 +222,7 @@ def _knobs(space: Space, across: Sequence[str]) -> tuple[tuple[Knob, ...], tuple
                 raise ValueError(f"{axis.name} moves: it can have no condition, and none is served across it")
             ranges = [knob for knob in axis.knobs if isinstance(knob, Range | Joint)]
             knobs += [_of_range(knob) for knob in ranges]
-            kept += [knob for knob in axis.knobs if isinstance(knob, Axis | Choice | Tied)]
+            kept += [knob for knob in axis.knobs if isinstance(knob, Axis | ChoiceAxis | Tied)]
         else:
             kept.append(axis)
     free = [
@@ -272,7 +272,7 @@ def _of_axis(axis: Axis) -> Knob:
 
 @jax.jit
 def _leaves_of(space: Space, digits: jax.Array) -> jax.Array:
-    leaves = jax.tree.leaves(design_of(space, list(digits)))
+    leaves = jax.tree.leaves(build_designs(space, list(digits)))
     return jnp.stack([jnp.broadcast_to(x, digits.shape[1:]) for x in leaves])
 
 

@@ -1,31 +1,30 @@
-"""Reducers of a streamed sweep: what is kept of designs that are too many to keep.
+"""The reducers of a streamed sweep: best designs, best by group, Pareto fronts, distributions, and failure counts.
 
-Best of all, best by group, Pareto fronts, distributions, and why designs fail; the law they obey is in
-`jaxcost.explore.sweep.reducer`.
+The law that all of them obey is in `jaxcost.explore.sweep.reducer`.
 """
 
-from jaxcost.explore.sweep.pareto_archive import Archive, Front, Pareto
-from jaxcost.explore.sweep.ranking import Best, Grouped, Kept, Ranked, TopK
-from jaxcost.explore.sweep.reducer import FEASIBLE, Batch, Constraint, Layout, Reducer
-from jaxcost.explore.sweep.tally import MARGINS, Distribution, Feasibility, Histogram, Reasons
+from jaxcost.explore.sweep.pareto_archive import Pareto, ParetoArchive, ParetoFront
+from jaxcost.explore.sweep.ranking import Best, GroupBest, KeptDesigns, Ranking, TopK
+from jaxcost.explore.sweep.reducer import FEASIBLE, Batch, BatchSchema, Constraint, Reducer
+from jaxcost.explore.sweep.tally import MARGINS, Distribution, Feasibility, FeasibilityCounts, Histogram
 
 __all__ = [
     "FEASIBLE",
     "MARGINS",
-    "Archive",
     "Batch",
+    "BatchSchema",
     "Best",
     "Constraint",
     "Distribution",
     "Feasibility",
-    "Front",
-    "Grouped",
+    "FeasibilityCounts",
+    "GroupBest",
     "Histogram",
-    "Kept",
-    "Layout",
+    "KeptDesigns",
     "Pareto",
-    "Ranked",
-    "Reasons",
+    "ParetoArchive",
+    "ParetoFront",
+    "Ranking",
     "Reducer",
     "TopK",
 ]
