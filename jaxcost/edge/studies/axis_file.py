@@ -188,7 +188,9 @@ class AxisReader:
             before.append(leaf)
         self.parts.append(part)
 
-    def _refuse_conflict(self, leaf: Axis | ChoiceAxis | Range, other: Axis | ChoiceAxis | Range, where: str) -> None:
+    def _refuse_conflict(
+        self, leaf: Axis | ChoiceAxis | Range, other: Axis | ChoiceAxis | Range, where: str
+    ) -> None:
         if leaf.path == other.path:
             raise InputError("every path on one axis", file=self.file, path=where, given=leaf.path)
         erased = [p for p in other.sets or other.paths for q in leaf.sets if f"{p}.".startswith(f"{q}.")]
