@@ -13,17 +13,9 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcost.core import wide
-from jaxcost.explore.sweep.reducers import (
-    MARGINS,
-    Batch,
-    BatchSchema,
-    Best,
-    Constraint,
-    Distribution,
-    Feasibility,
-    Pareto,
-    TopK,
-)
+from jaxcost.explore.sweep import Best, Constraint, Distribution, Feasibility, Pareto, TopK
+from jaxcost.explore.sweep.reducer import Batch, BatchSchema
+from jaxcost.explore.sweep.tally import MARGINS
 
 COLUMNS = ("a", "b", "c", "d", "margins.one", "margins.two", "margins.worst")
 SCHEMA = BatchSchema(metrics=COLUMNS, axes=("system", "model", "tp"), shape=(3, 2, 4))

@@ -14,7 +14,7 @@ from jaxcost.core.pytree import canonical
 from jaxcost.edge.catalog.loaders import grid_leaves, load_host
 from jaxcost.edge.catalog.set_option import read_settings, set_in_space
 from jaxcost.edge.studies.space_file import read_space, read_space_data
-from jaxcost.explore.space.spaces import (
+from jaxcost.explore.space import (
     Axis,
     ChoiceAxis,
     Design,

@@ -9,10 +9,13 @@ from jaxcost.explore.space.axes import (
     Range,
     Sample,
     Tied,
+    choice,
     compact,
+    leaf_axes,
     linear_range,
     log_range,
     sample,
+    stack,
     take,
 )
 from jaxcost.explore.space.sampling import MAX_POINTS, SAMPLING_METHODS, sampler
@@ -23,14 +26,11 @@ from jaxcost.explore.space.spaces import (
     axis_indices_at,
     axis_indices_of,
     build_designs,
-    choice,
     compact_space,
     coordinates,
     cursor_at,
     design_at,
-    leaf_axes,
     space_features,
-    stack,
     sweep_features,
     unravel_index,
 )

@@ -1,20 +1,8 @@
 """Sweeps: the evaluation of every design of a space, and the reducers that keep what is of interest."""
 
-from jaxcost.explore.sweep.reducer import Constraint
-from jaxcost.explore.sweep.reducers import (
-    FEASIBLE,
-    Best,
-    Distribution,
-    Feasibility,
-    FeasibilityCounts,
-    GroupBest,
-    Histogram,
-    Pareto,
-    ParetoFront,
-    Ranking,
-    Reducer,
-    TopK,
-)
+from jaxcost.explore.sweep.pareto_archive import Pareto, ParetoFront
+from jaxcost.explore.sweep.ranking import Best, GroupBest, Ranking, TopK
+from jaxcost.explore.sweep.reducer import FEASIBLE, Constraint, Reducer
 from jaxcost.explore.sweep.run import (
     METRICS,
     Sweep,
@@ -26,6 +14,7 @@ from jaxcost.explore.sweep.run import (
     sweep,
 )
 from jaxcost.explore.sweep.stream import Evaluation, SweepStream, default_chunk, merge_states, over_designs
+from jaxcost.explore.sweep.tally import Distribution, Feasibility, FeasibilityCounts, Histogram
 
 __all__ = [
     "FEASIBLE",

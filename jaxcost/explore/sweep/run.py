@@ -15,7 +15,7 @@ import numpy as np
 from jaxcost.core.pytree import field, leaf_fields, pytree, totals
 from jaxcost.evaluation import evaluate
 from jaxcost.explore.space import Design, Space, sweep_features
-from jaxcost.explore.sweep.reducers import Reducer
+from jaxcost.explore.sweep.reducer import Reducer
 from jaxcost.explore.sweep.stream import Evaluation, SweepStream, over_designs
 from jaxcost.report import Report
 

@@ -39,7 +39,7 @@ from jaxcost.explore.space import (
     cursor_at,
     unravel_index,
 )
-from jaxcost.explore.sweep.reducers import Batch, BatchSchema, Reducer
+from jaxcost.explore.sweep.reducer import Batch, BatchSchema, Reducer
 
 __all__ = ["Evaluation", "SweepStream", "default_chunk", "merge_states", "over_designs"]
 
