@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcost as jc
-from jaxcost.explore.sweep.reducers import Best, Constraint, Distribution, Feasibility, Pareto, TopK
+from jaxcost.explore.sweep import Best, Constraint, Distribution, Feasibility, Pareto, TopK
 
 METRICS = ("tpot", "usd_per_mtok", "margins.worst")
 FAST = (Constraint("margins.worst", low=0.0), Constraint("tpot", high=9.0))
@@ -83,5 +83,5 @@ if __name__ == "__main__":
 
     workers.worker_started()
     status = main(*sys.argv[1:])
-    workers.leave(status)
+    workers.exit_worker(status)
     raise SystemExit(status)

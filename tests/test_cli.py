@@ -50,7 +50,7 @@ def test_evaluate_prints_tables(capsys):
     expected = engineering(float(report().tpot), "s")
     for text in ("TTFT", "TPOT", expected, "KV cache", "Margins", "Prefill step", "Decode step", "norms"):
         assert text in out
-    assert "ideal roofline: peaks reached" in out
+    assert "ideal roofline: 100% of every peak" in out
     assert "USD/Mtok" in out
     assert "g/Mtok" in out
     assert max(map(len, out.splitlines())) <= 100
@@ -103,7 +103,7 @@ def test_plan_auto(capsys):
     chosen = [*argv, "--plan", "auto", "--objective", "usd_per_mtok"]
     status, out, err = run(capsys, "evaluate", *chosen)
     assert (status, err) == (0, "")
-    assert "valid plans hold every constraint; runner-up by usd_per_mtok" in out
+    assert "valid plans satisfy every constraint; runner-up by usd_per_mtok" in out
     status, out, _ = run(capsys, "evaluate", *chosen, "--json")
     told = json.loads(out)
     chosen = [part for d in ("tp", "pp", "cp", "dp", "ep") for part in (f"--{d}", f"{told['plan'][d]:g}")]
@@ -149,14 +149,14 @@ def test_evaluate_draws(capsys, tmp_path, suffix):
 
 def test_roofline_points_lie_under_the_roof():
     """No operator beats min(peak, intensity x bandwidth), and the FLOPs are those of the closed form."""
-    from jaxcost.edge.commands.request import Request, evaluated, measure
+    from jaxcost.edge.commands.request import Request, evaluate_request, measure
     from jaxcost.edge.show.plots import roofline_points
     from jaxcost.spec.prices import Prices
 
     system, model = catalog.load_system("h100-sxm-x8"), catalog.load_model("llama-3.1-70b")
     request = Request("llama", model, Traffic(batch=32, prompt=2048, output=512), Plan(tp=8), Prices())
-    values = measure(evaluated(system, request))
-    points, left_out = roofline_points(system, request, values)
+    values = measure(evaluate_request(system, request))
+    points, left_out = roofline_points(system, request.plan, values)
     assert "embedding" in left_out
     bandwidth, peak = float(system.chip.memory.bandwidth), float(system.chip.compute.flops_16)
     for point in points:
@@ -191,7 +191,7 @@ def test_evaluate_tells_tiers_and_findings(capsys):
     status, out, _ = run(capsys, *argv, "--place", "experts=hbf:1", "--batch", "4")
     assert status == 0
     assert "Memory tiers" in out and "flash stacks" in out
-    assert "What goes wrong" in out and "system.chip.hbf.latency" in out
+    assert "Findings" in out and "system.chip.hbf.latency" in out
     status, out, _ = run(capsys, *argv, "--place", "experts=hbf:1", "--batch", "4", "--json")
     document = json.loads(out)
     assert document["plan"]["placement.experts.hbf"] == 1

@@ -34,10 +34,16 @@ def results(capsys, *argv):
 def test_what_it_goes_to(capsys):
     status, out, err = run(capsys, "--costs")
     assert (status, err) == (0, "")
-    for said in ("Energy a token", "vendor's margin", "a million input tokens", "yield 73%", "at the meter"):
+    for said in (
+        "Energy per token",
+        "vendor's margin",
+        "million input tokens",
+        "yield 73%",
+        "facility, average",
+    ):
         assert said in out
     assert max(map(len, out.splitlines())) <= 110
-    assert "Energy a token" not in run(capsys)[1]
+    assert "Energy per token" not in run(capsys)[1]
 
 
 def test_a_cap(capsys):

@@ -8,10 +8,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxcost"
 LAYERS = ("core", "spec", "physics", "evaluation", "explore", "edge")
 ENGINES = ("space", "sweep", "analysis", "serve", "codesign", "calibrate")
+EDGE = ("io", "hf", "catalog", "measured", "studies", "jobs", "show", "commands")
 FOLDERS = {
     "physics": {"compute", "kernels", "memory", "network", "economics"},
     "explore": set(ENGINES),
-    "edge": {"io", "catalog", "hf", "studies", "measured", "jobs", "show", "commands"},
+    "edge": set(EDGE),
 }
 FORBIDDEN_BELOW_EDGE = {
     "pydantic",
@@ -117,3 +118,14 @@ def test_an_engine_is_imported_by_its_public_face_and_from_engines_above(path):
             continue
         assert module == f"jaxcost.explore.{engine}", f"{path.name} imports {module}, not from its engine"
         assert own is None or ENGINES.index(engine) < ENGINES.index(own), f"{own} imports {engine}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "edge").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_folders_of_the_edge_import_only_those_before_them(path):
+    own = EDGE.index(module_of(path).split(".")[2]) if path.parent != PACKAGE / "edge" else len(EDGE)
+    for module in imports(path):
+        if module.startswith("jaxcost.edge."):
+            folder = module.split(".")[2]
+            assert EDGE.index(folder) <= own, f"{path.name} imports {module}"

@@ -199,7 +199,7 @@ def test_a_full_disk(tmp_path, monkeypatch, whole, code, said):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.os, "fsync", full)
-        with pytest.raises(jc.RunError, match=f"{said}; the last checkpoint there is whole.*--resume"):
+        with pytest.raises(jc.RunError, match=f"{said}; the last checkpoint there is complete.*--resume"):
             cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0)
         assert not list(tmp_path.rglob("*.part"))
     end = cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
@@ -278,7 +278,7 @@ def test_a_folder_in_use(tmp_path):
     options = {"metrics": cheap_sweep.METRICS, "evaluation": cheap_sweep.cheap, "block": BLOCK}
     jc.run_sweep(space, cheap_sweep.REDUCE, folder=tmp_path, **options)
     with pytest.raises(
-        jc.InputError, match=r"--resume to go on with the sweep there, of which 100\.0% is done"
+        jc.InputError, match=r"--resume to continue the sweep there, of which 100\.0% is done"
     ):
         jc.run_sweep(space, cheap_sweep.REDUCE, folder=tmp_path, **options)
     with checkpoint.locked(tmp_path), pytest.raises(jc.RunError, match="another sweep is running"):
@@ -297,9 +297,9 @@ def test_checkpoints_of_several_processes_become_one(tmp_path, whole, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(jax, "process_index", lambda n=number: n)
             patch.setattr(jax, "process_count", lambda: 3)
-            patch.setattr(long_run, "together", lambda what: None)
+            patch.setattr(long_run, "barrier", lambda name: None)
             patch.setattr(long_run, "load_checkpoints", lambda *_: [])
-            patch.setattr(long_run, "everyone", stopper(0))
+            patch.setattr(long_run, "all_gather", stopper(0))
             with pytest.raises(Stop):
                 cheap_sweep.run(
                     str(tmp_path), *SIZES, block=BLOCK, every=0, progress=stopper(4 if number == 2 else 99)

@@ -12,20 +12,12 @@ from hypothesis import given, settings, strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcost.core import wide
-from jaxcost.explore.sweep.reducers import (
-    MARGINS,
-    Batch,
-    Best,
-    Constraint,
-    Distribution,
-    Feasibility,
-    Layout,
-    Pareto,
-    TopK,
-)
+from jaxcost.explore.sweep import Best, Constraint, Distribution, Feasibility, Pareto, TopK
+from jaxcost.explore.sweep.reducer import Batch, BatchSchema
+from jaxcost.explore.sweep.tally import MARGINS
 
 COLUMNS = ("a", "b", "c", "d", "margins.one", "margins.two", "margins.worst")
-LAYOUT = Layout(metrics=COLUMNS, axes=("system", "model", "tp"), shape=(3, 2, 4))
+SCHEMA = BatchSchema(metrics=COLUMNS, axes=("system", "model", "tp"), shape=(3, 2, 4))
 HOLDS = (Constraint("margins.worst", low=0.0),)
 FEW = Feasibility(margins=("margins.one", "margins.two"))
 SIZE = 48
@@ -37,10 +29,10 @@ seeds = st.integers(0, 2**32 - 1)
 class Designs:
     values: np.ndarray
     index: np.ndarray
-    digits: np.ndarray
+    axis_indices: np.ndarray
 
     def take(self, rows):
-        return Designs(self.values[rows], self.index[rows], self.digits[rows])
+        return Designs(self.values[rows], self.index[rows], self.axis_indices[rows])
 
 
 def designs(random, count=150, levels=6):
@@ -52,8 +44,8 @@ def designs(random, count=150, levels=6):
     values = np.where(random.random(values.shape) < 0.03, wild, values).astype(np.float32)
     start = random.choice([0, 2**30 - 70, 2**31 - 70, 2**40 - 70])
     index = start + random.permutation(2 * count)[:count]
-    digits = np.stack([random.integers(-1, n, count) for n in LAYOUT.shape], axis=1).astype(np.int32)
-    return Designs(values, index, digits)
+    axis_indices = np.stack([random.integers(-1, n, count) for n in SCHEMA.shape], axis=1).astype(np.int32)
+    return Designs(values, index, axis_indices)
 
 
 def batch(some, size=None):
@@ -67,28 +59,28 @@ def batch(some, size=None):
     return Batch(
         values=jnp.asarray(values),
         index=jnp.asarray(np.pad(words, pad)),
-        digits=jnp.asarray(np.pad(some.digits, pad)),
+        axis_indices=jnp.asarray(np.pad(some.axis_indices, pad)),
         valid=jnp.arange(size) < count,
     )
 
 
-update = functools.partial(jax.jit, static_argnums=(0, 1))(lambda r, layout, s, b: r.update(layout, s, b))
-merge = functools.partial(jax.jit, static_argnums=(0, 1))(lambda r, layout, s, o: r.merge(layout, s, o))
+update = functools.partial(jax.jit, static_argnums=(0, 1))(lambda r, schema, s, b: r.update(schema, s, b))
+merge = functools.partial(jax.jit, static_argnums=(0, 1))(lambda r, schema, s, o: r.merge(schema, s, o))
 
 
 def reduced(reducer, some, random):
     """Feed designs in a random order, in batches of random sizes, to several states; merge them in some tree."""
-    states = [reducer.init(LAYOUT) for _ in range(random.integers(1, 5))]
+    states = [reducer.init(SCHEMA) for _ in range(random.integers(1, 5))]
     order, most = random.permutation(len(some.index)), random.choice([3, SIZE])
     while len(order):
         rows, order = np.split(order, [min(random.integers(1, most + 1), len(order))])
         at = random.integers(len(states))
-        states[at] = update(reducer, LAYOUT, states[at], batch(some.take(rows), SIZE))
+        states[at] = update(reducer, SCHEMA, states[at], batch(some.take(rows), SIZE))
     while len(states) > 1:
         random.shuffle(states)
         a, b, *states = states
-        states.append(merge(reducer, LAYOUT, a, b))
-    return reducer.result(LAYOUT, states[0])
+        states.append(merge(reducer, SCHEMA, a, b))
+    return reducer.result(SCHEMA, states[0])
 
 
 def same(a, b):
@@ -135,11 +127,11 @@ def test_top(seed, kind):
 def test_best_of_groups(seed, largest, by):
     some, best = twice(Best("a", by=by, largest=largest), seed)
     some = kept(some, ["a"])
-    digits = some.digits[:, [LAYOUT.axes.index(name) for name in by]]
-    groups = np.unique(digits, axis=0)
+    axis_indices = some.axis_indices[:, [SCHEMA.axes.index(name) for name in by]]
+    groups = np.unique(axis_indices, axis=0)
     assert np.array_equal(best.groups, groups)
     for group, index, values in zip(best.groups, best.index, best.values, strict=True):
-        own = some.take(np.all(digits == group, axis=1))
+        own = some.take(np.all(axis_indices == group, axis=1))
         at = np.lexsort((own.index, column(own, "a") * (-1 if largest else 1)))[0]
         assert own.index[at] == index
         assert np.array_equal(own.values[at], values, equal_nan=True)
@@ -154,7 +146,7 @@ def costs(some, reducer):
 def exact_front(some, reducer):
     """Rows that no other removes, by trying all pairs."""
     cost = costs(some, reducer)
-    group = some.digits[:, [LAYOUT.axes.index(name) for name in reducer.by]]
+    group = some.axis_indices[:, [SCHEMA.axes.index(name) for name in reducer.by]]
     within = np.all(cost[:, None] <= cost[None], axis=2) & np.all(group[:, None] == group[None], axis=2)
     apart = np.any(cost[:, None] < cost[None], axis=2)
     removed = np.any(within & (apart | (some.index[:, None] < some.index[None])), axis=0)
@@ -178,8 +170,8 @@ def test_front(seed, reducer):
     found = np.argsort(front.index)
     assert np.array_equal(front.index[found], some.index[order])
     assert np.array_equal(front.values[found], some.values[order], equal_nan=True)
-    axes = [LAYOUT.axes.index(name) for name in reducer.by]
-    assert np.array_equal(front.groups[found], some.digits[order][:, axes])
+    axes = [SCHEMA.axes.index(name) for name in reducer.by]
+    assert np.array_equal(front.groups[found], some.axis_indices[order][:, axes])
 
 
 NEAR = (
@@ -210,11 +202,11 @@ def test_front_to_within_a_factor(seed, reducer):
     some = kept(some, reducer.objectives, reducer.where)
     exact = exact_front(some, reducer)
     assert set(front.index.tolist()) <= set(exact.index.tolist())
-    axes = [LAYOUT.axes.index(name) for name in reducer.by]
+    axes = [SCHEMA.axes.index(name) for name in reducer.by]
     near = costs(Designs(front.values, front.index, np.zeros((len(front.index), 3), int)), reducer).astype(
         float
     )
-    for cost, group in zip(costs(some, reducer).astype(float), some.digits[:, axes], strict=True):
+    for cost, group in zip(costs(some, reducer).astype(float), some.axis_indices[:, axes], strict=True):
         own = near[np.all(front.groups == group, axis=1)]
         assert np.any(np.all(own <= cost + reducer.epsilon * np.abs(cost), axis=1))
 
@@ -298,19 +290,19 @@ ALL = (TopK("a", 3), Best("a"), Pareto(("a", "b", "c")), Distribution("a"), FEW)
 
 @pytest.mark.parametrize("reducer", ALL, ids=lambda r: type(r).__name__)
 def test_nothing_and_nothing_good(reducer):
-    empty = reducer.result(LAYOUT, reducer.init(LAYOUT))
+    empty = reducer.result(SCHEMA, reducer.init(SCHEMA))
     random = np.random.default_rng(0)
     none = batch(designs(random, 0), 32)
     some = designs(random, 20)
     some.values[:, 4:] = -1.0
     bad = dataclasses.replace(some, values=np.full_like(some.values, np.nan))
-    padded = update(reducer, LAYOUT, reducer.init(LAYOUT), none)
-    same(reducer.result(LAYOUT, padded), empty)
+    padded = update(reducer, SCHEMA, reducer.init(SCHEMA), none)
+    same(reducer.result(SCHEMA, padded), empty)
     if reducer is FEW:
         return
     for designs_ in (some, bad):
-        state = update(reducer, LAYOUT, reducer.init(LAYOUT), batch(designs_, 32))
-        same(reducer.result(LAYOUT, merge(reducer, LAYOUT, state, padded)), empty)
+        state = update(reducer, SCHEMA, reducer.init(SCHEMA), batch(designs_, 32))
+        same(reducer.result(SCHEMA, merge(reducer, SCHEMA, state, padded)), empty)
     if isinstance(reducer, Distribution):
         assert empty.count == 0 and np.isnan(empty.least)
         with pytest.raises(ValueError, match="no design"):
@@ -322,12 +314,12 @@ def test_nothing_and_nothing_good(reducer):
 @pytest.mark.parametrize("reducer", [FEW, Distribution("a")], ids=lambda r: type(r).__name__)
 def test_counts_beyond_32_bits(reducer):
     some = designs(np.random.default_rng(1), 48)
-    state = update(reducer, LAYOUT, reducer.init(LAYOUT), batch(some, 48))
-    once = reducer.result(LAYOUT, state)
+    state = update(reducer, SCHEMA, reducer.init(SCHEMA), batch(some, 48))
+    once = reducer.result(SCHEMA, state)
     for _ in range(42):
-        state = merge(reducer, LAYOUT, state, state)
-    state = update(reducer, LAYOUT, state, batch(some, 48))
-    many = reducer.result(LAYOUT, state)
+        state = merge(reducer, SCHEMA, state, state)
+    state = update(reducer, SCHEMA, state, batch(some, 48))
+    many = reducer.result(SCHEMA, state)
     for name in ("total", "feasible", "invalid", "violated", "count", "counts"):
         if hasattr(once, name):
             assert np.array_equal(getattr(many, name), getattr(once, name) * (2**42 + 1))
@@ -337,13 +329,13 @@ def test_a_bin_carries_while_batches_come():
     reducer = Distribution("a")
     some = designs(np.random.default_rng(1), 32)
     some.values[:, 0], some.values[:, -1] = 1.0, 1.0
-    state = reducer.init(LAYOUT)
-    at = int(np.argmax(np.asarray(update(reducer, LAYOUT, state, batch(some, 32)).counts)[:, 1]))
+    state = reducer.init(SCHEMA)
+    at = int(np.argmax(np.asarray(update(reducer, SCHEMA, state, batch(some, 32)).counts)[:, 1]))
     start = wide.wide(2**40 - 40)
     state = dataclasses.replace(state, counts=state.counts.at[at].set(start))
     for _ in range(3):
-        state = update(reducer, LAYOUT, state, batch(some, 32))
-    assert reducer.result(LAYOUT, state).count == 2**40 - 40 + 96
+        state = update(reducer, SCHEMA, state, batch(some, 32))
+    assert reducer.result(SCHEMA, state).count == 2**40 - 40 + 96
     assert np.array_equal(state.counts[at], wide.wide(2**40 + 56))
 
 
@@ -358,17 +350,17 @@ def test_in_a_loop_on_two_devices(reducer):
 
     def on_device(state, batches):
         state = jax.tree.map(lambda x: x[0], state)
-        turn = lambda i, s: reducer.update(LAYOUT, s, jax.tree.map(lambda x: x[i], batches))  # noqa: E731
+        turn = lambda i, s: reducer.update(SCHEMA, s, jax.tree.map(lambda x: x[i], batches))  # noqa: E731
         state = jax.lax.fori_loop(0, 4, turn, state)
         return jax.tree.map(lambda x: x[None], state)
 
     run = jax.jit(
         jax.shard_map(on_device, mesh=mesh, in_specs=(here, here), out_specs=here), donate_argnums=0
     )
-    state = jax.tree.map(lambda x: jnp.stack([x, x]), reducer.init(LAYOUT))
+    state = jax.tree.map(lambda x: jnp.stack([x, x]), reducer.init(SCHEMA))
     state = run(state, batches)
     halves = [jax.tree.map(lambda x, i=i: x[i], state) for i in range(2)]
-    both = reducer.result(LAYOUT, merge(reducer, LAYOUT, *jax.device_put(halves, jax.devices()[0])))
+    both = reducer.result(SCHEMA, merge(reducer, SCHEMA, *jax.device_put(halves, jax.devices()[0])))
     same(both, reduced(reducer, some, np.random.default_rng(0)))
 
 
@@ -376,8 +368,8 @@ def test_large_batches():
     """Those beyond what is counted pair by pair: found by halving."""
     some = designs(np.random.default_rng(11), 5000, levels=40)
     for reducer in (TopK("a", 100), Pareto(("a", "b", "c"), size=256)):
-        state = update(reducer, LAYOUT, reducer.init(LAYOUT), batch(some))
-        same(reducer.result(LAYOUT, state), reduced(reducer, some, np.random.default_rng(0)))
+        state = update(reducer, SCHEMA, reducer.init(SCHEMA), batch(some))
+        same(reducer.result(SCHEMA, state), reduced(reducer, some, np.random.default_rng(0)))
 
 
 def test_under_64_bits():
@@ -385,11 +377,11 @@ def test_under_64_bits():
     fine = dataclasses.replace(some, values=some.values.astype(np.float64) + 1e-12 * np.arange(150)[:, None])
     with jax.enable_x64(True):
         for reducer in (*ALL, NEAR[0]):
-            state = reducer.init(LAYOUT)
+            state = reducer.init(SCHEMA)
             structure = jax.tree.map(lambda x: (x.shape, x.dtype), jax.tree.leaves(state))
-            state = update(reducer, LAYOUT, state, batch(fine))
+            state = update(reducer, SCHEMA, state, batch(fine))
             assert jax.tree.map(lambda x: (x.shape, x.dtype), jax.tree.leaves(state)) == structure
-            result = reducer.result(LAYOUT, merge(reducer, LAYOUT, state, reducer.init(LAYOUT)))
+            result = reducer.result(SCHEMA, merge(reducer, SCHEMA, state, reducer.init(SCHEMA)))
             if isinstance(reducer, TopK):
                 good = kept(fine, ["a"])
                 order = np.lexsort((good.index, column(good, "a")))[:3]
@@ -415,18 +407,18 @@ def test_names():
         (lambda: TopK("a", 0), "at least 1"),
         (
             lambda: TopK("z", 1).update(
-                LAYOUT, TopK("z", 1).init(LAYOUT), batch(designs(np.random.default_rng(0)))
+                SCHEMA, TopK("z", 1).init(SCHEMA), batch(designs(np.random.default_rng(0)))
             ),
             "no metric 'z'",
         ),
-        (lambda: Best("a", by=("z",)).init(LAYOUT), "no axis 'z'"),
-        (lambda: Best("a", by=("x",)).init(Layout(COLUMNS, ("x",), (1 << 21,))), "groups"),
+        (lambda: Best("a", by=("z",)).init(SCHEMA), "no axis 'z'"),
+        (lambda: Best("a", by=("x",)).init(BatchSchema(COLUMNS, ("x",), (1 << 21,))), "groups"),
         (lambda: Pareto(("a",)), "two to four"),
         (lambda: Pareto(("a", "a")), "two to four"),
-        (lambda: Pareto(("a", "b"), largest=("c",)), "c is to be maximised"),
+        (lambda: Pareto(("a", "b"), largest=("c",)), "c is not among the objectives"),
         (lambda: Pareto(("a", "b"), size=0), "at least 1"),
         (lambda: Pareto(("a", "b"), epsilon=2.0), "epsilon"),
-        (lambda: Pareto(("a", "b"), by=("x",)).init(Layout(COLUMNS, ("x",), (1 << 30,))), "groups"),
+        (lambda: Pareto(("a", "b"), by=("x",)).init(BatchSchema(COLUMNS, ("x",), (1 << 30,))), "groups"),
         (lambda: Feasibility(margins=()), "at least one"),
     ],
 )

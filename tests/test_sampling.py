@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import qmc
 
 from jaxcost.explore.space.axes import linear_range, log_range
-from jaxcost.explore.space.sampling import METHODS, Latin, pick, sampler, to_unit
+from jaxcost.explore.space.sampling import SAMPLING_METHODS, Latin, pick, sampler, to_unit
 
 SCALE = 1 << 24
 
@@ -64,7 +64,7 @@ def test_beyond_the_coordinates_strata_share_them_evenly():
     assert np.array_equal(points(made, numbers)[:, 0], stratum * SCALE // count)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SAMPLING_METHODS)
 def test_dimensions_and_seeds_are_apart(method):
     count = 4096
     first, second = (points(sampler(method, 6, count, seed), np.arange(count)) for seed in (0, 1))

@@ -148,7 +148,7 @@ def test_plans_and_traffic_are_checked_still(capsys):
         assert main(["evaluate", *DESIGN, "--set", text]) == 2
         assert told in capsys.readouterr().err
     assert main(["evaluate", *DESIGN[:4], "--plan", "auto", "--set", "plan.tp=2"]) == 2
-    assert "no degrees beside --plan auto" in capsys.readouterr().err
+    assert "no degrees with --plan auto" in capsys.readouterr().err
 
 
 def test_evaluate_and_compare_as_the_library_does(capsys):

@@ -13,23 +13,23 @@ from jaxcost.core.pytree import canonical
 from jaxcost.edge.catalog.loaders import grid_leaves, load_host
 from jaxcost.edge.catalog.set_option import read_settings, set_in_space
 from jaxcost.edge.studies.space_file import read_space, read_space_data
-from jaxcost.explore.space.spaces import (
+from jaxcost.explore.space import (
     Axis,
-    Choice,
+    ChoiceAxis,
     Design,
     Space,
     Tied,
+    axis_indices_at,
+    build_designs,
     choice,
     coordinates,
+    cursor_at,
     design_at,
-    design_of,
-    digits,
-    digits_at,
     linear_range,
     log_range,
-    place,
     sample,
     space_features,
+    unravel_index,
 )
 
 MIXED = """
@@ -101,15 +101,15 @@ def by_brute_force(space):
 
 
 @jax.jit
-def digits_of(space, where, offsets):
-    return jax.vmap(lambda offset: digits_at(space, where, offset))(offsets)
+def axis_indices_of(space, cursor, offsets):
+    return jax.vmap(lambda offset: axis_indices_at(space, cursor, offset))(offsets)
 
 
-def all_digits(space):
+def all_axis_indices(space):
     rows, index, block = [], 0, 1 << 12  # of one length, for one compilation
     while index < space.size:
-        where, left = place(space, index)
-        rows.append(np.asarray(digits_of(space, where, np.arange(block, dtype=np.int32)))[:left])
+        cursor, left = cursor_at(space, index)
+        rows.append(np.asarray(axis_indices_of(space, cursor, np.arange(block, dtype=np.int32)))[:left])
         index += len(rows[-1])
     return np.concatenate(rows)
 
@@ -120,47 +120,47 @@ def value_of(design, path):
 
 def test_without_conditions_indices_mean_mixed_radix():
     space = jc.load_space("million")
-    assert len(space.cases) == 1 and space.cases[0].size == space.size == np.prod(space.shape)
+    assert len(space.subgrids) == 1 and space.subgrids[0].size == space.size == np.prod(space.shape)
     for index in (0, 1, 777_777, space.size - 1):
-        where, left = place(space, index)
+        cursor, left = cursor_at(space, index)
         assert left == space.size - index
-        assert tuple(int(d) for d in digits_at(space, where, 0)) == digits(index, space.shape)
+        assert tuple(int(d) for d in axis_indices_at(space, cursor, 0)) == unravel_index(index, space.shape)
     traced = jax.jit(lambda i: design_at(space, i).plan.tp)
     for index in (0, np.int64(40_000)):
         assert traced(np.int32(index)) == design_at(space, index).plan.tp
 
 
 def test_every_design_of_a_mixed_space_once(mixed):
-    rows = [tuple(row) for row in all_digits(mixed).tolist()]
+    rows = [tuple(row) for row in all_axis_indices(mixed).tolist()]
     assert len(rows) == mixed.size == len(set(rows))
     assert set(rows) == by_brute_force(mixed)
     assert mixed.names[-2:] == ("plan.tp+plan.dp", "sample")
-    for case in mixed.cases:
-        inside = rows[case.start : case.start + case.size]
-        assert inside == list(itertools.product(*(own.tolist() for own in case.digits)))
-    assert [c.start for c in mixed.cases[1:]] == [c.start + c.size for c in mixed.cases[:-1]]
+    for subgrid in mixed.subgrids:
+        inside = rows[subgrid.start : subgrid.start + subgrid.size]
+        assert inside == list(itertools.product(*(own.tolist() for own in subgrid.axis_indices)))
+    assert [c.start for c in mixed.subgrids[1:]] == [c.start + c.size for c in mixed.subgrids[:-1]]
 
 
 def test_one_compilation_serves_all_cases_and_borders(mixed):
     traces = []
 
     @jax.jit
-    def row(space, where, offset):
+    def row(space, cursor, offset):
         traces.append(1)
-        return digits_at(space, where, offset)
+        return axis_indices_at(space, cursor, offset)
 
-    expected = all_digits(mixed)
-    starts = [case.start for case in mixed.cases]
+    expected = all_axis_indices(mixed)
+    starts = [subgrid.start for subgrid in mixed.subgrids]
     for start in {0, 1, *starts, *(s - 1 for s in starts[1:]), mixed.size - 1}:
-        where, left = place(mixed, start)
+        cursor, left = cursor_at(mixed, start)
         for offset in {0, 1, left // 2, left - 1} & set(range(left)):
-            assert np.array_equal(row(mixed, where, np.int32(offset)), expected[start + offset])
-    assert len(mixed.cases) == 27 and len(traces) == 1  # no more grids than there are ways to be active
+            assert np.array_equal(row(mixed, cursor, np.int32(offset)), expected[start + offset])
+    assert len(mixed.subgrids) == 27 and len(traces) == 1  # no more grids than there are ways to be active
 
 
 def test_coordinates_are_what_designs_hold(mixed):
     index = np.sort(np.random.default_rng(0).integers(0, mixed.size, 300))
-    table, rows = coordinates(mixed, index), all_digits(mixed)[index]
+    table, rows = coordinates(mixed, index), all_axis_indices(mixed)[index]
     plain = jc.replace(mixed, axes=())
     paths = (
         *(
@@ -181,7 +181,7 @@ def test_coordinates_are_what_designs_hold(mixed):
     )
 
     def leaves(space, row):
-        design = design_of(space, row)
+        design = build_designs(space, row)
         return {path: operator.attrgetter(path)(design) for path in paths}
 
     several = jax.jit(jax.vmap(leaves, in_axes=(None, 0)))
@@ -252,9 +252,9 @@ def large():
 
 
 def by_hand(space, index):
-    case = space.case_at(index)
-    local = digits(index - case.start, tuple(len(own) for own in case.digits))
-    return tuple(int(own[digit]) for digit, own in zip(local, case.digits, strict=True))
+    subgrid = space.subgrid_at(index)
+    local = unravel_index(index - subgrid.start, tuple(len(own) for own in subgrid.axis_indices))
+    return tuple(int(own[i]) for i, own in zip(local, subgrid.axis_indices, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -264,11 +264,14 @@ def test_indices_beyond_words(index):
     space = large()
     assert space.size == 10**15 * (2**30 + 1)
     assert by_hand(space, space.size - 1)[-1] == 2**30 - 1
-    where, left = place(space, index)
+    cursor, left = cursor_at(space, index)
     for offset in (0, 1, 999_999, 2**30 - 1):
         if offset < left:
             expected = by_hand(space, index + offset)
-            assert tuple(np.asarray(digits_of(space, where, np.asarray([offset], np.int32)))[0]) == expected
+            assert (
+                tuple(np.asarray(axis_indices_of(space, cursor, np.asarray([offset], np.int32)))[0])
+                == expected
+            )
     design, table = design_at(space, index), coordinates(space, [index, 0, index])
     for path in ("traffic.batch", "traffic.output", "plan.pp", "system.chip.tdp", "plan.cp"):
         assert table[path][0] == value_of(design, path) or np.isnan(table[path][0])
@@ -323,14 +326,14 @@ def test_any_small_space_holds_every_design_once(space):
     rows = [by_hand(space, i) for i in range(space.size)]
     assert len(set(rows)) == len(rows) and set(rows) == by_brute_force(space)
     for index in {0, space.size // 2, space.size - 1}:
-        where, left = place(space, index)
+        cursor, left = cursor_at(space, index)
         with jax.disable_jit():
-            assert tuple(digits_at(space, where, left - 1).tolist()) == rows[index + left - 1]
+            assert tuple(axis_indices_at(space, cursor, left - 1).tolist()) == rows[index + left - 1]
 
 
 def test_python_errors():
     tied = Tied(axes=(axis("plan.tp", 1, 2), axis("plan.pp", 1, 2, 3)))
-    with pytest.raises(ValueError, match="as many each"):
+    with pytest.raises(ValueError, match="equal numbers of values"):
         _ = Space(axes=(tied,), **base()).size
     late = (axis("plan.tp", 1, when=(("plan.pp", (0,)),)), axis("plan.pp", 1))
     with pytest.raises(ValueError, match="no axis before it"):
@@ -338,7 +341,7 @@ def test_python_errors():
     with pytest.raises(ValueError, match="different names"):
         _ = Space(axes=(axis("plan.tp", 1), axis("plan.tp", 2)), **base()).size
     conditional = Space(axes=(axis("plan.tp", 1, 2, when=(("model", (0,)),)),), **base(models=2))
-    with pytest.raises(ValueError, match="one case"):
+    with pytest.raises(ValueError, match="without conditions"):
         jax.jit(lambda i: design_at(conditional, i).plan.tp)(np.int32(0))
 
 
@@ -532,4 +535,4 @@ sample:
     first, h100 = design_at(space, 0).system, jc.load_system("h100-sxm-x8")
     dies = [jax.tree.leaves(system.chip.process) for system in (first, jc.load_system("b200"), h100)]
     assert dies[0] != dies[1] or dies[0] != dies[2]
-    assert isinstance(space.axes[3], Choice) and first.chip.package.area_per_byte > 0
+    assert isinstance(space.axes[3], ChoiceAxis) and first.chip.package.area_per_byte > 0

@@ -6,7 +6,7 @@ import pytest
 
 import jaxcost as jc
 import jaxcost.explore.sweep.stream as streams
-from jaxcost.explore.space.spaces import design_of, digits, space_features, sweep_features
+from jaxcost.explore.space.spaces import build_designs, space_features, sweep_features, unravel_index
 from jaxcost.explore.sweep.run import METRICS, model_evaluation
 
 SPACE = """
@@ -35,7 +35,7 @@ def result(space):
 
 def test_shape_and_index(space):
     assert space.shape == (2, 3, 3, 2, 2, 3)
-    grid = np.stack(digits(np.arange(space.size), space.shape))
+    grid = np.stack(unravel_index(np.arange(space.size), space.shape))
     assert len(np.unique(grid, axis=1).T) == space.size
     assert np.array_equal(np.ravel_multi_index(tuple(grid), space.shape), np.arange(space.size))
 
@@ -129,12 +129,12 @@ def test_a_block_of_the_last_axes_fills_chunks_and_is_not_cut_by_conditions(bloc
 
 def test_blocks_hold_every_design_once_whatever_the_run(blocks):
     whole = jc.sweep(blocks, devices=jax.local_devices()[:1])
-    design = design_of(blocks, digits(np.arange(blocks.size, dtype=np.int32), blocks.shape))
+    design = build_designs(blocks, unravel_index(np.arange(blocks.size, dtype=np.int32), blocks.shape))
     report = jc.evaluate(design.system, design.model, design.traffic, design.plan, prices=design.prices)
     for metric in ("tpot", "usd_per_mtok", "gco2e_per_mtok"):
         np.testing.assert_allclose(whole.column(metric), getattr(report, metric), rtol=5e-6)
-    # On two devices, and with reducers beside.
-    stream = streams.Stream(
+    assert np.array_equal(whole.values, jc.sweep(blocks).values)
+    stream = streams.SweepStream(
         blocks,
         model_evaluation(METRICS, sweep_features(blocks)),
         METRICS,

@@ -306,7 +306,7 @@ def test_evaluate_tells_intervals(result, capsys, tmp_path):
     for text in (
         "Intervals: 2,000 draws",
         "Median",
-        "Weakest constants",
+        "Most uncertain constants",
         "prices/default: utilization",
         "[1] ",
     ):

@@ -99,4 +99,4 @@ def test_no_cluster(capsys):
 
     status = main(["sweep", "million", "--processes", "cluster"])
     assert status == 2
-    assert "under a manager that JAX knows" in capsys.readouterr().err
+    assert "under a manager that JAX supports" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import jaxcost as jc
 from jaxcost.edge.studies.space_file import read_space
 from jaxcost.explore.space.spaces import sweep_features
 from jaxcost.explore.sweep.run import METRICS, design_metrics, metrics_of, model_evaluation
-from jaxcost.explore.sweep.stream import Stream
+from jaxcost.explore.sweep.stream import SweepStream
 
 CHUNKS = {"cpu": (256, 512)}
 OTHER_CHUNKS = tuple(1 << k for k in (14, 16, 18, 20))
@@ -31,7 +31,7 @@ def profile(folder: str, count: int) -> Iterator[list[list[str]]]:
     metrics, present = metrics_of(reducers, METRICS), sweep_features(space)
     streams, rates = {}, {}
     for chunk in CHUNKS.get(jax.default_backend(), OTHER_CHUNKS):
-        stream = streams[chunk] = Stream(
+        stream = streams[chunk] = SweepStream(
             space, model_evaluation(metrics, present), metrics, reducers, chunk=chunk
         )
         stream.run(0, chunk)

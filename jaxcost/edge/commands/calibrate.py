@@ -1,4 +1,4 @@
-"""`jaxcost calibrate`: fit the kernels of serving libraries to measured rows, and write them as efficiency files."""
+"""`jaxcost calibrate`: fit the kernel models of serving libraries to measurements, and write efficiency files."""
 
 import argparse
 import datetime
@@ -24,8 +24,8 @@ from jaxcost.spec.measurement import Measurements
 
 __all__ = ["TRANSFER", "add_calibrate_arguments", "calibrate_command"]
 
-TRANSFER = "gpu"  # the first word of a file fitted across chips
-_SHOWN = 8  # refused rows that are listed
+TRANSFER = "gpu"  # first word of the name of a file that is fitted across chips
+_SHOWN = 8  # rejected rows that are listed
 
 
 def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,36 +35,48 @@ def add_calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--tables",
         action="store_true",
-        help="the tables of an installed aiconfigurator-core, of the chips named",
+        help="read the tables of an installed aiconfigurator-core",
     )
     parser.add_argument(
-        "--chip", action="append", required=True, metavar="NAME", help="a chip; again for several"
+        "--chip",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="chip of the catalogue; repeat for several",
     )
     parser.add_argument(
-        "--library", action="append", metavar="NAME", help="only rows of it; again for several"
+        "--library",
+        action="append",
+        metavar="NAME",
+        help="use only measurements of this library; repeat for several",
     )
-    parser.add_argument("--family", action="append", metavar="NAME", help=f"only of {', '.join(FAMILIES)}")
+    parser.add_argument(
+        "--family",
+        action="append",
+        metavar="NAME",
+        help=f"fit only this kernel family, one of {', '.join(FAMILIES)}; repeat for several",
+    )
     parser.add_argument(
         "--across",
         action="store_true",
-        help="fit the rows of all chips together, for chips that were never measured",
+        help="fit the measurements of all chips together, for chips without measurements",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the efficiency files")
-    parser.add_argument("--seed", type=int, default=0, help="of folds and starts (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of folds and starts (default 0)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def calibrate_command(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Fit the kernel models, write the files and print the errors."""
     for name in args.family or ():
         if name not in FAMILIES:
             raise not_among(FAMILIES, name, path="--family")
     if args.across and len(set(args.chip)) < 2:
-        raise InputError("two chips or more beside it", path="--across", given=", ".join(args.chip))
+        raise InputError("two or more --chip", path="--across", given=", ".join(args.chip))
     systems = {name: load_system(name) for name in args.chip}
-    found, refused = _read(args)
+    measured, refused = _read(args)
     fits = calibrate(
-        found,
+        measured,
         systems,
         families=args.family,
         across=args.across,
@@ -73,7 +85,7 @@ def calibrate_command(args: argparse.Namespace) -> int:
     )
     if not fits:
         raise InputError(
-            "rows of a family that is calibrated",
+            "measurements of a kernel family that can be calibrated",
             file=args.data or "tables",
             given=f"none of {', '.join(systems)}",
         )
@@ -84,7 +96,7 @@ def calibrate_command(args: argparse.Namespace) -> int:
         )
         return 0
     parts = [_table(fits)]
-    parts += [Text(f"Refused: {r.file}:{r.line}: {r.reason}") for r in refused[:_SHOWN]]
+    parts += [Text(f"Rejected: {r.file}:{r.line}: {r.reason}") for r in refused[:_SHOWN]]
     if len(refused) > _SHOWN:
         parts.append(Text(f"and {len(refused) - _SHOWN} more rows"))
     parts += [Text(f"Wrote {path}") for path in written]
@@ -94,29 +106,29 @@ def calibrate_command(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace) -> tuple[dict[str, list[Measurements]], list[Refused]]:
     if args.data is not None:
-        found, refused = read_measured(args.data, chips=args.chip)
+        measured, refused = read_measured(args.data, chips=args.chip)
     else:
-        found, refused = {}, []
+        measured, refused = {}, []
         for chip in args.chip:
             parts, bad = import_tables(chip)
             refused += bad
             for part in parts:
-                found.setdefault(part.family, []).append(part)
+                measured.setdefault(part.family, []).append(part)
     if args.library:
-        known = {str(x) for parts in found.values() for p in parts for x in p.labels.get("library", ())}
+        known = {str(x) for parts in measured.values() for p in parts for x in p.labels.get("library", ())}
         for name in args.library:
             if name not in known:
                 raise not_among(sorted(known), name, path="--library")
-        for family, parts in found.items():
+        for family, parts in measured.items():
             labelled = [part for part in parts if "library" in part.labels]
-            found[family] = [
+            measured[family] = [
                 p.where(np.isin(p.labels["library"].astype(str), args.library)) for p in labelled
             ]
-    return found, refused
+    return measured, refused
 
 
 def _write(args: argparse.Namespace, fits: Sequence[Fitted]) -> list[str]:
-    """Write a file for every library on every chip, or for every library across chips."""
+    """Write one file for every library on every chip, or for every library across chips."""
     if args.out is None:
         return []
     make_folder(args.out)
@@ -126,7 +138,7 @@ def _write(args: argparse.Namespace, fits: Sequence[Fitted]) -> list[str]:
         of = [one for one in fits if args.across or one.selection.labels["chip"] == chip]
         for library in sorted({one.selection.labels["library"] for one in of}):
             own = [one for one in of if one.selection.labels["library"] == library]
-            # A library of messages alone serves no model.
+            # A library with collectives alone cannot serve a model.
             if not any(one.place is not None and one.place[1] for one in own):
                 continue
             others = [one for one in of if one.selection.labels["library"] != library]
@@ -148,8 +160,8 @@ def _titles(args: argparse.Namespace, chip: str, library: str) -> tuple[str, str
 def _table(fits: Sequence[Fitted]) -> Table:
     rows = []
     for one in fits:
-        made = one.calibration
-        (inside, _), (held, ninth) = scores(made.inside), scores(made.held)
+        calibration = one.calibration
+        (inside, _), (held_out, ninth) = scores(calibration.inside), scores(calibration.held)
         labels = one.selection.labels
         what = " ".join(v for k, v in labels.items() if v and k not in ("chip",))
         rows.append(
@@ -159,10 +171,10 @@ def _table(fits: Sequence[Fitted]) -> Table:
                 what,
                 str(len(one.selection.rows)),
                 f"{inside:.3f}",
-                f"{held:.3f}",
+                f"{held_out:.3f}",
                 f"{ninth:.3f}",
-                f"{made.covered.mean():.0%}" if made.folds > 2 else "-",
-                f"{one.selection.axis_name} / {made.folds}",
+                f"{calibration.covered.mean():.0%}" if calibration.folds > 2 else "-",
+                f"{one.selection.axis_name} / {calibration.folds}",
             )
         )
     heads = (
@@ -180,21 +192,21 @@ def _table(fits: Sequence[Fitted]) -> Table:
 
 
 def _plain(one: Fitted) -> dict:
-    made = one.calibration
-    median, ninth = scores(made.held)
+    calibration = one.calibration
+    median, ninth = scores(calibration.held)
     return {
         "family": one.selection.family.name,
         **one.selection.labels,
         "rows": len(one.selection.rows),
         "held_out": one.selection.axis_name,
-        "folds": made.folds,
-        "median_fitted": scores(made.inside)[0],
+        "folds": calibration.folds,
+        "median_fitted": scores(calibration.inside)[0],
         "median_held_out": median,
         "ninth_held_out": ninth,
-        "covered": float(made.covered.mean()),
-        "interval": list(made.interval),
+        "covered": float(calibration.covered.mean()),
+        "interval": list(calibration.interval),
         "parameters": {
-            name: {"value": value, "low": made.low[name], "high": made.high[name]}
-            for name, value in made.values.items()
+            name: {"value": value, "low": calibration.low[name], "high": calibration.high[name]}
+            for name, value in calibration.values.items()
         },
     }

@@ -1,7 +1,7 @@
-"""The command line: one file a command, read only when its command is called.
+"""The command line: one module a command, imported only when its command is called.
 
 A command's module, `jaxcost/edge/commands/<command>.py`, has `add_<command>_arguments(parser)` and
-`<command>_command(args) -> int`. Bad input ends in exit status 2 and one line on stderr.
+`<command>_command(args) -> int`. Bad input gives exit status 2 and one line on stderr.
 """
 
 import argparse
@@ -19,19 +19,19 @@ from jaxcost.edge.io.errors import InputError, RunError, nearest
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    "evaluate": "one model on one system: time, memory, energy, cost, carbon, operator by operator",
-    "compare": "one model on several systems, side by side",
-    "serve": "what serving a rate of requests within targets takes: replicas, latencies, cost of a token",
-    "sweep": "many designs from a space file",
-    "codesign": "which hardware to build, by gradient, and what every limit costs",
-    "calibrate": "fit the kernels of serving libraries to measured rows",
-    "validate": "how far calibrated kernels are from measured rows",
-    "sensitivity": "how much a result moves with each number of the hardware",
-    "figures": "every figure and table of the experiments, and a page with all of them",
-    "list": "what the catalogue holds, with the source of every number",
+    "evaluate": "evaluate one model on one system: time, memory, energy, cost and carbon, by operator",
+    "compare": "compare one model on several systems, or memory types",
+    "serve": "size a deployment for a rate of requests: replicas, latencies, cost per token",
+    "sweep": "evaluate every design of a space, and report the best and the Pareto front",
+    "codesign": "optimise hardware and plan by gradient, and report the price of every limit",
+    "calibrate": "fit the kernel models of serving libraries to measurements",
+    "validate": "report the error of calibrated kernel models on measurements",
+    "sensitivity": "report the elasticity of a metric in every number of the system",
+    "figures": "reproduce the figures and tables of the experiments, and a page with all of them",
+    "list": "list the catalogue, with the source of every number",
 }
 
-_DESCRIPTION = "Latency, capacity, energy, cost and carbon of LLM inference on a given hardware."
+_DESCRIPTION = "Latency, memory, energy, cost and carbon of LLM inference on given hardware."
 
 
 class _UsageError(Exception):
@@ -39,10 +39,10 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and name the nearest option."""
+    """A parser whose errors are one line and suggest the nearest option."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
+        """Raise an error instead of printing the usage."""
         raise _UsageError(self._improve(message))
 
     def _improve(self, message: str) -> str:
@@ -66,14 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     status = _status(list(sys.argv[1:] if argv is None else argv))
     workers = sys.modules.get("jaxcost.edge.jobs.workers")
     if workers is not None:
-        workers.leave(status)
+        workers.exit_worker(status)
     return status
 
 
-def _status(given: list[str]) -> int:
-    name = given[0] if given else ""
+def _status(argv: list[str]) -> int:
+    name = argv[0] if argv else ""
     try:
-        return _run(given)
+        return _run(argv)
     except (InputError, _UsageError) as error:
         program = f"jaxcost {name}" if name in COMMANDS else "jaxcost"
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -81,9 +81,9 @@ def _status(given: list[str]) -> int:
     except RunError as error:
         print(f"jaxcost {name}: {error}", file=sys.stderr)
         return error.status
-    except SystemExit as stop:  # argparse ends --help so
+    except SystemExit as stop:  # raised by argparse after --help
         return int(stop.code or 0)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -91,11 +91,11 @@ def _status(given: list[str]) -> int:
         return 130
 
 
-def _run(given: list[str]) -> int:
+def _run(argv: list[str]) -> int:
     parser = _overview()
-    if not given:
-        raise _UsageError(f"a command is missing; there are {', '.join(COMMANDS)}; see --help")
-    name = given[0]
+    if not argv:
+        raise _UsageError(f"a command is missing; expected one of {', '.join(COMMANDS)}; see --help")
+    name = argv[0]
     if name in ("-h", "--help"):
         print(parser.format_help(), end="")
         return 0
@@ -106,26 +106,26 @@ def _run(given: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         near = nearest(name, COMMANDS)
-        hint = f"; did you mean {near!r}?" if near else f"; there are {', '.join(COMMANDS)}"
+        hint = f"; did you mean {near!r}?" if near else f"; expected one of {', '.join(COMMANDS)}"
         raise _UsageError(f"unknown command {name!r}{hint}")
     module = importlib.import_module(f"jaxcost.edge.commands.{name}")
     command = _Parser(prog=f"jaxcost {name}", description=_sentence(COMMANDS[name]), allow_abbrev=False)
     getattr(module, f"add_{name}_arguments")(command)
-    args = command.parse_args(given[1:], argparse.Namespace(arguments=tuple(given)))
-    _keep_compiled()
+    args = command.parse_args(argv[1:], argparse.Namespace(arguments=tuple(argv)))
+    _enable_compilation_cache()
     status = getattr(module, f"{name}_command")(args)
     sys.stdout.flush()
     return status
 
 
-def _keep_compiled() -> None:
-    """Keep what is compiled for the next command, where `JAX_COMPILATION_CACHE_DIR` says or in the user's cache."""
+def _enable_compilation_cache() -> None:
+    """Turn on JAX's compilation cache, in `JAX_COMPILATION_CACHE_DIR` or in the user's cache folder."""
     import jax
 
-    config: Any = jax.config  # versions differ in what it declares
+    config: Any = jax.config  # its declared attributes differ between versions
     if config.jax_compilation_cache_dir is None:
         caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        # By machine, for processors that share a home may differ.
+        # One folder a machine, as machines that share a home folder may have different processors.
         config.update("jax_compilation_cache_dir", os.path.join(caches, "jaxcost", platform.node()))
     if sys.stderr.isatty():
         announce_compilation(str(config.jax_compilation_cache_dir))
@@ -138,7 +138,7 @@ def _overview() -> argparse.ArgumentParser:
         prog="jaxcost",
         usage="jaxcost COMMAND [options] | --version",
         description=_DESCRIPTION,
-        epilog=f"commands:\n{listing}\n\nEvery command explains itself with --help.",
+        epilog=f"commands:\n{listing}\n\nSee `jaxcost COMMAND --help` for the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -1,4 +1,4 @@
-"""`jaxcost compare`: one model on several systems side by side, or memory types and engines near them."""
+"""`jaxcost compare`: one model on several systems side by side, or memory types and near-memory engines."""
 
 import argparse
 import json
@@ -6,16 +6,18 @@ import sys
 
 from rich.text import Text
 
-from jaxcost.edge.commands.evaluate import described, request_line, untargeted
+from jaxcost.edge.commands.evaluate import evaluation_document
 from jaxcost.edge.commands.request import (
     Values,
     add_request_arguments,
     degrees,
-    evaluated,
+    describe_request,
+    evaluate_request,
     measure,
     picture_path,
     read_request,
     read_system,
+    unset_targets,
 )
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.show import tables
@@ -35,23 +37,25 @@ _MOST_SYSTEMS = 12
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_request_arguments(parser, required=False)
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument(
+    compared = parser.add_mutually_exclusive_group(required=True)
+    compared.add_argument(
         "--systems", metavar="A,B,C", help="catalogue names or YAML files, separated by commas"
     )
-    asked.add_argument(
+    compared.add_argument(
         "--memories",
         nargs="?",
         const=",".join(PAPER_MEMORIES),
         metavar="A,B,C",
-        help="memory types and engines near them instead of systems; those of arXiv:2601.05047 by default",
+        help="compare memory types and near-memory engines instead; by default those of arXiv:2601.05047",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--plot", type=picture_path, metavar="FILE", help="draw bars: .svg, .png or .pdf")
+    parser.add_argument(
+        "--plot", type=picture_path, metavar="FILE", help="write a bar plot: .svg, .png or .pdf"
+    )
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    """Evaluate every system and print; or tell memory types apart."""
+    """Evaluate the model on every system, or compare memory types, and print."""
     if args.memories is not None:
         return _compare_memories(_names(args.memories, "--memories"), as_json=args.json)
     if args.model is None:
@@ -60,14 +64,16 @@ def compare_command(args: argparse.Namespace) -> int:
     request = read_request(args)
     systems = {name: _read(name, args.efficiency, request) for name in names}
     results: dict[str, Values] = {
-        name: measure(evaluated(system, request)) for name, (system, request, _) in systems.items()
+        name: measure(evaluate_request(system, request)) for name, (system, request, _) in systems.items()
     }
     if args.plot:
         from jaxcost.edge.show.plots import draw_comparison
 
-        draw_comparison(args.plot, f"{request.name}: {request_line(request)}", results)
+        draw_comparison(args.plot, f"{request.name}: {describe_request(request)}", results)
     if args.json:
-        documents = [described(name, systems[name][2], systems[name][1], results[name]) for name in names]
+        documents = [
+            evaluation_document(name, systems[name][2], systems[name][1], results[name]) for name in names
+        ]
         sys.stdout.write(json.dumps(documents, indent=2, allow_nan=False) + "\n")
         return 0
     efficiencies = {name: line for name, (_, _, line) in systems.items()}
@@ -77,16 +83,16 @@ def compare_command(args: argparse.Namespace) -> int:
         shown = [Text(f"Efficiency, {name}: {line}") for name, line in efficiencies.items()]
     tables.write(
         Text(request.name, "bold"),
-        Text(request_line(request)),
+        Text(describe_request(request)),
         *(
-            Text(f"Plan, {name}: {degrees(found.plan)}; {found.choice}")
-            for name, (_, found, _) in systems.items()
-            if found.choice
+            Text(f"Plan, {name}: {degrees(planned.plan)}; {planned.choice}")
+            for name, (_, planned, _) in systems.items()
+            if planned.choice
         ),
         *shown,
         Text(""),
-        tables.comparison_table(names, list(results.values()), untargeted(request)),
-        Text("* the best of a row among the systems that are feasible"),
+        tables.comparison_table(names, list(results.values()), unset_targets(request)),
+        Text("* best of the row among feasible systems"),
     )
     return 0
 
@@ -115,13 +121,14 @@ def _compare_memories(names: list[str], *, as_json: bool) -> int:
         tables.write(
             memory_types_table(memories),
             Text(
-                "Sweep: time to read all of it once, the longest a token of a dense model that fills it takes.\n"
+                "Full read: time to read the whole memory once, as each token of a dense model that fills it does.\n"
             ),
             engines_table(engines),
             Text(
-                "Per watt: bandwidth a watt against reading the same memory over its interface. Shards: parts that "
-                "70 billion 16-bit weights fall into.\nDensity: capacity left beside logic, which is also what "
-                "commodity prices a GB rise by. PIM shares a die with memory, PNM has its own."
+                "Gain, Per watt: bandwidth, and bandwidth per watt, over those of the memory's interface. Shards: "
+                "number of shards of\n70 billion 16-bit weights. Density: capacity relative to the memory without "
+                "logic; its inverse is the rise of the price per GB.\nPIM: logic on the memory die. PNM: logic on its "
+                "own die."
             ),
         )
     return 0

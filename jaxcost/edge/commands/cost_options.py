@@ -1,4 +1,4 @@
-"""Options of power, purchase and time: a cap, the parts of a price, the year of buying."""
+"""Options of power and purchase: a power cap, prices from parts, the year of purchase."""
 
 import argparse
 
@@ -37,38 +37,38 @@ def _year(text: str) -> float:
 
 
 def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of power, purchase and time."""
+    """Add the options of power and purchase."""
     group = parser.add_argument_group("power and purchase")
     group.add_argument(
         "--power-cap",
         type=_watts,
         default=0.0,
         metavar="POWER",
-        help="average power a chip keeps to by a lower clock, such as 500W",
+        help="limit of a chip's average power, which lowers its clock, such as 500W",
     )
     group.add_argument(
         "--by-parts",
         action="store_true",
-        help="let area and price follow from engines, memories and yield, as for a chip yet to be designed",
+        help="compute area and price of the chip from its engines, memories and yield",
     )
     group.add_argument(
         "--year",
         type=_year,
         default=CATALOGUE_YEAR,
         metavar="YEAR",
-        help=f"when memory is bought, by the trend of its price (default {CATALOGUE_YEAR:.0f})",
+        help=f"year in which memory is bought, by its price trend (default {CATALOGUE_YEAR:.0f})",
     )
 
 
 def with_costs(system: System, name: str, *, power_cap: float, parts: bool) -> System:
-    """Change a system, loaded by its name, as the options say."""
+    """Apply the power cap and --by-parts to a system of the catalogue."""
     if parts:
-        # The margin is what the price has beyond the parts by the best knowledge, whatever a part may cost now.
+        # The margin is the catalogue price less the catalogue cost of the parts, also where a draw changes that cost.
         with reading():
             system = by_parts(system, like=load_system(name))
     return replace_at(system, "chip.power_cap", power_cap) if power_cap > 0 else system
 
 
 def with_year(prices: Prices, year: float) -> Prices:
-    """Move the purchase to a year."""
+    """Set the year of purchase."""
     return replace(prices, since=(year - CATALOGUE_YEAR) * YEAR)

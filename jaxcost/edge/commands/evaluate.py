@@ -1,4 +1,4 @@
-"""`jaxcost evaluate`: one model on one system."""
+"""`jaxcost evaluate`: evaluate one model on one system."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from jaxcost.edge.catalog.set_option import described_settings, settings_line
+from jaxcost.edge.catalog.set_option import described_settings
 from jaxcost.edge.commands.intervals_option import (
     add_intervals_arguments,
     intervals_document,
@@ -21,21 +21,23 @@ from jaxcost.edge.commands.request import (
     Request,
     Values,
     add_request_arguments,
-    degrees,
-    evaluated,
+    add_system_argument,
+    describe_request,
+    evaluate_request,
     measure,
     picture_path,
     read_request,
     read_system,
+    unset_targets,
 )
 from jaxcost.edge.show import tables
 from jaxcost.edge.show.cost_tables import breakdown_tables, package_table, power_table, token_table
-from jaxcost.edge.show.tier_tables import finding_table, tier_table, tiered
+from jaxcost.edge.show.tier_tables import finding_table, tier_table, uses_tiers
 from jaxcost.explore.analysis import Finding, diagnose
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.system import System
 
-__all__ = ["add_evaluate_arguments", "described", "evaluate_command", "request_line", "untargeted"]
+__all__ = ["add_evaluate_arguments", "evaluate_command", "evaluation_document"]
 
 _TITLES = {"prefill": "Prefill step", "decode": "Decode step"}
 
@@ -43,13 +45,13 @@ _TITLES = {"prefill": "Prefill step", "decode": "Decode step"}
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_request_arguments(parser)
-    parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
+    add_system_argument(parser)
     parser.add_argument(
-        "--costs", action="store_true", help="show what energy, dollars, CO2e, power and area go to"
+        "--costs", action="store_true", help="show energy, cost, CO2e, power and area by part"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument(
-        "--plot", type=picture_path, metavar="FILE", help="draw the roofline: .svg, .png or .pdf"
+        "--plot", type=picture_path, metavar="FILE", help="write a roofline plot: .svg, .png or .pdf"
     )
     add_intervals_arguments(parser)
 
@@ -58,28 +60,30 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     request = read_request(args)
     system, request, efficiency = read_system(args.system, args.efficiency, request)
-    report = evaluated(system, request)
+    report = evaluate_request(system, request)
     values, findings = measure(report), diagnose(system, request.model, report)
     if args.plot:
         from jaxcost.edge.show.plots import draw_roofline
 
-        draw_roofline(args.plot, f"{request.name} on {args.system}", system, request, values)
-    found = read_intervals(args, request)
+        traffic = request.traffic
+        subtitle = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
+        draw_roofline(args.plot, f"{request.name} on {args.system}", subtitle, system, request.plan, values)
+    intervals = read_intervals(args, request)
     if args.json:
-        document = described(args.system, efficiency, request, values)
+        document = evaluation_document(args.system, efficiency, request, values)
         document["findings"] = [dataclasses.asdict(finding) for finding in findings]
-        if found:
-            document["intervals"] = intervals_document(found)
+        if intervals:
+            document["intervals"] = intervals_document(intervals)
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        shown = intervals_tables(found) if found else []
+        shown = intervals_tables(intervals) if intervals else []
         _print(args.system, efficiency, request, system, values, findings, shown, costs=args.costs)
     return 0
 
 
-def described(system: str, efficiency: str, request: Request, values: Values) -> dict:
-    """Put one evaluation into plain mappings: the question, every number with its unit, the operators."""
-    over = tables.exceeded(values)
+def evaluation_document(system: str, efficiency: str, request: Request, values: Values) -> dict:
+    """Return one evaluation as plain mappings: the request, every number with its unit, the operators."""
+    exceeded = tables.exceeded(values)
     return {
         "model": request.name,
         "system": system,
@@ -88,8 +92,8 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
         **({"choice": request.choice} if request.choice else {}),
         **described_settings(request.settings),
         "traffic": _leaves(request.traffic),
-        "feasible": not over,
-        "exceeded": over,
+        "feasible": not exceeded,
+        "exceeded": exceeded,
         "results": {path: {"value": value, "unit": unit} for path, (unit, value) in values.items()},
         "operators": {phase: tables.operators(values, phase) for phase in _TITLES},
     }
@@ -98,25 +102,6 @@ def described(system: str, efficiency: str, request: Request, values: Values) ->
 def _leaves(tree: object) -> dict[str, float]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {".".join(key.name for key in path): float(value) for path, value in leaves}
-
-
-def request_line(request: Request) -> str:
-    """Say the plan and the traffic in one line or two."""
-    plan, traffic = request.plan, request.traffic
-    bits = f"weights {plan.weight_bits:.4g}"
-    if request.model.experts.layers > 0:
-        bits += f", experts {plan.expert_bits:.4g}"
-    bits += f", KV {plan.kv_bits:.4g}, activations {plan.activation_bits:.4g} bits"
-    requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
-    # Several systems may each get a plan of their own.
-    chosen_later = request.objective and not request.choice
-    laid_out = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    return f"{requests}; {laid_out}; {bits}{settings_line(request.settings)}"
-
-
-def untargeted(request: Request) -> list[str]:
-    """Name the targets that were not set."""
-    return [name for name in ("ttft", "tpot") if getattr(request.traffic, f"{name}_target") == 0]
 
 
 def _print(
@@ -135,27 +120,27 @@ def _print(
     side_by_side.add_row(
         tables.headline_table(values),
         tables.memory_table(values, capacity),
-        tables.margins_table(values, untargeted(request)),
+        tables.margins_table(values, unset_targets(request)),
     )
     heading = Text(f"{request.name} on {name}", "bold")
     chips = f"{values['schedule.chips'][1]:g} of {float(system.chips):g} chips"
     parts = [
         heading,
-        Text(f"{chips}; {request_line(request)}"),
+        Text(f"{chips}; {describe_request(request)}"),
         *([Text(f"Plan: {request.choice}")] if request.choice else []),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         tables.unwrapped(side_by_side),
         *intervals,
     ]
-    if tiered(values):
+    if uses_tiers(values):
         parts.append(tier_table(values, system.chip, float(request.prices.lifetime)))
     if findings:
         parts.append(finding_table(findings))
     if costs:
-        beside = Table.grid(padding=(0, 2))
-        beside.add_row(power_table(values), package_table(values))
-        parts += [breakdown_tables(values), token_table(values), tables.unwrapped(beside)]
+        of_hardware = Table.grid(padding=(0, 2))
+        of_hardware.add_row(power_table(values), package_table(values))
+        parts += [breakdown_tables(values), token_table(values), tables.unwrapped(of_hardware)]
     titles = (
         {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
     )
@@ -163,6 +148,6 @@ def _print(
         total, hidden = (values[f"{phase}.{name}"][1] for name in ("total", "hidden"))
         heading = f"{title}: {tables.engineering(total, 's')}"
         if hidden > 0:
-            heading += f", messages and computing overlapping for {tables.engineering(hidden, 's')}"
+            heading += f", {tables.engineering(hidden, 's')} of communication overlapped with compute"
         parts.append(tables.operator_table(tables.operators(values, phase), heading))
     tables.write(*parts)

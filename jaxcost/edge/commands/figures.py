@@ -1,7 +1,8 @@
-"""`jaxcost figures`: every figure and table of a checkout from nothing, and one page with all of them.
+"""`jaxcost figures`: reproduce the figures and tables of a checkout, and a page with all of them.
 
-A study is a numbered pair: `experiments/NN_name.py`, run by `study.run`, writes data, and `figures/NN_name.py`, if
-there is one, draws them. Each runs in a process of its own, several at a time; all share what any has compiled.
+A study is a numbered pair of scripts: `experiments/NN_name.py`, which runs `study.run` and writes data, and
+`figures/NN_name.py`, if it exists, which plots them. Every study runs in its own process, several at a time, and all
+processes share one compilation cache.
 """
 
 import argparse
@@ -25,14 +26,14 @@ from jaxcost.edge.show import tables
 
 __all__ = ["add_figures_arguments", "figures_command"]
 
-_MARK = "from study import"  # an experiment of the common form
-_NEEDS = "--measured"  # option of an experiment that reads measured rows
-_SHOWN = 2000  # last characters of what a failed script said
+_MARK = "from study import"  # marks an experiment that is part of a study
+_MEASURED = "--measured"  # option of an experiment that reads measurements
+_SHOWN = 2000  # last characters of the errors of a failed script that are shown
 
 
 @dataclasses.dataclass
 class _Study:
-    """One pair of scripts, and what came of it."""
+    """The scripts of a study, and the outcome of their run."""
 
     name: str
     steps: tuple[list[str], ...]  # command lines
@@ -43,16 +44,24 @@ class _Study:
 def add_figures_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--only", metavar="NAMES", help="some of them: numbers or names, with commas between, as in 08,12"
+        "--only", metavar="NAMES", help="studies to run: numbers or names separated by commas, such as 08,12"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of data, pictures and report")
-    parser.add_argument("--small", action="store_true", help="coarse versions, in a minute or two")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for data, plots and the page")
     parser.add_argument(
-        "--measured", type=Path, metavar="DIR", help="folder of measured rows, for the validation of kernels"
+        "--small", action="store_true", help="run coarse versions, which take a minute or two"
     )
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="studies at a time (default 2)")
+    parser.add_argument(
+        "--measured", type=Path, metavar="DIR", help="folder of measurements, for the validation of kernels"
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=2,
+        metavar="N",
+        help="number of studies that run concurrently (default 2)",
+    )
     parser.add_argument("--checkout", type=Path, metavar="DIR", help="folder of a clone of the project")
-    parser.add_argument("--list", action="store_true", help="say what there is, and do nothing")
+    parser.add_argument("--list", action="store_true", help="list the studies and exit")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -61,7 +70,7 @@ def figures_command(args: argparse.Namespace) -> int:
     if args.processes < 1:
         raise InputError("a whole number from 1", path="--processes", given=args.processes)
     if args.measured is not None and not args.measured.is_dir():
-        raise InputError("a folder of measured rows", path="--measured", given=str(args.measured))
+        raise InputError("a folder of measurements", path="--measured", given=str(args.measured))
     root = _checkout(args.checkout)
     names = _chosen(root, args.only)
     data, pictures = root / "experiments" / "out", root / "figures" / "out"
@@ -69,9 +78,9 @@ def figures_command(args: argparse.Namespace) -> int:
     if args.out is not None:
         out = args.out.resolve()
         data, pictures, page = out / "data", out / "pictures", out / "report.html"
-    left_out = _left_out(root, names, args)
+    left_out = _skipped(root, names, args)
     if args.list:
-        _tell_list(root, names, left_out, as_json=args.json)
+        _print_list(root, names, left_out, as_json=args.json)
         return 0
     if args.out is not None:
         make_folder(args.out)
@@ -81,14 +90,14 @@ def figures_command(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     begun = time.perf_counter()
     for name, why in left_out.items():
-        console.print(f"{name}: left out, {why}", highlight=False)
+        console.print(f"{name}: skipped, {why}", highlight=False)
     console.print(f"{len(studies)} studies, {args.processes} at a time:", highlight=False)
-    _run_all(studies, root, args.processes, lambda study: _tell(console, study))
+    _run_all(studies, root, args.processes, lambda study: _print_status(console, study))
     failed = [study for study in studies if study.failure]
     if len(failed) < len(studies):
         report = ["figures/report.py", "--data", str(data), "--pictures", str(pictures), "--out", str(page)]
         made = _Study("report", (report,))
-        _run_all([made], root, 1, lambda study: _tell(console, study))
+        _run_all([made], root, 1, lambda study: _print_status(console, study))
         failed += [made] if made.failure else []
     seconds = time.perf_counter() - begun
     if args.json:
@@ -108,12 +117,12 @@ def figures_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _checkout(given: Path | None) -> Path:
-    """Find the folder with experiments and figures: the one given, the current one, or the package's own."""
-    candidates = [given] if given is not None else [Path.cwd(), configs_root().parent]
-    for folder in candidates:
-        if (folder / "experiments" / "study.py").is_file() and (folder / "figures" / "report.py").is_file():
-            return folder.resolve()
+def _checkout(folder: Path | None) -> Path:
+    """Return the folder with experiments and figures: that of --checkout, the current one, or that of the package."""
+    candidates = [folder] if folder is not None else [Path.cwd(), configs_root().parent]
+    for candidate in candidates:
+        if all((candidate / path).is_file() for path in ("experiments/study.py", "figures/report.py")):
+            return candidate.resolve()
     raise InputError(
         "a clone of the project, with its folders experiments and figures",
         path="--checkout",
@@ -122,7 +131,7 @@ def _checkout(given: Path | None) -> Path:
 
 
 def _all(root: Path) -> list[str]:
-    """Name all studies, in order."""
+    """Return the names of all studies, in order."""
     scripts = sorted((root / "experiments").glob("[0-9][0-9]_*.py"))
     return [path.stem for path in scripts if _MARK in path.read_text()]
 
@@ -140,14 +149,14 @@ def _chosen(root: Path, only: str | None) -> list[str]:
 
 
 def _reads_measured(root: Path, name: str) -> bool:
-    return f'reads="{_NEEDS}"' in (root / "experiments" / f"{name}.py").read_text()
+    return f'reads="{_MEASURED}"' in (root / "experiments" / f"{name}.py").read_text()
 
 
-def _left_out(root: Path, names: list[str], args: argparse.Namespace) -> dict[str, str]:
-    """Say which studies cannot run, and why."""
+def _skipped(root: Path, names: list[str], args: argparse.Namespace) -> dict[str, str]:
+    """Return the studies that cannot run, each with the reason."""
     if args.measured is not None:
         return {}
-    return {n: f"it reads measured rows: give {_NEEDS} DIR" for n in names if _reads_measured(root, n)}
+    return {n: f"it reads measurements: give {_MEASURED} DIR" for n in names if _reads_measured(root, n)}
 
 
 def _steps(
@@ -155,23 +164,25 @@ def _steps(
 ) -> tuple[list[str], ...]:
     experiment = [f"experiments/{name}.py", "--out", str(data), *(["--small"] if args.small else [])]
     if _reads_measured(root, name):
-        experiment += [_NEEDS, str(args.measured.resolve())]
+        experiment += [_MEASURED, str(args.measured.resolve())]
     figure = f"figures/{name}.py"
     if not (root / figure).is_file():
         return (experiment,)
     return experiment, [figure, "--data", str(data), "--out", str(pictures)]
 
 
-def _run_all(studies: list[_Study], root: Path, processes: int, tell: Callable[[_Study], None]) -> None:
+def _run_all(
+    studies: list[_Study], root: Path, processes: int, on_finished: Callable[[_Study], None]
+) -> None:
     environment = _environment(root)
     with concurrent.futures.ThreadPoolExecutor(processes) as pool:
         running = [pool.submit(_run, study, root, environment) for study in studies]
         for done in concurrent.futures.as_completed(running):
-            tell(done.result())
+            on_finished(done.result())
 
 
 def _environment(root: Path) -> dict[str, str]:
-    """Return what a script runs in: the checkout's own package, and the folder of compiled programs of this one."""
+    """Return the environment of a script: the package of the checkout, and the compilation cache of this process."""
     import jax
 
     config: Any = jax.config
@@ -195,13 +206,13 @@ def _run(study: _Study, root: Path, environment: dict[str, str]) -> _Study:
     return study
 
 
-def _tell(console: Console, study: _Study) -> None:
+def _print_status(console: Console, study: _Study) -> None:
     line = f"{study.name}: {study.seconds:.0f} s"
     console.print(f"{line}: {study.failure}" if study.failure else line, highlight=False, markup=False)
 
 
-def _tell_list(root: Path, names: list[str], left_out: dict[str, str], *, as_json: bool) -> None:
-    """Say what each study is, by the first line of its experiment."""
+def _print_list(root: Path, names: list[str], left_out: dict[str, str], *, as_json: bool) -> None:
+    """Print the first line of the docstring of every experiment."""
     about = {}
     for name in names:
         text = (root / "experiments" / f"{name}.py").read_text()

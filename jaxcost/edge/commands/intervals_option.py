@@ -1,4 +1,4 @@
-"""`jaxcost evaluate --intervals`: how far the estimates of the catalogue leave the results open."""
+"""`jaxcost evaluate --intervals`: uncertainty of the results that follows from estimates in the catalogue."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ from jaxcost.spec.system import System
 
 __all__ = ["add_intervals_arguments", "intervals_document", "intervals_tables", "read_intervals"]
 
-WEAKEST = ("usd_per_mtok", "gco2e_per_mtok", "joules_per_token", "tpot")
+_SHOWN = ("usd_per_mtok", "gco2e_per_mtok", "joules_per_token", "tpot")
 _NAMES = {path: name for path, name, _ in tables.HEADLINE}
 
 
@@ -32,25 +32,28 @@ def add_intervals_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--intervals",
         action="store_true",
-        help="draw all constants that have a low and a high, and name those that matter most",
+        help="sample all constants that have a low and a high; show intervals and the constants behind them",
     )
     group.add_argument(
         "--draws", type=int, default=10_000, metavar="N", help="number of draws (default 10000)"
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default 0)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the draws (default 0)")
     group.add_argument(
         "--tornado",
         type=picture_path,
         metavar="FILE",
-        help="draw what each constant alone does to --metric: .svg, .png or .pdf; implies --intervals",
+        help="write a tornado plot of --metric, one bar a constant: .svg, .png or .pdf; implies --intervals",
     )
     group.add_argument(
-        "--metric", default="usd_per_mtok", metavar="NAME", help=f"one of {', '.join(metric_names())}"
+        "--metric",
+        default="usd_per_mtok",
+        metavar="NAME",
+        help=f"metric of --tornado, one of {', '.join(metric_names())}",
     )
 
 
 def read_intervals(args: argparse.Namespace, request: Request) -> Intervals | None:
-    """Propagate what is uncertain where that is asked for, and draw it; the plan is the request's."""
+    """Propagate the uncertainty of constants through the request, if asked to, and write the tornado plot."""
     if args.metric not in metric_names():
         raise not_among(metric_names(), args.metric, path="--metric")
     if not args.intervals and args.tornado is None:
@@ -61,61 +64,65 @@ def read_intervals(args: argparse.Namespace, request: Request) -> Intervals | No
         prices = with_settings("prices", bought, request.settings)
         return build_system(args.system, args.efficiency, request), prices
 
-    found = intervals_of(load, request.model, request.traffic, request.plan, draws=args.draws, seed=args.seed)
+    intervals = intervals_of(
+        load, request.model, request.traffic, request.plan, draws=args.draws, seed=args.seed
+    )
     if args.tornado is not None:
-        if not found.weakest(args.metric):
-            raise InputError("a metric that some constant moves", path="--metric", given=args.metric)
+        if not intervals.weakest(args.metric):
+            raise InputError("a metric that some constant changes", path="--metric", given=args.metric)
         from jaxcost.edge.show.tornado_plot import draw_tornado
 
-        draw_tornado(args.tornado, f"{request.name} on {args.system}", args.metric, found)
-    return found
+        draw_tornado(args.tornado, f"{request.name} on {args.system}", args.metric, intervals)
+    return intervals
 
 
-def intervals_document(found: Intervals) -> dict[str, Any]:
-    """Put the intervals into plain mappings."""
-    constants = {c.name: {**dataclasses.asdict(c), "written": list(c.written)} for c in found.constants}
+def intervals_document(intervals: Intervals) -> dict[str, Any]:
+    """Return the intervals as plain mappings."""
+    constants = {c.name: {**dataclasses.asdict(c), "written": list(c.written)} for c in intervals.constants}
     return {
-        "draws": found.draws,
-        "seed": found.seed,
-        "feasible_share": found.feasible,
-        "quantiles": {name: dataclasses.asdict(interval) for name, interval in found.quantiles.items()},
+        "draws": intervals.draws,
+        "seed": intervals.seed,
+        "feasible_share": intervals.feasible,
+        "quantiles": {name: dataclasses.asdict(interval) for name, interval in intervals.quantiles.items()},
         "constants": constants,
         "tornado": {
             name: [
                 {"constant": b.constant.name, "at_low": b.at_low, "at_high": b.at_high, "width": b.width}
                 for b in bars
             ]
-            for name, bars in found.tornado.items()
+            for name, bars in intervals.tornado.items()
         },
-        "weakest": {name: [b.constant.name for b in found.weakest(name)] for name in found.tornado},
+        "weakest": {name: [b.constant.name for b in intervals.weakest(name)] for name in intervals.tornado},
     }
 
 
-def intervals_tables(found: Intervals) -> list[RenderableType]:
-    """Show the intervals of the headline, and the constants behind the widest."""
+def intervals_tables(intervals: Intervals) -> list[RenderableType]:
+    """Show the intervals of the main results, and the constants that widen them most."""
     rows = []
     for path, name in _NAMES.items():
-        interval = found.quantiles[path]
+        interval = intervals.quantiles[path]
         values = (interval.mid, interval.p5, interval.p50, interval.p95)
         rows.append((name, *(engineering(value, interval.unit) for value in values)))
-    title = f"Intervals: {found.draws:,} draws of {len(found.constants)} constants, seed {found.seed}"
+    title = (
+        f"Intervals: {intervals.draws:,} draws of {len(intervals.constants)} constants, seed {intervals.seed}"
+    )
     columns = ("", "All at mid", "5%", "Median", "95%")
     shown: list[RenderableType] = [tables.unwrapped(tables.plain_table(title, columns, rows))]
-    shown.append(Text(f"Every constraint holds in {found.feasible:.1%} of the draws."))
-    return [*shown, *_weakest(found)]
+    shown.append(Text(f"{intervals.feasible:.1%} of the draws satisfy every constraint."))
+    return [*shown, *_weakest(intervals)]
 
 
-def _weakest(found: Intervals) -> list[RenderableType]:
-    columns = ("Weakest constants", "Low, mid, high", "Result at low, high", "Source")
+def _weakest(intervals: Intervals) -> list[RenderableType]:
+    columns = ("Most uncertain constants", "Low, mid, high", "Result at low, high", "Source")
     table = tables.plain_table("", columns, ())
     sources: list[str] = []
-    for metric in WEAKEST:
+    for metric in _SHOWN:
         table.add_row(Text(_NAMES[metric], "bold"), "", "", "")
-        bars = found.weakest(metric)
+        bars = intervals.weakest(metric)
         if not bars:
-            table.add_row("  moved by none of them", "", "", "")
+            table.add_row("  no constant changes it", "", "", "")
         for bar in bars:
-            constant, unit = bar.constant, found.quantiles[metric].unit
+            constant, unit = bar.constant, intervals.quantiles[metric].unit
             if constant.source not in sources:
                 sources.append(constant.source)
             mark = Text(f"[{sources.index(constant.source) + 1}]")
@@ -126,7 +133,7 @@ def _weakest(found: Intervals) -> list[RenderableType]:
 
 
 def _listed(quantities: Iterable[str]) -> str:
-    """Join quantities by commas, a unit that all of them share only once."""
+    """Join quantities by commas, with a common unit written once."""
     texts = list(quantities)
     units = {text.partition(" ")[2] for text in texts}
     shared = f" {units.pop()}" if len(units) == 1 else ""

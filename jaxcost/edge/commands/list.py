@@ -1,4 +1,4 @@
-"""`jaxcost list`: what the catalogue holds, with the source of every number."""
+"""`jaxcost list`: the entries of the catalogue, with the source of every number."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from jaxcost.edge.show import tables
 __all__ = ["add_list_arguments", "list_command"]
 
 _LEAVES = "leaves"
-# The numbers that stand in the overview of a kind: (path, heading).
+# The numbers in the overview of a kind: (path, heading).
 _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
     "chips": (
         ("compute.flops_16", "16-bit matmul"),
@@ -43,9 +43,9 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
     "fabrics": (
         ("bandwidth", "Bandwidth"),
         ("launch", "Launch"),
-        ("overhead", "A round"),
-        ("latency", "A hop"),
-        ("energy", "Energy a hop"),
+        ("overhead", "Per round"),
+        ("latency", "Per hop"),
+        ("energy", "Energy per hop"),
     ),
     "hosts": (("price", "Price"), ("power", "Power"), ("carbon", "CO2e")),
     "silicon": (
@@ -79,9 +79,9 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     kinds = ", ".join(catalog.KINDS)
-    help_kind = f"one of {kinds}, or {_LEAVES}: the numbers that --set sets"
+    help_kind = f"one of {kinds}, or {_LEAVES}: the numbers that --set can change"
     parser.add_argument("kind", nargs="?", metavar="KIND", help=help_kind)
-    help_name = f"one of that kind: every number with its source; of {_LEAVES}, a text to look for"
+    help_name = f"an entry, to show its numbers and their sources; with {_LEAVES}, a text to search for"
     parser.add_argument("name", nargs="?", metavar="NAME", help=help_name)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -115,14 +115,14 @@ def list_command(args: argparse.Namespace) -> int:
 
 
 def _listed_leaves(text: str) -> list[dict[str, str]]:
-    """List what can be set whose path or meaning holds a text."""
+    """Return the numbers that --set can change whose path or meaning contains a text."""
     found = [
         {"path": path, "unit": unit, "meaning": meaning}
         for path, (unit, meaning) in settable().items()
         if text.lower() in f"{path} {meaning}".lower()
     ]
     if not found:
-        raise InputError("a text that stands in a path or its meaning", path=_LEAVES, given=text)
+        raise InputError("a text that some path or meaning contains", path=_LEAVES, given=text)
     return found
 
 
@@ -132,11 +132,11 @@ def _overview(kind: str, name: str) -> dict[str, Any]:
     elif kind == "systems":
         figures = _system_figures(name)
     else:
-        given = {entry["path"]: entry for entry in _entries(kind, name)}
+        by_path = {entry["path"]: entry for entry in _entries(kind, name)}
         figures = {
-            heading: {key: given[path][key] for key in ("text", "value", "unit")}
+            heading: {key: by_path[path][key] for key in ("text", "value", "unit")}
             for path, heading in _FIGURES.get(kind, ())
-            if path in given
+            if path in by_path
         }
     return {"name": name, "title": catalog.title(kind, name), "figures": figures}
 
@@ -154,7 +154,7 @@ def _model_figures(name: str) -> dict[str, Any]:
     return {
         "Parameters (billions)": _figure(total, "1", f"{total / 1e9:.4g}"),
         "Active (billions)": _figure(active, "1", f"{active / 1e9:.4g}"),
-        "Cache of a token, 16-bit": _figure(kv_bytes_per_token(model), "B"),
+        "KV cache per token, 16-bit": _figure(kv_bytes_per_token(model), "B"),
     }
 
 
@@ -172,7 +172,7 @@ def _system_figures(name: str) -> dict[str, Any]:
 
 def _overview_table(kind: str, listed: list[dict[str, Any]]) -> list[Any]:
     if not listed:
-        return [Text(f"The catalogue holds no {kind}.")]
+        return [Text(f"The catalogue has no {kind}.")]
     headings = list(dict.fromkeys(heading for entry in listed for heading in entry["figures"]))
     rows = []
     for entry in listed:
@@ -180,7 +180,7 @@ def _overview_table(kind: str, listed: list[dict[str, Any]]) -> list[Any]:
         rows.append((entry["name"], *figures))
     shown: list[Any] = [tables.plain_table("", ("Name", *headings), rows)]
     if kind == "systems":
-        shown.append(Text("Any <chip>-x<N> is a system too, such as h100-sxm-x8."))
+        shown.append(Text("Any <chip>-x<N> is also a system, such as h100-sxm-x8."))
     return shown
 
 
@@ -199,12 +199,12 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, list | tuple):
         shown = ", ".join(str(v) for v in value[:4])
-        return shown if len(value) <= 4 else f"{shown}, ... ({len(value)})"  # what fits a line
+        return shown if len(value) <= 4 else f"{shown}, ... ({len(value)})"  # to fit on a line
     return str(value)
 
 
 def _number(value: Any, unit: str) -> float | None:
-    """Return the value in SI units where it is a quantity."""
+    """Return the value in SI units, or None where it is no quantity."""
     try:
         return parse_quantity(value, unit)
     except InputError:
@@ -218,14 +218,14 @@ def _part(kind: str, name: str) -> dict[str, Any]:
 
 
 def _system_part(name: str) -> dict[str, Any]:
-    """Describe a system by its own numbers and those of its chip."""
-    catalog.load_system(name)  # refuses what is no system
-    own: list[dict[str, Any]] = []
+    """Return the numbers of a system and of its chip."""
+    catalog.load_system(name)  # raises where there is no such system
+    entries: list[dict[str, Any]] = []
     title, chip = name, name
     in_catalogue = name in catalog.list_names("systems")
     if in_catalogue or name.endswith((".yaml", ".yml")):
         path = catalog.configs_root() / "systems" / f"{name}.yaml" if in_catalogue else name
-        own, title, chip = (
+        entries, title, chip = (
             _entries("systems", name),
             catalog.title("systems", name),
             str(read_yaml(path)["chip"]),
@@ -235,11 +235,11 @@ def _system_part(name: str) -> dict[str, Any]:
         chip = base if count.isdecimal() and base else name
         title = f"{catalog.title('chips', chip)}, {count} of them" if chip != name else title
     of_chip = [{**entry, "path": f"chip.{entry['path']}"} for entry in _entries("chips", chip)]
-    return {"kind": "systems", "name": name, "title": title, "entries": own + of_chip}
+    return {"kind": "systems", "name": name, "title": title, "entries": entries + of_chip}
 
 
 def _part_table(document: dict[str, Any]) -> list[Any]:
-    """Show every number with its kind, date and the number of its source below."""
+    """Show every number with its kind, date and a reference to its source."""
     sources = list(dict.fromkeys(entry["source"] for entry in document["entries"] if entry["source"]))
     rows = []
     for entry in document["entries"]:

@@ -1,4 +1,4 @@
-"""Options of the memory hierarchy: tiers and engines added to a system, and where data lie."""
+"""Options of the memory hierarchy: tiers and near-memory engines added to a system, and the placement of data."""
 
 import argparse
 from collections.abc import Sequence
@@ -24,23 +24,26 @@ def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TIER=TYPE:N[:chained]",
-        help=f"N stacks of a memory type on every chip, as one of {', '.join(TIERS)}, such as hbf=hbf:4",
+        help=f"add N stacks of a memory type to every chip as a tier: {', '.join(TIERS)}; such as hbf=hbf:4",
     )
     group.add_argument(
         "--near",
         action="append",
         default=[],
         metavar="TIER=ENGINE",
-        help="engines near the memory of a tier, such as memory=attacc-bank (`jaxcost list near`)",
+        help="add engines near the memory of a tier, such as memory=attacc-bank (`jaxcost list near`)",
     )
     group.add_argument(
         "--place",
         action="append",
         default=[],
         metavar="CLASS=TIER:SHARE",
-        help=f"place data by hand, not hottest first: {', '.join(CLASSES)}; main memory holds the rest",
+        help=f"place a share of a data class in a tier: {', '.join(CLASSES)}; the rest is in main memory (default: "
+        "the most read data in the fastest tiers)",
     )
-    group.add_argument("--in-turn", action="store_true", help="tiers stream in turn, not at once")
+    group.add_argument(
+        "--in-turn", action="store_true", help="read tiers one after the other, not concurrently"
+    )
     group.add_argument(
         "--near-slack",
         type=float,
@@ -53,12 +56,12 @@ def add_memory_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="N",
-        help="share of work near memory that hides behind the chip's (default 0)",
+        help="share of near-memory work that overlaps with work of the chip (default 0)",
     )
 
 
 def with_memories(system: System, tiers: Sequence[str], engines: Sequence[str]) -> System:
-    """Add the tiers and engines that the texts of `--tier` and `--near` name to a system."""
+    """Add the tiers and engines of `--tier` and `--near` to a system."""
     for text in tiers:
         tier, rest = _pair(text, "--tier", "TIER=TYPE:N[:chained]")
         name, _, tail = rest.partition(":")
@@ -70,17 +73,17 @@ def with_memories(system: System, tiers: Sequence[str], engines: Sequence[str]) 
         system = within(
             None,
             "--tier",
-            lambda found, s=system, t=tier, n=stacks, c=chained: add_tier(s, t, found, stacks=n, chained=c),
+            lambda part, s=system, t=tier, n=stacks, c=chained: add_tier(s, t, part, stacks=n, chained=c),
             name,
         )
     for text in engines:
         tier, engine = _pair(text, "--near", "TIER=ENGINE")
-        system = within(None, "--near", lambda found, s=system, t=tier: add_near(s, t, found), engine)
+        system = within(None, "--near", lambda part, s=system, t=tier: add_near(s, t, part), engine)
     return system
 
 
 def read_placement(args: argparse.Namespace) -> Placement:
-    """Read where data lie; by the closed form where nothing is placed by hand."""
+    """Return the placement of the options; automatic without `--place`."""
     shares: dict[str, dict[str, float]] = {}
     for text in args.place:
         name, rest = _pair(text, "--place", "CLASS=TIER:SHARE")
@@ -93,11 +96,11 @@ def read_placement(args: argparse.Namespace) -> Placement:
     for name, split in shares.items():
         if sum(split.values()) > 1 + 1e-9:
             raise InputError("shares of at most 1 in all", path=f"--place {name}", given=sum(split.values()))
-    given: dict[str, Any] = {name: Split(**split) for name, split in shares.items()}
+    splits: dict[str, Any] = {name: Split(**split) for name, split in shares.items()}
     interleaved = _number(str(args.interleaved), "--interleaved", 0, 1)
     slack = _number(str(args.near_slack), "--near-slack", 0, 1e6)
     placement = Placement(near_slack=slack, automatic=0.0 if shares else 1.0, in_turn=float(args.in_turn))
-    return replace(placement, interleaved=interleaved, **given)
+    return replace(placement, interleaved=interleaved, **splits)
 
 
 def _pair(text: str, option: str, form: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The options that describe one evaluation, and how they become trees."""
+"""The options of one evaluation, and the model, traffic, plan, prices and system that they describe."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,13 @@ import jax
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
-from jaxcost.edge.catalog.set_option import Setting, add_set_argument, read_settings, with_settings
+from jaxcost.edge.catalog.set_option import (
+    Setting,
+    add_set_argument,
+    read_settings,
+    settings_line,
+    with_settings,
+)
 from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, with_year
 from jaxcost.edge.commands.memory_options import add_memory_arguments, read_placement, with_memories
 from jaxcost.edge.io.errors import InputError, not_among
@@ -33,14 +39,17 @@ __all__ = [
     "Request",
     "Values",
     "add_request_arguments",
+    "add_system_argument",
     "build_system",
     "degrees",
-    "evaluated",
+    "describe_request",
+    "evaluate_request",
     "measure",
     "picture_path",
     "read_number",
     "read_request",
     "read_system",
+    "unset_targets",
     "with_efficiency",
 ]
 
@@ -50,14 +59,14 @@ _PLAN = {
     "ep": "expert-parallel degree",
     "dp": "data-parallel replicas",
     "cp": "context-parallel degree",
-    "microbatches": "parts of a replica's batch in its pipeline, 0 for one a stage",
-    "sequence-parallel": "1 to cut norms along the sequence: reduce-scatter and all-gather",
+    "microbatches": "microbatches of a replica's batch in its pipeline, 0 for one per stage",
+    "sequence-parallel": "1 for sequence parallelism: norms split along the sequence, reduce-scatter and all-gather",
     "draft-length": "tokens drafted before each verification",
     "acceptance": "probability that a drafted token is accepted",
     "draft-parameters": "weights of the draft model; 0 for the model's own module",
-    "chunk": "prompt tokens prefilled along with each decode step, 0 for none",
-    "weight-sparsity": "share of weights that are zero, neither stored nor multiplied",
-    "activation-sparsity": "share of feed-forward neurons a token skips",
+    "chunk": "prompt tokens prefilled with each decode step (chunked prefill), 0 for none",
+    "weight-sparsity": "share of weights that are zero, which are neither stored nor multiplied",
+    "activation-sparsity": "share of feed-forward neurons that a token skips",
     "neuron-window": "tokens whose feed-forward neurons stay in main memory",
 }
 _BITS = {
@@ -70,12 +79,12 @@ _TRAFFIC = {
     "batch": "requests in flight over the whole system",
     "prompt": "prompt tokens of a request",
     "output": "tokens generated per request",
-    "prefix-hit": "share of the prompt that is cached already",
-    "retrieved": "retrieved tokens, cached: read and not computed",
-    "encoder-tokens": "tokens an encoder prefixes to the prompt",
-    "corpus": "bytes of a retrieval corpus that the system holds",
-    "corpus-read": "bytes of it that a request reads before its prefill",
-    "weight-updates": "times a second that all weights and the corpus are renewed",
+    "prefix-hit": "share of the prompt that is in the prefix cache",
+    "retrieved": "retrieved tokens whose KV is cached: read, not computed",
+    "encoder-tokens": "tokens that an encoder prepends to the prompt",
+    "corpus": "bytes of a retrieval corpus in the memory of the system",
+    "corpus-read": "bytes of the corpus that a request reads before its prefill",
+    "weight-updates": "rewrites of all weights and the corpus per second",
 }
 _TARGETS = {
     "ttft-target": "longest acceptable time to first token, such as 0.5 or 500ms, 0 for none",
@@ -86,20 +95,20 @@ _PICTURES = (".svg", ".png", ".pdf")
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked, apart from the system."""
+    """What to evaluate, apart from the system."""
 
     name: str
     model: Model
     traffic: Traffic
     plan: Plan
     prices: Prices
-    tiers: tuple[str, ...] = ()  # memory tiers added to the system, as given
-    near: tuple[str, ...] = ()  # engines near memory, as given
-    power_cap: float = 0.0  # W, 0 for that of the system
-    by_parts: bool = False  # whether area and price follow from the parts
-    settings: tuple[Setting, ...] = ()  # single numbers, set after all else
-    objective: str = ""  # what the degrees are chosen by; none where they are given
-    choice: str = ""  # how they were chosen, in a line
+    tiers: tuple[str, ...] = ()  # texts of --tier: memory tiers added to the system
+    near: tuple[str, ...] = ()  # texts of --near: engines near memory
+    power_cap: float = 0.0  # W; 0 keeps that of the system
+    by_parts: bool = False  # whether area and price are computed from the parts
+    settings: tuple[Setting, ...] = ()  # numbers of --set, applied last
+    objective: str = ""  # metric by which --plan auto chooses the degrees; empty where they are given
+    choice: str = ""  # description of that choice
 
 
 def read_number(text: str) -> float:
@@ -142,7 +151,7 @@ def _bits(text: str) -> float:
 
 
 def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add the options of a model, its traffic, its plan and the surroundings."""
+    """Add the options of a model, its traffic, its plan, prices and efficiency."""
     parser.add_argument("--model", required=required, help="catalogue name, or a Hugging Face config.json")
     group = parser.add_argument_group("traffic")
     _add_numbers(group, _TRAFFIC, Traffic())
@@ -153,32 +162,43 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
         "--plan",
         type=_auto,
         metavar="auto",
-        help="choose tp, pp, cp, dp and ep: the best that hold every constraint",
+        help="choose tp, pp, cp, dp and ep: the best plan that satisfies every constraint",
     )
     group.add_argument(
         "--objective",
         type=_objective,
         default="tpot",
         metavar="NAME",
-        help=f"what --plan auto chooses by, one of {', '.join(OBJECTIVES)} (default tpot)",
+        help=f"metric by which --plan auto chooses, one of {', '.join(OBJECTIVES)} (default tpot)",
     )
     _add_numbers(group, _PLAN, Plan())
     group = parser.add_argument_group(
-        "bits of an element", f"A number in (0, 32], or one of {', '.join(FORMATS)}."
+        "bits per element", f"A number in (0, 32], or one of {', '.join(FORMATS)}."
     )
     for flag, text in _BITS.items():
         group.add_argument(f"--{flag}", type=_bits, default=16.0, metavar="BITS", help=f"{text} (default 16)")
     add_memory_arguments(parser)
     add_cost_arguments(parser)
-    group = parser.add_argument_group("surroundings")
+    group = parser.add_argument_group("model, efficiency and prices")
     group.add_argument(
-        "--skew", type=read_number, metavar="N", help="unevenness of expert popularity, 0 for none"
+        "--skew", type=read_number, metavar="N", help="skew of expert popularity, 0 for uniform routing"
     )
     group.add_argument(
-        "--efficiency", metavar="NAME", help="ideal, typical or a file: achieved shares of the peaks"
+        "--efficiency",
+        metavar="NAME",
+        help="achieved shares of peak rates: a catalogue name such as ideal or typical, or a YAML file",
     )
-    group.add_argument("--prices", metavar="NAME", help="catalogue name or file: money and carbon")
+    group.add_argument(
+        "--prices",
+        metavar="NAME",
+        help="prices of energy and hardware, and their carbon: a catalogue name, or a YAML file",
+    )
     add_set_argument(group)
+
+
+def add_system_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option of a system."""
+    parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
 
 
 def _add_numbers(group: Any, options: dict[str, str], defaults: Any) -> None:
@@ -190,7 +210,7 @@ def _add_numbers(group: Any, options: dict[str, str], defaults: Any) -> None:
 
 
 def read_request(args: argparse.Namespace) -> Request:
-    """Read the catalogue entries that the options name."""
+    """Build the request that the options describe."""
     settings = read_settings(args.settings)
     model = catalog.load_model(args.model)
     if args.skew is not None:
@@ -204,7 +224,7 @@ def read_request(args: argparse.Namespace) -> Request:
             if getattr(plan, degree) != 1:
                 given = f"{getattr(plan, degree):g}"
                 raise InputError(
-                    "no degrees beside --plan auto, which chooses them", path=f"--{degree}", given=given
+                    "no degrees with --plan auto, which chooses them", path=f"--{degree}", given=given
                 )
     traffic = Traffic(**{name: getattr(args, name) for name in traffic_fields})
     prices = Prices() if args.prices is None else catalog.load_prices(args.prices)
@@ -224,10 +244,10 @@ def read_request(args: argparse.Namespace) -> Request:
 
 
 def read_system(name: str, efficiency: str | None, request: Request) -> tuple[System, Request, str]:
-    """Read a system, choose the plan for it where that is asked, and refuse a request that does not go with it.
+    """Load a system, choose a plan for it where the request has an objective, and validate the request.
 
     Returns:
-        The system, the request with its plan, and one line that says how much of its peaks it is taken to reach.
+        The system, the request with its plan, and a one-line description of the efficiency.
     """
     system = build_system(name, efficiency, request)
     if request.objective:
@@ -238,15 +258,15 @@ def read_system(name: str, efficiency: str | None, request: Request) -> tuple[Sy
 
 
 def build_system(name: str, efficiency: str | None, request: Request) -> System:
-    """Read a system and add what the request changes of it: cap, memories, efficiency, single numbers."""
-    # What parts cost is taken of the chip as it is made; tiers added by hand come on top.
+    """Load a system and apply the power cap, memories, efficiency and single numbers of the request."""
+    # --by-parts prices the chip of the catalogue; tiers of --tier are added afterwards.
     system = with_costs(catalog.load_system(name), name, power_cap=request.power_cap, parts=request.by_parts)
     system = with_memories(system, request.tiers, request.near)
     return with_settings("system", with_efficiency(system, efficiency), request.settings)
 
 
 def with_efficiency(system: System, name: str | None) -> System:
-    """Take the achieved shares of the peaks from a name or file; those of the system where none is given."""
+    """Replace the efficiency of a system by a named one; None keeps it."""
     if name is None:
         return system
     return replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(name)))
@@ -258,45 +278,64 @@ def _planned(system: System, request: Request) -> Request:
         system, request.model, request.traffic, request.plan, objective=objective, prices=request.prices
     )
     if not choice.valid:
-        expected = "a system whose chips the model and its requests can be spread over"
+        expected = "a system on whose chips the model and its requests can be sharded"
         raise InputError(expected, path="--plan", given="auto")
     plan, other = (jax.tree.map(float, p) for p in (choice.plan, choice.runner_up))
-    found = f"{choice.feasible:.0f} of {choice.valid:.0f} valid plans hold every constraint"
+    found = f"{choice.feasible:.0f} of {choice.valid:.0f} valid plans satisfy every constraint"
     if choice.feasible > 1:
         found += f"; runner-up by {objective}: {degrees(other)}, {float(choice.gap):.2%} worse"
     return dataclasses.replace(request, plan=plan, choice=found)
 
 
+def describe_request(request: Request) -> str:
+    """Return a description of the traffic and the plan, of one line or two."""
+    plan, traffic = request.plan, request.traffic
+    bits = f"weights {plan.weight_bits:.4g}"
+    if request.model.experts.layers > 0:
+        bits += f", experts {plan.expert_bits:.4g}"
+    bits += f", KV {plan.kv_bits:.4g}, activations {plan.activation_bits:.4g} bits"
+    requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
+    # With several systems, each may get a plan of its own.
+    chosen_later = request.objective and not request.choice
+    sharding = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
+    return f"{requests}; {sharding}; {bits}{settings_line(request.settings)}"
+
+
+def unset_targets(request: Request) -> list[str]:
+    """Return which of the TTFT and TPOT targets are not set."""
+    return [name for name in ("ttft", "tpot") if getattr(request.traffic, f"{name}_target") == 0]
+
+
 def degrees(plan: Plan) -> str:
-    """Name the degrees of a plan that are not 1."""
+    """Return the degrees of a plan that are not 1 as text."""
     named = [f"{d} {getattr(plan, d):g}" for d in ("tp", "pp", "ep", "dp", "cp") if getattr(plan, d) != 1]
     return ", ".join(named) or "one chip"
 
 
 def describe_efficiency(efficiency: Efficiency, name: str | None) -> str:
-    """Say in one line how much of the peaks is reached."""
+    """Return a one-line description of the achieved shares of the peaks."""
     if efficiency.kernels is not None:
         return f"{name or 'of the system'}: kernels fitted to measurements"
     names = [f.name for f in dataclasses.fields(efficiency) if f.name != "kernels"]
     values = {key: float(getattr(efficiency, key)) for key in names}
     overhead, overlap = values.pop("operator_overhead"), values.pop("overlap")
     if overhead == 0 and overlap == 0 and all(v == 1 for v in values.values()):
-        return "ideal roofline: peaks reached"
+        return "ideal roofline: 100% of every peak"
     shares = ", ".join(f"{key} {value:.0%}" for key, value in values.items())
-    return f"{name or 'of the system'}: {shares} of the peaks, {overhead * 1e6:.3g} µs an operator"
+    return f"{name or 'of the system'}: {shares} of the peaks, {overhead * 1e6:.3g} µs per operator"
 
 
-def evaluated(system: System, request: Request) -> Report:
-    """Evaluate, exactly, and bring every number here."""
+def evaluate_request(system: System, request: Request) -> Report:
+    """Evaluate a request on a system; the report is on the host."""
     report = evaluate(system, request.model, request.traffic, request.plan, prices=request.prices)
     return jax.device_get(report)
 
 
 def measure(report: Report | Service) -> Values:
-    """Return every number of a result by its path.
+    """Return every number of a result, with its unit, by dotted path.
 
     Raises:
-        InputError: numbers so large that the arithmetic overflows.
+        InputError: a number is not finite, as the arithmetic overflowed.
     """
     values = {path: (unit, float(value)) for path, unit, value in rows(report)}
     overflown = [path for path, (_, value) in values.items() if not math.isfinite(value)]
@@ -308,7 +347,7 @@ def measure(report: Report | Service) -> Values:
 
 
 def picture_path(text: str) -> Path:
-    """Read the name of a picture to write."""
+    """Validate the file name of a plot."""
     path = Path(text)
     if path.suffix.lower() not in _PICTURES:
         raise argparse.ArgumentTypeError(

@@ -1,4 +1,4 @@
-"""`jaxcost sensitivity`: how much a result moves with each number of the hardware."""
+"""`jaxcost sensitivity`: elasticities of a metric in every number of the system."""
 
 import argparse
 import json
@@ -10,8 +10,14 @@ from rich.text import Text
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.set_option import described_settings
-from jaxcost.edge.commands.evaluate import request_line
-from jaxcost.edge.commands.request import add_request_arguments, read_number, read_request, read_system
+from jaxcost.edge.commands.request import (
+    add_request_arguments,
+    add_system_argument,
+    describe_request,
+    read_number,
+    read_request,
+    read_system,
+)
 from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.show import tables
 from jaxcost.explore.analysis import elasticities, metric_names
@@ -21,33 +27,33 @@ __all__ = ["add_sensitivity_arguments", "sensitivity_command"]
 
 _SHOWN = 20
 _BAR = 24
-_LEAST = 5e-5  # what is less shows as 0
+_MIN_SHOWN = 5e-5  # smaller elasticities round to 0
 
 
 def add_sensitivity_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_request_arguments(parser)
-    parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
+    add_system_argument(parser)
     parser.add_argument("--metric", default="tpot", help=f"one of {', '.join(metric_names())} (default tpot)")
     parser.add_argument(
         "--tau",
         type=read_number,
         default=0.05,
         metavar="N",
-        help="softness of the limits, 0 to 1 (default 0.05)",
+        help="softness of max, min and ceil, 0 to 1; 0 is exact (default 0.05)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, all leaves, instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON with all numbers instead of a table")
 
 
 def sensitivity_command(args: argparse.Namespace) -> int:
-    """Differentiate and print."""
+    """Differentiate the metric and print its elasticities."""
     if args.metric not in metric_names():
         raise not_among(metric_names(), args.metric, path="--metric")
     if not 0 <= args.tau <= 1:
         raise InputError("a number in [0, 1]", path="--tau", given=args.tau)
     request = read_request(args)
     system, request, efficiency = read_system(args.system, args.efficiency, request)
-    found = elasticities(
+    by_path = elasticities(
         args.metric,
         system,
         request.model,
@@ -56,7 +62,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         prices=request.prices,
         knobs=Knobs(tau=args.tau),
     )
-    if not all(math.isfinite(value) for _, value in found):
+    if not all(math.isfinite(value) for _, value in by_path):
         raise InputError(
             f"a request whose {args.metric} is positive and finite", path="--metric", given=args.metric
         )
@@ -64,7 +70,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
     if args.json:
         listed = [
             {"path": path, "elasticity": value, "value": leaves[path][1], "unit": leaves[path][0]}
-            for path, value in found
+            for path, value in by_path
         ]
         document = {
             "model": request.name,
@@ -79,19 +85,19 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         return 0
     tables.write(
         Text(f"{args.metric} of {request.name} on {args.system}", "bold"),
-        Text(request_line(request)),
+        Text(describe_request(request)),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
-        _table(found, leaves),
+        _table(by_path, leaves),
         Text(
-            f"Percent by which {args.metric} moves when the number grows by one percent; tau = {args.tau:g}."
+            f"Elasticity: change of {args.metric} in percent for a 1% increase of the number; tau = {args.tau:g}."
         ),
     )
     return 0
 
 
-def _table(found: list[tuple[str, float]], leaves: dict[str, tuple[str, float]]) -> tables.Table:
-    shown = [(path, value) for path, value in found[:_SHOWN] if abs(value) >= _LEAST]
+def _table(by_path: list[tuple[str, float]], leaves: dict[str, tuple[str, float]]) -> tables.Table:
+    shown = [(path, value) for path, value in by_path[:_SHOWN] if abs(value) >= _MIN_SHOWN]
     most = max((abs(value) for _, value in shown), default=1.0)
     lines = []
     for path, value in shown:

@@ -1,4 +1,4 @@
-"""`jaxcost serve`: what it takes to serve a rate of requests within targets."""
+"""`jaxcost serve`: the deployment that serves a rate of requests within latency targets."""
 
 import argparse
 import dataclasses
@@ -14,12 +14,13 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
-from jaxcost.edge.commands.evaluate import request_line
 from jaxcost.edge.commands.request import (
     Request,
     Values,
     add_request_arguments,
+    add_system_argument,
     degrees,
+    describe_request,
     measure,
     read_number,
     read_request,
@@ -40,7 +41,7 @@ _HEADLINE = {
     "chips": "Chips",
     "replicas": "Replicas",
     "prefill_replicas": "Prefill replicas",
-    "largest_rate": "Requests a replica can serve",
+    "largest_rate": "Capacity of a replica",
     "ttft": "First token (TTFT)",
     "tpot": "Each token (TPOT)",
     "goodput": "Within both targets",
@@ -60,11 +61,11 @@ _FIRST = {
 }
 _LOAD = {
     "in_flight": "requests in flight",
-    "slots": "slots in memory",
+    "slots": "slots (KV cache)",
     "prefill_busy": "prefill busy",
     "slots_busy": "slots busy",
-    "ttft_met": "TTFT in time",
-    "tpot_met": "TPOT in time",
+    "ttft_met": "within TTFT target",
+    "tpot_met": "within TPOT target",
 }
 _SHARES = ("prefill_busy", "slots_busy", "ttft_met", "tpot_met")
 _MARGINS = {
@@ -76,13 +77,13 @@ _MARGINS = {
     "power": "power",
     "hardware": "chips, heat, wear",
 }
-_ROUNDING = 1e-4  # of a margin that is 0 at the largest rate
+_ROUNDING = 1e-4  # error of a margin that is 0 at the largest rate
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     add_request_arguments(parser)
-    parser.add_argument("--system", required=True, help="catalogue name such as h100-sxm-x8, or a YAML file")
+    add_system_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     group = parser.add_argument_group("load")
     group.add_argument(
@@ -90,7 +91,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         type=read_number,
         required=True,
         metavar="N",
-        help="requests a second, all replicas together",
+        help="requests per second over all replicas",
     )
     group.add_argument(
         "--variation",
@@ -99,16 +100,21 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="squared coefficient of variation of a request's work, 0 for equal requests (default 1)",
     )
-    group = parser.add_argument_group("a pool of its own for prefill")
-    group.add_argument("--prefill-system", metavar="NAME", help="its system: catalogue name or YAML file")
+    group = parser.add_argument_group("disaggregated prefill")
+    group.add_argument(
+        "--prefill-system", metavar="NAME", help="system of the prefill pool: catalogue name or YAML file"
+    )
     for degree in DEGREES:
         group.add_argument(
-            f"--prefill-{degree}", type=read_number, metavar="N", help=f"its {degree} (default 1)"
+            f"--prefill-{degree}",
+            type=read_number,
+            metavar="N",
+            help=f"{degree} of the prefill pool (default 1)",
         )
 
 
 def serve_command(args: argparse.Namespace) -> int:
-    """Size the deployment and print."""
+    """Compute the deployment and print it."""
     if not args.rate > 0:
         raise InputError("a positive number of requests a second", path="--rate", given=args.rate)
     if args.variation < 0:
@@ -120,12 +126,14 @@ def serve_command(args: argparse.Namespace) -> int:
     request = dataclasses.replace(request, traffic=traffic, objective="")
     system, request, efficiency = read_system(args.system, args.efficiency, request)
     pool = _prefill_pool(args, request)
-    find = best_service if automatic else serve
-    service = find(system, request.model, request.traffic, request.plan, prefill=pool, prices=request.prices)
+    compute_service = best_service if automatic else serve
+    service = compute_service(
+        system, request.model, request.traffic, request.plan, prefill=pool, prices=request.prices
+    )
     plan = jax.tree.map(float, service.plan)
     fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
     if automatic and not is_valid(system, request.model, fullest, plan):
-        expected = "a system whose chips the model can be spread over"
+        expected = "a system on whose chips the model can be sharded"
         raise InputError(expected, path="--plan", given="auto")
     request = dataclasses.replace(request, plan=plan)
     values = measure(jax.device_get(service))
@@ -146,14 +154,14 @@ def serve_command(args: argparse.Namespace) -> int:
 
 
 def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, Plan] | None:
-    given = {d: getattr(args, f"prefill_{d}") for d in DEGREES}
-    given = {d: value for d, value in given.items() if value is not None}
+    degrees_set = {d: getattr(args, f"prefill_{d}") for d in DEGREES}
+    degrees_set = {d: value for d, value in degrees_set.items() if value is not None}
     if args.prefill_system is None:
-        for degree, value in given.items():
-            raise InputError("--prefill-system beside it", path=f"--prefill-{degree}", given=value)
+        for degree, value in degrees_set.items():
+            raise InputError("--prefill-system as well", path=f"--prefill-{degree}", given=value)
         return None
     system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
-    plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | given), chunk=0.0)
+    plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | degrees_set), chunk=0.0)
     check_traffic(request.traffic, request.model)
     fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
     check_plan(system, request.model, plan, fullest)
@@ -183,14 +191,8 @@ def _print(
     margins = []
     for key, name in _MARGINS.items():
         margin = values[f"margins.{key}"][1]
-        if targets.get(key) == 0:
-            margins.append((name, "", "no target"))
-        elif margin < -_ROUNDING:
-            margins.append(
-                (Text(name, "red"), Text(f"{margin:+.1%}", "red bold"), Text("EXCEEDED", "red bold"))
-            )
-        else:
-            margins.append((name, f"{abs(margin):+.1%}", "holds"))
+        margin = abs(margin) if abs(margin) <= _ROUNDING else margin
+        margins.append(tables.margin_row(name, None if targets.get(key) == 0 else margin))
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
         listed("Deployment", _HEADLINE),
@@ -198,12 +200,12 @@ def _print(
         tables.unwrapped(tables.plain_table("Margins", ("", "", ""), margins)),
     )
     traffic = request.traffic
-    described = request_line(request).split("; ", 1)[1]
+    replica = describe_request(request).split("; ", 1)[1]
     load = f"{traffic.rate:g} requests/s, variation {traffic.variation:g}, prompt {traffic.prompt:g}"
-    wanted = [f"{n.upper()} {engineering(v, 's')}" for n, v in targets.items() if v > 0]
+    set_targets = [f"{n.upper()} {engineering(v, 's')}" for n, v in targets.items() if v > 0]
     lines = [
-        f"{load}, output {traffic.output:g} tokens; targets: {', '.join(wanted) or 'none'}",
-        f"Replica: {described}",
+        f"{load}, output {traffic.output:g} tokens; targets: {', '.join(set_targets) or 'none'}",
+        f"Replica: {replica}",
         *([f"Prefill pool: {args.prefill_system}, {degrees(pool[1])}"] if pool else []),
         f"Efficiency: {efficiency}",
     ]

@@ -1,4 +1,4 @@
-"""`jaxcost sweep`: every design of a space, the best of them, why the others fail, and what would move the best."""
+"""`jaxcost sweep`: evaluate every design of a space; show the best, the fronts, and the violated constraints."""
 
 import argparse
 import json
@@ -20,52 +20,66 @@ from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.jobs.long_run import Outcome, run_sweep
 from jaxcost.edge.jobs.sweep_rows import design_rows
 from jaxcost.edge.jobs.workers import join_cluster, launch, worker_started
-from jaxcost.edge.show.sweep_progress import live
-from jaxcost.edge.show.sweep_tables import print_designs, print_json, print_tables, ranked
+from jaxcost.edge.show.sweep_progress import show_progress
+from jaxcost.edge.show.sweep_tables import print_designs, print_json, print_tables, rank_rows
 from jaxcost.edge.studies.reducer_file import default_reducers, read_reducers
 from jaxcost.edge.studies.space_file import read_space, read_space_data
 from jaxcost.explore.analysis import OBJECTIVES, elasticities
-from jaxcost.explore.space import Space, design_at, sweep_features
-from jaxcost.explore.sweep import METRICS, Best, Pareto, Reducer, Stream, TopK, metrics_of, model_evaluation
+from jaxcost.explore.space import Space, design_at
+from jaxcost.explore.sweep import Best, Pareto, Reducer, TopK, build_stream
 from jaxcost.spec.design import Design
 
 __all__ = ["add_sweep_arguments", "sweep_command"]
 
 _CLUSTER = "cluster"
-_MOST_PROCESSES = 1024
+_MAX_PROCESSES = 1024
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("space", help="a space of `jaxcost list spaces`, or a YAML path")
-    parser.add_argument("--objective", help=f"metric to rank by, one of {', '.join(OBJECTIVES)}")
-    parser.add_argument("--top", type=int, default=10, help="designs to show (default 10)")
-    parser.add_argument("--plot", type=Path, help="picture of cost against speed: .svg, .png or .pdf")
-    parser.add_argument("--save", type=Path, help="every design to one .parquet file")
+    parser.add_argument("space", help="name of a space (`jaxcost list spaces`), or a YAML file")
+    parser.add_argument(
+        "--objective", metavar="NAME", help=f"metric to rank by, one of {', '.join(OBJECTIVES)}"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, metavar="N", help="number of best designs to show (default 10)"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="write a plot of the Pareto front: .svg, .png or .pdf"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write every design to one .parquet file")
     add_set_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     long = parser.add_argument_group("long sweeps")
     long.add_argument(
-        "--out", type=Path, help="folder for checkpoints, a manifest and the results as Parquet"
+        "--out", type=Path, metavar="DIR", help="folder for checkpoints, the manifest and results as Parquet"
     )
-    long.add_argument("--resume", action="store_true", help="go on with what --out holds")
+    long.add_argument("--resume", action="store_true", help="continue the sweep in the folder of --out")
     long.add_argument(
-        "--keep", action="store_true", help="every design to --out, Parquet by system and model"
+        "--keep", action="store_true", help="write every design to --out, as Parquet by system and model"
     )
-    long.add_argument("--every", type=float, default=30.0, help="seconds between checkpoints (default 30)")
-    long.add_argument("--processes", help=f"processes on this machine, or `{_CLUSTER}` under SLURM, GKE, ...")
-    long.add_argument("--chunk", type=int, help="designs evaluated together, a multiple of 64")
-    long.add_argument("--index", type=int, help="show this one design of the space instead")
+    long.add_argument(
+        "--every",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="seconds between checkpoints (default 30)",
+    )
+    long.add_argument(
+        "--processes", metavar="N", help=f"processes on this machine, or `{_CLUSTER}` under SLURM, GKE, ..."
+    )
+    long.add_argument("--chunk", type=int, metavar="N", help="designs evaluated together, a multiple of 64")
+    long.add_argument("--index", type=int, metavar="N", help="show only the design of this index")
 
 
 def sweep_command(args: argparse.Namespace) -> int:
-    """Run the command."""
+    """Run the sweep and print its results."""
     joined = worker_started()
     processes = 1 if joined else _processes(args.processes)
     if processes == _CLUSTER:
         join_cluster()
     elif processes == 1 and not joined:
-        _use_all_cores()  # before anything is read, for reading makes arrays
+        _use_all_cores()  # before any file is read, as that creates JAX arrays
     data, file = read_space_data(args.space)[:2]
     space, objective, title = read_space(args.space)
     settings = read_settings(args.settings)
@@ -80,7 +94,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     if isinstance(processes, int) and processes > 1:
         return launch(args.arguments, processes)
     about = {"title": title, "command": list(args.arguments), "space": data, **described_settings(settings)}
-    with live(space.size, reducers) as progress:
+    with show_progress(space.size, reducers) as progress:
         outcome = run_sweep(
             space,
             reducers,
@@ -97,13 +111,13 @@ def sweep_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def _processes(given: str | None) -> int | str:
-    if given is None or given == _CLUSTER:
-        return given or 1
-    if not given.isdecimal() or not 1 <= int(given) <= _MOST_PROCESSES:
-        expected = f"a whole number from 1 to {_MOST_PROCESSES}, or {_CLUSTER}"
-        raise InputError(expected, path="--processes", given=given)
-    return int(given)
+def _processes(text: str | None) -> int | str:
+    if text is None or text == _CLUSTER:
+        return text or 1
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_PROCESSES:
+        expected = f"a whole number from 1 to {_MAX_PROCESSES}, or {_CLUSTER}"
+        raise InputError(expected, path="--processes", given=text)
+    return int(text)
 
 
 def _check(args: argparse.Namespace, space: Space) -> None:
@@ -125,15 +139,13 @@ def _check(args: argparse.Namespace, space: Space) -> None:
             raise InputError("a folder that exists", path=option, given=str(path.parent))
     for option, given in (("--resume", args.resume), ("--keep", args.keep)):
         if given and args.out is None:
-            raise InputError("--out DIR beside it", path=option)
+            raise InputError("--out DIR as well", path=option)
     if args.save is not None and (args.resume or args.keep or args.processes is not None):
-        raise InputError(
-            "--out DIR --keep with --resume and --processes", path="--save", given=str(args.save)
-        )
+        raise InputError("--out DIR --keep with --resume or --processes", path="--save", given=str(args.save))
 
 
 def _use_all_cores() -> None:
-    """Let XLA see every core as a device; too late, and no harm, where JAX has already started."""
+    """Make every core a device of JAX; without effect where JAX is already initialised."""
     try:
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     except RuntimeError:
@@ -141,16 +153,17 @@ def _use_all_cores() -> None:
 
 
 def _one(args: argparse.Namespace, space: Space, reducers: dict[str, Reducer], title: str) -> int:
-    """Rebuild one design, with the very metrics that the sweep finds for it."""
-    metrics = metrics_of(reducers, METRICS)
-    stream = Stream(space, model_evaluation(metrics, sweep_features(space)), metrics, {}, keep=1)
+    """Print one design, with exactly the metrics that a sweep computes for it."""
+    stream = build_stream(space, reducers, keep=1)
     values = stream.run(args.index, 1)
-    assert values is not None  # for it keeps them
+    assert values is not None  # as the stream keeps them
     index = np.asarray([args.index], dtype=object if args.index >= 1 << 63 else np.int64)
     if args.json:
-        print(json.dumps(design_rows(space, metrics, index, values)[0], indent=2))
+        print(json.dumps(design_rows(space, stream.metrics, index, values)[0], indent=2))
     else:
-        print_designs(f"{title}: design {args.index:,} of {space.size:,}", space, index, values, metrics)
+        print_designs(
+            f"{title}: design {args.index:,} of {space.size:,}", space, index, values, stream.metrics
+        )
     return 0
 
 
@@ -163,16 +176,16 @@ def _report(
     settings: dict[str, dict[str, str]],
 ) -> None:
     best = _best(outcome, reducers, objective)
-    moves: list[tuple[str, float]] = []
+    slopes: list[tuple[str, float]] = []
     rows: list[dict[str, Any]] = []
     if best is not None:
         index, values = best[0][: args.top], best[1][: args.top]
         rows = design_rows(outcome.space, outcome.metrics, index, values)
-        moves = _slopes(design_at(outcome.space, int(index[0])), objective)
+        slopes = _elasticities(design_at(outcome.space, int(index[0])), objective)
     if args.json:
-        print_json(outcome, objective, rows, moves, settings)
+        print_json(outcome, objective, rows, slopes, settings)
     else:
-        print_tables(outcome, reducers, title, objective, moves, args.top)
+        print_tables(outcome, reducers, title, objective, slopes, args.top)
     if args.plot is not None:
         from jaxcost.edge.show.sweep_plot import draw_front
 
@@ -182,22 +195,22 @@ def _report(
             if isinstance(reducer, Pareto) and len(front.index):
                 draw_front(args.plot, title, outcome.space, front, reducer.objectives, star)
                 return
-        raise InputError("a space with a front of designs that hold every constraint", path="--plot")
+        raise InputError("a space with a front of designs that satisfy every constraint", path="--plot")
 
 
 def _best(
     outcome: Outcome, reducers: dict[str, Reducer], objective: str
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return index and metrics of what the first ranking by the objective found, best first."""
+    """Return index and metrics of the first ranking by the objective that is not empty, best first."""
     for name, reducer in reducers.items():
         result = outcome.results[name]
         if isinstance(reducer, TopK | Best) and reducer.metric == objective and len(result.index):
-            rows = ranked(result, reducer)
+            rows = rank_rows(result, reducer)
             return result.index[rows], result.values[rows]
     return None
 
 
-def _slopes(design: Design, objective: str) -> list[tuple[str, float]]:
+def _elasticities(design: Design, objective: str) -> list[tuple[str, float]]:
     return elasticities(
         objective, design.system, design.model, design.traffic, design.plan, prices=design.prices
     )

@@ -1,4 +1,4 @@
-"""`jaxcost validate`: how far the calibrated kernels of the catalogue are from measured rows."""
+"""`jaxcost validate`: errors of the calibrated kernel models of the catalogue on measurements."""
 
 import argparse
 import json
@@ -36,45 +36,58 @@ __all__ = ["add_validate_arguments", "validate_command"]
 def add_validate_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of measurements as CSV")
-    parser.add_argument("--chip", action="append", metavar="NAME", help="only rows of it; again for several")
+    parser.add_argument(
+        "--chip",
+        action="append",
+        metavar="NAME",
+        help="use only measurements of this chip; repeat for several",
+    )
     parser.add_argument(
         "--configs",
         type=Path,
         metavar="DIR",
-        help="folder of efficiency files; those of the catalogue by default",
+        help="folder of efficiency files (default: those of the catalogue)",
     )
     parser.add_argument(
-        "--by", action="append", choices=GROUPS, help="group by; again for several (default all)"
+        "--by",
+        action="append",
+        choices=GROUPS,
+        help="group errors by this; repeat for several (default: all)",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw predicted against measured: .svg, .pdf, .png"
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="write a plot of predicted against measured times: .svg, .png or .pdf",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def validate_command(args: argparse.Namespace) -> int:
-    """Run the command."""
-    found, refused = read_measured(args.data, chips=args.chip)
+    """Predict the measurements and print the errors."""
+    measured, refused = read_measured(args.data, chips=args.chip)
     folder = args.configs or configs_root() / "efficiency"
-    named = {str(c) for parts in found.values() for p in parts for c in p.labels["chip"]}
+    named = {str(c) for parts in measured.values() for p in parts for c in p.labels["chip"]}
     unknown = sorted(named - set(known("chips")))
     systems = {name: load_system(name) for name in sorted(named & set(known("chips")))}
-    scored, missing = _scored(found, systems, folder)
+    scored, missing = _scored(measured, systems, folder)
     if not scored:
-        raise InputError("rows that a file of the folder has kernels for", file=folder, given=str(args.data))
+        raise InputError(
+            "measurements for which a file of the folder has kernels", file=folder, given=str(args.data)
+        )
     groups = args.by or list(GROUPS)
     tabled = {group: summaries(scored, group) for group in groups}
     if args.plot is not None:
         draw_validation(args.plot, scored)
     notes = [f"Not predicted: {what}, {rows} rows" for what, rows in missing.items()]
     notes += [f"Not in the catalogue: chip {name}" for name in unknown]
-    notes += [f"Refused: {len(refused)} rows"] if refused else []
+    notes += [f"Rejected: {len(refused)} rows"] if refused else []
     bases = sorted({part.basis for part in scored})
     if args.json:
         document = {group: [vars(one) for one in rows] for group, rows in tabled.items()}
         print(json.dumps({"basis": bases, **document, "notes": notes}, indent=2, allow_nan=False))
         return 0
-    heading = "Rows that a file was fitted to are not held out: what is, stands in the files and in docs/validation.md."
+    heading = "Rows to which a file was fitted are included; held-out errors: see the files and in docs/validation.md."
     tables.write(
         Text("Kernels of " + ", ".join(bases)),
         Text(heading),
@@ -85,12 +98,12 @@ def validate_command(args: argparse.Namespace) -> int:
 
 
 def _scored(
-    found: Mapping, systems: Mapping[str, System], folder: Path
+    measured: Mapping, systems: Mapping[str, System], folder: Path
 ) -> tuple[list[Scored], dict[str, int]]:
     """Predict every row for which the folder has a file of its chip and library, or of its library across chips."""
     scored, missing = [], {}
     for family in FAMILIES.values():
-        for part in selections(family, found.get(family.source, ()), systems, fewest=1):
+        for part in selections(family, measured.get(family.source, ()), systems, fewest=1):
             one = _predicted(part, folder)
             if one is None:
                 what = f"{family.name} {' '.join(v for v in part.labels.values() if v)}"
@@ -106,11 +119,11 @@ def _predicted(part: Selection, folder: Path) -> Scored | None:
     if place is None:
         return None
     for group in (part.labels["chip"], TRANSFER):
-        # Its own file, then others that have the library's numbers: NCCL's are in those of serving libraries.
-        own = folder / f"{group}-{library}.yaml"
-        for path in [own, *sorted(set(folder.glob(f"{group}-*.yaml")) - {own})]:
+        # The file of the library, then files that include its kernels: those of NCCL are in files of serving libraries.
+        preferred = folder / f"{group}-{library}.yaml"
+        for path in [preferred, *sorted(set(folder.glob(f"{group}-*.yaml")) - {preferred})]:
             fit = _fit(str(path), place) if path.exists() else None
-            if fit is None or (path != own and fit.library.split()[:1] != [library]):
+            if fit is None or (path != preferred and fit.library.split()[:1] != [library]):
                 continue
             kernels = load_efficiency(str(path)).kernels
             kernel = getattr(kernels, place[0])

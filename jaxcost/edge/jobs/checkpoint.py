@@ -1,8 +1,9 @@
-"""Files that hold how far a sweep is: written whole or not at all, checked when read, never counted twice.
+"""Checkpoints of a sweep: files that are written atomically, verified when read, and never counted twice.
 
-A file says which blocks of designs its reducers' state has seen. Every process of a run writes its own, and replaces
-it as it goes. A later run starts from all files of the folder: each of its processes takes some of them over, and its
-own file names those, so that what a taken-over file holds is not counted again, at whatever moment the run is killed.
+A checkpoint lists the blocks of designs that its states of reducers contain. Every process of a run writes its own file
+and replaces it as it goes. A later run starts from all files of the folder: each of its processes continues some of
+them and names these files in its own, so that their designs are not counted again, at whatever moment the run is
+killed.
 """
 
 import contextlib
@@ -34,15 +35,15 @@ _PATTERN = "state-*.checkpoint"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What one process has done: blocks counted, and the reducers' state over exactly those."""
+    """Finished blocks of one process, and the states of the reducers over exactly these blocks."""
 
-    identity: dict[str, str]  # what the sweep is, by part; another sweep differs in some
-    done: np.ndarray  # bool, one a block
+    identity: dict[str, str]  # properties of the sweep, by name; another sweep differs in some
+    done: np.ndarray  # bool, one for each block
     state: Any
-    seconds: float  # spent on it
+    seconds: float  # of all runs so far
     run: int  # number of the run in this folder
     process: int
-    replaces: tuple[str, ...] = ()  # names of files whose blocks are among those counted here
+    replaces: tuple[str, ...] = ()  # names of files whose blocks are included here
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, and only then remove the files that it replaces."""
+    """Write a checkpoint, then remove the files that it replaces."""
     header = {
         "identity": checkpoint.identity,
         "blocks": len(checkpoint.done),
@@ -71,13 +72,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoints(folder: Path, identity: dict[str, str], blocks: int, like: Any) -> list[Checkpoint]:
-    """Read all checkpoints of a folder that are to be counted.
+    """Return the checkpoints of a folder that no other one replaces.
 
     Args:
-        folder: where they stand.
-        identity: what the sweep is, by part.
-        blocks: how many blocks it has.
-        like: a state of its reducers, for the shapes.
+        folder: folder of the sweep.
+        identity: properties of the sweep, by name.
+        blocks: number of its blocks.
+        like: states of its reducers, for their shapes.
 
     Raises:
         InputError: a file is of another sweep.
@@ -94,8 +95,8 @@ def load_checkpoints(folder: Path, identity: dict[str, str], blocks: int, like: 
 
 def _read(path: Path, identity: dict[str, str], blocks: int, like: Any) -> Checkpoint:
     damaged = RunError(
-        f"{path}: is damaged, its checksum does not hold; remove it and resume: "
-        "only the designs that it had counted are evaluated again"
+        f"{path}: is damaged: its checksum does not match; remove it and resume: "
+        "only the designs that it contains are evaluated again"
     )
     magic, _, body = path.read_bytes().partition(b"\n")
     if not magic.startswith(_MAGIC) or magic[len(_MAGIC) :] != hashlib.sha256(body).hexdigest().encode():
@@ -134,14 +135,14 @@ def _read(path: Path, identity: dict[str, str], blocks: int, like: Any) -> Check
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this run; the system lets go of it when the process ends, however it ends.
+    """Lock a folder for this run; the operating system releases the lock when the process ends.
 
     Raises:
-        RunError: another run holds it.
+        RunError: another run has locked the folder.
     """
     try:
         import fcntl
-    except ImportError:  # not on this system: two runs in one folder are then the user's to avoid
+    except ImportError:  # not on this operating system: users must avoid two runs in one folder
         yield
         return
     with open(folder / ".lock", "w") as file:

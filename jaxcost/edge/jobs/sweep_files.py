@@ -1,4 +1,4 @@
-"""What a sweep leaves in its folder: tables with units in their schema, every design if asked, and a manifest."""
+"""The files of a sweep: tables of results with units in their schema, tables of all designs, and the manifest."""
 
 import concurrent.futures
 import datetime
@@ -20,22 +20,22 @@ import pyarrow.parquet as pq
 from jaxcost.edge.io.write import write_atomically
 from jaxcost.edge.jobs.sweep_rows import axis_units, metric_unit, result_summary
 from jaxcost.explore.space import Space, coordinates
-from jaxcost.explore.sweep import Front, Grouped, Histogram, Ranked, Reasons
+from jaxcost.explore.sweep import FeasibilityCounts, GroupBest, Histogram, ParetoFront, Ranking
 
 __all__ = [
     "DesignFile",
-    "Partitions",
+    "DesignFolder",
     "design_table",
     "result_table",
     "write_manifest",
     "write_results",
 ]
 
-_PARTED = ("system", "model")
+_PARTITIONS = ("system", "model")
 
 
 def design_table(space: Space, metrics: Sequence[str], index: np.ndarray, values: np.ndarray) -> pa.Table:
-    """Make a table of designs: index, system, model, what every axis says, metrics; with units."""
+    """Return a table of designs: index, system, model, one column for each path of an axis, metrics; with units."""
     units = axis_units(space)
     columns: dict[str, np.ndarray] = {"index": np.asarray(index)} | coordinates(space, index)
     columns |= {metric: values[:, j] for j, metric in enumerate(metrics)}
@@ -51,8 +51,8 @@ def design_table(space: Space, metrics: Sequence[str], index: np.ndarray, values
 
 
 def result_table(space: Space, result: Any) -> pa.Table | None:
-    """Make a table of what a reducer has kept; None of a result of a kind that is not known here."""
-    if isinstance(result, Ranked | Front | Grouped):
+    """Return a table of the result of a reducer, or None for a result of an unknown class."""
+    if isinstance(result, Ranking | ParetoFront | GroupBest):
         return design_table(space, result.metrics, result.index, result.values)
     if isinstance(result, Histogram):
         unit = {"unit": metric_unit(result.metric)}
@@ -62,7 +62,7 @@ def result_table(space: Space, result: Any) -> pa.Table | None:
         return pa.Table.from_arrays(
             [pa.array(x) for x in (edges[:-1], edges[1:], result.counts)], schema=schema
         )
-    if isinstance(result, Reasons):
+    if isinstance(result, FeasibilityCounts):
         columns = {"margin": list(result.margins), "violated": result.violated, "alone": result.alone}
         count = {"unit": "1"}
         schema = pa.schema(
@@ -77,13 +77,13 @@ def result_table(space: Space, result: Any) -> pa.Table | None:
 
 
 def write_results(folder: Path, space: Space, results: Mapping[str, Any]) -> None:
-    """Write a Parquet file of every result, and `results.json` with what stands in no table."""
+    """Write a Parquet file of every result, and `results.json` with what the tables leave out."""
     for name, result in results.items():
         table = result_table(space, result)
         if table is not None:
             write_atomically(folder / f"{name}.parquet", _parquet(table))
-    said = {name: result_summary(result) for name, result in results.items()}
-    write_atomically(folder / "results.json", json.dumps(said, indent=2).encode() + b"\n")
+    summaries = {name: result_summary(result) for name, result in results.items()}
+    write_atomically(folder / "results.json", json.dumps(summaries, indent=2).encode() + b"\n")
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -101,7 +101,7 @@ def write_manifest(
     about: Mapping[str, Any],
     seconds: float | None = None,
 ) -> None:
-    """Write `manifest.json`: what is swept, with which seeds, by which versions, on what, and how long it took."""
+    """Write `manifest.json`: the space with its seeds, versions, devices, and the time it took."""
     manifest = {
         **about,
         "designs": space.size,
@@ -128,89 +128,91 @@ def _version(name: str) -> str:
 
 
 def _commit() -> str | None:
-    """Return the commit of a checkout that jaxcost runs from, with a plus where it is changed; None elsewhere."""
+    """Return the commit of the checkout that jaxcost runs from, with a plus if modified; None elsewhere."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=40"]
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip()
+    return output.stdout.strip()
 
 
-class Partitions:
-    """Every design of a sweep, as `designs/system=.../model=.../block-....parquet`.
+class DesignFolder:
+    """Writes every design of a sweep to `designs/system=.../model=.../block-....parquet`.
 
-    A file holds what one block of designs has of one system and model, and has the block's number for a name. So a
-    block that is evaluated again, after a kill, replaces what it had written by the same. Writing goes on beside
-    the evaluation of the next block.
+    A file contains the designs of one block with one system and model, and is named by the number of the block. A block
+    that is evaluated again, after a crash, therefore overwrites its files with equal ones. A thread writes while the
+    next block is evaluated.
     """
 
     def __init__(self, folder: Path, space: Space, metrics: tuple[str, ...]) -> None:
-        """Note where."""
+        """Prepare the writer; the first block creates folders."""
         self._folder, self._space, self._metrics = folder / "designs", space, metrics
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._pending: list[concurrent.futures.Future] = []
 
     def put(self, number: int, first: int, values: np.ndarray) -> None:
-        """Write a block of designs from an index on, once what was put before is written."""
-        self.settle()
+        """Start to write a block of designs from index `first` on, after the previous block is written."""
+        self.flush()
         self._pending.append(self._pool.submit(self._write, number, first, values))
 
-    def settle(self) -> None:
-        """Return when all is on the disk.
+    def flush(self) -> None:
+        """Wait until all blocks are written.
 
         Raises:
-            OSError: it could not be written.
+            OSError: a file could not be written.
         """
         pending, self._pending = self._pending, []
         for future in pending:
             future.result()
 
     def close(self) -> None:
-        """Finish."""
-        self.settle()
+        """Wait, and end the thread."""
+        self.flush()
         self._pool.shutdown()
 
     def _write(self, number: int, first: int, values: np.ndarray) -> None:
         table = design_table(self._space, self._metrics, np.arange(first, first + len(values)), values)
-        for where, part in _parted(table):
-            folder = self._folder.joinpath(*where)
+        for names, part in _partition(table):
+            folder = self._folder.joinpath(*names)
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / f"block-{number:09}.parquet", _parquet(part))
 
 
-def _parted(table: pa.Table) -> Iterator[tuple[list[str], pa.Table]]:
-    codes = [table[name].combine_chunks() for name in _PARTED]
+def _partition(table: pa.Table) -> Iterator[tuple[list[str], pa.Table]]:
+    codes = [table[name].combine_chunks() for name in _PARTITIONS]
     numbers = codes[0].indices.to_numpy() * len(codes[1].dictionary) + codes[1].indices.to_numpy()
-    rest = table.drop_columns(list(_PARTED))
+    rest = table.drop_columns(list(_PARTITIONS))
     for number in np.unique(numbers):
         pair = divmod(int(number), len(codes[1].dictionary))
-        values = [code.dictionary[digit].as_py() for code, digit in zip(codes, pair, strict=True)]
-        where = [f"{name}={urllib.parse.quote(v, safe='')}" for name, v in zip(_PARTED, values, strict=True)]
-        yield where, rest.filter(pa.array(numbers == number))
+        values = [code.dictionary[i].as_py() for code, i in zip(codes, pair, strict=True)]
+        names = [
+            f"{name}={urllib.parse.quote(v, safe='')}" for name, v in zip(_PARTITIONS, values, strict=True)
+        ]
+        yield names, rest.filter(pa.array(numbers == number))
 
 
 class DesignFile:
-    """Every design of a sweep in one Parquet file, written while the sweep goes on."""
+    """Writes every design of a sweep to one Parquet file."""
 
     def __init__(self, path: Path, space: Space, metrics: tuple[str, ...]) -> None:
-        """Note where."""
+        """Prepare the writer; the first block creates the file."""
         self._path, self._space, self._metrics = path, space, metrics
         self._writer: pq.ParquetWriter | None = None
 
     def put(self, number: int, first: int, values: np.ndarray) -> None:
-        """Write a block of designs from an index on."""
+        """Write a block of designs from index `first` on."""
         table = design_table(self._space, self._metrics, np.arange(first, first + len(values)), values)
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
         self._writer.write_table(table)
 
-    def settle(self) -> None:
-        """Nothing waits."""
+    def flush(self) -> None:
+        """Do nothing: blocks are written at once."""
 
     def close(self) -> None:
-        """Finish the file."""
+        """Write the footer of the file."""
         if self._writer is not None:
             self._writer.close()

@@ -1,4 +1,4 @@
-"""Designs and results of a sweep as plain objects, and the units of what they say."""
+"""Designs and results of a sweep as plain objects for JSON, and the units of their numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,23 +6,30 @@ from typing import Any
 import numpy as np
 
 from jaxcost.edge.studies.space_file import leaf_units
-from jaxcost.explore.space import Choice, Space, coordinates, leaves_moved
-from jaxcost.explore.sweep import Front, Grouped, Histogram, Ranked, Reasons, report_metrics
+from jaxcost.explore.space import ChoiceAxis, Space, coordinates, leaf_axes
+from jaxcost.explore.sweep import (
+    FeasibilityCounts,
+    GroupBest,
+    Histogram,
+    ParetoFront,
+    Ranking,
+    report_metrics,
+)
 
 __all__ = ["axis_units", "design_rows", "metric_unit", "result_summary"]
 
 
 def metric_unit(path: str) -> str:
-    """Return the unit of a metric: that of a Report's number of this dotted path, "1" of any other."""
+    """Return the unit of a metric: that of the number at a dotted path of a Report, "1" for other paths."""
     return report_metrics().get(path, "1")
 
 
 def axis_units(space: Space) -> dict[str, str]:
-    """Map what every axis moves to its unit; "1" for factors, "" for names."""
+    """Map the paths of all axes to their units; "1" for factors, "" for names."""
     units = leaf_units(space.base)
     out = {}
-    for leaf in (leaf for axis in space.axes for leaf in leaves_moved(axis)):
-        named = isinstance(leaf, Choice)
+    for leaf in (leaf for axis in space.axes for leaf in leaf_axes(axis)):
+        named = isinstance(leaf, ChoiceAxis)
         out[leaf.path] = "" if named else "1" if leaf.relative else units[leaf.path]
     return out
 
@@ -30,12 +37,12 @@ def axis_units(space: Space) -> dict[str, str]:
 def design_rows(
     space: Space, metrics: Sequence[str], index: np.ndarray, values: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Say the same as plain objects, the metrics under a key of their own; null where an axis is inactive."""
-    place = {name: column.tolist() for name, column in coordinates(space, index).items()}
+    """Return designs as plain objects with their metrics under "metrics"; None where an axis is inactive."""
+    columns = {name: column.tolist() for name, column in coordinates(space, index).items()}
     return [
         {
             "index": int(number),
-            **{name: None if column[row] != column[row] else column[row] for name, column in place.items()},
+            **{name: None if column[row] != column[row] else column[row] for name, column in columns.items()},
             "metrics": dict(zip(metrics, values[row].tolist(), strict=True)),
         }
         for row, number in enumerate(index)
@@ -43,12 +50,12 @@ def design_rows(
 
 
 def result_summary(result: Any) -> dict[str, Any]:
-    """Say of a result what its table does not."""
-    if isinstance(result, Front):
+    """Return what the table of a result leaves out."""
+    if isinstance(result, ParetoFront):
         return {"complete": result.complete, "lost": result.lost, "epsilon": result.epsilon}
     if isinstance(result, Histogram):
         ends = {"least": result.least, "most": result.most} if result.count else {}
         return {"metric": result.metric, "designs": result.count, **ends}
-    if isinstance(result, Reasons):
+    if isinstance(result, FeasibilityCounts):
         return {"total": result.total, "feasible": result.feasible, "invalid": result.invalid}
-    return {} if isinstance(result, Ranked | Grouped) else {"kind": type(result).__name__}
+    return {} if isinstance(result, Ranking | GroupBest) else {"kind": type(result).__name__}

@@ -1,4 +1,4 @@
-"""Processes that share a sweep: started here, or by a cluster whose manager JAX knows, such as SLURM or GKE."""
+"""Processes that share a sweep: started here, or by a cluster manager that JAX supports, such as SLURM or GKE."""
 
 import contextlib
 import itertools
@@ -17,160 +17,171 @@ import numpy as np
 
 from jaxcost.edge.io.errors import InputError, RunError
 
-__all__ = ["everyone", "join_cluster", "launch", "leave", "orphaned", "together", "worker_started"]
+__all__ = [
+    "all_gather",
+    "barrier",
+    "exit_worker",
+    "join_cluster",
+    "launch",
+    "parent_exited",
+    "worker_started",
+]
 
-_VARIABLE = "JAXCOST_WORKER"  # "coordinator address, number of processes, number of this one, parent"
-_PATIENCE = 20 * 24 * 3600  # seconds: a process that is through waits for the others, however long they take
-_GRACE = 120.0  # seconds in which the others may write down what they have done once one is lost
-_LAST = 0.5
-_ASKED = 130
+_VARIABLE = (
+    "JAXCOST_WORKER"  # "coordinator address, number of processes, number of this one, parent's process id"
+)
+_BARRIER_TIMEOUT = 20 * 24 * 3600  # seconds that a finished process waits for the others
+_SAVE_TIMEOUT = 120.0  # seconds in which the others may save their state after one was lost
+_COORDINATOR_DELAY = 0.5  # seconds by which the coordinator exits after the others
+_STOPPED = 130  # exit status of a process that was asked to stop
 _COMMAND = (sys.executable, "-m", "jaxcost")
-_meetings = itertools.count()
+_barriers = itertools.count()
 
 
 def worker_started() -> bool:
-    """Join the processes that `launch` started, if this is one of them."""
-    given = os.environ.get(_VARIABLE)
-    if given is None:
+    """Join the processes that `launch` started, if this is one of them, and return whether it is."""
+    setting = os.environ.get(_VARIABLE)
+    if setting is None:
         return False
-    address, processes, process, _ = given.split(",")
-    config: Any = jax.config  # versions differ in what it declares
+    address, processes, process, _ = setting.split(",")
+    config: Any = jax.config  # its declared attributes differ between versions
     config.update("jax_num_cpu_devices", max((os.cpu_count() or 1) // int(processes), 1))
     jax.distributed.initialize(
         address,
         int(processes),
         int(process),
-        local_device_ids=[int(process)],  # of accelerators, one a process
-        heartbeat_timeout_seconds=_PATIENCE,  # the process that started us sees who is lost
+        local_device_ids=[int(process)],  # one accelerator for each process
+        heartbeat_timeout_seconds=_BARRIER_TIMEOUT,  # the parent process notices a lost one
     )
     return True
 
 
 def join_cluster() -> None:
-    """Join the processes that a cluster's manager started, found as JAX finds them.
+    """Join the processes that a cluster manager started, as JAX detects them.
 
     Raises:
-        InputError: JAX finds no manager that it knows.
+        InputError: JAX detects no manager that it supports.
     """
     try:
         jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            "a number, or `cluster` under a manager that JAX knows, such as SLURM, Open MPI or GKE",
+            "a number, or `cluster` under a manager that JAX supports, such as SLURM, Open MPI or GKE",
             path="--processes",
             given="cluster",
         ) from error
 
 
-def orphaned() -> bool:
-    """Tell whether the process that started this one is gone."""
-    given = os.environ.get(_VARIABLE)
-    return given is not None and os.getppid() != int(given.rpartition(",")[2])
+def parent_exited() -> bool:
+    """Return whether the process that started this one has exited."""
+    setting = os.environ.get(_VARIABLE)
+    return setting is not None and os.getppid() != int(setting.rpartition(",")[2])
 
 
-def together(what: str) -> None:
-    """Wait until every process has come here; at once where there is only one."""
+def barrier(name: str) -> None:
+    """Wait until every process has called this; return at once where there is only one."""
     if jax.process_count() > 1:
-        # A collective would give up after half a minute; the coordinator's barrier waits as long as it is told.
+        # A collective times out after half a minute; the timeout of the coordinator's barrier can be set.
         from orbax.checkpoint import multihost
 
-        key = f"jaxcost {next(_meetings)} {what}"
-        multihost.get_barrier_sync_fn()(key=key, timeout_ms=_PATIENCE * 1000)
+        key = f"jaxcost {next(_barriers)} {name}"
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=_BARRIER_TIMEOUT * 1000)
 
 
-def everyone(tree: Any) -> list[Any]:
-    """Return the trees of all processes, of one structure, in their order."""
+def all_gather(tree: Any) -> list[Any]:
+    """Return the trees of all processes, of equal structure, in the order of the processes."""
     if jax.process_count() == 1:
         return [tree]
     from jax.experimental import multihost_utils
 
-    with _muted():
+    with _mute_stdout():
         gathered = multihost_utils.process_allgather(tree)
     return [jax.tree.map(lambda x, i=i: np.asarray(x[i]), gathered) for i in range(jax.process_count())]
 
 
-def leave(status: int) -> None:
-    """End this process, if it is one of several; return if it is not.
+def exit_worker(status: int) -> None:
+    """Exit this process if it is one of several; return if it is not.
 
-    The end is at once. JAX would first wait for all others to end, one that is lost too, and now and then its
-    coordinator dies of taking leave. When all is well nobody ends before all are through, the coordinator last.
+    It exits without JAX's shutdown, which would wait for all processes, lost ones too, and in which the coordinator
+    sometimes crashes. With status 0 no process exits before all have finished, and the coordinator exits last.
     """
     if not jax.distributed.is_initialized():
         return
     if status == 0:
-        together("end")
+        barrier("end")
         if jax.process_index() == 0:
-            time.sleep(_LAST)
+            time.sleep(_COORDINATOR_DELAY)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 @contextlib.contextmanager
-def _muted() -> Iterator[None]:
-    """Keep what the collectives' library says of itself out of the results on standard output."""
+def _mute_stdout() -> Iterator[None]:
+    """Keep the messages of the collectives' library out of the results on standard output."""
     sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    stdout, devnull = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 1)
+        os.dup2(devnull, 1)
         yield
     finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(devnull)
 
 
 def launch(arguments: Sequence[str], processes: int) -> int:
     """Run a command line of jaxcost in several processes on this machine, and return the exit status.
 
-    The first process prints what one process would print. When one is lost, the others are asked to write down what
-    they have done.
+    The first process prints what a single process would print. When one is lost, the others are asked to save their
+    state.
 
     Raises:
-        RunError: a process was lost, or all were asked to stop and the first had nothing left to say.
+        RunError: a process was lost, or all were asked to stop and the first had finished its part.
     """
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{chosen.getsockname()[1]}"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     workers: list[subprocess.Popen] = []
     with contextlib.ExitStack() as files:
-        said = [None, *(files.enter_context(tempfile.TemporaryFile()) for _ in range(processes - 1))]
+        logs = [None, *(files.enter_context(tempfile.TemporaryFile()) for _ in range(processes - 1))]
         files.callback(_end, workers)
         for number in range(processes):
             environment = os.environ | {_VARIABLE: f"{address},{processes},{number},{os.getpid()}"}
             quiet = None if number == 0 else subprocess.DEVNULL
             workers.append(
-                subprocess.Popen([*_COMMAND, *arguments], env=environment, stdout=quiet, stderr=said[number])
+                subprocess.Popen([*_COMMAND, *arguments], env=environment, stdout=quiet, stderr=logs[number])
             )
         try:
             statuses = _wait(workers)
         except KeyboardInterrupt:
             statuses = _stop(workers)
         lost = sorted(
-            (number for number, status in enumerate(statuses) if status), key=lambda n: _blame(statuses[n])
+            (number for number, status in enumerate(statuses) if status),
+            key=lambda n: _cause_rank(statuses[n]),
         )
-        if not lost or (not said[lost[0]] and workers[0].returncode > 0):
-            return statuses[lost[0]] if lost else 0  # the first process has said why
+        if not lost or (not logs[lost[0]] and workers[0].returncode > 0):
+            return statuses[lost[0]] if lost else 0  # the first process has printed why
         number, status = lost[0], statuses[lost[0]]
-        if status == _ASKED:  # the first was through with its part, and ended where it waited for the others
+        if status == _STOPPED:  # the first had finished its part, and exited while it waited for the others
             raise RunError(
-                "stopped; what all processes had written down is kept: run again with --resume to go on",
-                status=_ASKED,
+                "stopped; the checkpoints of all processes are kept: run again with --resume to continue",
+                status=_STOPPED,
             )
         if status > 0:
-            log = said[number]
+            log = logs[number]
             log.seek(0)
             last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
             raise RunError(f"process {number + 1} of {processes}: {last}", status=status)
         raise RunError(
             f"process {number + 1} of {processes} was lost ({signal.Signals(-status).name}); "
-            "what all of them had written down is kept: run again with --resume to go on"
+            "the checkpoints of all processes are kept: run again with --resume to continue"
         )
 
 
 def _wait(workers: list[subprocess.Popen]) -> list[int]:
     while any(worker.poll() is None for worker in workers):
-        if workers[0].poll() == 0:  # it has told the results of all
+        if workers[0].poll() == 0:  # it has printed the results
             return [0]
         if any(worker.poll() for worker in workers):
             return _stop(workers)
@@ -179,18 +190,18 @@ def _wait(workers: list[subprocess.Popen]) -> list[int]:
 
 
 def _stop(workers: list[subprocess.Popen]) -> list[int]:
-    """Ask all to write down what they have done and end."""
+    """Ask all processes to save their state and exit."""
     before = [worker.poll() for worker in workers]
     for worker in workers:
         if worker.poll() is None:
             worker.terminate()
-    end = time.monotonic() + _GRACE
+    end = time.monotonic() + _SAVE_TIMEOUT
     while any(worker.poll() is None for worker in workers) and time.monotonic() < end:
         time.sleep(0.1)
     _end(workers)
-    # Those that ended because they were asked to are not the ones to blame.
+    # Processes that exited because they were asked to did not cause the failure.
     return [
-        worker.returncode if status is not None or worker.returncode > 0 else _ASKED
+        worker.returncode if status is not None or worker.returncode > 0 else _STOPPED
         for status, worker in zip(before, workers, strict=True)
     ]
 
@@ -202,8 +213,8 @@ def _end(workers: list[subprocess.Popen]) -> None:
             worker.wait()
 
 
-def _blame(status: int) -> int:
-    """Order of statuses, the one that explains the others first."""
-    if status in (_ASKED, -signal.SIGABRT):  # asked to stop, or ended by JAX because another was lost
+def _cause_rank(status: int) -> int:
+    """Return the rank of an exit status, lowest for the one that caused the others."""
+    if status in (_STOPPED, -signal.SIGABRT):  # asked to stop, or aborted by JAX because another was lost
         return 2
     return 0 if status < 0 else 1

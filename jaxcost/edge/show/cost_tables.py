@@ -1,4 +1,4 @@
-"""Tables of what energy, dollars and CO2e go to, of power, and of the package."""
+"""Tables of energy, cost and CO2e by part, of power, and of the package."""
 
 from rich.table import Table
 
@@ -17,11 +17,11 @@ _ENERGY = {
     "elementwise": "element-wise",
     "exponential": "exponentials",
     "near": "near memory",
-    "wires": "memory to engines",
+    "wires": "memory to compute",
     "links.package": "links, package",
     "links.scale_up": "links, scale-up",
     "links.scale_out": "links, scale-out",
-    "idle": "chips at rest",
+    "idle": "idle chips",
     "host": "servers",
 }
 _TIERS = {tier: CONSTRAINTS[tier] for tier in TIERS} | {"memory": "main memory"}
@@ -45,39 +45,39 @@ _CARBON = {
     "memory": "memory",
     "package": "package, board",
     "hosts": "servers",
-    "building": "building",
+    "building": "datacenter",
 }
 _UNITS = {"usd": "USD", "gco2e": "g", "joules": "J"}
 
 
 def breakdown_tables(values: Values) -> Table:
-    """Show energy, cost and CO2e of a token by part, side by side; parts of nothing are left out."""
+    """Show energy, cost and CO2e of tokens by part, side by side; parts below 0.05% are omitted."""
     energy = dict(_ENERGY)
     for way in ("read", "write"):
         energy |= {f"{way}.{tier}": f"{name}, {way}" for tier, name in _TIERS.items()}
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(
-        _parts(values, "Energy a token", "energy", energy),
-        _parts(values, "Cost of a million tokens", "usd", _USD),
-        _parts(values, "CO2e of a million tokens", "carbon", _CARBON),
+        _parts(values, "Energy per token", "energy", energy),
+        _parts(values, "Cost per million tokens", "usd", _USD),
+        _parts(values, "CO2e per million tokens", "carbon", _CARBON),
     )
     return unwrapped(side_by_side)
 
 
 def _parts(values: Values, title: str, branch: str, names: dict[str, str]) -> Table:
     unit, total = values[f"{branch}.total"]
-    found = [(name, values[f"{branch}.{path}"][1]) for path, name in names.items()]
+    parts = [(name, values[f"{branch}.{path}"][1]) for path, name in names.items()]
     rows = [
         (name, engineering(value, unit.split("/")[0]), f"{value / total:.1%}")
-        for name, value in sorted(found, key=lambda pair: -pair[1])
+        for name, value in sorted(parts, key=lambda pair: -pair[1])
         if abs(value) > 5e-4 * total
     ]
-    rows.append(("all", engineering(total, unit.split("/")[0]), ""))
+    rows.append(("total", engineering(total, unit.split("/")[0]), ""))
     return unwrapped(plain_table(title, ("", "", ""), rows))
 
 
 def token_table(values: Values) -> Table:
-    """Show what input, output and a request cost in dollars, CO2e and energy."""
+    """Show cost, CO2e and energy of input tokens, of output tokens, and of a request."""
     at = lambda path: values[path][1]  # noqa: E731
     rows = [
         (
@@ -86,42 +86,42 @@ def token_table(values: Values) -> Table:
             engineering(at(f"gco2e_per_{kind}_mtok"), "g"),
             engineering(1e6 * at(f"joules_per_{kind}_token"), "J"),
         )
-        for kind, name in (("input", "a million input tokens"), ("output", "a million output tokens"))
+        for kind, name in (("input", "million input tokens"), ("output", "million output tokens"))
     ]
     usd, grams, joules = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
-    rows.append(("a request", usd, grams, joules))
-    return unwrapped(plain_table("Input and output apart", ("", "Cost", "CO2e", "Energy"), rows))
+    rows.append(("request", usd, grams, joules))
+    return unwrapped(plain_table("Input and output tokens", ("", "Cost", "CO2e", "Energy"), rows))
 
 
 def power_table(values: Values) -> Table:
-    """Show watts of a chip in either step, and of all that stands around it."""
+    """Show the power of a chip in both steps, and that of the installation."""
     rows = []
     for phase in ("prefill", "decode"):
         clock = values[f"power.{phase}_clock"][1]
         slow = f"  (clock at {clock:.0%})" if clock < 1 else ""
         rows.append((f"chip, {phase}", engineering(values[f"power.{phase}"][1], "W") + slow))
     for path, name in (
-        ("chips", "all chips, on average"),
+        ("chips", "all chips, average"),
         ("hosts", "servers and network"),
         ("cooling", "cooling and losses"),
-        ("facility", "at the meter"),
-        ("provisioned", "supplied for"),
+        ("facility", "facility, average"),
+        ("provisioned", "facility, provisioned"),
     ):
         rows.append((name, engineering(values[f"power.{path}"][1], "W")))
     rows.append(("racks", f"{values['power.racks'][1]:.2f}"))
     water = values["water.total"][1]
-    rows.append(("water of a million tokens", f"{1e3 * water:.3g} L"))
+    rows.append(("water per million tokens", f"{1e3 * water:.3g} L"))
     rent = values["rent"][1]
     if rent > 0:
-        rows.append(("rented instead, a million tokens", engineering(rent, "USD")))
+        rows.append(("rent per million tokens", engineering(rent, "USD")))
     battery = values["battery_share"][1]
     if battery > 0:
-        rows.append(("battery a request", f"{battery:.3%}"))
+        rows.append(("battery charge per request", f"{battery:.3%}"))
     return unwrapped(plain_table("Power", ("", ""), rows))
 
 
 def package_table(values: Values) -> Table:
-    """Show area, yield and price of one package by part, and the CO2e of making it."""
+    """Show area, yield and price of one package by part, and the CO2e of its manufacture."""
     at = lambda path: values[f"build.{path}"][1]  # noqa: E731
     area = at("die_area")
     rows = [
@@ -131,7 +131,7 @@ def package_table(values: Values) -> Table:
             ("on_chip_memory", "on-chip memory"),
             ("memory_interfaces", "memory interfaces"),
             ("link_interfaces", "link interfaces"),
-            ("other", "all else"),
+            ("other", "other logic"),
         )
         if area > 0 and abs(at(path)) > 1e-3 * area
     ]
@@ -147,5 +147,5 @@ def package_table(values: Values) -> Table:
         )
     ]
     rows.append(("price", engineering(price, "USD"), ""))
-    rows.append(("CO2e of making it", engineering(1e3 * values["embodied.total"][1], "g"), ""))
+    rows.append(("CO2e of manufacture", engineering(1e3 * values["embodied.total"][1], "g"), ""))
     return unwrapped(plain_table("One package", ("", "", ""), rows))

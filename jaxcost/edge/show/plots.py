@@ -1,4 +1,4 @@
-"""Pictures: the roofline of one evaluation, bars of several, in colours safe for all eyes (Okabe and Ito)."""
+"""Plots: the roofline of one evaluation, and bars of several, in the colour-blind-safe colours of Okabe and Ito."""
 
 import dataclasses
 import itertools
@@ -18,16 +18,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from jaxcost.core.units import engineering
-from jaxcost.edge.commands.request import Request, Values
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.show.labels import place_labels
-from jaxcost.edge.show.tables import HEADLINE, exceeded, operators
+from jaxcost.edge.show.tables import HEADLINE, Values, exceeded, operators
 from jaxcost.physics.compute.operators import OPERANDS
 from jaxcost.physics.compute.roofline import math_class, math_rate
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 
-__all__ = ["STYLE", "Point", "draw_comparison", "draw_roofline", "roofline_points", "save_figure"]
+__all__ = ["STYLE", "RooflinePoint", "draw_comparison", "draw_roofline", "roofline_points", "save_figure"]
 
 STYLE: Any = {
     "font.size": 10,
@@ -38,11 +37,11 @@ STYLE: Any = {
 }
 _PHASES = {"prefill": ("#D55E00", "s"), "decode": ("#0072B2", "o")}
 _FEASIBLE, _INFEASIBLE = "#0072B2", "#BBBBBB"
-_LEAST_AREA, _MOST_AREA = 22, 420  # points^2 of a marker at shares of 0 and 1
+_MIN_AREA, _MAX_AREA = 22, 420  # points^2 of a marker at shares of 0 and 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class RooflinePoint:
     """One operator of one phase on the roofline."""
 
     phase: str
@@ -50,23 +49,23 @@ class Point:
     intensity: float  # FLOP/B
     rate: float  # FLOP/s
     share: float
-    bits: float  # class of the matmul engine; 0 for an element-wise operator
+    bits: float  # precision class of the matmul engine; 0 for an element-wise operator
 
 
-def roofline_points(system: System, request: Request, values: Values) -> tuple[list[Point], list[str]]:
-    """Turn the legs of the operators back into work: FLOPs = leg x rate, bytes = leg x bandwidth.
+def roofline_points(system: System, plan: Plan, values: Values) -> tuple[list[RooflinePoint], list[str]]:
+    """Return the operators of both phases as points: FLOPs = leg x rate, bytes = leg x bandwidth.
 
-    An operator with matmul work counts that work only, another its element-wise work.
+    The FLOPs of an operator with matmul work are those of the matmul alone; else they are the element-wise ones.
 
     Returns:
-        The points, and the names of operators without arithmetic or without traffic, which have no intensity.
+        The points, and the names of operators without arithmetic or without memory traffic, which have no intensity.
     """
     chip, share = system.chip, system.chip.efficiency
     bandwidth = float(chip.memory.bandwidth) * float(share.memory)
     points, left_out = [], []
     for phase in _PHASES:
         for row in operators(values, phase):
-            width = _operand_bits(row["name"], request.plan) if row["matmul"] > 0 else 0.0
+            width = _operand_bits(row["name"], plan) if row["matmul"] > 0 else 0.0
             if width:
                 flops = row["matmul"] * float(math_rate(chip, width)) * float(share.matmul)
             else:
@@ -77,19 +76,19 @@ def roofline_points(system: System, request: Request, values: Values) -> tuple[l
                 continue
             klass = float(math_class(width)) if width else 0.0
             rate = flops / row["seconds"]
-            points.append(Point(phase, row["name"], flops / moved, rate, row["share"], klass))
+            points.append(RooflinePoint(phase, row["name"], flops / moved, rate, row["share"], klass))
     return points, list(dict.fromkeys(left_out))
 
 
 def _operand_bits(name: str, plan: Plan) -> float:
-    """Return the width of an operator's wider matmul operand."""
+    """Return the bits of an operator's wider matmul operand."""
     stored = {"weights": plan.weight_bits, "experts": plan.expert_bits, "cache": plan.kv_bits}
     return float(max(stored[OPERANDS.get(name, "weights")], plan.activation_bits))
 
 
-def draw_roofline(path: Path, title: str, system: System, request: Request, values: Values) -> None:
-    """Draw both phases under the roofs of memory and of the engines in use, and save it."""
-    points, left_out = roofline_points(system, request, values)
+def draw_roofline(path: Path, title: str, subtitle: str, system: System, plan: Plan, values: Values) -> None:
+    """Draw the operators of both phases under the roofs of memory and of the engines in use, and save the plot."""
+    points, left_out = roofline_points(system, plan, values)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(10, 6.4), layout="constrained")
         lines = _draw_roofs(axes, system, points)
@@ -108,15 +107,17 @@ def draw_roofline(path: Path, title: str, system: System, request: Request, valu
                 zorder=3,
                 label=f"{phase} step, {total}",
             )
-        _finish_axes(figure, axes, title, request, left_out)
+        _finish_axes(figure, axes, title, subtitle, left_out)
         bandwidth = float(system.chip.memory.bandwidth) * float(system.chip.efficiency.memory)
-        _name_slope(axes, lines[0], f"memory: {engineering(bandwidth, 'B/s')}", points)
+        _label_slope(axes, lines[0], f"memory: {engineering(bandwidth, 'B/s')}", points)
         place_labels(figure, axes, _clusters(figure, axes, points), lines)
         save_figure(figure, path)
 
 
-def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Draw the roofs, set the limits and return the lines."""
+def _draw_roofs(
+    axes: Axes, system: System, points: Sequence[RooflinePoint]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Draw the roofs, set the limits of the axes and return the lines."""
     chip, share = system.chip, system.chip.efficiency
     bandwidth = float(chip.memory.bandwidth) * float(share.memory)
     peaks = {}
@@ -152,8 +153,10 @@ def _draw_roofs(axes: Axes, system: System, points: Sequence[Point]) -> list[tup
     return lines
 
 
-def _name_slope(axes: Axes, line: tuple[np.ndarray, np.ndarray], name: str, points: Sequence[Point]) -> None:
-    """Write along the memory roof where points are far, turned as the roof is on the page."""
+def _label_slope(
+    axes: Axes, line: tuple[np.ndarray, np.ndarray], name: str, points: Sequence[RooflinePoint]
+) -> None:
+    """Label the memory roof where points are farthest, rotated along it."""
     dots = axes.transData.transform(np.column_stack(line))
     (x0, y0), (x1, y1) = dots[0], dots[-1]
     taken = np.log([p.intensity for p in points])
@@ -172,7 +175,7 @@ def _name_slope(axes: Axes, line: tuple[np.ndarray, np.ndarray], name: str, poin
     )
 
 
-def _finish_axes(figure: Figure, axes: Axes, title: str, request: Request, left_out: Sequence[str]) -> None:
+def _finish_axes(figure: Figure, axes: Axes, title: str, subtitle: str, left_out: Sequence[str]) -> None:
     axes.set_xlabel("Arithmetic intensity (FLOP/B)")
     axes.set_ylabel("Rate of one chip (FLOP/s)")
     axes.xaxis.set_major_locator(LogLocator(10, numticks=12))
@@ -181,13 +184,11 @@ def _finish_axes(figure: Figure, axes: Axes, title: str, request: Request, left_
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: engineering(y, "FLOP/s", digits=1)))
     axes.grid(which="major", color="#DDDDDD", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
-    traffic = request.traffic
-    requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
     axes.set_title(f"{title}\n", loc="left", fontweight="bold", fontsize=12)
     axes.text(
-        0, 1.015, f"{requests}. Area of a marker: share of its step.", transform=axes.transAxes, fontsize=9
+        0, 1.015, f"{subtitle}. Marker area: share of the step time.", transform=axes.transAxes, fontsize=9
     )
-    note = f"Not shown, without arithmetic or memory traffic: {', '.join(left_out)}." if left_out else ""
+    note = f"Not shown (no arithmetic or no memory traffic): {', '.join(left_out)}." if left_out else ""
     figure.supxlabel(note, fontsize=8, color="#555555", x=0.01, ha="left")
     legend = axes.legend(loc="upper left", frameon=False)
     for handle in legend.legend_handles:
@@ -196,11 +197,11 @@ def _finish_axes(figure: Figure, axes: Axes, title: str, request: Request, left_
 
 
 def _area(share: float) -> float:
-    return _LEAST_AREA + (_MOST_AREA - _LEAST_AREA) * share
+    return _MIN_AREA + (_MAX_AREA - _MIN_AREA) * share
 
 
-def _clusters(figure: Figure, axes: Axes, points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Gather points of a phase that nearly coincide, so that one label names them all."""
+def _clusters(figure: Figure, axes: Axes, points: Sequence[RooflinePoint]) -> list[dict[str, Any]]:
+    """Group points of a phase that nearly coincide, so that they share a label."""
     near = 9 * figure.dpi / 72
     clusters: list[dict[str, Any]] = []
     for point in sorted(points, key=lambda p: -p.share):
@@ -225,12 +226,12 @@ def _clusters(figure: Figure, axes: Axes, points: Sequence[Point]) -> list[dict[
     return clusters
 
 
-def _label(point: Point) -> str:
+def _label(point: RooflinePoint) -> str:
     return f"{point.name} {point.share:.0%}" if point.share >= 0.005 else f"{point.name} <1%"
 
 
 def draw_comparison(path: Path, title: str, results: dict[str, Values]) -> None:
-    """Draw every total of every system as bars, the infeasible ones hatched and grey."""
+    """Draw every total of every system as bars, those of infeasible systems grey and hatched."""
     names = list(results)
     with mpl.rc_context(STYLE):
         rows = math.ceil(len(HEADLINE) / 2)
@@ -241,12 +242,12 @@ def draw_comparison(path: Path, title: str, results: dict[str, Values]) -> None:
                 axes.axis("off")
                 continue
             metric, name, more = headline
-            _bars(axes, f"{name} ({'more' if more else 'less'} is better)", metric, results)
+            _bars(axes, f"{name} ({'higher' if more else 'lower'} is better)", metric, results)
         head, _, detail = title.partition(": ")
         figure.suptitle(f"{head}\n\n", x=0.01, ha="left", fontweight="bold", fontsize=12)
         figure.text(0.01, 1 - 0.36 / height, detail, fontsize=9, va="top")
         if any(exceeded(values) for values in results.values()):
-            grid.flat[-1].text(0, 0.5, "Grey and hatched: exceeds a limit", fontsize=9, va="center")
+            grid.flat[-1].text(0, 0.5, "Grey and hatched: violates a constraint", fontsize=9, va="center")
         save_figure(figure, path)
 
 
@@ -269,7 +270,7 @@ def _bars(axes: Axes, title: str, metric: str, results: dict[str, Values]) -> No
 
 
 def save_figure(figure: Figure, path: Path, option: str = "--plot") -> None:
-    """Write a picture, the same bytes each time, and close it; `option` is named where that fails."""
+    """Write a plot reproducibly, byte for byte, and close it; an error names `option`."""
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
     try:
         figure.savefig(path, dpi=150, metadata=metadata)

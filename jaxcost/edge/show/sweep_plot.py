@@ -1,4 +1,4 @@
-"""The picture of a sweep: its front, a panel a model and a line a system where it was kept for each."""
+"""Plot of the Pareto front of a sweep: one panel a model and one line a system, where each has a front."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jaxcost.edge.jobs.sweep_rows import metric_unit
 from jaxcost.explore.space import Space
-from jaxcost.explore.sweep import Front
+from jaxcost.explore.sweep import ParetoFront
 
 __all__ = ["draw_front"]
 
-# Okabe and Ito's colours, told apart by the colour-blind; dashes tell them apart in grey.
+# Okabe and Ito's colour-blind-safe colours; dashes distinguish the lines without colour.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 _NAMES = {
@@ -23,23 +23,23 @@ _NAMES = {
     "tokens_per_second": "output tokens a second",
     "joules_per_token": "energy of a token",
     "usd_per_mtok": "cost",
-    "gco2e_per_mtok": "carbon",
+    "gco2e_per_mtok": "CO2e",
 }
 _SCALES = {"s": (1e3, "ms")}
 _UNITS = {"USD/Mtok": "USD per million output tokens", "g/Mtok": "g CO2e per million output tokens"}
 
 
 def draw_front(
-    path: Path, title: str, space: Space, result: Front, objectives: tuple[str, ...], best: int | None
+    path: Path, title: str, space: Space, result: ParetoFront, objectives: tuple[str, ...], best: int | None
 ) -> None:
     """Draw a front in its first two objectives; a third, where there is one, as colour.
 
     Args:
-        path: where the picture goes.
-        title: what was swept.
+        path: file of the plot.
+        title: title of the space.
         space: the designs.
         result: the front, with at least one design.
-        objectives: its metrics.
+        objectives: metrics of the front.
         best: index of the design to mark, if it is on the front.
     """
     panel = _names(space.models, result, "model")
@@ -80,18 +80,18 @@ def draw_front(
     if len(handles) > 1:
         figure.legend(handles.values(), handles.keys(), frameon=False, fontsize=9, loc="outside right upper")
     within = f"within {result.epsilon:.2g}" if result.epsilon else "exact"
-    figure.suptitle(f"{title}\nfront of {space.size:,} designs, {within}", fontsize=11)
+    figure.suptitle(f"{title}\nPareto front of {space.size:,} designs, {within}", fontsize=11)
     figure.savefig(path, dpi=160)
 
 
-def _names(names: tuple[str, ...], result: Front, axis: str) -> np.ndarray:
-    """Name of a front's group on an axis, "" where it was not kept by that axis."""
+def _names(names: tuple[str, ...], result: ParetoFront, axis: str) -> np.ndarray:
+    """Return the name of each design's group on an axis, "" where the front has no groups on it."""
     if axis not in result.by:
         return np.full(len(result.index), "", dtype=object)
     return np.asarray(names, dtype=object)[result.groups[:, result.by.index(axis)]]
 
 
-def _scaled(result: Front, metric: str) -> np.ndarray:
+def _scaled(result: ParetoFront, metric: str) -> np.ndarray:
     factor = _SCALES.get(metric_unit(metric), (1.0, ""))[0]
     return result.values[:, result.metrics.index(metric)] * factor
 

@@ -1,4 +1,4 @@
-"""Tables for people, and their text: nothing is printed before all of it is ready."""
+"""Tables of reports, and the printing of tables: all text of a command is printed at once."""
 
 import io
 import os
@@ -24,6 +24,7 @@ __all__ = [
     "comparison_table",
     "exceeded",
     "headline_table",
+    "margin_row",
     "margins_table",
     "memory_table",
     "operator_table",
@@ -33,7 +34,7 @@ __all__ = [
     "write",
 ]
 
-# Path in the report, name for people, whether more is better.
+# Path in the report, label, whether higher is better.
 HEADLINE = (
     ("ttft", "First token (TTFT)", False),
     ("tpot", "Each token (TPOT)", False),
@@ -59,7 +60,7 @@ CONSTRAINTS = {
     "area": "die area",
     "endurance": "endurance",
 }
-_ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others count only where something can break them
+_ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others are shown only where they can fail
 
 _SHORT = {"exponential": "exp"}
 _MEMORY = {
@@ -78,7 +79,7 @@ Operator = dict[str, Any]
 
 
 def write(*parts: RenderableType) -> None:
-    """Print all parts at once, as wide as the terminal within reason."""
+    """Print all parts, at the width of the terminal between 100 and 140 columns."""
     width = shutil.get_terminal_size((_NARROWEST, 24)).columns
     width = min(max(width, _NARROWEST), _WIDEST)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -91,7 +92,7 @@ def write(*parts: RenderableType) -> None:
 
 
 def _is_rigid(part: RenderableType) -> bool:
-    """Tell whether a part, or one in a group of them, is a table whose lines are kept whole."""
+    """Return whether a part, or one of a group, is a table whose lines are not wrapped."""
     if isinstance(part, Group):
         return any(map(_is_rigid, part.renderables))
     return isinstance(part, Table) and all(column.no_wrap for column in part.columns)
@@ -100,7 +101,7 @@ def _is_rigid(part: RenderableType) -> bool:
 def plain_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[RenderableType]], left: int = 1
 ) -> Table:
-    """Make a table of which the first `left` columns are words and the others numbers."""
+    """Return a table whose first `left` columns are aligned left and the others right."""
     table = Table(
         title=title or None,
         title_justify="left",
@@ -118,7 +119,7 @@ def plain_table(
 
 
 def unwrapped(table: Table) -> Table:
-    """Keep every cell on one line and whole, even beyond the terminal's edge."""
+    """Keep every cell on one line, even beyond the width of the terminal."""
     for column in table.columns:
         column.no_wrap = True
     return table
@@ -129,19 +130,19 @@ def headline_table(values: Values) -> Table:
     rows = [(name, engineering(values[path][1], values[path][0])) for path, name, _ in HEADLINE]
     stale, up = (values[f"reliability.{name}"][1] for name in ("stale_tokens", "availability"))
     if stale > 0:
-        rows.append(("Tokens with late ranks' old data", f"{stale:.2%}"))
+        rows.append(("Tokens with stale data of late ranks", f"{stale:.2%}"))
     if up < 1:
         rows.append(("Availability", f"{up:.4%}"))
     return unwrapped(plain_table("Results", ("", ""), rows))
 
 
 def memory_table(values: Values, capacity: float) -> Table:
-    """Show the bytes of the fullest chip by kind, against its capacity."""
+    """Show the bytes of the fullest chip by kind, as shares of its capacity."""
     rows: list[tuple[RenderableType, ...]] = []
     for kind, name in _MEMORY.items():
-        held = values[f"memory.{kind}"][1]
-        if held > 0:
-            rows.append((name, engineering(held, "B"), _percent(held / capacity)))
+        size = values[f"memory.{kind}"][1]
+        if size > 0:
+            rows.append((name, engineering(size, "B"), _percent(size / capacity)))
     used = values["memory.used"][1]
     style = "red bold" if used > capacity else "bold"
     rows.append(
@@ -152,37 +153,35 @@ def memory_table(values: Values, capacity: float) -> Table:
 
 
 def exceeded(values: Values) -> list[str]:
-    """Name the constraints that do not hold."""
+    """Return the constraints that are violated."""
     return [key for key in CONSTRAINTS if values[f"margins.{key}"][1] < 0]
 
 
 def margins_table(values: Values, without_target: Iterable[str]) -> Table:
-    """Show the slack of every constraint; a negative one is red, and said in a word."""
+    """Show the margin of every constraint; violated ones are red."""
     free = set(without_target)
-    rows = []
-    for key, name in CONSTRAINTS.items():
-        margin = values[f"margins.{key}"][1]
-        if _beside_the_point(key, [margin]):
-            continue
-        if key in free:
-            rows.append((name, "", "no target"))
-        elif margin < 0:
-            rows.append(
-                (
-                    Text(name, "red"),
-                    Text(_percent(margin, sign=True), "red bold"),
-                    Text("EXCEEDED", "red bold"),
-                )
-            )
-        else:
-            rows.append((name, _percent(margin, sign=True), "holds"))
+    margins = {key: values[f"margins.{key}"][1] for key in CONSTRAINTS}
+    rows = [
+        margin_row(CONSTRAINTS[key], None if key in free else margin)
+        for key, margin in margins.items()
+        if not _cannot_fail(key, [margin])
+    ]
     return unwrapped(plain_table("Margins", ("", "", ""), rows))
 
 
-def operators(values: Values, phase: str) -> list[Operator]:
-    """List the operators present in a step as mappings, the longest first.
+def margin_row(name: str, margin: float | None) -> tuple[RenderableType, ...]:
+    """Return the name, margin and verdict of one constraint; a margin of None is that of a target that is not set."""
+    if margin is None:
+        return name, "", "no target"
+    if margin < 0:
+        return Text(name, "red"), Text(_percent(margin, sign=True), "red bold"), Text("EXCEEDED", "red bold")
+    return name, _percent(margin, sign=True), "holds"
 
-    `binding` is the resource with the longest leg, or "overhead" where launching takes longer than that.
+
+def operators(values: Values, phase: str) -> list[Operator]:
+    """Return the operators of a step as mappings, the longest first.
+
+    `binding` is the resource with the longest leg, or "overhead" where that leg is below half of the operator's time.
     """
     names = dict.fromkeys(path.split(".")[1] for path in values if path.startswith(f"{phase}."))
     total = values[f"{phase}.total"][1]
@@ -199,7 +198,7 @@ def operators(values: Values, phase: str) -> list[Operator]:
 
 
 def operator_table(rows: Sequence[Operator], title: str) -> Table:
-    """Show the time of every operator present, what binds it, and its legs; the longest leg is bold."""
+    """Show the time of every operator, the resource that bounds it, and its legs; the binding leg is bold."""
     legs = [leg for leg in LEGS if any(row[leg] > 0 for row in rows)]
     headings = [_SHORT.get(leg, leg) for leg in legs]
     table = unwrapped(plain_table(title, ("Operator", "Bound by", "Time", "Share", *headings), (), left=2))
@@ -218,7 +217,7 @@ def operator_table(rows: Sequence[Operator], title: str) -> Table:
 def comparison_table(
     systems: Sequence[str], columns: Sequence[Values], without_target: Iterable[str]
 ) -> Table:
-    """Show systems side by side: the best of a row among those that fit is marked with a star."""
+    """Show systems side by side; a star marks the best feasible one of each row."""
     free = set(without_target)
     table = plain_table("", ("", *systems), ())
     fits = [not exceeded(values) for values in columns]
@@ -231,12 +230,12 @@ def comparison_table(
             *(_marked(engineering(v, unit), ok and v == best) for v, ok in zip(shown, fits, strict=True)),
         )
     used = [f"{values['memory.used'][1] / 1e9:,.1f} GB" for values in columns]
-    table.add_row("Memory used a chip", *used)
+    table.add_row("Memory used per chip", *used)
     for key, name in CONSTRAINTS.items():
         if key in free:
             continue
         margins = [values[f"margins.{key}"][1] for values in columns]
-        if _beside_the_point(key, margins):
+        if _cannot_fail(key, margins):
             continue
         table.add_row(f"Margin, {name}", *(_margin(m) for m in margins))
     verdicts = [_verdict(values) for values in columns]
@@ -244,8 +243,8 @@ def comparison_table(
     return table
 
 
-def _beside_the_point(key: str, margins: Sequence[float]) -> bool:
-    """Tell of a margin that nothing here can break, or that a chip already made has broken or not."""
+def _cannot_fail(key: str, margins: Sequence[float]) -> bool:
+    """Return whether a constraint need not be shown: nothing can violate it, or it is the area of an existing chip."""
     if key == "area":
         return all(margin >= 0 for margin in margins)
     return key not in _ALWAYS and all(margin == 1 for margin in margins)
@@ -275,6 +274,6 @@ def _seconds(value: float) -> str:
 
 
 def _percent(share: float, *, sign: bool = False) -> str:
-    if abs(share) >= 100:  # beyond ten thousand percent further digits no longer help
+    if abs(share) >= 100:  # from ten thousand percent on, decimals are noise
         return f"{'+' if sign and share > 0 else ''}{number(100 * share)}%"
     return f"{100 * share:{'+' if sign else ''}.1f}%"

@@ -1,4 +1,4 @@
-"""Tables of the memory hierarchy: tiers of one evaluation, findings, and memory types against each other."""
+"""Tables of the memory hierarchy: tiers of one evaluation, findings, and comparisons of memory types and engines."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ __all__ = [
     "memory_rows",
     "memory_types_table",
     "tier_table",
-    "tiered",
+    "uses_tiers",
 ]
 
 # Table 3 of arXiv:2601.05047.
@@ -40,13 +40,13 @@ _TITLES = {
 }
 
 
-def tiered(values: Values) -> bool:
-    """Tell whether anything lies beside main memory."""
+def uses_tiers(values: Values) -> bool:
+    """Return whether any tier other than main memory contains data."""
     return any(values[f"tiers.{name}.used"][1] > 0 for name in TIERS if name != "memory")
 
 
 def tier_table(values: Values, chip: Chip, lifetime: float) -> Table:
-    """Show what every tier of the fullest chip holds, how fast it streams, and how long it lives."""
+    """Show use, bandwidth, writes and lifetime of every memory tier of the fullest chip."""
     rows = []
     for name in TIERS:
         tier = getattr(chip, name)
@@ -67,30 +67,30 @@ def tier_table(values: Values, chip: Chip, lifetime: float) -> Table:
                 f"{lifetime / wear / (365.25 * 86400):.3g} years" if wear > 0 else "-",
             )
         )
-    columns = ("Tier", "Held", "Share", "Capacity", "Streams", "Written", "Lives")
+    columns = ("Tier", "Used", "Share", "Capacity", "Bandwidth", "Written", "Lifetime")
     return unwrapped(plain_table("Memory tiers of the fullest chip", columns, rows))
 
 
 def finding_table(findings: Sequence[Finding]) -> Table:
-    """List what goes wrong and what would mend it."""
+    """Show the findings, each with the parameter of the system that remedies it."""
     rows: list[tuple[Any, ...]] = [(finding.what, finding.knob) for finding in findings]
-    return plain_table("What goes wrong, and the knob that would mend it", ("", ""), rows, left=2)
+    return plain_table("Findings, and the parameter to change", ("", ""), rows, left=2)
 
 
 def memory_rows(wanted: Sequence[str]) -> list[dict[str, Any]]:
-    """List memory types, one stack or module each, with what follows from their numbers.
+    """Return memory types as mappings, for one stack, module or card each.
 
-    Power is that printed for the part, or that of the bytes it moves where none is.
+    Power is that of the data sheet, or that of reads at the full bandwidth where there is none.
     """
     rows = []
     for name in wanted:
         memory = load_memory(name)
         part, path = load_part("memories", name)
-        given = quantities(part, path)
+        stated = quantities(part, path)
         capacity, rate, energy = (
             float(getattr(memory, key)) for key in ("capacity", "bandwidth", "energy_per_byte")
         )
-        power = given.get("power", rate * energy)
+        power = stated.get("power", rate * energy)
         price = float(memory.price_per_byte)
         rows.append(
             {
@@ -115,7 +115,7 @@ def memory_rows(wanted: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def memory_types_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Show memory types side by side: Table 3 of arXiv:2601.05047 and what follows."""
+    """Show memory types side by side: Table 3 of arXiv:2601.05047, and quantities that follow from it."""
 
     def endurance(cycles: float) -> str:
         return f"{cycles:,.0f} cycles" if cycles > 0 else "no limit"
@@ -129,11 +129,11 @@ def memory_types_table(rows: Sequence[dict[str, Any]]) -> Table:
         ("Read latency", [engineering(r["latency"], "s") for r in rows]),
         ("Bytes a read", [f"{r['granularity']:g}" if r["granularity"] > 0 else "-" for r in rows]),
         ("Write endurance", [endurance(r["endurance"]) for r in rows]),
-        ("Sweep", [engineering(r["sweep"], "s") for r in rows]),
+        ("Full read", [engineering(r["sweep"], "s") for r in rows]),
         ("Energy a bit", [f"{r['energy_per_byte'] / 8 * 1e12:.3g} pJ" for r in rows]),
         ("USD a GB", [f"{r['price_per_byte'] * 1e9:.3g}" for r in rows]),
         ("USD a GB/s", [f"{r['price_per_bandwidth'] * 1e9:.3g}" for r in rows]),
-        ("CO2e of making it", [f"{r['carbon']:.3g} kg" for r in rows]),
+        ("CO2e of manufacture", [f"{r['carbon']:.3g} kg" for r in rows]),
     ]
     table = plain_table(
         "Memories: one stack, module or card",
@@ -147,7 +147,7 @@ _WEIGHTS = 140e9  # bytes of 70 billion 16-bit weights
 
 
 def engine_rows() -> list[dict[str, Any]]:
-    """List engines near memory by the criteria of Table 4 of arXiv:2601.05047 that can be computed."""
+    """Return engines near memory as mappings, with the criteria of Table 4 of arXiv:2601.05047 that can be computed."""
     rows = []
     for name in list_names("near"):
         part, _ = load_part("near", name)
@@ -176,7 +176,7 @@ def engine_rows() -> list[dict[str, Any]]:
 
 
 def engines_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Show engines near memory: Table 4 of arXiv:2601.05047, as far as it can be computed."""
+    """Show engines near memory: the computable part of Table 4 of arXiv:2601.05047."""
     columns = (
         "Engine",
         "Kind",
@@ -210,4 +210,4 @@ def engines_table(rows: Sequence[dict[str, Any]]) -> Table:
         )
         for r in rows
     ]
-    return unwrapped(plain_table("Engines in (PIM) and beside (PNM) memory", columns, cells, left=3))
+    return unwrapped(plain_table("Engines in memory (PIM) and near memory (PNM)", columns, cells, left=3))

@@ -1,4 +1,4 @@
-"""The tornado: what each uncertain constant alone does to one result, the widest on top."""
+"""Tornado plot: the effect of each uncertain constant alone on one result, the widest at the top."""
 
 import math
 from pathlib import Path
@@ -17,15 +17,15 @@ from jaxcost.explore.analysis import Bar, Intervals
 __all__ = ["draw_tornado"]
 
 _LOW, _HIGH, _BAND = "#E69F00", "#0072B2", "#EEEEEE"
-_MOST_BARS = 12
-_LEAST_SHOWN = 0.005  # of the widest: a line could not be told from the one at mid
+_MAX_BARS = 12
+_MIN_SHOWN = 0.005  # of the widest bar: narrower ones look like the line at mid
 _NAMES = {path: name for path, name, _ in HEADLINE}
 
 
-def draw_tornado(path: Path, title: str, metric: str, found: Intervals) -> None:
-    """Draw the constants that move a metric, with their lows and highs at the ends of the bars, and save it."""
-    bars, interval = found.weakest(metric, _MOST_BARS), found.quantiles[metric]
-    bars = [bar for bar in bars if bar.width > _LEAST_SHOWN * bars[0].width]
+def draw_tornado(path: Path, title: str, metric: str, intervals: Intervals) -> None:
+    """Draw the constants that change a metric, with their lows and highs at the ends of the bars, and save the plot."""
+    bars, interval = intervals.weakest(metric, _MAX_BARS), intervals.quantiles[metric]
+    bars = [bar for bar in bars if bar.width > _MIN_SHOWN * bars[0].width]
     with mpl.rc_context(STYLE):
         height = 2.0 + 0.42 * len(bars)
         figure, axes = plt.subplots(figsize=(10, height), layout="constrained")
@@ -43,27 +43,27 @@ def draw_tornado(path: Path, title: str, metric: str, found: Intervals) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / size:,.4g}"))
         axes.set_xlabel(f"{_NAMES.get(metric, metric)}, {unit}")
         handles = [Patch(color=colour) for colour in (_LOW, _HIGH)]
-        drawn = f"5% to 95% of {found.draws:,} draws of all"
+        drawn = f"5% to 95% of {intervals.draws:,} draws of all constants"
         names = ["constant at its low", "at its high", drawn, "all at mid"]
         figure.legend(
             [*handles, band, line], names, loc="outside lower center", ncols=4, frameon=False, fontsize=9
         )
-        figure.suptitle(f"{title}: what each constant alone does", x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(f"{title}: effect of each constant alone", x=0.01, ha="left", fontweight="bold")
         save_figure(figure, path, "--tornado")
 
 
 def _scale(value: float, unit: str) -> tuple[str, float]:
-    """Return the unit with the prefix that suits a value, and how much of the plain unit it is."""
+    """Return the unit with the prefix that suits a value, and its factor on the unit without prefix."""
     digits, _, prefixed = engineering(value, unit).partition(" ")
     return prefixed, 10.0 ** round(math.log10(value / float(digits.replace(",", ""))))
 
 
 def _draw_bar(axes: Axes, place: int, bar: Bar, mid: float) -> None:
-    """Draw one constant: a half to its low's result, a half to its high's, each with its value at the end."""
+    """Draw one constant: a bar to its result at low and one to that at high, each with the value of the constant."""
     ends = ((bar.at_low, _LOW, bar.constant.written[0]), (bar.at_high, _HIGH, bar.constant.written[2]))
     same_side = (bar.at_low - mid) * (bar.at_high - mid) > 0
     for index, (value, colour, written) in enumerate(ends):
-        # Where both results lie on one side each takes half of the height, so that neither hides the other.
+        # Where both results lie on one side, each bar takes half of the height, so that neither covers the other.
         thick, shift = (0.34, 0.17 - 0.34 * (index == 0)) if same_side else (0.68, 0.0)
         axes.barh(place + shift, value - mid, left=mid, height=thick, color=colour, zorder=2)
         right = value > mid or (value == mid and bar.at_low + bar.at_high < 2 * mid)

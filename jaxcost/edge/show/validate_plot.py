@@ -1,4 +1,4 @@
-"""Pictures of a validation: predicted against measured seconds, op by op."""
+"""Plot of a validation: predicted against measured seconds, one panel an op."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _ACROSS = 3
 
 
 def draw_validation(path: Path, scored: Sequence[Scored]) -> None:
-    """Draw a panel an op: predicted over measured against measured seconds, with the plain roofline in grey."""
+    """Draw the ratio of predicted to measured seconds against the measured ones, and the plain roofline in grey."""
     ops = list(dict.fromkeys(str(part.labels["op"][0]) for part in scored))
     chips = sorted({str(c) for part in scored for c in part.labels["chip"]})
     across = min(_ACROSS, len(ops))

@@ -24,13 +24,13 @@ from jaxcost.edge.studies.space_schema import (
 )
 from jaxcost.explore.space import (
     Axis,
-    Choice,
+    AxisSpec,
+    ChoiceAxis,
     Condition,
     Joint,
-    Part,
     Range,
     Tied,
-    leaves_moved,
+    leaf_axes,
     linear_range,
     log_range,
     sample,
@@ -98,7 +98,7 @@ class AxisReader:
     units: Mapping[str, str]  # unit of every leaf of a design
     names: Mapping[str, Sequence[str]]  # names of the systems and models
     tiers: Mapping[str, Any]  # stacks of every memory tier of the systems, by path
-    parts: list[Part] = dataclasses.field(default_factory=list)
+    parts: list[AxisSpec] = dataclasses.field(default_factory=list)
 
     def add_axis(self, path: str, section: AxisSection) -> None:
         """Add an axis."""
@@ -129,25 +129,27 @@ class AxisReader:
         """Add the knobs of a study as a sample."""
         self._add(sample(*self._build_knobs(knobs, where), count=_STUDY_POINTS, name=where), where)
 
-    def _build_knobs(self, knobs: Mapping[str, Any], where: str) -> list[Range | Joint | Axis | Choice]:
+    def _build_knobs(self, knobs: Mapping[str, Any], where: str) -> list[Range | Joint | Axis | ChoiceAxis]:
         return [self._build_knob(path, section, f"{where}.{path}") for path, section in knobs.items()]
 
-    def _add(self, part: Part, where: str) -> None:
-        before = [leaf for other in self.parts for leaf in leaves_moved(other)]
-        for leaf in leaves_moved(part):
+    def _add(self, part: AxisSpec, where: str) -> None:
+        before = [leaf for other in self.parts for leaf in leaf_axes(other)]
+        for leaf in leaf_axes(part):
             for other in before:
                 self._refuse_conflict(leaf, other, where)
             before.append(leaf)
         self.parts.append(part)
 
-    def _refuse_conflict(self, leaf: Axis | Choice | Range, other: Axis | Choice | Range, where: str) -> None:
+    def _refuse_conflict(
+        self, leaf: Axis | ChoiceAxis | Range, other: Axis | ChoiceAxis | Range, where: str
+    ) -> None:
         if leaf.path == other.path:
             raise InputError("every path on one axis", file=self.file, path=where, given=leaf.path)
         erased = [p for p in other.sets or other.paths for q in leaf.sets if f"{p}.".startswith(f"{q}.")]
         if erased:
             expected = f"{leaf.path} before {other.path}, because it would undo what {other.path} sets"
             raise InputError(expected, file=self.file, path=where, given=f"{leaf.path} after {other.path}")
-        if isinstance(other, Choice) and other.count in leaf.paths:
+        if isinstance(other, ChoiceAxis) and other.count in leaf.paths:
             expected = f"{leaf.path} before {other.path}, which comes in that number"
             raise InputError(expected, file=self.file, path=where, given=f"{leaf.path} after {other.path}")
 
@@ -162,7 +164,7 @@ class AxisReader:
             )
         return self.units[path]
 
-    def _build_axis(self, path: str, section: ValuesSection, where: str) -> Axis | Choice:
+    def _build_axis(self, path: str, section: ValuesSection, where: str) -> Axis | ChoiceAxis:
         values = section.choose or section.values or section.scale or section
         by_name = isinstance(values, list) and section.scale is None
         if path in choosable_paths() and (by_name or path not in self.units):
@@ -172,7 +174,7 @@ class AxisReader:
         numbers = parse_values(values, "1" if relative else unit, where, self.file)
         return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)
 
-    def _build_knob(self, path: str, section: KnobSection, where: str) -> Range | Joint | Axis | Choice:
+    def _build_knob(self, path: str, section: KnobSection, where: str) -> Range | Joint | Axis | ChoiceAxis:
         if section.stacks is not None:
             return self._build_stacks(path, section, where)
         if section.range is None:
@@ -210,8 +212,8 @@ class AxisReader:
             raise InputError(expected, file=self.file, path=where, given=list(numbers)) from None
 
     def _refuse_several_stacks(self, path: str, where: str) -> None:
-        choices = [leaf for part in self.parts for leaf in leaves_moved(part) if leaf.path == path]
-        branches = choices[0].branches[path] if choices and isinstance(choices[0], Choice) else None
+        choices = [leaf for part in self.parts for leaf in leaf_axes(part) if leaf.path == path]
+        branches = choices[0].branches[path] if choices and isinstance(choices[0], ChoiceAxis) else None
         counts = self.tiers[path] if branches is None else branches.stacks
         if (np.asarray(counts) > 1 + _TOLERANCE).any():
             raise InputError(
@@ -236,14 +238,14 @@ class AxisReader:
         if name in self.names:
             return name, self._indices_of_names(self.names[name], wanted, where)
         part, axis = earlier[name]
-        if isinstance(axis, Choice):
+        if isinstance(axis, ChoiceAxis):
             return part, self._indices_of_names(axis.names, wanted, where)
         return part, self._indices_of_values(axis, wanted, where)
 
-    def _conditioning_axes(self) -> Iterator[tuple[Part, Axis | Choice]]:
+    def _conditioning_axes(self) -> Iterator[tuple[AxisSpec, Axis | ChoiceAxis]]:
         """Yield the axes that a condition may name, each with its part of the space; samples have none."""
         for part in self.parts:
-            if isinstance(part, Axis | Choice):
+            if isinstance(part, Axis | ChoiceAxis):
                 yield part, part
             elif isinstance(part, Tied):
                 yield from ((part, axis) for axis in part.axes)

@@ -19,7 +19,7 @@ from jaxcost.edge.catalog.loaders import (
 from jaxcost.edge.catalog.silicon import load_package, load_process
 from jaxcost.edge.catalog.tiers import load_near
 from jaxcost.edge.io.errors import InputError, not_among, within
-from jaxcost.explore.space import Choice, stack
+from jaxcost.explore.space import ChoiceAxis, stack
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from jaxcost.spec.memory import ENGINE_PER_STACK, TIERS, Memory, NearMemory
 
@@ -64,7 +64,7 @@ def choosable_paths() -> tuple[str, ...]:
     return (*_TIERS, *_NEAR, *_LOADERS, *_TOPOLOGIES)
 
 
-def read_choice(path: str, given: list[Any], where: str, file: str) -> Choice:
+def read_choice(path: str, given: list[Any], where: str, file: str) -> ChoiceAxis:
     """Load the parts of the catalogue that an axis names.
 
     Args:
@@ -83,14 +83,14 @@ def read_choice(path: str, given: list[Any], where: str, file: str) -> Choice:
             raise InputError("every name once", file=file, path=where, given=name)
     trees = stack([_as_floats(_load(path, name, where, file)) for name in given])
     if path in _NEAR:
-        return Choice(
+        return ChoiceAxis(
             path=path,
             trees=trees,
             names=tuple(given),
             count=f"{_NEAR[path]}.stacks",
             counted=ENGINE_PER_STACK,
         )
-    return Choice(path=path, trees=trees, names=tuple(given))
+    return ChoiceAxis(path=path, trees=trees, names=tuple(given))
 
 
 def _load(path: str, name: str, where: str, file: str) -> Any:

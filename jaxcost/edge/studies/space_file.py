@@ -107,7 +107,7 @@ def build_space(sections: SpaceSections, file: str) -> Space:
         models=tuple(sections.models),
     )
     try:
-        _ = space.cases
+        _ = space.subgrids
     except ValueError as error:
         raise InputError(f"conditions on fewer values ({error})", file=file, path="axes") from None
     return space

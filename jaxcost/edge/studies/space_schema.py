@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.validation import StrictModel, as_list, known_name, whole_number
-from jaxcost.explore.space import METHODS, MOST_POINTS
+from jaxcost.explore.space import MAX_POINTS, SAMPLING_METHODS
 from jaxcost.explore.sweep import METRICS
 
 __all__ = [
@@ -172,8 +172,8 @@ Knobs = Annotated[dict[str, KnobSection], AfterValidator(_need_knob)]
 class SampleSection(StrictModel):
     """Points in the box of several knobs."""
 
-    method: Annotated[str, known_name(METHODS)] = METHODS[0]
-    count: Annotated[int, whole_number(1, MOST_POINTS)]
+    method: Annotated[str, known_name(SAMPLING_METHODS)] = SAMPLING_METHODS[0]
+    count: Annotated[int, whole_number(1, MAX_POINTS)]
     seed: Seed = 0
     knobs: Knobs = Field(description="a mapping from dotted paths to ranges")
     when: dict[str, Annotated[Any, BeforeValidator(_check_clause)]] = Field({})

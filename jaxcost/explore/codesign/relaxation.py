@@ -22,15 +22,15 @@ import numpy as np
 from jaxcost.core.pytree import field, pytree
 from jaxcost.explore.space import (
     Axis,
-    Choice,
+    ChoiceAxis,
     Joint,
     Range,
     Sample,
     Space,
     Tied,
+    axis_indices_of,
+    build_designs,
     coordinates,
-    design_of,
-    digits_of,
     space_features,
 )
 from jaxcost.spec.design import Design
@@ -171,7 +171,7 @@ def relax(space: Space, across: Sequence[str] = ()) -> Relaxation:
     if rest.size > _MAX_COMBINATIONS:
         raise ValueError(f"at most {_MAX_COMBINATIONS:,} combinations of choices, not {rest.size:,}")
     index = np.arange(rest.size)
-    digits = digits_of(rest, index)
+    digits = axis_indices_of(rest, index)
     served = [rest.names.index(name) for name in across]
     chosen = [i for i in range(len(rest.names)) if i not in served]
     count = math.prod(rest.shape[i] for i in served)
@@ -184,7 +184,7 @@ def relax(space: Space, across: Sequence[str] = ()) -> Relaxation:
     pick = lambda row, served: {  # noqa: E731
         path: column[row] for path, column in columns.items() if (path in served_paths) == served
     }
-    design = design_of(rest, [np.int32(0)] * len(rest.names))
+    design = build_designs(rest, [np.int32(0)] * len(rest.names))
     return Relaxation(
         space=space,
         knobs=knobs,
@@ -235,7 +235,7 @@ def _knobs(space: Space, across: Sequence[str]) -> tuple[tuple[Knob, ...], tuple
                 raise ValueError(f"{axis.name} has knobs: it can have no condition and cannot be in `across`")
             ranges = [knob for knob in axis.knobs if isinstance(knob, Range | Joint)]
             knobs += [_knob_of_range(knob) for knob in ranges]
-            enumerated += [knob for knob in axis.knobs if isinstance(knob, Axis | Choice | Tied)]
+            enumerated += [knob for knob in axis.knobs if isinstance(knob, Axis | ChoiceAxis | Tied)]
         else:
             enumerated.append(axis)
     long_axes = [
@@ -287,7 +287,7 @@ def _knob_of_axis(axis: Axis) -> Knob:
 
 @jax.jit
 def _leaves_of(space: Space, digits: jax.Array) -> jax.Array:
-    leaves = jax.tree.leaves(design_of(space, list(digits)))
+    leaves = jax.tree.leaves(build_designs(space, list(digits)))
     return jnp.stack([jnp.broadcast_to(x, digits.shape[1:]) for x in leaves])
 
 

@@ -1,8 +1,8 @@
-"""What varies over a space: numbers, branches taken whole, several of them tied to one digit, and samples.
+"""The axes of a space: numbers, alternatives of a branch, tied axes, and samples of continuous ranges.
 
-Every kind of axis has a `name`, a `size`, the `paths` that it moves (one column of coordinates each), the paths that it
-`sets` absolutely, and `put`, which makes the change to a design on the device. Symbols: n is the size of an axis, its
-digits run from 0 to n - 1, scalars or arrays [designs].
+Every axis has a `name`, a `size`, the dotted `paths` of what it changes (each is a column of coordinates), the paths
+that it `sets` to absolute values, and `put`, which applies one of its values to a design, inside jit. The values of an
+axis of size n have the indices 0 to n - 1, which are scalars or arrays [designs].
 """
 
 import operator
@@ -18,18 +18,18 @@ from jaxcost.explore.space import sampling
 from jaxcost.explore.space.sampling import Sampler
 
 __all__ = [
-    "MOST_DIGITS",
+    "MAX_AXIS_SIZE",
     "Axis",
-    "Choice",
+    "AxisSpec",
+    "ChoiceAxis",
     "Condition",
     "Joint",
-    "Part",
     "Range",
     "Sample",
     "Tied",
     "choice",
     "compact",
-    "leaves_moved",
+    "leaf_axes",
     "linear_range",
     "log_range",
     "sample",
@@ -38,41 +38,89 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Condition: TypeAlias = tuple[str, tuple[int, ...]]  # the name of an earlier axis, and the digits that hold
+Condition: TypeAlias = tuple[str, tuple[int, ...]]  # name of an earlier axis, its indices that satisfy it
 
-MOST_DIGITS = 1 << 30
-_WHEN = (
-    "conditions that must all hold, each on an earlier axis; elsewhere the axis leaves designs as they are"
-)
+MAX_AXIS_SIZE = 1 << 30
+_WHEN = "conditions on earlier axes; where one fails, the axis is inactive and leaves the design unchanged"
 _ROWS = jax.lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
-_LEVELS, _STEPS = 3, 256  # a coordinate's 24 bits look up three tables
+_LEVELS, _STEPS = 3, 256  # the 24 bits of a coordinate index three tables
 
 
 def stack(trees: Sequence[T]) -> T:
-    """Stack trees of one structure along a new leading axis, for a traced choice among them."""
+    """Stack trees of equal structure along a new leading axis, so that `take` can select one by a traced index."""
     return jax.tree.map(lambda *x: jnp.stack([jnp.asarray(v) for v in x]), *trees)
 
 
-def take(tree: T, digit: Any) -> T:
-    """Take one of stacked trees, or one a digit. A stack of length 1 holds what all digits share."""
-    one = lambda x: jax.lax.index_in_dim(x, 0, keepdims=False)  # noqa: E731
-    if np.ndim(digit) == 0:
-        pick = lambda x: jax.lax.dynamic_index_in_dim(x, digit, keepdims=False)  # noqa: E731
+def take(tree: T, index: Any) -> T:
+    """Select row `index` of every leaf: one tree of a stack, or [n] of them; leaves of length 1 are broadcast."""
+    if np.ndim(index) == 0:
+        select = lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False)  # noqa: E731
     else:
-        index = digit[..., None]
-        pick = lambda x: jax.lax.gather(x, index, _ROWS, (1,), mode="clip")  # noqa: E731
-    return jax.tree.map(lambda x: one(x) if x.shape[0] == 1 else pick(x), tree)
+        starts = index[..., None]
+        select = lambda x: jax.lax.gather(x, starts, _ROWS, (1,), mode="clip")  # noqa: E731
+    first = lambda x: jax.lax.index_in_dim(x, 0, keepdims=False)  # noqa: E731
+    return jax.tree.map(lambda x: first(x) if x.shape[0] == 1 else select(x), tree)
 
 
 def compact(tree: T) -> T:
-    """Shorten stacks whose rows are all equal to length 1, so that `take` gives one number for all digits."""
-    same = lambda x: x.ndim == 1 and len(x) > 1 and (x == x[0]).all()  # noqa: E731
-    return jax.tree.map(lambda x: x[:1] if same(np.asarray(x)) else x, tree)
+    """Shorten stacked leaves whose rows are all equal to length 1, which `take` broadcasts as a scalar."""
+    constant = lambda x: x.ndim == 1 and len(x) > 1 and (x == x[0]).all()  # noqa: E731
+    return jax.tree.map(lambda x: x[:1] if constant(np.asarray(x)) else x, tree)
+
+
+class _OnePath:
+    """Properties of an axis that changes one leaf or branch."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        """Name of the axis: its path."""
+        return self.path
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Dotted paths that change."""
+        return (self.path,)
+
+
+class _OneNumber(_OnePath):
+    """Properties of an axis that changes one leaf, to a value or by a factor."""
+
+    relative: bool
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Dotted paths that are set to absolute values."""
+        return () if self.relative else (self.path,)
+
+    def _put(self, design: T, value: Any) -> T:
+        before = operator.attrgetter(self.path)
+        return replace_at(design, self.path, value * before(design) if self.relative else value)
+
+
+class _Composite:
+    """Properties of an axis that consists of others."""
+
+    @property
+    def members(self) -> "tuple[Axis | ChoiceAxis | Tied | Range | Joint, ...]":
+        """The axes that it consists of, in the order in which they change a design."""
+        raise NotImplementedError
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Dotted paths that change."""
+        return tuple(path for member in self.members for path in member.paths)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Dotted paths that are set to absolute values."""
+        return tuple(path for member in self.members for path in member.sets)
 
 
 @pytree
-class Axis:
-    """One dotted path of a Design and the values it takes, absolute or as factors on what is there."""
+class Axis(_OneNumber):
+    """The values of one leaf of a Design, absolute or as factors on the value in the design."""
 
     values: jax.Array = field("1", "values, in the unit of the leaf, or factors")
     path: str = field(doc='dotted path, such as "system.chip.memory.bandwidth"', static=True)
@@ -80,69 +128,44 @@ class Axis:
     when: tuple[Condition, ...] = field(doc=_WHEN, static=True, default=())
 
     @property
-    def name(self) -> str:
-        """Its path."""
-        return self.path
-
-    @property
     def size(self) -> int:
         """Number of values."""
         return self.values.shape[0]
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it moves."""
-        return (self.path,)
+    def put(self, design: T, index: Any) -> T:
+        """Return the design with the value at an index."""
+        return self._put(design, take(self.values, index))
 
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """What it sets absolutely."""
-        return () if self.relative else (self.path,)
-
-    def put(self, design: T, digit: Any) -> T:
-        """Return the design with the value of a digit."""
-        return _put_number(design, self.path, take(self.values, digit), self.relative)
-
-    def columns(self, digit: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of digits."""
-        return {self.path: np.asarray(self.values)[digit]}
+    def columns(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the values at indices, by path."""
+        return {self.path: np.asarray(self.values)[index]}
 
 
 @pytree
-class Choice:
-    """One of several branches, or sets of leaves, each taken whole: a memory, a price book, a grid, a topology.
+class ChoiceAxis(_OnePath):
+    """Named alternatives of a branch, or of a set of leaves: a memory, a price book, a grid, a topology.
 
-    Leaves named in `counted` hold what one of `count` brings, such as engines near a stack of memory, and are
-    multiplied by it (at least 1) in the design at hand.
+    Leaves named in `counted` hold the amount of one unit, such as the engines near one stack of memory. They are
+    multiplied by the number of units at `count` in the design, at least 1.
     """
 
     trees: Any = field(
         doc="stacked along a leading axis: the branch at `path`, or a mapping from dotted paths to leaves"
     )
     path: str = field(doc="dotted path of the branch, or any name where `trees` is a mapping", static=True)
-    names: tuple[str, ...] = field(doc="what the choices are called", static=True)
-    count: str = field(doc="dotted path of the number that multiplies", static=True, default="")
-    counted: tuple[str, ...] = field(doc="leaves of the branch it multiplies", static=True, default=())
+    names: tuple[str, ...] = field(doc="names of the alternatives", static=True)
+    count: str = field(doc="dotted path of the number of units", static=True, default="")
+    counted: tuple[str, ...] = field(doc="leaves of the branch that it multiplies", static=True, default=())
     when: tuple[Condition, ...] = field(doc=_WHEN, static=True, default=())
 
     @property
-    def name(self) -> str:
-        """Its path."""
-        return self.path
-
-    @property
     def size(self) -> int:
-        """Number of choices."""
+        """Number of alternatives."""
         return len(self.names)
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """What it moves, as one column of names."""
-        return (self.path,)
-
-    @property
     def sets(self) -> tuple[str, ...]:
-        """What it sets absolutely."""
+        """Dotted paths that are set to absolute values."""
         return tuple(self.branches)
 
     @property
@@ -150,87 +173,80 @@ class Choice:
         """Stacked branches by dotted path."""
         return self.trees if isinstance(self.trees, Mapping) else {self.path: self.trees}
 
-    def put(self, design: T, digit: Any) -> T:
-        """Return the design with the choice of a digit."""
+    def put(self, design: T, index: Any) -> T:
+        """Return the design with the alternative at an index."""
         for path, branch in self.branches.items():
-            taken = take(branch, digit)
+            taken = take(branch, index)
             for leaf in self.counted:
                 count = jnp.maximum(operator.attrgetter(self.count)(design), 1)
                 taken = replace_at(taken, leaf, getattr(taken, leaf) * count)
             design = replace_at(design, path, taken)
         return design
 
-    def columns(self, digit: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the names of digits."""
-        return {self.path: np.asarray(self.names)[digit]}
+    def columns(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the names at indices, by path."""
+        return {self.path: np.asarray(self.names)[index]}
 
 
-def choice(path: str, trees: Mapping[str, Any], *, when: tuple[Condition, ...] = ()) -> Choice:
-    """Make an axis of branches given by name: `choice("system.chip.hbf", {"none": Memory(), "hbf": flash})`.
+def choice(path: str, trees: Mapping[str, Any], *, when: tuple[Condition, ...] = ()) -> ChoiceAxis:
+    """Make an axis of named alternatives: `choice("system.chip.hbf", {"none": Memory(), "hbf": flash})`.
 
     Args:
         path: dotted path of the branch; any name where each tree is a mapping from dotted paths to leaves.
-        trees: what stands there, of one structure.
+        trees: the alternatives by name, of equal structure.
         when: conditions on earlier axes.
     """
     floats = [jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), tree) for tree in trees.values()]
-    return Choice(path=path, trees=stack(floats), names=tuple(trees), when=when)
+    return ChoiceAxis(path=path, trees=stack(floats), names=tuple(trees), when=when)
 
 
 @pytree
-class Tied:
-    """Several axes of one length that one digit moves together."""
+class Tied(_Composite):
+    """Several axes of equal size with a common index."""
 
-    axes: tuple[Axis | Choice, ...] = field(doc="of one length")
+    axes: tuple[Axis | ChoiceAxis, ...] = field(doc="axes of equal size")
     when: tuple[Condition, ...] = field(doc=_WHEN, static=True, default=())
 
     @property
+    def members(self) -> tuple[Axis | ChoiceAxis, ...]:
+        """The axes."""
+        return self.axes
+
+    @property
     def name(self) -> str:
-        """The paths, with a plus between."""
+        """Names of the axes, joined by plus signs."""
         return "+".join(axis.name for axis in self.axes)
 
     @property
     def size(self) -> int:
-        """The length of all of them.
+        """Number of values of each axis.
 
         Raises:
-            ValueError: they differ.
+            ValueError: the axes differ in size.
         """
         sizes = {axis.size for axis in self.axes}
         if len(sizes) != 1:
-            raise ValueError(
-                f"the axes of {self.name} have {sorted(sizes)} values; tied ones have as many each"
-            )
+            raise ValueError(f"tied axes need equal numbers of values; {self.name} have {sorted(sizes)}")
         return sizes.pop()
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What they move."""
-        return tuple(path for axis in self.axes for path in axis.paths)
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """What they set absolutely."""
-        return tuple(path for axis in self.axes for path in axis.sets)
-
-    def put(self, design: T, digit: Any) -> T:
-        """Return the design with the values of a digit."""
+    def put(self, design: T, index: Any) -> T:
+        """Return the design with the value of every axis at an index."""
         for axis in self.axes:
-            design = axis.put(design, digit)
+            design = axis.put(design, index)
         return design
 
-    def columns(self, digit: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of digits."""
-        return {path: column for axis in self.axes for path, column in axis.columns(digit).items()}
+    def columns(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the values at indices, by path."""
+        return {path: column for axis in self.axes for path, column in axis.columns(index).items()}
 
 
 @pytree
-class Range:
-    """A continuous knob of a sample: a value for every coordinate n of 24 bits, by three tables of 256.
+class Range(_OneNumber):
+    """A continuous knob of a sample: the values at coordinates n of 24 bits, from three tables of 256 entries.
 
-        x = A[n / 65536] o B[n / 256 mod 256] o C[n mod 256],   o is a product where it is even in log x, else a sum
+        x = A[n / 65536] o B[n / 256 mod 256] o C[n mod 256],   o is a product where x is even in log x, else a sum
 
-    Each operation rounds once and none fuses with another, so that all machines find the same value, to the bit.
+    Each operation rounds once and none is fused with another, so every machine computes the same value, bit for bit.
     """
 
     tables: jax.Array = field("1", "A, B and C, shape [3, 256], in the unit of the leaf, or factors")
@@ -241,23 +257,8 @@ class Range:
     relative: bool = field(doc="whether the values multiply the leaf", static=True, default=False)
     whole: bool = field(doc="whether values are rounded down to whole numbers", static=True, default=False)
 
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return self.path
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What it moves."""
-        return (self.path,)
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """What it sets absolutely."""
-        return () if self.relative else (self.path,)
-
     def value(self, coordinate: Any) -> Any:
-        """Return the values of coordinates; of JAX, or of NumPy where the tables are."""
+        """Return the values at coordinates: JAX arrays, or NumPy arrays where the tables are."""
         mask = _STEPS - 1
         a, b, c = (self.tables[k][(coordinate >> (8 * (_LEVELS - 1 - k))) & mask] for k in range(_LEVELS))
         value = a * b * c if self.product else a + b + c
@@ -265,54 +266,49 @@ class Range:
         return value.clip(self.low, self.high)
 
     def put(self, design: T, coordinate: Any) -> T:
-        """Return the design with the value of a coordinate."""
-        return _put_number(design, self.path, self.value(coordinate), self.relative)
+        """Return the design with the value at a coordinate."""
+        return self._put(design, self.value(coordinate))
 
     def columns(self, coordinate: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of coordinates."""
+        """Return the values at coordinates, by path."""
         return {self.path: jax.tree.map(np.asarray, self).value(coordinate)}
 
 
 @pytree
-class Joint:
-    """Several ranges that one coordinate moves together."""
+class Joint(_Composite):
+    """Several ranges with a common coordinate."""
 
-    ranges: tuple[Range, ...] = field(doc="what moves")
-    name: str = field(doc="what the knob is called", static=True)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """What they move."""
-        return tuple(r.path for r in self.ranges)
+    ranges: tuple[Range, ...] = field(doc="the ranges; the first gives the values that are shown")
+    name: str = field(doc="name of the knob", static=True)
 
     @property
-    def sets(self) -> tuple[str, ...]:
-        """What they set absolutely."""
-        return tuple(path for r in self.ranges for path in r.sets)
+    def members(self) -> tuple[Range, ...]:
+        """The ranges."""
+        return self.ranges
 
     def put(self, design: T, coordinate: Any) -> T:
-        """Return the design with the values of a coordinate."""
+        """Return the design with the value of every range at a coordinate."""
         for r in self.ranges:
             design = r.put(design, coordinate)
         return design
 
     def columns(self, coordinate: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of coordinates, of the first as the knob's own."""
+        """Return the values of the first range at coordinates, under the name of the knob."""
         return {self.name: self.ranges[0].columns(coordinate)[self.ranges[0].path]}
 
 
 def log_range(path: str, low: float, high: float, *, relative: bool = False, whole: bool = False) -> Range:
-    """Make a knob of a sample that is even in the logarithm: x = low (high / low)^u, with u in [0, 1).
+    """Make a knob of a sample that is uniform in the logarithm: x = low (high / low)^u, with u in [0, 1).
 
     Args:
         path: dotted path.
         low: least value or factor, above 0.
         high: largest value or factor.
         relative: whether the values multiply the leaf.
-        whole: whether to take whole numbers from low to high: floor(low ((high + 1) / low)^u).
+        whole: whether values are whole numbers from low to high: floor(low ((high + 1) / low)^u).
 
     Raises:
-        ValueError: not 0 < low < high, or whole numbers with bounds that are not, or beyond 2^24.
+        ValueError: not 0 < low < high, or whole numbers with bounds that are not whole or exceed 2^24.
     """
     _check_range(low, high, whole=whole, above=0.0)
     ratio = (high + whole) / low
@@ -322,17 +318,17 @@ def log_range(path: str, low: float, high: float, *, relative: bool = False, who
 
 
 def linear_range(path: str, low: float, high: float, *, relative: bool = False, whole: bool = False) -> Range:
-    """Make a knob of a sample that is even between its bounds: x = low + (high - low) u, with u in [0, 1).
+    """Make a knob of a sample that is uniform between its bounds: x = low + (high - low) u, with u in [0, 1).
 
     Args:
         path: dotted path.
         low: least value or factor.
         high: largest value or factor.
         relative: whether the values multiply the leaf.
-        whole: whether to take whole numbers, each from low to high equally likely.
+        whole: whether values are whole numbers, from low to high with equal probability.
 
     Raises:
-        ValueError: not low < high, or whole numbers with bounds that are not, or beyond 2^24.
+        ValueError: not low < high, or whole numbers with bounds that are not whole or exceed 2^24.
     """
     _check_range(low, high, whole=whole, above=-np.inf)
     terms = [(high + whole - low) * np.arange(_STEPS) / _STEPS ** (k + 1) for k in range(_LEVELS)]
@@ -342,9 +338,12 @@ def linear_range(path: str, low: float, high: float, *, relative: bool = False, 
 
 def _check_range(low: float, high: float, *, whole: bool, above: float) -> None:
     if not above < low < high < np.inf:
-        raise ValueError(f"low < high, and above 0 where logarithmic, not {low:g} and {high:g}")
+        expected = "0 < low < high" if above == 0 else "low < high"
+        raise ValueError(f"a range needs {expected}; got {low:g} and {high:g}")
     if whole and (low % 1 or high % 1 or low < 0 or high >= 1 << 24):
-        raise ValueError(f"whole bounds from 0 to 2^24, not {low:g} and {high:g}")
+        raise ValueError(
+            f"a range of whole numbers needs whole bounds from 0 to 2^24; got {low:g} and {high:g}"
+        )
 
 
 def _range(path: str, tables: list[np.ndarray], low: float, high: float, **options: bool) -> Range:
@@ -354,46 +353,41 @@ def _range(path: str, tables: list[np.ndarray], low: float, high: float, **optio
 
 
 @pytree
-class Sample:
-    """Several knobs that the number of a point moves: along each dimension of the cube, one knob.
+class Sample(_Composite):
+    """Several knobs that vary together: point i of a sampler gives each knob the coordinate along its dimension.
 
-    A `Range` takes a value for the coordinate; of an axis, a choice or tied axes the coordinate picks a digit.
+    A range takes its value at the coordinate. An axis, an alternative or tied axes take the index floor(u n) of n.
     """
 
-    knobs: tuple[Range | Joint | Axis | Choice | Tied, ...] = field(doc="what varies")
+    knobs: tuple[Range | Joint | Axis | ChoiceAxis | Tied, ...] = field(doc="what varies")
     points: Sampler = field(doc="points of the unit cube")
     size: int = field(doc="number of points, at most 2^30", static=True)
-    name: str = field(doc="unlike that of any other axis", static=True, default="sample")
+    name: str = field(doc="name, different from those of other axes", static=True, default="sample")
     when: tuple[Condition, ...] = field(doc=_WHEN, static=True, default=())
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """What it moves."""
-        return tuple(path for knob in self.knobs for path in knob.paths)
+    def members(self) -> "tuple[Range | Joint | Axis | ChoiceAxis | Tied, ...]":
+        """The knobs."""
+        return self.knobs
 
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """What it sets absolutely."""
-        return tuple(path for knob in self.knobs for path in knob.sets)
-
-    def put(self, design: T, number: Any) -> T:
+    def put(self, design: T, index: Any) -> T:
         """Return the design with the values of a point."""
-        coordinates = self.points.point(number)
+        coordinates = self.points.point(index)
         for k, knob in enumerate(self.knobs):
-            design = knob.put(design, _digit(knob, coordinates[k]))
+            design = knob.put(design, _knob_index(knob, coordinates[k]))
         return design
 
-    def columns(self, number: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the values of points."""
-        coordinates = _coordinates(self.points, number)
+    def columns(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the values of points, by path."""
+        coordinates = _coordinates(self.points, index)
         columns: dict[str, np.ndarray] = {}
         for knob, coordinate in zip(self.knobs, coordinates, strict=True):
-            columns |= knob.columns(_digit(knob, coordinate))
+            columns |= knob.columns(_knob_index(knob, coordinate))
         return columns
 
 
 def sample(
-    *knobs: Range | Joint | Axis | Choice | Tied,
+    *knobs: Range | Joint | Axis | ChoiceAxis | Tied,
     count: int,
     method: str = "sobol",
     seed: int = 0,
@@ -403,11 +397,11 @@ def sample(
     """Make an axis of `count` points over several knobs: `sample(log_range(...), Axis(...), count=1 << 20)`.
 
     Args:
-        knobs: what varies; conditions are on the sample as a whole.
+        knobs: what varies; conditions are on the sample, not on its knobs.
         count: number of points, at most 2^30.
         method: "sobol", "latin" or "random".
-        seed: another seed gives other points.
-        name: of the axis.
+        seed: seed of the points, from 0 to 2^32 - 1.
+        name: name of the axis.
         when: conditions on earlier axes.
 
     Raises:
@@ -417,34 +411,27 @@ def sample(
     return Sample(knobs=knobs, points=points, size=count, name=name, when=when)
 
 
-Part: TypeAlias = Axis | Choice | Tied | Sample
+AxisSpec: TypeAlias = Axis | ChoiceAxis | Tied | Sample
 
 
-def leaves_moved(part: Part | Range | Joint) -> Iterator[Axis | Choice | Range]:
-    """Yield what a part of a space consists of, in the order in which it changes a design."""
-    if isinstance(part, Tied | Sample | Joint):
-        inner = (
-            part.knobs if isinstance(part, Sample) else part.axes if isinstance(part, Tied) else part.ranges
-        )
-        for one in inner:
-            yield from leaves_moved(one)
+def leaf_axes(axis: AxisSpec | Range | Joint) -> Iterator[Axis | ChoiceAxis | Range]:
+    """Yield the axes of single paths that an axis consists of, in the order in which they change a design."""
+    if isinstance(axis, Tied | Sample | Joint):
+        for member in axis.members:
+            yield from leaf_axes(member)
     else:
-        yield part
+        yield axis
 
 
-def _put_number(design: T, path: str, value: Any, relative: bool) -> T:
-    return replace_at(design, path, value * operator.attrgetter(path)(design) if relative else value)
-
-
-def _digit(knob: Range | Joint | Axis | Choice | Tied, coordinate: Any) -> Any:
+def _knob_index(knob: Range | Joint | Axis | ChoiceAxis | Tied, coordinate: Any) -> Any:
     return coordinate if isinstance(knob, Range | Joint) else sampling.pick(coordinate, knob.size)
 
 
-_points = jax.jit(lambda points, number: points.point(number))
+_points = jax.jit(lambda points, index: points.point(index))
 
 
-def _coordinates(points: Sampler, number: np.ndarray) -> np.ndarray:
-    # Padded to powers of two, so that few lengths are ever compiled.
-    padded = np.zeros(1 << max(len(number) - 1, 0).bit_length(), np.int32)
-    padded[: len(number)] = number
-    return np.asarray(_points(points, padded))[:, : len(number)]
+def _coordinates(points: Sampler, index: np.ndarray) -> np.ndarray:
+    # Padded to a power of two, so that few lengths are compiled.
+    padded = np.zeros(1 << max(len(index) - 1, 0).bit_length(), np.int32)
+    padded[: len(index)] = index
+    return np.asarray(_points(points, padded))[:, : len(index)]

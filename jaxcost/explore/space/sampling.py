@@ -1,10 +1,10 @@
-"""Points of the unit cube by their number, made on the device: Sobol', Latin hypercube and random.
+"""Points of the unit cube by their index, generated on the device: Sobol', Latin hypercube and random.
 
-A coordinate u is kept as the whole number n = u 2^24, which 32-bit floats hold exactly; what is made of it are table
-look-ups and single roundings, so that every machine makes the same point, to the bit.
+A coordinate u is stored as the whole number n = u 2^24, which 32-bit floats represent exactly. All that is computed
+from it are table look-ups and single roundings, so every machine generates the same point, bit for bit.
 
-Symbols: i is the number of a point of `count`, d the number of dimensions, n_k the coordinate along dimension k. The
-number is a scalar, which gives coordinates [d], or an array [n], which gives [d, n].
+Symbols: i is the index of a point among `count`, d the number of dimensions, n_k the coordinate along dimension k. The
+index is a scalar, which gives coordinates [d], or an array [n], which gives [d, n].
 """
 
 import functools
@@ -17,14 +17,24 @@ import numpy as np
 
 from jaxcost.core.pytree import field, pytree
 
-__all__ = ["METHODS", "MOST_POINTS", "Latin", "Random", "Sampler", "Sobol", "pick", "sampler", "to_unit"]
+__all__ = [
+    "MAX_POINTS",
+    "SAMPLING_METHODS",
+    "Latin",
+    "Random",
+    "Sampler",
+    "Sobol",
+    "pick",
+    "sampler",
+    "to_unit",
+]
 
-METHODS = ("sobol", "latin", "random")
-MOST_POINTS = 1 << 30
+SAMPLING_METHODS = ("sobol", "latin", "random")
+MAX_POINTS = 1 << 30
 _BITS = 24  # of a coordinate
 _SOBOL_BITS = 30
-_BLOCK = 256  # what one byte of a number addresses
-_ROUNDS = 6
+_BYTE = 256  # values of one byte of an index
+_ROUNDS = 6  # of the Feistel network
 
 
 @pytree
@@ -33,50 +43,50 @@ class Random:
 
     keys: jax.Array = field("1", "uint32, shape [2, d]")
 
-    def point(self, number: jax.Array) -> jax.Array:
-        """Return the coordinates of points, int32 [d, *number] in [0, 2^24)."""
-        number = jnp.asarray(number).astype(jnp.uint32)
-        return _as_coordinate(_hash(number, _before(self.keys, number)))
+    def point(self, index: jax.Array) -> jax.Array:
+        """Return the coordinates of points, int32 [d, *index] in [0, 2^24)."""
+        index = jnp.asarray(index).astype(jnp.uint32)
+        return _as_coordinate(_hash(index, _expand_dims(self.keys, index)))
 
 
 @pytree
 class Latin:
-    """A Latin hypercube: along every dimension each of `count` equal strata holds one point.
+    """A Latin hypercube: along every dimension, each of `count` equal strata contains one point.
 
         n_k = strata begin at ceil(p 2^24 / count),   p = permutation_k(i)
 
-    and the place within a stratum is a hash. Up to 2^24 points every stratum holds exactly one coordinate; beyond,
-    several strata share a coordinate, as many as there are to the number. The permutation is a Feistel network over
-    Z_a x Z_b with a b just above `count`, walked until it falls below `count` (Black & Rogaway 2002, "Ciphers with
-    arbitrary finite domains", doi 10.1007/3-540-45760-7_9), so it needs no memory.
+    The coordinate within a stratum is a hash. Up to 2^24 points every stratum has a coordinate of its own; beyond,
+    strata share coordinates evenly. The permutation is a Feistel network over Z_a x Z_b with a b just above `count`,
+    iterated until the result is below `count` (Black & Rogaway 2002, "Ciphers with arbitrary finite domains",
+    doi 10.1007/3-540-45760-7_9), so it needs no memory.
     """
 
     keys: jax.Array = field(
-        "1", "uint32, shape [2 + rounds, d]: of the place within a stratum, and of the rounds"
+        "1", "uint32, shape [2 + rounds, d]: keys of the hash within a stratum, and of the rounds"
     )
     count: int = field(doc="number of points", static=True)
 
-    def point(self, number: jax.Array) -> jax.Array:
-        """Return the coordinates of points, int32 [d, *number] in [0, 2^24)."""
-        number = jnp.asarray(number).astype(jnp.uint32)
-        stratum = self.permuted(number)
+    def point(self, index: jax.Array) -> jax.Array:
+        """Return the coordinates of points, int32 [d, *index] in [0, 2^24)."""
+        index = jnp.asarray(index).astype(jnp.uint32)
+        stratum = self.permuted(index)
         low = _scaled(stratum, self.count)
         if self.count > 1 << _BITS:
             return low[0].astype(jnp.int32)
         begin = _ceiling(*low)
         width = _ceiling(*_scaled(stratum + 1, self.count)) - begin
-        within = to_unit(_as_coordinate(_hash(number, _before(self.keys[:2], number)))) * width.astype(
+        within = to_unit(_as_coordinate(_hash(index, _expand_dims(self.keys[:2], index)))) * width.astype(
             jnp.float32
         )
         return (begin + jnp.minimum(within.astype(jnp.uint32), width - 1)).astype(jnp.int32)
 
-    def permuted(self, number: jax.Array) -> jax.Array:
-        """Return the stratum of points along every dimension, uint32 [d, *number]."""
+    def permuted(self, index: jax.Array) -> jax.Array:
+        """Return the stratum of points along every dimension, uint32 [d, *index]."""
         a, b = _sides(self.count)
-        number = jnp.asarray(number).astype(jnp.uint32)
-        keys = _before(self.keys, number)
+        index = jnp.asarray(index).astype(jnp.uint32)
+        keys = _expand_dims(self.keys, index)
 
-        def turn(x: jax.Array) -> jax.Array:
+        def permute(x: jax.Array) -> jax.Array:
             left, right = x // np.uint32(b), x % np.uint32(b)
             for i, key in enumerate(keys[2:]):
                 if i % 2:
@@ -85,60 +95,62 @@ class Latin:
                     left = (left + _mix(right ^ key) % np.uint32(a)) % np.uint32(a)
             return left * np.uint32(b) + right
 
-        start = turn(jnp.broadcast_to(number, keys.shape[1:2] + number.shape))
-        beyond = lambda x: x >= np.uint32(self.count)  # noqa: E731
+        start = permute(jnp.broadcast_to(index, keys.shape[1:2] + index.shape))
+        is_outside = lambda x: x >= np.uint32(self.count)  # noqa: E731
         return jax.lax.while_loop(
-            lambda x: jnp.any(beyond(x)), lambda x: jnp.where(beyond(x), turn(x), x), start
+            lambda x: jnp.any(is_outside(x)), lambda x: jnp.where(is_outside(x), permute(x), x), start
         )
 
 
 @pytree
 class Sobol:
-    """A scrambled Sobol' sequence: a digital shift XOR the direction numbers that the bits of i pick.
+    """A scrambled Sobol' sequence: a digital shift XOR the direction numbers selected by the bits of i.
 
         x_i = shift XOR v_j over the bits j of gray(i) = i XOR (i >> 1)
 
-    Both XORs are linear in the bits of i, so one table a byte of i holds what that byte contributes. Direction numbers
+    Both XORs are linear in the bits of i, so one table for each byte of i gives its contribution. Direction numbers
     are those of `scipy.stats.qmc.Sobol` (Joe & Kuo 2008), with its linear matrix scramble and shift.
     """
 
-    tables: jax.Array = field("1", "uint32, shape [bytes, 256, d]: 30 bits that each byte contributes")
-    shift: jax.Array = field("1", "uint32, shape [d]: point 0")
+    tables: jax.Array = field("1", "uint32, shape [bytes, 256, d]: contribution of each byte, 30 bits")
+    shift: jax.Array = field("1", "uint32, shape [d]: the digital shift, which is point 0")
 
-    def bits(self, number: jax.Array) -> jax.Array:
-        """Return points as SciPy makes them, uint32 [d, *number], in units of 2^-30."""
-        number = jnp.asarray(number).astype(jnp.uint32)
-        out = _before(self.shift, number)
+    def bits(self, index: jax.Array) -> jax.Array:
+        """Return the points of SciPy's sequence, uint32 [d, *index], in units of 2^-30."""
+        index = jnp.asarray(index).astype(jnp.uint32)
+        out = _expand_dims(self.shift, index)
         for i in range(self.tables.shape[0]):
-            out = out ^ self.tables[i].T[:, (number >> (8 * i)) & (_BLOCK - 1)]
+            out = out ^ self.tables[i].T[:, (index >> (8 * i)) & (_BYTE - 1)]
         return out
 
-    def point(self, number: jax.Array) -> jax.Array:
-        """Return the coordinates of points, int32 [d, *number] in [0, 2^24)."""
-        return (self.bits(number) >> (_SOBOL_BITS - _BITS)).astype(jnp.int32)
+    def point(self, index: jax.Array) -> jax.Array:
+        """Return the coordinates of points, int32 [d, *index] in [0, 2^24)."""
+        return (self.bits(index) >> (_SOBOL_BITS - _BITS)).astype(jnp.int32)
 
 
 Sampler: TypeAlias = Sobol | Latin | Random
 
 
 def sampler(method: str, dimensions: int, count: int, seed: int = 0) -> Sampler:
-    """Prepare the points of one method.
+    """Build the sampler of one method.
 
     Args:
         method: "sobol", "latin" or "random".
         dimensions: number of coordinates of a point.
         count: number of points, at most 2^30.
-        seed: another seed gives other points; from 0 to 2^32 - 1.
+        seed: seed of the points, from 0 to 2^32 - 1.
 
     Raises:
         ValueError: no such method, or a number out of its range.
     """
-    if method not in METHODS:
-        raise ValueError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if not 1 <= count <= MOST_POINTS:
-        raise ValueError(f"a sample has 1 to 2^30 points, not {count}")
+    if method not in SAMPLING_METHODS:
+        raise ValueError(f"no sampling method {method!r}; expected one of {', '.join(SAMPLING_METHODS)}")
+    if not 1 <= count <= MAX_POINTS:
+        raise ValueError(f"a sample has 1 to 2^30 points; got {count}")
     if dimensions < 1 or not 0 <= seed < 1 << 32:
-        raise ValueError(f"at least 1 dimension and a seed in [0, 2^32), not {dimensions} and {seed}")
+        raise ValueError(
+            f"a sample needs at least 1 dimension and a seed in [0, 2^32); got {dimensions} and {seed}"
+        )
     if method == "sobol":
         tables, shift = _sobol_tables(dimensions, max((count - 1).bit_length(), 1), seed)
         return Sobol(tables=jnp.asarray(tables), shift=jnp.asarray(shift))
@@ -148,29 +160,29 @@ def sampler(method: str, dimensions: int, count: int, seed: int = 0) -> Sampler:
 
 
 def to_unit(coordinate: Any) -> Any:
-    """Turn whole coordinates n into u = n 2^-24 in [0, 1), exactly, as 32-bit floats; of JAX or NumPy."""
+    """Convert coordinates n to u = n 2^-24 in [0, 1), exactly, as 32-bit floats; JAX or NumPy arrays."""
     return coordinate.astype(np.float32) * np.float32(2.0**-_BITS)
 
 
 def pick(coordinate: Any, count: int) -> Any:
-    """Turn a coordinate into one of `count` equally likely digits: floor(u count); of JAX or NumPy."""
+    """Convert coordinates to one of `count` equally likely indices: floor(u count); JAX or NumPy arrays."""
     return (to_unit(coordinate) * np.float32(count)).astype(np.int32).clip(0, count - 1)
 
 
-def _before(table: jax.Array, number: jax.Array) -> jax.Array:
-    """Give a table axes of length 1 behind its own, one an axis of `number`."""
-    return table.reshape(table.shape + (1,) * number.ndim)
+def _expand_dims(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Append one axis of length 1 to a table for every axis of `index`, so that the two broadcast."""
+    return table.reshape(table.shape + (1,) * index.ndim)
 
 
 def _mix(x: Any) -> Any:
-    """Scatter 32 bits over 32, one to one: "lowbias32" of C. Wellons, Hash Prospector (public domain)."""
+    """Mix 32 bits by a bijection: "lowbias32" of C. Wellons, Hash Prospector (public domain)."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 
-def _hash(number: jax.Array, keys: jax.Array) -> jax.Array:
-    return _mix(_mix(number ^ keys[0]) + keys[1])
+def _hash(index: jax.Array, keys: jax.Array) -> jax.Array:
+    return _mix(_mix(index ^ keys[0]) + keys[1])
 
 
 def _as_coordinate(bits: jax.Array) -> jax.Array:
@@ -188,7 +200,7 @@ def _sides(count: int) -> tuple[int, int]:
 
 
 def _scaled(x: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Divide x 2^24 by `count` in 32 bits, a few binary digits at a time; quotient and remainder."""
+    """Return quotient and remainder of x 2^24 / `count`, by long division in 32-bit integers."""
     step = 32 - count.bit_length()
     quotient, rest, left = x // np.uint32(count), x % np.uint32(count), _BITS
     while left:
@@ -205,7 +217,7 @@ def _ceiling(quotient: jax.Array, rest: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=16)
 def _sobol_tables(dimensions: int, bits: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.stats import qmc  # takes a second to import, and only this needs it
+    from scipy.stats import qmc  # imported here for it takes a second
 
     engine = qmc.Sobol(dimensions, scramble=True, bits=_SOBOL_BITS, rng=seed)
     following = lambda: (engine.random(1)[0] * 2**_SOBOL_BITS).astype(np.uint32)  # noqa: E731
@@ -213,7 +225,7 @@ def _sobol_tables(dimensions: int, bits: int, seed: int) -> tuple[np.ndarray, np
     for k in range(bits):
         engine.fast_forward((1 << k) - engine.num_generated)
         moves.append(following() ^ shift)
-    tables = np.zeros((-(-bits // 8), _BLOCK, dimensions), np.uint32)
+    tables = np.zeros((-(-bits // 8), _BYTE, dimensions), np.uint32)
     for k, move in enumerate(moves):
         table, bit = tables[k // 8], 1 << (k % 8)
         table[bit : 2 * bit] = table[:bit] ^ move

@@ -1,30 +1,20 @@
-"""Sweeps: every design of a space is evaluated, and reducers keep what is asked."""
+"""Sweeps: the evaluation of every design of a space, and the reducers that keep what is of interest."""
 
-from jaxcost.explore.sweep.reducer import Constraint
-from jaxcost.explore.sweep.reducers import (
-    FEASIBLE,
-    Best,
-    Distribution,
-    Feasibility,
-    Front,
-    Grouped,
-    Histogram,
-    Pareto,
-    Ranked,
-    Reasons,
-    Reducer,
-    TopK,
-)
+from jaxcost.explore.sweep.pareto_archive import Pareto, ParetoFront
+from jaxcost.explore.sweep.ranking import Best, GroupBest, Ranking, TopK
+from jaxcost.explore.sweep.reducer import FEASIBLE, Constraint, Reducer
 from jaxcost.explore.sweep.run import (
     METRICS,
     Sweep,
+    build_stream,
     default_block,
     metrics_of,
     model_evaluation,
     report_metrics,
     sweep,
 )
-from jaxcost.explore.sweep.stream import Evaluation, Stream, default_chunk, merged, over_designs
+from jaxcost.explore.sweep.stream import Evaluation, SweepStream, default_chunk, merge_states, over_designs
+from jaxcost.explore.sweep.tally import Distribution, Feasibility, FeasibilityCounts, Histogram
 
 __all__ = [
     "FEASIBLE",
@@ -34,19 +24,20 @@ __all__ = [
     "Distribution",
     "Evaluation",
     "Feasibility",
-    "Front",
-    "Grouped",
+    "FeasibilityCounts",
+    "GroupBest",
     "Histogram",
     "Pareto",
-    "Ranked",
-    "Reasons",
+    "ParetoFront",
+    "Ranking",
     "Reducer",
-    "Stream",
     "Sweep",
+    "SweepStream",
     "TopK",
+    "build_stream",
     "default_block",
     "default_chunk",
-    "merged",
+    "merge_states",
     "metrics_of",
     "model_evaluation",
     "over_designs",

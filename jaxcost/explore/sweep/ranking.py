@@ -1,10 +1,9 @@
-"""The best designs: of all, and of every group.
+"""The best designs by a metric: of all, and of every group.
 
-Symbols: k = count, g groups, m metrics; the key of a design is its metric, negated where the largest is sought.
+Symbols: k = count, g groups, m metrics; the key of a design is its metric, negated where the largest is best.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
@@ -17,8 +16,8 @@ from jaxcost.explore.sweep.reducer import (
     FEASIBLE,
     NOWHERE,
     Batch,
+    BatchSchema,
     Constraint,
-    Layout,
     earlier,
     first,
     groups,
@@ -29,23 +28,23 @@ from jaxcost.explore.sweep.reducer import (
     when,
 )
 
-__all__ = ["Best", "Grouped", "Ranked", "TopK"]
+__all__ = ["Best", "GroupBest", "Ranking", "TopK"]
 
 _MOST_GROUPS = 1 << 20
 
 
 @pytree
-class Kept:
-    """Designs that a reducer holds, r of them; an empty place has the index NOWHERE."""
+class KeptDesigns:
+    """Designs that a reducer keeps, r slots; an empty slot has the index NOWHERE."""
 
-    key: jax.Array = field("1", "metric, or minus it, [r]")
+    key: jax.Array = field("1", "metric, or its negative, [r]")
     index: jax.Array = field("1", "wide index, int32 [2, r]")
     values: jax.Array = field("1", "all metrics, [m, r]")
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranked:
-    """The best designs, best first, ties by index."""
+class Ranking:
+    """The best designs, best first, ties by index: index [k], values [k, m]."""
 
     index: np.ndarray
     values: np.ndarray
@@ -53,8 +52,11 @@ class Ranked:
 
 
 @dataclasses.dataclass(frozen=True)
-class Grouped:
-    """The best design of every group that has one; a digit of -1 is an axis that is inactive."""
+class GroupBest:
+    """The best design of every group that has one: axis indices [g, len(by)], index [g], values [g, m].
+
+    An axis index of -1 means that the axis is inactive.
+    """
 
     by: tuple[str, ...]
     groups: np.ndarray
@@ -68,10 +70,10 @@ class TopK:
     """The `count` best designs by a metric; with a count of 1 the argmin, ties by the lowest index.
 
     Args:
-        metric: what ranks them.
-        count: how many to keep.
+        metric: metric to rank by.
+        count: number of designs to keep.
         largest: whether the largest is best.
-        where: constraints that they satisfy.
+        where: constraints that designs must satisfy.
     """
 
     metric: str
@@ -83,62 +85,62 @@ class TopK:
         """Check the count.
 
         Raises:
-            ValueError: it is below 1.
+            ValueError: the count is below 1.
         """
         if self.count < 1:
-            raise ValueError(f"the best {self.count} of designs are none; a count is at least 1")
+            raise ValueError(f"a count is at least 1; got {self.count}")
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Metrics that it reads."""
+        """Metrics that the reducer reads."""
         return needed((self.metric,), self.where)
 
-    def init(self, layout: Layout, dtype: Any = None) -> Kept:
-        """No design at all."""
-        return _nothing(self.count, layout, dtype)
+    def init(self, schema: BatchSchema, dtype: Any = None) -> KeptDesigns:
+        """Return the state without designs."""
+        return _empty_state(self.count, schema, dtype)
 
-    def update(self, layout: Layout, state: Kept, batch: Batch) -> Kept:
-        """Take in a batch: where none of it is among the best so far, only that is found out."""
-        rows, chosen = _candidates(self, layout, state, batch)
-        return self._insert(state, rows, chosen)
+    def update(self, schema: BatchSchema, state: KeptDesigns, batch: Batch) -> KeptDesigns:
+        """Insert a batch; a batch without any of the best costs one comparison a row."""
+        rows, mask = _candidates(self, schema, state, batch)
+        return self._insert(state, rows, mask)
 
-    def merge(self, layout: Layout, state: Kept, other: Kept) -> Kept:
-        """Keep the best of both."""
+    def merge(self, schema: BatchSchema, state: KeptDesigns, other: KeptDesigns) -> KeptDesigns:
+        """Keep the best of both states."""
         return self._insert(state, other, other.index[0] != NOWHERE)
 
-    def result(self, layout: Layout, state: Kept) -> Ranked:
-        """Read what has been kept."""
+    def result(self, schema: BatchSchema, state: KeptDesigns) -> Ranking:
+        """Return the designs of a state."""
         index, values = np.asarray(state.index).T, np.asarray(state.values).T
-        there = index[:, 0] != NOWHERE
-        return Ranked(wide.total(index[there]), values[there], layout.metrics)
+        present = index[:, 0] != NOWHERE
+        return Ranking(wide.total(index[present]), values[present], schema.metrics)
 
-    def _insert(self, state: Kept, rows: Kept, chosen: jax.Array) -> Kept:
-        length = slice_length(chosen.shape[0])
+    def _insert(self, state: KeptDesigns, rows: KeptDesigns, mask: jax.Array) -> KeptDesigns:
+        length = slice_length(mask.shape[0])
 
-        def enters(state: Kept, rows: Kept) -> jax.Array:
+        def enters(state: KeptDesigns, rows: KeptDesigns) -> jax.Array:
             return earlier(_order(rows), [x[-1] for x in _order(state)])
 
-        def some(carry: tuple[Kept, jax.Array]) -> jax.Array:
+        def remains(carry: tuple[KeptDesigns, jax.Array]) -> jax.Array:
             return jnp.any(carry[1])
 
-        def take(carry: tuple[Kept, jax.Array]) -> tuple[Kept, jax.Array]:
+        def take(carry: tuple[KeptDesigns, jax.Array]) -> tuple[KeptDesigns, jax.Array]:
             state, left = carry
-            place, there, left = first(left, length)
-            state = _merged(state, jax.tree.map(lambda x: x[..., place], rows), there)
+            position, present, left = first(left, length)
+            state = _merge_sorted(state, jax.tree.map(lambda x: x[..., position], rows), present)
             return state, left & enters(state, rows)
 
-        return jax.lax.while_loop(some, take, (state, chosen & enters(state, rows)))[0]
+        return jax.lax.while_loop(remains, take, (state, mask & enters(state, rows)))[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """The best design of every group, a group being a combination of digits on the axes `by`.
+    """The best design of every group; a group is a combination of values of the axes `by`.
 
     Args:
-        metric: what ranks them.
-        by: names of axes; the designs for which an axis is inactive are a group of their own.
+        metric: metric to rank by.
+        by: names of axes; designs for which an axis is inactive are a group of their own.
         largest: whether the largest is best.
-        where: constraints that they satisfy.
+        where: constraints that designs must satisfy.
     """
 
     metric: str
@@ -148,118 +150,120 @@ class Best:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Metrics that it reads."""
+        """Metrics that the reducer reads."""
         return needed((self.metric,), self.where)
 
-    def init(self, layout: Layout, dtype: Any = None) -> Kept:
-        """No design in any group.
+    def init(self, schema: BatchSchema, dtype: Any = None) -> KeptDesigns:
+        """Return the state without designs.
 
         Raises:
-            ValueError: there are more than about a million groups.
+            ValueError: present are more than 2^20 groups.
         """
-        count = math.prod(layout.shape[layout.axis(name)] + 1 for name in self.by)
+        count = schema.group_count(self.by)
         if count > _MOST_GROUPS:
             raise ValueError(
-                f"{', '.join(self.by)} make {count:,} groups; the best of at most {_MOST_GROUPS:,} are kept"
+                f"at most {_MOST_GROUPS:,} groups are possible; {', '.join(self.by)} have {count:,}"
             )
-        return _nothing(count, layout, dtype)
+        return _empty_state(count, schema, dtype)
 
-    def update(self, layout: Layout, state: Kept, batch: Batch) -> Kept:
-        """Take in a batch: where none of it is the best of its group so far, only that is found out."""
-        rows, chosen = _candidates(self, layout, state, batch)
-        group = groups(layout, batch, self.by)
-        # A tie is decided by the index, of which it is enough here that it comes before the last of those kept: to
-        # look up the index of each row's rival would cost more, and a sweep in order has no such row.
+    def update(self, schema: BatchSchema, state: KeptDesigns, batch: Batch) -> KeptDesigns:
+        """Insert a batch; a batch without a best of any group costs one comparison a row."""
+        rows, mask = _candidates(self, schema, state, batch)
+        group = groups(schema, batch, self.by)
+        # Ties are decided by the index. Here it is enough to compare it with the last index kept, which costs less than
+        # to gather the index of each row's rival; in a sweep in order, no row precedes that index.
         high = jnp.max(jnp.where(state.index[0] == NOWHERE, -1, state.index[0]))
         low = jnp.max(jnp.where(state.index[0] == high, state.index[1], -1))
         rival = state.key[group]
         tie = (rows.key == rival) & (earlier(list(rows.index), [high, low]) | jnp.isinf(rows.key))
-        better = chosen & ((rows.key < rival) | tie)
-        return when(jnp.any(better), lambda state: _placed(state, rows, group, better), state)
+        better = mask & ((rows.key < rival) | tie)
+        return when(jnp.any(better), lambda state: _scatter_best(state, rows, group, better), state)
 
-    def merge(self, layout: Layout, state: Kept, other: Kept) -> Kept:
-        """Keep the better of both in every group."""
+    def merge(self, schema: BatchSchema, state: KeptDesigns, other: KeptDesigns) -> KeptDesigns:
+        """Keep the better design of every group."""
         better = earlier(_order(other), _order(state))
         return jax.tree.map(lambda a, b: jnp.where(jnp.broadcast_to(better, a.shape), b, a), state, other)
 
-    def result(self, layout: Layout, state: Kept) -> Grouped:
-        """Read what has been kept."""
+    def result(self, schema: BatchSchema, state: KeptDesigns) -> GroupBest:
+        """Return the designs of a state."""
         index, values = np.asarray(state.index).T, np.asarray(state.values).T
-        there = np.flatnonzero(index[:, 0] != NOWHERE)
-        return Grouped(
+        present = np.flatnonzero(index[:, 0] != NOWHERE)
+        return GroupBest(
             by=self.by,
-            groups=ungrouped(layout, there, self.by),
-            index=wide.total(index[there]),
-            values=values[there],
-            metrics=layout.metrics,
+            groups=ungrouped(schema, present, self.by),
+            index=wide.total(index[present]),
+            values=values[present],
+            metrics=schema.metrics,
         )
 
 
-def _nothing(count: int, layout: Layout, dtype: Any) -> Kept:
+def _empty_state(count: int, schema: BatchSchema, dtype: Any) -> KeptDesigns:
     dtype = jnp.result_type(float) if dtype is None else dtype
-    return Kept(
+    return KeptDesigns(
         key=jnp.full(count, jnp.inf, dtype),
         index=jnp.full((2, count), NOWHERE, jnp.int32),
-        values=jnp.zeros((len(layout.metrics), count), dtype),
+        values=jnp.zeros((len(schema.metrics), count), dtype),
     )
 
 
-def _candidates(reducer: TopK | Best, layout: Layout, state: Kept, batch: Batch) -> tuple[Kept, jax.Array]:
-    key = batch.values[:, layout.column(reducer.metric)].astype(state.key.dtype)
-    chosen = selected(layout, batch, reducer.where, (reducer.metric,))
-    rows = Kept(
+def _candidates(
+    reducer: TopK | Best, schema: BatchSchema, state: KeptDesigns, batch: Batch
+) -> tuple[KeptDesigns, jax.Array]:
+    key = batch.values[:, schema.column(reducer.metric)].astype(state.key.dtype)
+    mask = selected(schema, batch, reducer.where, (reducer.metric,))
+    rows = KeptDesigns(
         key=-key if reducer.largest else key,
         index=batch.index.T,
         values=batch.values.T.astype(state.values.dtype),
     )
-    return rows, chosen
+    return rows, mask
 
 
-def _order(kept: Kept) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _order(kept: KeptDesigns) -> tuple[jax.Array, jax.Array, jax.Array]:
     return kept.key, kept.index[0], kept.index[1]
 
 
-def _merged(state: Kept, rows: Kept, there: jax.Array) -> Kept:
-    """Merge some rows, in no order, into sorted ones: everyone's place is the number of those before it."""
-    count, length = state.key.shape[0], there.shape[0]
+def _merge_sorted(state: KeptDesigns, rows: KeptDesigns, present: jax.Array) -> KeptDesigns:
+    """Merge unsorted rows into sorted ones: the position of a design is the number of those that precede it."""
+    count, length = state.key.shape[0], present.shape[0]
     old, new = _order(state), _order(rows)
     down = lambda keys: [x[:, None] for x in keys]  # noqa: E731
     across = lambda keys: [x[None, :] for x in keys]  # noqa: E731
-    new_first = earlier(down(new), across(old)) & there[:, None]
+    new_first = earlier(down(new), across(old)) & present[:, None]
     old_first = earlier(down(old), across(new))
-    among = earlier(down(new), across(new)) & there[:, None]
-    place = jnp.concatenate(
+    among = earlier(down(new), across(new)) & present[:, None]
+    position = jnp.concatenate(
         [
             jnp.arange(count, dtype=jnp.int32) + jnp.sum(new_first, axis=0, dtype=jnp.int32),
             jnp.where(
-                there,
+                present,
                 jnp.sum(old_first, axis=0, dtype=jnp.int32) + jnp.sum(among, axis=0, dtype=jnp.int32),
                 count,
             ),
         ]
     )
     source = (
-        jnp.zeros(count, jnp.int32).at[place].set(jnp.arange(count + length, dtype=jnp.int32), mode="drop")
+        jnp.zeros(count, jnp.int32).at[position].set(jnp.arange(count + length, dtype=jnp.int32), mode="drop")
     )
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=-1)[..., source], state, rows)
 
 
-def _placed(state: Kept, rows: Kept, group: jax.Array, better: jax.Array) -> Kept:
-    """Scatter the least of (key, high, low) of every group, one key after the other."""
-    away = state.key.shape[0]
+def _scatter_best(state: KeptDesigns, rows: KeptDesigns, group: jax.Array, better: jax.Array) -> KeptDesigns:
+    """Scatter the least (key, index) of every group, one component of the triple after the other."""
+    dropped = state.key.shape[0]
     still_old = jnp.ones_like(state.key, bool)
     still_new = better
-    fresh = []
+    best = []
     for old, new in zip(_order(state), _order(rows), strict=True):
         worst = jnp.asarray(jnp.inf if jnp.issubdtype(old.dtype, jnp.floating) else NOWHERE, old.dtype)
         least = jnp.where(still_old, old, worst)
-        least = least.at[jnp.where(still_new, group, away)].min(new, mode="drop")
+        least = least.at[jnp.where(still_new, group, dropped)].min(new, mode="drop")
         still_old = still_old & (old == least)
         still_new = still_new & (new == least[group])
-        fresh.append(least)
-    to = jnp.where(still_new, group, away)
-    return Kept(
-        key=fresh[0],
-        index=jnp.stack(fresh[1:]),
+        best.append(least)
+    to = jnp.where(still_new, group, dropped)
+    return KeptDesigns(
+        key=best[0],
+        index=jnp.stack(best[1:]),
         values=state.values.at[:, to].set(rows.values, mode="drop"),
     )

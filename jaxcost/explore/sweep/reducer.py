@@ -1,16 +1,17 @@
-"""What a streamed sweep hands to a reducer, and what a reducer is.
+"""The interface of a reducer, and what reducers share.
 
-A sweep of billions of designs keeps nothing of a design but what reducers keep. They are fed batches on the
-device, merged across devices and processes, and read on the host at the end. One law holds for all of them: the
-result is a function of the set of (index, values) alone. Any order of batches, any size of them, any split over
-devices and any tree of merges gives the same bits, as long as every design is given once; ties go to the lowest
-index, counts are whole numbers, and no floating-point sum is taken.
+A sweep of billions of designs stores nothing about a design except what reducers keep. They take batches on the device,
+are merged across devices and processes, and are read on the host at the end. All of them obey one law: the result is a
+function of the set of (index, values) alone. Any order and size of batches, any split over devices and any tree of
+merges give the same bits, as long as every design is passed once: ties go to the lowest index, counts are integers, and
+no floating-point sum is taken.
 
 Symbols: n designs in a batch, m metrics, a axes; a design's index is a wide number (`jaxcost.core.wide`).
 """
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -27,8 +28,8 @@ __all__ = [
     "FEASIBLE",
     "NOWHERE",
     "Batch",
+    "BatchSchema",
     "Constraint",
-    "Layout",
     "Reducer",
     "all_of",
     "any_of",
@@ -49,49 +50,53 @@ NOWHERE = np.int32(2**31 - 1)
 
 @pytree
 class Batch:
-    """Designs and what they came to. Rows that are not valid are padding and count nowhere.
+    """Designs and their metrics. Rows that are not valid are padding, which no reducer counts.
 
-    Metrics are read one at a time: `values` is best the transpose of an array [m, n].
+    Reducers read one metric at a time, so `values` is best the transpose of an array [m, n].
     """
 
     values: jax.Array = field("1", "metrics, float [n, m], each in its own unit")
-    index: jax.Array = field("1", "index of every design, wide int32 [n, 2]")
-    digits: jax.Array = field("1", "place of every design on every axis, int32 [n, a], -1 where inactive")
+    index: jax.Array = field("1", "design index, wide int32 [n, 2]")
+    axis_indices: jax.Array = field("1", "axis indices, int32 [n, a], -1 where an axis is inactive")
     valid: jax.Array = field("1", "bool [n]: whether the row is a design")
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """What the columns of a batch are: names of the metrics, names and full sizes of the axes."""
+class BatchSchema:
+    """The columns of a batch: names of the metrics, names and full sizes of the axes."""
 
     metrics: tuple[str, ...]
     axes: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
 
     def column(self, metric: str) -> int:
-        """Column of a metric in `values`.
+        """Return the column of a metric in `values`.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: no such metric.
         """
         if metric not in self.metrics:
-            raise ValueError(f"no metric {metric!r} in this sweep; there are {', '.join(self.metrics)}")
+            raise ValueError(f"no metric {metric!r} in this sweep; expected one of {', '.join(self.metrics)}")
         return self.metrics.index(metric)
 
     def axis(self, name: str) -> int:
-        """Column of an axis in `digits`.
+        """Return the column of an axis in `axis_indices`.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: no such axis.
         """
         if name not in self.axes:
-            raise ValueError(f"no axis {name!r} in this sweep; there are {', '.join(self.axes)}")
+            raise ValueError(f"no axis {name!r} in this sweep; expected one of {', '.join(self.axes)}")
         return self.axes.index(name)
+
+    def group_count(self, by: Sequence[str]) -> int:
+        """Return the number of combinations of indices of some axes, with -1 for an inactive axis."""
+        return math.prod(self.shape[self.axis(name)] + 1 for name in by)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constraint:
-    """Bounds on a metric: low <= metric <= high. NaN satisfies none."""
+    """Bounds on a metric: low <= metric <= high. NaN violates every bound."""
 
     metric: str
     low: float = -float("inf")
@@ -102,62 +107,64 @@ FEASIBLE = (Constraint("margins.worst", low=0.0),)
 
 
 class Reducer(Protocol):
-    """What is kept of a sweep: a frozen, hashable dataclass, so a static argument of jit.
+    """What a sweep keeps: a frozen, hashable dataclass, which is a static argument of jit.
 
-    A state is a tree of arrays of fixed shape. `update` and `merge` are traced; `result` is of the host.
+    A state is a tree of arrays of fixed shape. `update` and `merge` are traced; `result` runs on the host.
     """
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Metrics that it reads, those of its constraints included."""
+        """Metrics that the reducer reads, including those of its constraints."""
         ...
 
-    def init(self, layout: Layout, dtype: Any = None) -> Any:
-        """State of no design at all; floats of `dtype`, or of JAX's default."""
+    def init(self, schema: BatchSchema, dtype: Any = None) -> Any:
+        """Return the state of an empty set of designs; floats of `dtype`, or of JAX's default."""
         ...
 
-    def update(self, layout: Layout, state: Any, batch: Batch) -> Any:
-        """State with the designs of a batch taken in."""
+    def update(self, schema: BatchSchema, state: Any, batch: Batch) -> Any:
+        """Return the state with the designs of a batch added."""
         ...
 
-    def merge(self, layout: Layout, state: Any, other: Any) -> Any:
-        """State of the designs of both, which have none in common."""
+    def merge(self, schema: BatchSchema, state: Any, other: Any) -> Any:
+        """Return the state of the union of two disjoint sets of designs."""
         ...
 
-    def result(self, layout: Layout, state: Any) -> Any:
-        """What has been kept: a frozen dataclass of NumPy arrays and Python numbers."""
+    def result(self, schema: BatchSchema, state: Any) -> Any:
+        """Return what was kept: a frozen dataclass of NumPy arrays and Python numbers."""
         ...
 
 
 def needed(metrics: Sequence[str], where: Sequence[Constraint]) -> tuple[str, ...]:
-    """Metrics and those of constraints, each once, in order."""
+    """Return the metrics and those of constraints, each once, in order."""
     return tuple(dict.fromkeys((*metrics, *(c.metric for c in where))))
 
 
-def selected(layout: Layout, batch: Batch, where: Sequence[Constraint], metrics: Sequence[str]) -> jax.Array:
-    """Which rows are designs that satisfy all constraints and have a number in each of `metrics`, bool [n]."""
-    chosen = batch.valid
+def selected(
+    schema: BatchSchema, batch: Batch, where: Sequence[Constraint], metrics: Sequence[str]
+) -> jax.Array:
+    """Return which rows are designs that satisfy all constraints and have no NaN in `metrics`, bool [n]."""
+    mask = batch.valid
     for constraint in where:
-        value = batch.values[:, layout.column(constraint.metric)]
-        chosen = chosen & (value >= constraint.low) & (value <= constraint.high)
+        value = batch.values[:, schema.column(constraint.metric)]
+        mask = mask & (value >= constraint.low) & (value <= constraint.high)
     for metric in metrics:
-        value = batch.values[:, layout.column(metric)]
-        chosen = chosen & (value == value)
-    return chosen
+        value = batch.values[:, schema.column(metric)]
+        mask = mask & (value == value)
+    return mask
 
 
-def groups(layout: Layout, batch: Batch, by: Sequence[str]) -> jax.Array:
-    """Number of every row's group, int32 [n]: mixed radix over digit + 1, so that inactive is a group too."""
+def groups(schema: BatchSchema, batch: Batch, by: Sequence[str]) -> jax.Array:
+    """Return the group number of every row, int32 [n]: mixed radix of axis index + 1, as -1 is a value too."""
     group = jnp.zeros_like(batch.index[:, 0])
     for name in by:
-        axis = layout.axis(name)
-        group = group * (layout.shape[axis] + 1) + batch.digits[:, axis] + 1
+        axis = schema.axis(name)
+        group = group * (schema.shape[axis] + 1) + batch.axis_indices[:, axis] + 1
     return group
 
 
-def ungrouped(layout: Layout, group: np.ndarray, by: Sequence[str]) -> np.ndarray:
-    """Digits of groups, [g, len(by)], -1 where the axis is inactive; on the host."""
-    sizes = [layout.shape[layout.axis(name)] + 1 for name in by]
+def ungrouped(schema: BatchSchema, group: np.ndarray, by: Sequence[str]) -> np.ndarray:
+    """Return the axis indices of groups, [g, len(by)], -1 where an axis is inactive; on the host."""
+    sizes = [schema.shape[schema.axis(name)] + 1 for name in by]
     out = np.zeros((len(group), len(by)), np.int64)
     for column in reversed(range(len(by))):
         out[:, column] = group % sizes[column] - 1
@@ -166,7 +173,7 @@ def ungrouped(layout: Layout, group: np.ndarray, by: Sequence[str]) -> np.ndarra
 
 
 def earlier(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
-    """Whether a comes before b, bool: by the first of the keys in which they differ. Broadcasts."""
+    """Return whether a precedes b in lexicographic order of their keys, bool. Broadcasts."""
     out = a[-1] < b[-1]
     for x, y in reversed(list(zip(a[:-1], b[:-1], strict=True))):
         out = (x < y) | ((x == y) & out)
@@ -174,7 +181,7 @@ def earlier(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> jax.Array:
 
 
 def ordered_bits(x: jax.Array) -> jax.Array:
-    """Map floats to int32 of the same order, -x to minus that of x; float64 is rounded to float32 first."""
+    """Map floats to int32 of equal order, odd in x; float64 is rounded to float32 first."""
     bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
     return jnp.where(bits < 0, -(bits & NOWHERE), bits)
 
@@ -185,7 +192,7 @@ def from_ordered_bits(bits: jax.Array) -> jax.Array:
 
 
 def slice_length(n: int) -> int:
-    """How many of n rows are taken in at a time, where few of many are."""
+    """Return how many of n rows are inserted at a time, where few of them are expected to be."""
     return min(n, max(16, n // 64))
 
 
@@ -193,7 +200,7 @@ def first(mask: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array
     """Find the first `length` true entries of a mask [n].
 
     Returns:
-        Positions, int32 [length]; which of them are there, bool [length]; the mask without them.
+        Positions, int32 [length]; which of them exist, bool [length]; the mask without them.
     """
     count = jnp.cumsum(mask, dtype=jnp.int32)
     order = jnp.arange(mask.shape[0], dtype=jnp.int32)
@@ -202,9 +209,9 @@ def first(mask: jax.Array, length: int) -> tuple[jax.Array, jax.Array, jax.Array
 
 
 def when(condition: jax.Array, function: Callable[[T], T], state: T) -> T:
-    """Apply a function to a state only if a scalar holds.
+    """Apply a function to a state only if a scalar condition holds.
 
-    A loop of at most one turn: unlike a branch, it changes the state in place instead of copying it.
+    This is a loop of at most one iteration: unlike `lax.cond`, it updates the state in place instead of copying it.
     """
     once = lambda c: (c[0] & jnp.logical_not(c[0]), function(c[1]))  # noqa: E731
     return jax.lax.while_loop(lambda c: c[0], once, (condition, state))[1]

@@ -1,4 +1,4 @@
-"""Counts of a stream of designs: the distribution of a metric, and which constraints fail.
+"""Counts over a stream of designs: the distribution of a metric, and which constraints fail.
 
 Symbols: n designs in a batch, k bins, c margins. Counts are wide numbers, [..., 2].
 """
@@ -16,15 +16,15 @@ from jaxcost.core.pytree import field, leaf_fields, pytree
 from jaxcost.explore.sweep.reducer import (
     FEASIBLE,
     Batch,
+    BatchSchema,
     Constraint,
-    Layout,
     needed,
     ordered_bits,
     selected,
 )
 from jaxcost.report import Margins
 
-__all__ = ["MARGINS", "Distribution", "Feasibility", "Histogram", "Reasons"]
+__all__ = ["MARGINS", "Distribution", "Feasibility", "FeasibilityCounts", "Histogram"]
 
 MARGINS = tuple(f"margins.{f.name}" for f in leaf_fields(Margins))
 
@@ -38,20 +38,21 @@ _BINS = 2 * _SIDE + 1
 
 
 @pytree
-class Bins:
-    """Designs by bins of a metric."""
+class DistributionState:
+    """Numbers of designs in bins of a metric."""
 
     counts: jax.Array = field("1", "wide counts, int32 [k, 2]")
-    least: jax.Array = field("1", "smallest value, inf of none")
-    most: jax.Array = field("1", "largest value, -inf of none")
+    least: jax.Array = field("1", "smallest value, inf without designs")
+    most: jax.Array = field("1", "largest value, -inf without designs")
 
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """How a metric is distributed: counts[i] designs from edges[i] to edges[i + 1], the one nearer to 0 included.
+    """The distribution of a metric: counts[i] designs lie between edges[i] and edges[i + 1].
 
-    Edges are a factor of at most 1 + 2^-7 apart, but for the bins that hold what is nearer to 0 than 2^-64 and
-    what is not below 2^64. Empty bins at both ends are left out. `least` and `most` are exact, NaN of none.
+    The edge nearer to 0 belongs to its bin. Neighbouring edges differ by a factor of at most 1 + 2^-7, except in the
+    bins of magnitudes below 2^-64 and from 2^64 on. Empty bins at both ends are omitted. `least` and `most` are exact,
+    NaN without designs.
     """
 
     metric: str
@@ -62,17 +63,18 @@ class Histogram:
     counts: np.ndarray
 
     def quantile(self, q: float) -> float:
-        """Value x such that a share q of the designs are not above it: the ceil(q count)-th smallest.
+        """Return the quantile of a share q: the ceil(q count)-th smallest value.
 
-        Exact at both ends. Between, the middle of its bin, at most 2^-8 |x| off for 2^-64 <= |x| < 2^64.
+        Exact at both ends. Between them it is the middle of its bin, with an error of at most 2^-8 |x| for
+        2^-64 <= |x| < 2^64.
 
         Raises:
-            ValueError: there is no design, or q is not from 0 to 1.
+            ValueError: there are no designs, or q is not from 0 to 1.
         """
         if not 0 <= q <= 1:
-            raise ValueError(f"a quantile is of a share from 0 to 1, not {q:g}")
+            raise ValueError(f"a quantile needs a share from 0 to 1; got {q:g}")
         if not self.count:
-            raise ValueError(f"no quantile of {self.metric}: no design satisfies what it is asked of")
+            raise ValueError(f"no quantile of {self.metric}: no design satisfies the constraints")
         rank = min(max(math.ceil(q * self.count), 1), self.count)
         if rank in {1, self.count}:
             return self.least if rank == 1 else self.most
@@ -83,13 +85,13 @@ class Histogram:
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """How the designs that satisfy `where` are distributed over a metric, over all that floats reach.
+    """The distribution of a metric over the designs that satisfy `where`, for any range of values.
 
-    Its state takes 256 KiB. Under 64-bit floats a design is counted in the bin of the metric rounded to 32 bits.
+    Its state takes 256 KiB. With 64-bit floats a design is counted in the bin of the metric rounded to 32 bits.
 
     Args:
-        metric: what is counted.
-        where: constraints that they satisfy.
+        metric: the metric.
+        where: constraints that designs must satisfy.
     """
 
     metric: str
@@ -97,52 +99,54 @@ class Distribution:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Metrics that it reads."""
+        """Metrics that the reducer reads."""
         return needed((self.metric,), self.where)
 
-    def init(self, layout: Layout, dtype: Any = None) -> Bins:
-        """No design in any bin."""
+    def init(self, schema: BatchSchema, dtype: Any = None) -> DistributionState:
+        """Return the state without designs."""
         dtype = jnp.result_type(float) if dtype is None else dtype
-        return Bins(
+        return DistributionState(
             counts=jnp.zeros((_BINS, 2), jnp.int32),
             least=jnp.asarray(jnp.inf, dtype),
             most=jnp.asarray(-jnp.inf, dtype),
         )
 
-    def update(self, layout: Layout, state: Bins, batch: Batch) -> Bins:
+    def update(self, schema: BatchSchema, state: DistributionState, batch: Batch) -> DistributionState:
         """Count a batch."""
-        value = batch.values[:, layout.column(self.metric)].astype(state.least.dtype)
-        chosen = selected(layout, batch, self.where, (self.metric,))
-        ends = jnp.min(jnp.where(chosen[None, :], jnp.stack([value, -value]), jnp.inf), axis=1)
+        value = batch.values[:, schema.column(self.metric)].astype(state.least.dtype)
+        mask = selected(schema, batch, self.where, (self.metric,))
+        ends = jnp.min(jnp.where(mask[None, :], jnp.stack([value, -value]), jnp.inf), axis=1)
         at = _bin(value)
-        counts = state.counts.at[at, 1].add(chosen.astype(jnp.int32))
-        return Bins(
-            # Rows of one bin all carry for it, and write the same.
+        counts = state.counts.at[at, 1].add(mask.astype(jnp.int32))
+        return DistributionState(
+            # Rows of one bin all compute its carry, and write equal values.
             counts=counts.at[at].set(wide.add(counts[at], 0)),
             least=jnp.minimum(state.least, ends[0]),
             most=jnp.maximum(state.most, -ends[1]),
         )
 
-    def merge(self, layout: Layout, state: Bins, other: Bins) -> Bins:
-        """Add the counts of both."""
-        return Bins(
+    def merge(
+        self, schema: BatchSchema, state: DistributionState, other: DistributionState
+    ) -> DistributionState:
+        """Add the counts of both states."""
+        return DistributionState(
             counts=wide.plus(state.counts, other.counts),
             least=jnp.minimum(state.least, other.least),
             most=jnp.maximum(state.most, other.most),
         )
 
-    def result(self, layout: Layout, state: Bins) -> Histogram:
-        """Read the counts."""
+    def result(self, schema: BatchSchema, state: DistributionState) -> Histogram:
+        """Return the histogram of a state."""
         counts = wide.total(state.counts)
-        there = np.flatnonzero(counts)
-        start, stop = (there[0], there[-1] + 1) if len(there) else (0, 0)
-        least, most = (float(x) if len(there) else math.nan for x in (state.least, state.most))
+        filled = np.flatnonzero(counts)
+        start, stop = (filled[0], filled[-1] + 1) if len(filled) else (0, 0)
+        least, most = (float(x) if len(filled) else math.nan for x in (state.least, state.most))
         return Histogram(
             metric=self.metric,
             count=int(counts.sum()),
             least=least,
             most=most,
-            edges=_edges()[start : stop + 1] if len(there) else np.zeros(0),
+            edges=_edges()[start : stop + 1] if len(filled) else np.zeros(0),
             counts=counts[start:stop],
         )
 
@@ -160,22 +164,22 @@ def _edges() -> np.ndarray:
 
 
 @pytree
-class Counts:
-    """Wide counts of designs."""
+class FeasibilityState:
+    """Numbers of designs, wide."""
 
-    total: jax.Array = field("1", "all, int32 [2]")
+    total: jax.Array = field("1", "all designs, int32 [2]")
     feasible: jax.Array = field("1", "with no margin below 0, int32 [2]")
     invalid: jax.Array = field("1", "with NaN for a margin, int32 [2]")
     violated: jax.Array = field("1", "with this margin below 0, int32 [c, 2]")
-    alone: jax.Array = field("1", "with this margin below 0 and no other, int32 [c, 2]")
+    alone: jax.Array = field("1", "with this margin alone below 0, int32 [c, 2]")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reasons:
-    """How many designs there are, how many are feasible, and what the others fail.
+class FeasibilityCounts:
+    """Numbers of designs: all, feasible, and by the constraints that fail.
 
-    `violated[i]` designs have margin i below 0; of them, `alone[i]` no other: what relaxing that constraint alone
-    would make feasible. Those with NaN for a margin are `invalid`, and counted in neither.
+    `violated[i]` designs have margin i below 0, and `alone[i]` of them no other: relaxing that constraint alone would
+    make these feasible. Designs with NaN for a margin are `invalid`, and counted in neither.
     """
 
     total: int
@@ -188,10 +192,10 @@ class Reasons:
 
 @dataclasses.dataclass(frozen=True)
 class Feasibility:
-    """Counts of feasible designs and of the reasons why others are not.
+    """Counts feasible designs, and the others by the constraints that fail.
 
     Args:
-        margins: metrics that are at least 0 where a constraint holds; by default all of a Report.
+        margins: metrics that are at least 0 where a constraint holds; by default all margins of a Report.
     """
 
     margins: tuple[str, ...] = MARGINS
@@ -200,32 +204,32 @@ class Feasibility:
         """Check the margins.
 
         Raises:
-            ValueError: there is none.
+            ValueError: no margin is given.
         """
         if not self.margins:
-            raise ValueError("counts of what fails take at least one margin")
+            raise ValueError("feasibility needs at least one margin")
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Metrics that it reads."""
+        """Metrics that the reducer reads."""
         return self.margins
 
-    def init(self, layout: Layout, dtype: Any = None) -> Counts:
-        """No design at all."""
+    def init(self, schema: BatchSchema, dtype: Any = None) -> FeasibilityState:
+        """Return the state without designs."""
         one, each = (jnp.zeros(shape, jnp.int32) for shape in ((2,), (len(self.margins), 2)))
-        return Counts(total=one, feasible=one, invalid=one, violated=each, alone=each)
+        return FeasibilityState(total=one, feasible=one, invalid=one, violated=each, alone=each)
 
-    def update(self, layout: Layout, state: Counts, batch: Batch) -> Counts:
+    def update(self, schema: BatchSchema, state: FeasibilityState, batch: Batch) -> FeasibilityState:
         """Count a batch."""
-        margins = _columns(batch.values, [layout.column(name) for name in self.margins])
+        margins = _columns(batch.values, [schema.column(name) for name in self.margins])
         number = batch.valid & jnp.all(margins == margins, axis=0)
         failing = number[None, :] & (margins < 0)
         fails = jnp.sum(failing, axis=0, dtype=jnp.int32)
         single = failing & (fails == 1)[None, :]
-        whole = jnp.stack([batch.valid, number & (fails == 0), batch.valid & ~number])
+        totals = jnp.stack([batch.valid, number & (fails == 0), batch.valid & ~number])
         c = len(self.margins)
-        counted = _count(jnp.concatenate([failing, single, whole]))
-        return Counts(
+        counted = _count(jnp.concatenate([failing, single, totals]))
+        return FeasibilityState(
             total=wide.add(state.total, counted[2 * c]),
             feasible=wide.add(state.feasible, counted[2 * c + 1]),
             invalid=wide.add(state.invalid, counted[2 * c + 2]),
@@ -233,13 +237,15 @@ class Feasibility:
             alone=wide.add(state.alone, counted[c : 2 * c]),
         )
 
-    def merge(self, layout: Layout, state: Counts, other: Counts) -> Counts:
-        """Add the counts of both."""
+    def merge(
+        self, schema: BatchSchema, state: FeasibilityState, other: FeasibilityState
+    ) -> FeasibilityState:
+        """Add the counts of both states."""
         return jax.tree.map(wide.plus, state, other)
 
-    def result(self, layout: Layout, state: Counts) -> Reasons:
-        """Read the counts."""
-        return Reasons(
+    def result(self, schema: BatchSchema, state: FeasibilityState) -> FeasibilityCounts:
+        """Return the counts of a state."""
+        return FeasibilityCounts(
             total=int(wide.total(state.total)),
             feasible=int(wide.total(state.feasible)),
             invalid=int(wide.total(state.invalid)),
@@ -250,7 +256,7 @@ class Feasibility:
 
 
 def _columns(values: jax.Array, columns: list[int]) -> jax.Array:
-    """Some columns [n, m] as rows, [c, n]: a view where they stand side by side."""
+    """Return some columns of [n, m] as rows [c, n]: a slice where they are adjacent."""
     start, stop = columns[0], columns[-1] + 1
     if columns == list(range(start, stop)):
         return values.T[start:stop]
@@ -258,9 +264,9 @@ def _columns(values: jax.Array, columns: list[int]) -> jax.Array:
 
 
 def _count(masks: jax.Array) -> jax.Array:
-    """How many of each row are true, int32 [c] of [c, n].
+    """Return the number of true elements of each row, int32 [c] of [c, n].
 
-    A product with ones is one operation where a sum is several; it is exact below 2^24.
+    A product with ones is one XLA operation where a sum is several; it is exact below 2^24.
     """
     n = masks.shape[1]
     if n >= 1 << 24:
