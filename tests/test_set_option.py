@@ -12,7 +12,7 @@ from jaxcost.edge.commands.cli import main
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.studies.space_file import leaf_units, load_space
 from jaxcost.evaluation import evaluate
-from jaxcost.explore.space.spaces import Design
+from jaxcost.spec.design import Design
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System

@@ -16,7 +16,6 @@ from jaxcost.edge.studies.space_file import read_space, read_space_data
 from jaxcost.explore.space import (
     Axis,
     ChoiceAxis,
-    Design,
     Space,
     Tied,
     axis_indices_at,
@@ -31,6 +30,7 @@ from jaxcost.explore.space import (
     space_features,
     unravel_index,
 )
+from jaxcost.spec.design import Design
 
 MIXED = """
 models: [llama-3.1-8b, mixtral-8x7b]
