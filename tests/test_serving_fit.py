@@ -24,9 +24,9 @@ from tests.serving_kernels import system
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "measured" / "e2e.csv"
 ENGINES = {
-    "trtllm": {"layer": 1.5e-5, "sequence": 2e-5, "eager": 5e-4, "front": 0.06, "bunch": 4.0},
-    "vllm": {"layer": 3e-5, "sequence": 5e-5, "eager": 1e-4, "front": 0.02, "bunch": 5.0},
-    "sglang": {"layer": 1e-5, "sequence": 3e-5, "eager": 2e-4, "front": 0.2, "bunch": UNLIMITED},
+    "trtllm": {"layer": 1.5e-5, "sequence": 2e-5, "eager_launch_floor": 5e-4, "frontend_latency": 0.06, "burst_size": 4.0},
+    "vllm": {"layer": 3e-5, "sequence": 5e-5, "eager_launch_floor": 1e-4, "frontend_latency": 0.02, "burst_size": 5.0},
+    "sglang": {"layer": 1e-5, "sequence": 3e-5, "eager_launch_floor": 2e-4, "frontend_latency": 0.2, "burst_size": UNLIMITED},
 }
 LAYERS = {"small": 32.0, "large": 80.0}
 

@@ -7,6 +7,7 @@ rebuilds trees with tracers, `None` and `object()` in place of numbers, so a che
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, dataclass_transform
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 __all__ = [
     "Scalar",
     "canonical",
+    "current_path",
     "derived",
     "field",
     "leaf_fields",
@@ -42,13 +44,15 @@ def field(
     default: Any = dataclasses.MISSING,
     static: bool = False,
     table: bool = False,
+    formerly: str = "",
 ) -> Any:
     """Declare one field: its SI unit ("1" for a ratio or a count), what it means, and its default.
 
     A default that is itself a tree is given as a zero-argument factory (a class or a function). A `table` is a tree
-    whose leaves have one row for each of the class's static `names` in their last axis.
+    whose leaves have one row for each of the class's static `names` in their last axis. `formerly` is a deprecated
+    name of the field, which the constructor, attribute access and `replace_at` accept with a `DeprecationWarning`.
     """
-    metadata = {"unit": unit, "doc": doc, "static": static, "table": table}
+    metadata = {"unit": unit, "doc": doc, "static": static, "table": table, "formerly": formerly}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -64,7 +68,53 @@ def pytree(cls: type[T]) -> type[T]:
         data_fields=[f.name for f in fields if not f.metadata.get("static")],
         meta_fields=[f.name for f in fields if f.metadata.get("static")],
     )
+    if former_names(made):
+        _accept_former_names(made)
     return made
+
+
+def former_names(cls: type) -> dict[str, str]:
+    """Map the deprecated names of a tree class's fields to their current names."""
+    return {f.metadata["formerly"]: f.name for f in dataclasses.fields(cls) if f.metadata.get("formerly")}
+
+
+def current_name(cls: type, name: str) -> str:
+    """Return the current name of a field; a deprecated one is replaced, with a `DeprecationWarning`."""
+    current = former_names(cls).get(name)
+    if current is None:
+        return name
+    warnings.warn(f"{cls.__name__}.{name} is now {current}", DeprecationWarning, stacklevel=3)
+    return current
+
+
+def current_path(tree: Any, path: str) -> str:
+    """Return a dotted path into a tree with deprecated names of fields replaced, with a `DeprecationWarning` each.
+
+    From a part on that names no field the path is returned as it is.
+    """
+    head, dot, rest = path.partition(".")
+    if not dataclasses.is_dataclass(tree):
+        return path
+    head = current_name(type(tree), head)
+    below = getattr(tree, head, None)
+    return f"{head}{dot}{current_path(below, rest) if rest else rest}"
+
+
+def _accept_former_names(cls: Any) -> None:
+    """Let the constructor and attribute access of a tree class take deprecated names of its fields."""
+    construct = cls.__init__
+
+    @functools.wraps(construct)
+    def __init__(self: Any, **values: Any) -> None:
+        former = {name: values.pop(name) for name in former_names(cls) if name in values}
+        construct(self, **(values | {current_name(cls, name): value for name, value in former.items()}))
+
+    def __getattr__(self: Any, name: str) -> Any:
+        if name not in former_names(type(self)):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self, current_name(type(self), name))
+
+    cls.__init__, cls.__getattr__ = __init__, __getattr__
 
 
 def leaf_fields(cls: type) -> Iterator[dataclasses.Field]:
@@ -84,6 +134,7 @@ def replace_at(tree: T, path: str, value: Any) -> T:
         AttributeError: a part of the path names no field; the message lists those that exist.
     """
     head, _, rest = path.partition(".")
+    head = current_name(type(tree), head) if dataclasses.is_dataclass(tree) else head
     names = [f.name for f in dataclasses.fields(tree)] if dataclasses.is_dataclass(tree) else []
     if head not in names:
         raise AttributeError(

@@ -21,7 +21,7 @@ from jaxcost.spec.kernels import (
     CollectiveKernel,
     MatmulKernel,
     MixtureKernel,
-    QuickKernel,
+    CustomAllReduceKernel,
 )
 from jaxcost.spec.measurement import Measurements, concatenate
 from jaxcost.spec.system import System
@@ -243,7 +243,7 @@ _HEADS = _values("heads", "kv_heads", "head_dim", "window")
 _MATMUL = ("chip", "library", "version", "precision")
 _MESSAGE = ("chip", "library", "version", "kernel")
 # NCCL as it is on these chips, by which a library's own all-reduce sends vectors beyond its limit.
-_RING = CollectiveKernel(launch=7e-6, round=7e-7, share=0.78, copies=3.5, change=2.2)
+_RING = CollectiveKernel(launch=7e-6, round=7e-7, share=0.78, copies=3.5, protocol_switch=2.2)
 
 
 def _ring(rows: Measurements, systems: Systems) -> Columns:
@@ -358,7 +358,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             name="all_reduce",
-            kernel=QuickKernel,
+            kernel=CustomAllReduceKernel,
             form=lambda system: messages.all_reduce_form(system.fabric),
             source="collective",
             wanted=lambda rows: _clear(messages.left_out)(rows) & ~messages.is_collective(rows),

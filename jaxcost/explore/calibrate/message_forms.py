@@ -17,7 +17,7 @@ from jaxcost.physics.kernels.collective import (
     CollectiveWork,
     all_to_all_seconds,
     collective_seconds,
-    quick_seconds,
+    custom_all_reduce_seconds,
     ring_work,
     shot_works,
 )
@@ -26,7 +26,7 @@ from jaxcost.physics.network.levels import DOMAIN, Level, levels, only
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric, topology_id
-from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, QuickKernel
+from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, CustomAllReduceKernel
 from jaxcost.spec.measurement import Measurements
 
 __all__ = [
@@ -201,7 +201,7 @@ def _ring_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
 
 def _quick_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     one, two = (CollectiveWork(**{name: columns[f"{name}_{i}"] for name in _WORK}) for i in range(2))
-    return quick_seconds(QuickKernel(**parameters), one, two, columns["bytes"], columns["ring"])
+    return custom_all_reduce_seconds(CustomAllReduceKernel(**parameters), one, two, columns["bytes"], columns["ring"])
 
 
 def _all_to_all_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
@@ -210,13 +210,13 @@ def _all_to_all_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     return all_to_all_seconds(AllToAllKernel(**parameters), work)
 
 
-_CROWD = {"crowd": Bounds(0, 3, 1)}
+_CROWD = {"contention_exponent": Bounds(0, 3, 1)}
 _RING = {
     "launch": Bounds(1e-6, 2e-4, 6e-6),
     "round": Bounds(0, 5e-5, 1e-6),
     "share": Bounds(0.05, 1.2, 0.8),
     "copies": Bounds(0, 30, 2),
-    "change": Bounds(0.05, 5, 1.5),
+    "protocol_switch": Bounds(0.05, 5, 1.5),
 }
 _QUICK = _RING | {
     "round": Bounds(0, 5e-5, 3e-7),
@@ -262,6 +262,6 @@ ALL_TO_ALL = Form(
         "chunk": Bounds(0, 200, 5),
         "share": Bounds(0.02, 1.2, 0.6),
         "receiver": Bounds(0, 10, 0.5),
-        "change": Bounds(0.05, 4, 1),
+        "protocol_switch": Bounds(0.05, 4, 1),
     },
 )

@@ -72,7 +72,7 @@ MIXTURE = Form(
         "depth": Bounds(0, 2000, 100),
         "serial": Bounds(0, 1, 0.3),
         "passes": Bounds(0, 10, 1),
-        "foreign": Bounds(0, 1, 0.3),
+        "remote_fraction": Bounds(0, 1, 0.3),
     },
     _FIXED,
 )

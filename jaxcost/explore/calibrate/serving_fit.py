@@ -44,9 +44,9 @@ __all__ = [
 BOUNDS = {
     "layer": Bounds(1e-7, 2e-4, 1e-5),
     "sequence": Bounds(1e-7, 1e-3, 2e-5),
-    "eager": Bounds(1e-7, 5e-3, 1e-4),
-    "front": Bounds(1e-3, 1.0, 0.05),
-    "bunch": Bounds(1.001, 100.0, 4.0),
+    "eager_launch_floor": Bounds(1e-7, 5e-3, 1e-4),
+    "frontend_latency": Bounds(1e-3, 1.0, 0.05),
+    "burst_size": Bounds(1.001, 100.0, 4.0),
 }
 # Clients whose prompts and answers are drawn evenly between 0.8 and 1 of the lengths they are listed by.
 VARYING = {"inferencex_via_aiconfigurator": 0.9}
@@ -252,7 +252,7 @@ def fit_engines(
         mine = points.library == name
         given = {n: Bounds(*np.log([b.low, b.high, b.start]).tolist()) for n, b in bounds.items()}
         if name in prompts_first:
-            given.pop("bunch", None)
+            given.pop("burst_size", None)
         models[name] = sorted(set(points.model[mine].tolist()))
         lanes = [points.model[mine] != out for out in (None, *models[name])]
         # A lane without rows would be lost: it is never used.
@@ -261,7 +261,7 @@ def fit_engines(
             _seconds_of_logs,
             given,
             _both(
-                {key: x[mine] for key, x in columns.items()} | {"bunch": bunch[name] * np.ones(mine.sum())}
+                {key: x[mine] for key, x in columns.items()} | {"burst_size": bunch[name] * np.ones(mine.sum())}
             ),
             points.measured[mine].T.ravel(),
             np.concatenate([share, share * _TTFT_WEIGHT], 1),
@@ -270,7 +270,7 @@ def fit_engines(
         )
         ends = {side: np.exp(getattr(found, side)) for side in ("values", "low", "high")}
         fits[name] = dataclasses.replace(found, **ends)
-    fixed = {name: {"bunch": x} if x == UNLIMITED else {} for name, x in bunch.items()}
+    fixed = {name: {"burst_size": x} if x == UNLIMITED else {} for name, x in bunch.items()}
     engines = {name: found.lane(0) | fixed[name] for name, found in fits.items()}
     inside = _by_point(points, columns, lambda library, _: engines[library])
 
@@ -394,7 +394,7 @@ def _both(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     steps = Steps(**{f.name: columns[f.name] for f in dataclasses.fields(Steps)})
     tpot, ttft = loop_times(
-        replace(Engine(), **({"bunch": columns.get("bunch", 1.0)} | dict(parameters))),
+        replace(Engine(), **({"burst_size": columns.get("burst_size", 1.0)} | dict(parameters))),
         steps,
         users=columns["users"],
         prompt=columns["prompt"],

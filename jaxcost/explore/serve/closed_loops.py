@@ -216,10 +216,10 @@ def loop_times(
         equal: 1 where requests are of one length, 0 where they vary.
     """
     batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps, prompt)
-    together = smooth.minimum(batch, 1 + equal * (engine.bunch - 1), _FLOOR)
+    together = smooth.minimum(batch, 1 + equal * (engine.burst_size - 1), _FLOOR)
     ahead = (1 - first) * (together + 1) / 2 + first * (batch + 1) / 2
     tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / output
-    served = engine.front + engine.eager * steps.layers + step + ahead * prefill
+    served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
     waiting = jnp.maximum(users / batch - 1, 0) * (served + output * tpot)
     return tpot, served + waiting
 
@@ -229,7 +229,7 @@ def _decode(engine: Engine, steps: Steps) -> Scalar:
 
 
 def _prefill(engine: Engine, steps: Steps, prompt: Scalar) -> Scalar:
-    floor = engine.eager * steps.layers / (1 + _TOGETHER / prompt)
+    floor = engine.eager_launch_floor * steps.layers / (1 + _TOGETHER / prompt)
     return smooth.maximum(steps.prefill, floor, _FLOOR)
 
 

@@ -33,7 +33,7 @@ from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.kernels.matmul import shares_of_cache
 from jaxcost.physics.network.algorithms import CollectiveCost
 from jaxcost.physics.network.levels import Level
-from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, Kernels, QuickKernel
+from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, Kernels, CustomAllReduceKernel
 
 __all__ = [
     "AllToAllWork",
@@ -46,7 +46,7 @@ __all__ = [
     "collective_seconds",
     "exchange_of",
     "exchange_seconds",
-    "quick_seconds",
+    "custom_all_reduce_seconds",
     "ring_work",
     "shot_works",
     "without_all_reduce",
@@ -86,7 +86,7 @@ class CollectiveBackend:
     """The calibrated kernels of a library that send messages within a domain."""
 
     collective: CollectiveKernel | None = field(doc="rings", default=None)
-    all_reduce: QuickKernel | None = field(doc="the library's own all-reduce", default=None)
+    all_reduce: CustomAllReduceKernel | None = field(doc="the library's own all-reduce", default=None)
     dispatch: AllToAllKernel | None = field(doc="tokens to their experts", default=None)
     combine: AllToAllKernel | None = field(doc="results back", default=None)
     seconds_per_byte: Scalar = field("s/B", "memory of a chip", default=0.0)
@@ -133,14 +133,14 @@ def without_all_reduce(backend: CollectiveBackend | None) -> CollectiveBackend |
 
 def collective_seconds(kernel: CollectiveKernel, work: CollectiveWork) -> Any:
     """Time a collective of one algorithm."""
-    crowd = (jnp.maximum(work.ranks, 2) / 2) ** kernel.crowd
+    crowd = (jnp.maximum(work.ranks, 2) / 2) ** kernel.contention_exponent
     waiting = kernel.launch + work.rounds * kernel.round + work.hops
     moving = work.link * crowd / kernel.share + kernel.copies * work.own + kernel.staging * work.whole
-    return smooth.maximum(waiting, moving, kernel.change)
+    return smooth.maximum(waiting, moving, kernel.protocol_switch)
 
 
-def quick_seconds(
-    kernel: QuickKernel, one: CollectiveWork, two: CollectiveWork, size: Scalar, ring: Scalar
+def custom_all_reduce_seconds(
+    kernel: CustomAllReduceKernel, one: CollectiveWork, two: CollectiveWork, size: Scalar, ring: Scalar
 ) -> Any:
     """Time a library's own all-reduce of `size` bytes in one or two shots; the ring takes `ring` seconds."""
     quick = jnp.minimum(collective_seconds(kernel, one), collective_seconds(kernel, two))
@@ -154,7 +154,7 @@ def all_to_all_seconds(kernel: AllToAllKernel, work: AllToAllWork) -> Any:
     waiting = kernel.launch + kernel.expert * work.experts + work.hops + kernel.chunk * work.row
     expert_rows = work.tokens * work.ranks * smooth.safe_div(work.top_k, work.experts)
     moving = smooth.maximum(work.link / kernel.share, expert_rows * work.row * kernel.receiver, _BOTH_ENDS)
-    return smooth.maximum(waiting, moving, kernel.change)
+    return smooth.maximum(waiting, moving, kernel.protocol_switch)
 
 
 def exchange_of(
@@ -307,5 +307,5 @@ def all_reduce_seconds(
         halves = 2 * half
     if backend.all_reduce is not None:
         shots = shot_works(one_shot, level, size, ranks, backend.seconds_per_byte)
-        whole = quick_seconds(backend.all_reduce, *shots, size, whole)
+        whole = custom_all_reduce_seconds(backend.all_reduce, *shots, size, whole)
     return jnp.where(scattered < 0.5, whole, halves)

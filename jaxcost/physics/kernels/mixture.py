@@ -67,7 +67,7 @@ def mixture_timing(machine: Machine, kernel: MixtureKernel, work: MixtureWork) -
     among = smooth.safe_div(work.replayed, work.experts) * _weights(work)
     kept = where(work.replayed > 0, shares_of_cache(among, kernel.resident * machine.cache, _SHARPNESS), 0)
     weights = smooth.safe_div(_weights(work), mixture_bytes(work))
-    moved = work.rows + kernel.foreign * (work.slots - work.rows)
+    moved = work.rows + kernel.remote_fraction * (work.slots - work.rows)
     passed = kernel.passes * moved * _row(work) * _PASSED / machine.bandwidth
     return KernelTiming(
         fixed=kernel.launch + kernel.expert * work.held + passed,

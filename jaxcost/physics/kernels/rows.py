@@ -25,7 +25,7 @@ from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, at
 from jaxcost.physics.kernels.matmul import KernelTiming, Machine, MatmulWork, matmul_bytes, matmul_timing
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.network.messages import touched_groups
-from jaxcost.spec.kernels import Attention, Kernels, Matmul, Mixture
+from jaxcost.spec.kernels import AttentionKernels, Kernels, MatmulKernels, MixtureKernels
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -161,7 +161,7 @@ def _join(parts: tuple[KernelRuns, ...]) -> KernelRuns:
 
 
 def _matmuls(
-    rows: dict[str, list[Shape]], plan: Plan, kernels: Matmul, machine: Machine, like: jax.Array
+    rows: dict[str, list[Shape]], plan: Plan, kernels: MatmulKernels, machine: Machine, like: jax.Array
 ) -> KernelRuns:
     """Time all matmuls at once."""
     names = tuple(name for name, shapes in rows.items() for _ in shapes)
@@ -195,7 +195,7 @@ def _matmuls(
 def _attend(
     rows: dict[str, list[AttentionWork]],
     prompts: list[jax.Array],
-    kernels: tuple[Attention, Attention],
+    kernels: tuple[AttentionKernels, AttentionKernels],
     bits: Scalar,
     machine: Callable[[str], Machine],
 ) -> KernelRuns:
@@ -254,7 +254,7 @@ def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> Atte
 
 
 def _mix(
-    model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: Mixture, machine: Machine
+    model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: MixtureKernels, machine: Machine
 ) -> KernelRuns:
     """Time the routed experts of an average rank, as the op table counts them."""
     x = model.experts
@@ -292,6 +292,6 @@ def _mix(
     return jax.tree.map(lambda x: stack([x], np.ndim(tokens)), alone)
 
 
-def _by_bits(kernels: Matmul | Attention, bits: Scalar) -> Any:
+def _by_bits(kernels: MatmulKernels | AttentionKernels, bits: Scalar) -> Any:
     """Take the kernel of a width of operands: 16 bits above 10, 8 below."""
     return jax.tree.map(lambda wide, narrow: where(bits > 10, wide, narrow), kernels.bits_16, kernels.bits_8)
