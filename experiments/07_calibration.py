@@ -22,7 +22,7 @@ from jaxcost.edge.measured.files import read_measured
 from jaxcost.explore.calibrate.calibration import calibrate
 from jaxcost.explore.calibrate.cross_validation import scores
 from jaxcost.explore.calibrate.fit import predict
-from jaxcost.explore.calibrate.outliers import doubtful
+from jaxcost.explore.calibrate.outliers import find_outliers
 from jaxcost.explore.calibrate.serving_fit import (
     choose_split,
     choose_within,
@@ -373,7 +373,7 @@ def doubts(found, systems) -> list[dict]:
         for part in parts:
             for chip in part.values("chip"):
                 rows = part.select(chip=chip)
-                for one in doubtful(rows, systems[chip].chip):
+                for one in find_outliers(rows, systems[chip].chip):
                     place = rows.place(one.row).split("/")[-1]
                     out.append({"place": place, "kind": one.kind, "reason": one.reason})
     return out

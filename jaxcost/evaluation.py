@@ -41,17 +41,24 @@ from jaxcost.physics.kernels.collective import collective_backend
 from jaxcost.physics.kernels.matmul import Machine
 from jaxcost.physics.kernels.rows import kernel_rows
 from jaxcost.physics.memory.capacity import MemoryUse, kept_neurons, memory_use, shared_bytes
-from jaxcost.physics.memory.hierarchy import Hierarchy, Tiers, classify_bytes, place, tier_bytes, tier_uses
+from jaxcost.physics.memory.hierarchy import (
+    Hierarchy,
+    Tiers,
+    build_hierarchy,
+    classify_bytes,
+    tier_bytes,
+    tier_uses,
+)
 from jaxcost.physics.memory.near_memory import OPERAND_CLASSES
 from jaxcost.physics.memory.placement import CLASSES
-from jaxcost.physics.memory.tiers import features, is_known, main_column, usable_chip
+from jaxcost.physics.memory.tiers import chip_features, is_known, main_column, usable_chip
 from jaxcost.physics.memory.wear import standby_power
-from jaxcost.physics.network.levels import levels
+from jaxcost.physics.network.levels import fabric_levels
 from jaxcost.physics.network.messages import (
     Messages,
     collectives_per_token,
     communication_buffers,
-    groups,
+    plan_groups,
     step_messages,
 )
 from jaxcost.physics.network.reliability import Reliability, availability, late_share
@@ -101,17 +108,17 @@ def evaluate(
     *,
     prices: Prices | None = None,
     knobs: Knobs | None = None,
-    present: tuple[str, ...] | None = None,
+    features: tuple[str, ...] | None = None,
 ) -> Report:
     """Evaluate a model on a system under a traffic and a given plan: `jaxcost.evaluate` without its "auto".
 
     Leaves may have a batch, `[*batch]`, and broadcast; every leaf of the report then has the shape they broadcast to.
-    `present` is what the design has, of `design_features`, where the caller knows better than tracing shows.
+    `features` is what the design has, of `design_features`, where the caller knows better than tracing shows.
     """
     prices = Prices() if prices is None else prices
     knobs = Knobs() if knobs is None else knobs
-    present = design_features(system, traffic, plan, knobs) if present is None else present
-    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)), present)
+    features = design_features(system, traffic, plan, knobs) if features is None else features
+    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)), features)
 
 
 def design_features(
@@ -124,11 +131,11 @@ def design_features(
     that the result never depends on it.
     """
     asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
-    found = features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
+    found = chip_features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
     return (*found, "exact") if knobs is not None and is_known(knobs.tau, 0) else found
 
 
-@program(static_argnames=("present",))
+@program(static_argnames=("features",))
 def _evaluate(
     system: System,
     model: Model,
@@ -136,19 +143,19 @@ def _evaluate(
     plan: Plan,
     prices: Prices,
     knobs: Knobs,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> Report:
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
-    knobs = replace(knobs, tau=0.0) if "exact" in present else knobs
+    knobs = replace(knobs, tau=0.0) if "exact" in features else knobs
     shards = materialize_once(shard(model, plan, knobs.tau))
     steps, schedule = materialize_once(schedule_steps(model, traffic, plan, shards, knobs))
-    placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, present)
-    auxiliary = tuple(name for name in placed.hierarchy.layout.tiers if name != "memory")
+    placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, features)
+    auxiliary = tuple(name for name in placed.hierarchy.shares.tiers if name != "memory")
     made = build(system.chip, system.fabric, auxiliary, prices.since)
     as_built, system = system.chip, replace(system, chip=placed.chip)
     messages, waiting = send_messages(system, model, plan, shards, steps, placed.unit, knobs.tau)
-    results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, present)
+    results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, features)
     prefill, decode = report_times(
         results.times,
         messages.names,
@@ -201,7 +208,7 @@ def place_data(
     steps: Steps,
     schedule: Schedule,
     knobs: Knobs,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> Placed:
     """Count what the fullest chip holds, decide where it lies, and cost a unit of work there."""
     widest, decoded = jnp.max(steps.tokens, 0), row(steps.tokens, 1)
@@ -217,14 +224,14 @@ def place_data(
     )
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
     prefix = cached / (context_tokens(traffic) + traffic.output)
-    chip = usable_chip(system.chip, present)
+    chip = usable_chip(system.chip, features)
     sizes = classify_bytes(memory, shared_bytes(model, plan, shards), prefix)
-    hierarchy = place(chip, model, plan, shards, sizes, prefix, decoded, present, knobs.tau)
-    layout = hierarchy.layout
-    used = tier_bytes(sizes, layout)
-    if len(layout.tiers) > 1 and "window" in present:
-        main = main_column(layout.tiers, used)
-        outside = 1 - jnp.sum(row(layout.stored, CLASSES.index("weights")) * main, 0)
+    hierarchy = build_hierarchy(chip, model, plan, shards, sizes, prefix, decoded, features, knobs.tau)
+    shares = hierarchy.shares
+    used = tier_bytes(sizes, shares)
+    if len(shares.tiers) > 1 and "window" in features:
+        main = main_column(shares.tiers, used)
+        outside = 1 - jnp.sum(row(shares.stored, CLASSES.index("weights")) * main, 0)
         used = used + main * kept_neurons(model, plan, shards, decoded, outside)
     standby = jnp.sum(standby_power(hierarchy.memory, used), 0)
     return Placed(
@@ -234,7 +241,7 @@ def place_data(
         sizes=sizes,
         hierarchy=hierarchy,
         used=used,
-        unit=materialize_once(rates(chip, plan, hierarchy.stream, hierarchy.near)),
+        unit=materialize_once(rates(chip, plan, hierarchy.traffic, hierarchy.near)),
     )
 
 
@@ -243,12 +250,12 @@ def send_messages(
 ) -> tuple[Messages, Scalar]:
     """Time the messages of the steps, and count the ranks that wait for each other in one."""
     chip, fabric = system.chip, system.fabric
-    level = levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
-    level, ranks = materialize_once((level, groups(plan, shards, fabric, level)))
+    levels = fabric_levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
+    levels, groups = materialize_once((levels, plan_groups(plan, shards, fabric, levels)))
     backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
-    messages = step_messages(model, plan, shards, steps.tokens, level, ranks, tau, backend)
+    messages = step_messages(model, plan, shards, steps.tokens, levels, groups, tau, backend)
     messages = materialize_once(messages)
-    return messages, collectives_per_token(model, plan, shards, ranks)
+    return messages, collectives_per_token(model, plan, shards, groups)
 
 
 def run_steps(
@@ -261,19 +268,19 @@ def run_steps(
     placed: Placed,
     messages: Messages,
     tau: Scalar,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> StepResults:
     """Time the steps' operators, add up their energy, and slow them where power or heat asks for it."""
     chip, unit = system.chip, placed.unit
     load = materialize_once(step_load(model, (steps.main, steps.riding)))
-    table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in present)
+    table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in features)
     kernels, engine = None, None
     if unit.kernels is not None:
         machine = functools.partial(_machine, chip, unit)
         kernels = kernel_rows(model, plan, shards, (steps.main, steps.riding), load, unit.kernels, machine)
         host = unit.kernels.engine
         engine = jnp.asarray(host.layer * layer_count(model) + host.sequence * load.sequences)
-    hot, capped = "cooling" in present, "cap" in present
+    hot, capped = "cooling" in features, "cap" in features
     overlap = chip.efficiency.overlap
     times = op_times(table, messages, unit, overlap, tau, kernels=kernels, engine=engine, heat=hot)
     joules = step_energy(table, times.near, messages, chip, system.fabric, placed.hierarchy, unit)
@@ -354,7 +361,7 @@ def check_margins(
     tau: Scalar,
 ) -> Margins:
     """Slack of every constraint; those that nothing of this design can break keep their default."""
-    chip, tier_names = system.chip, placed.hierarchy.layout.tiers
+    chip, tier_names = system.chip, placed.hierarchy.shares.tiers
     capacity = placed.hierarchy.memory.capacity
     # Main memory is always there: a chip without has a margin of minus infinity, not of the bytes it lacks.
     room = 1 - placed.used / where((capacity > 0) | (main_column(tier_names, capacity) > 0), capacity, 1)

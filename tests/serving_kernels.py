@@ -3,13 +3,13 @@
 import jaxcost as jc
 from jaxcost.core.pytree import canonical, replace
 from jaxcost.spec.kernels import (
-    AttentionKernels,
     AttentionKernel,
+    AttentionKernels,
     ElementwiseKernel,
     Engine,
     Kernels,
-    MatmulKernels,
     MatmulKernel,
+    MatmulKernels,
 )
 
 DECODE = AttentionKernel(

@@ -10,14 +10,21 @@ import pytest
 
 import jaxcost as jc
 import jaxcost.explore.serve.closed_loops as loops
-from jaxcost.explore.serve.closed_loops import Steps, closed_loop, closed_loop_steps, loop_times
+from jaxcost.explore.serve.closed_loops import LoopSteps, closed_loop, closed_loop_steps, loop_times
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from tests.serving_kernels import system
 
 MODEL = jc.load_model("llama-3.1-8b")
 TRAFFIC = jc.Traffic(prompt=1024, output=256, variation=0.0)
 PLAN = jc.Plan(tp=2)
-ENGINE = {"layer": 1e-5, "sequence": 3e-5, "eager_launch_floor": 5e-4, "frontend_latency": 0.05, "burst_size": 4.0, "kv_share": 0.84}
+ENGINE = {
+    "layer": 1e-5,
+    "sequence": 3e-5,
+    "eager_launch_floor": 5e-4,
+    "frontend_latency": 0.05,
+    "burst_size": 4.0,
+    "kv_share": 0.84,
+}
 SYSTEM = system(**ENGINE)
 
 
@@ -73,9 +80,15 @@ def simulate(users, prompt, output, decode, prefill, *, budget, waves=10, togeth
 
 
 def closed_form(users, prompt, output, decode, prefill, *, burst_size, equal=1.0):
-    steps = Steps(decode=decode, prefill=prefill, batch=float(users), slots=UNLIMITED, layers=32.0)
+    steps = LoopSteps(decode=decode, prefill=prefill, batch=float(users), slots=UNLIMITED, layers=32.0)
     tpot, ttft = loop_times(
-        Engine(burst_size=burst_size), steps, users=float(users), prompt=prompt, output=output, first=0.1, equal=equal
+        Engine(burst_size=burst_size),
+        steps,
+        users=float(users),
+        prompt=prompt,
+        output=output,
+        first=0.1,
+        equal=equal,
     )
     return float(ttft), float(tpot)
 
@@ -98,7 +111,8 @@ def test_every_other_prompt_stalls_a_request_or_is_ahead_of_it(users, spread, bu
     stalls = (tpot - decode) * mean * 512 / (mean * prefill)
     assert ahead + stalls == pytest.approx(users, rel=0.12)
     low, high = (
-        closed_form(users, 4096.0, 512.0, decode, prefill, burst_size=burst_size)[0] for burst_size in (1.0, UNLIMITED)
+        closed_form(users, 4096.0, 512.0, decode, prefill, burst_size=burst_size)[0]
+        for burst_size in (1.0, UNLIMITED)
     )
     assert 0.8 * low < ttft < 1.1 * high + prefill / 2
 
@@ -106,7 +120,7 @@ def test_every_other_prompt_stalls_a_request_or_is_ahead_of_it(users, spread, bu
 def test_work_is_conserved():
     """A cycle of all users is their decode steps and each one's prompt, whoever waits for whom."""
     for burst_size in (1.0, 4.0, UNLIMITED):
-        steps = Steps(decode=0.01, prefill=0.04, batch=32.0, slots=1e9, layers=32.0)
+        steps = LoopSteps(decode=0.01, prefill=0.04, batch=32.0, slots=1e9, layers=32.0)
         tpot, ttft = loop_times(
             Engine(burst_size=burst_size), steps, users=32.0, prompt=1e9, output=256.0, first=0.0, equal=1.0
         )

@@ -12,8 +12,8 @@ from jaxcost.spec.kernels import (
     AttentionKernel,
     ElementwiseKernel,
     Kernels,
-    MatmulKernels,
     MatmulKernel,
+    MatmulKernels,
 )
 
 MACHINE = {"rate": 989e12, "bandwidth": 3.35e12, "cores": 132.0, "cache": 50e6, "exponentials": 3.9e12}

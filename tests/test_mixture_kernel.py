@@ -27,14 +27,14 @@ from jaxcost.physics.kernels.matmul import Machine, timing_seconds
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.kernels.rows import kernel_rows, kernel_seconds
 from jaxcost.physics.network.algorithms import algorithm_costs
-from jaxcost.physics.network.levels import levels, only
+from jaxcost.physics.network.levels import fabric_levels, take_level
 from jaxcost.spec.kernels import (
     AllToAllKernel,
     CollectiveKernel,
-    Kernels,
-    MixtureKernels,
-    MixtureKernel,
     CustomAllReduceKernel,
+    Kernels,
+    MixtureKernel,
+    MixtureKernels,
 )
 from jaxcost.spec.measurement import Measurements
 
@@ -65,7 +65,9 @@ KERNEL = MixtureKernel(
 )
 RING = CollectiveKernel(launch=5e-6, round=3e-7, share=0.82, copies=4.0, protocol_switch=2.0)
 QUICK = CustomAllReduceKernel(launch=2e-6, round=1e-7, share=0.95, protocol_switch=1.5, limit=8e6, floor=0.1)
-WAY = AllToAllKernel(launch=8e-6, expert=1e-8, chunk=5.0, share=0.55, receiver=0.8, protocol_switch=0.9, copies=1.0)
+WAY = AllToAllKernel(
+    launch=8e-6, expert=1e-8, chunk=5.0, share=0.55, receiver=0.8, protocol_switch=0.9, copies=1.0
+)
 
 
 def mixture_seconds(kernel, machine=MACHINE, **changes):
@@ -191,7 +193,7 @@ def test_default_kernels_leave_experts_and_messages_as_they_are(name, plan):
 @functools.cache
 def scale_up(ranks, name="h100-sxm-x8"):
     system = jc.load_system(name)
-    domain = only(levels(system.fabric, system.fabric.domain), 1)
+    domain = take_level(fabric_levels(system.fabric, system.fabric.domain), 1)
     return system, domain, algorithm_costs(domain, jnp.asarray(ranks))
 
 
@@ -228,7 +230,9 @@ def test_shots_and_rings_take_turns_by_size():
     assert seconds[-1] == pytest.approx(max(float(ring[-1]) + 2e-7, shots[1][-1]), rel=1e-3)
 
 
-@pytest.mark.parametrize("kernel", [RING, CollectiveKernel(launch=1e-5, protocol_switch=0.3, contention_exponent=2.0, staging=1.0)])
+@pytest.mark.parametrize(
+    "kernel", [RING, CollectiveKernel(launch=1e-5, protocol_switch=0.3, contention_exponent=2.0, staging=1.0)]
+)
 def test_collectives_are_monotone_with_finite_gradients(kernel):
     seconds = np.asarray(ring_of(kernel, jnp.geomspace(1, 1e10, 30)))
     assert (np.diff(seconds) >= 0).all()
@@ -422,7 +426,14 @@ def test_a_fit_finds_the_kernels_of_messages():
     sent = measurements("all_to_all", work, np.ones(64), **labels)
     columns = message_forms.all_to_all_columns(sent, chips(), fabrics)
     assert columns["link"][16] == pytest.approx(7 * 7168 / 450e9)
-    truth = {"launch": 1e-5, "expert": 2e-8, "chunk": 10.0, "share": 0.6, "receiver": 0.5, "protocol_switch": 0.9}
+    truth = {
+        "launch": 1e-5,
+        "expert": 2e-8,
+        "chunk": 10.0,
+        "share": 0.6,
+        "receiver": 0.5,
+        "protocol_switch": 0.9,
+    }
     found_again(message_forms.ALL_TO_ALL, columns, truth, ("launch", "share", "receiver", "protocol_switch"))
     assert message_forms.all_to_all_kernel(truth, "deepep_ll").copies == 1
     assert message_forms.all_to_all_kernel(truth, "deepep_ht").copies == 0

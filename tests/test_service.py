@@ -11,7 +11,7 @@ import jaxcost as jc
 from jaxcost import evaluation
 from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.analysis.planner import DEGREES, candidate_plans, is_valid
-from jaxcost.explore.serve.steady_state import look, memory_margin
+from jaxcost.explore.serve.steady_state import evaluate_point, memory_margin
 from jaxcost.physics.memory.capacity import kv_bytes_per_token
 from tests.serving_simulation import simulate
 
@@ -27,10 +27,10 @@ def serve(traffic=TRAFFIC, plan=PLAN, system=SYSTEM, **more):
 
 @jax.jit
 def _steps(system, traffic, plan, batches):
-    present = design_features(SYSTEM, TRAFFIC, PLAN)
+    features = design_features(SYSTEM, TRAFFIC, PLAN)
 
     def one(batch):
-        r = evaluate(system, MODEL, jc.replace(traffic, batch=batch), plan, present=present)
+        r = evaluate(system, MODEL, jc.replace(traffic, batch=batch), plan, features=features)
         worst = jnp.minimum(memory_margin(r), jnp.minimum(r.margins.ttft, r.margins.tpot))
         return r.decode.total, r.prefill.total, worst
 
@@ -132,8 +132,8 @@ def test_a_bill_at_the_report_s_own_load_is_the_report(chunk):
         (TRAFFIC, jc.replace(PLAN, chunk=chunk), jc.Prices(), jc.Knobs())
     )
     system, model = jc.canonical((SYSTEM, MODEL))
-    present = design_features(SYSTEM, TRAFFIC, PLAN)
-    point = look(system, model, traffic, plan, prices, knobs, present, 24.0)
+    features = design_features(SYSTEM, TRAFFIC, PLAN)
+    point = evaluate_point(system, model, traffic, plan, prices, knobs, features, 24.0)
     report = jc.evaluate(system, model, jc.replace(traffic, batch=24.0), plan)
     work = float(point.prefill_joules + point.decode_joules) / 128
     assert work == pytest.approx(float(report.energy.dynamic), rel=1e-5)

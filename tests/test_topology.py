@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
-from jaxcost.physics.network.topology import bisection, degree, diameter, layout, mean_hops, wiring
+from jaxcost.physics.network.topology import (
+    bisection,
+    degree,
+    diameter,
+    lay_out_ranks,
+    mean_hops,
+    read_topology,
+)
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from tests import networks
 
@@ -92,7 +99,7 @@ CASES = (
 
 @jax.jit
 def shape(link, ranks):
-    lay = layout(wiring(link), ranks, ranks)
+    lay = lay_out_ranks(read_topology(link), ranks, ranks)
     return {of.__name__: of(lay) for of in (mean_hops, diameter, bisection, degree)}
 
 

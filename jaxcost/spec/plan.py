@@ -1,4 +1,4 @@
-"""How a model is laid out on a system and its memory tiers, and how it is run."""
+"""How a model is sharded over a system, placed in its memory tiers and scheduled."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
 
@@ -7,7 +7,7 @@ __all__ = ["Placement", "Plan", "Split"]
 
 @pytree
 class Split:
-    """Shares of one class of data that lie beside main memory, which holds the rest."""
+    """Shares of one class of data in the auxiliary tiers; main memory holds the rest."""
 
     sram: Scalar = field("1", "share in on-chip memory", default=0.0)
     hbf: Scalar = field("1", "share in flash stacks", default=0.0)
@@ -18,33 +18,44 @@ class Split:
 
 @pytree
 class Placement:
-    """Where data lie and who works on them: by a closed form, or as given.
+    """Which tier holds which data and where operators run: by a closed form, or by shares set by hand.
 
-    The closed form puts what is written often into tiers that do not wear, then the hottest bytes first: spread
-    over all tiers with room in proportion to bandwidth where tiers stream at once, into the fastest with room where
-    they take turns. Values between 0 and 1 mix the closed form with what is given.
+    The closed form places frequently written data in tiers without wear, then the hottest bytes first: spread over
+    all tiers with room in proportion to bandwidth where tiers stream concurrently, into the fastest tier with room
+    where reads are serial. Values of `automatic` between 0 and 1 interpolate between the closed form and the shares.
     """
 
-    automatic: Scalar = field("1", "1 for the closed form, 0 for the shares given", default=1.0)
-    in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn, 0 where at once", default=0.0)
+    automatic: Scalar = field("1", "1 for the closed form, 0 for the shares below", default=1.0)
+    serial_tier_reads: Scalar = field(
+        "1",
+        "1 where an operator reads its tiers one after another, 0 where concurrently",
+        default=0.0,
+        formerly="in_turn",
+    )
     near_weights: Scalar = field("1", "share of dense weights whose matmuls may run near memory", default=1.0)
     near_experts: Scalar = field("1", "share of routed experts that may run near memory", default=1.0)
     near_cache: Scalar = field("1", "share of attention over the cache that may run near memory", default=1.0)
     near_slack: Scalar = field(
         "1",
-        "share by which an operator may be slower near memory and still run there, to save energy",
+        "relative slowdown at which an operator still runs near memory, to save energy",
         default=0.0,
     )
     interleaved: Scalar = field(
         "1",
-        "share of what can hide of near-memory work behind the chip's, or the other way round, that does",
+        "share of the shorter of near-memory time and chip time that overlaps with the longer",
         default=0.0,
     )
     weights: Split = field(doc="dense weights", default=Split)
     shared: Split = field(doc="shared experts' weights", default=Split)
     experts: Split = field(doc="routed experts, the most popular in the first tier", default=Split)
-    recent: Split = field(doc="cache and states that the requests themselves write", default=Split)
-    old: Split = field(doc="cache there before the request: prefixes, retrieved context", default=Split)
+    request_kv: Split = field(
+        doc="cache and recurrent states that the requests write themselves", default=Split, formerly="recent"
+    )
+    cached_prefix: Split = field(
+        doc="cache that exists before the request: cached prefixes, retrieved context",
+        default=Split,
+        formerly="old",
+    )
     activations: Split = field(doc="working and message buffers", default=Split)
     corpus: Split = field(doc="retrieval corpus", default=Split)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from jaxcost.edge.hf.fields import Family, Fields
+from jaxcost.edge.hf.fields import Fields, ModelFamily
 
 __all__ = ["ENCODERS"]
 
@@ -14,7 +14,7 @@ _GEMMA3N_VISION, _GEMMA3N_AUDIO = 0.30e9, 0.68e9
 
 _LEAST_SHUFFLE = 0.05  # of a pixel shuffle's ratio: a token stands for at most 400 patches
 
-_PLAIN = Family(architectures=(), mixers=lambda f: [], channels=lambda f: [])
+_PLAIN = ModelFamily(architectures=(), mixers=lambda f: [], channels=lambda f: [])
 
 
 def _fields(config: Mapping, part: str, f: Fields) -> Fields:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxcost.edge.io.errors import InputError, nearest
 
-__all__ = ["KNOWN", "Family", "Fields"]
+__all__ = ["KNOWN", "Fields", "ModelFamily"]
 
 _LARGEST = 2**40  # no size of a model is larger, and every one below is exact as a float
 _MOST_LAYERS = 10_000
@@ -46,7 +46,7 @@ KNOWN = frozenset(_READ.split())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
+class ModelFamily:
     """What sets one family apart. A string where a bool may stand names the field that decides.
 
     Attributes:
@@ -102,7 +102,7 @@ class Fields:
     """A config of one family, read with checks: nothing is guessed but what `defaults` says."""
 
     def __init__(
-        self, config: Mapping, row: Family, defaults: Mapping, *, file: str, prefix: str = ""
+        self, config: Mapping, row: ModelFamily, defaults: Mapping, *, file: str, prefix: str = ""
     ) -> None:
         """Wrap the mapping; `prefix` is the dotted path to it inside the file."""
         self.config, self.row, self.file, self.prefix = config, row, file, prefix

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.pytree import replace
+from jaxcost.edge.catalog.set_option import current_leaf
 from jaxcost.edge.io.errors import InputError, nearest, not_among, within
 from jaxcost.edge.io.formats import read_bits
 from jaxcost.edge.io.quantity import parse_quantity
@@ -211,6 +212,7 @@ class AxisReader:
         return self.units[path]
 
     def _axis(self, path: str, given: Any, where: str) -> Axis | Choice:
+        path = current_leaf(path)
         listed = isinstance(given, dict) and len(given) == 1 and set(given) <= {"choose", "values"}
         inner = next(iter(given.values())) if listed else given
         if path in choosable() and not (path in self.units and isinstance(given, dict) and inner is given):
@@ -236,6 +238,7 @@ class AxisReader:
             or (isinstance(form[kind], list) and len(form[kind]) == 3)
         ):
             return self._axis(path, given, where)
+        path = current_leaf(path)
         unit, whole, bounds = self._unit(path, where), form.get("whole", False), form[kind]
         if (
             not set(form) <= {kind, "whole", "scale"}
@@ -312,6 +315,7 @@ class AxisReader:
         return rest, tuple(self._clause(name, want, f"{where}.when") for name, want in clauses.items())
 
     def _clause(self, name: str, want: Any, where: str) -> Condition:
+        name = current_leaf(name)
         known = {"system": "system", "model": "model"} | {
             leaf.path: part.name for part, leaf in self._digit_leaves()
         }

@@ -175,7 +175,7 @@ def best_plan(
     )
 
 
-@program(static_argnames=("objective", "present"))
+@program(static_argnames=("objective", "features"))
 def _best_plan(
     system: System,
     model: Model,
@@ -185,7 +185,7 @@ def _best_plan(
     knobs: Knobs,
     candidates: jax.Array,
     objective: str,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> Choice:
     largest = jnp.finfo(candidates.dtype).max
     fixed = jax.lax.stop_gradient((system, model, traffic, plan, prices, knobs))
@@ -195,7 +195,7 @@ def _best_plan(
     def judge(degrees: jax.Array) -> tuple[jax.Array, ...]:
         s, m, t, rest, p, k = fixed
         s, m, t, candidate = align((s, m, t, with_degrees(rest, candidate_columns(degrees, shape))))
-        report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, present=present)
+        report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, features=features)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
         margins = report.margins
         cooled = replace(margins, power=jnp.ones_like(margins.power))
@@ -217,7 +217,7 @@ def _best_plan(
     count = lambda x: jnp.sum(x, 0).astype(candidates.dtype)  # noqa: E731
     return Choice(
         plan=chosen,
-        report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, present=present),
+        report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, features=features),
         runner_up=with_degrees(plan, jnp.moveaxis(candidates[second], -1, 0)),
         gap=jnp.where(count(feasible) > 1, (next_best - best) / jnp.abs(best), 0),
         feasible=count(feasible),

@@ -89,15 +89,15 @@ def _features(design: dict[str, Any], wrt: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=64)  # so that what is traced for a passing lambda does not stay for good
 def _gradient_program(metric: str | Callable[[Report], Scalar], wrt: str) -> Program:
-    def value_and_slopes(design: dict[str, Any], present: tuple[str, ...]) -> tuple[jax.Array, Any]:
+    def value_and_slopes(design: dict[str, Any], features: tuple[str, ...]) -> tuple[jax.Array, Any]:
         def value(moved: Any) -> jax.Array:
-            report = evaluate(**(design | {wrt: moved}), present=present)
+            report = evaluate(**(design | {wrt: moved}), features=features)
             return jnp.asarray(getattr(report, metric) if isinstance(metric, str) else metric(report))
 
         result, pullback = jax.vjp(value, design[wrt])
         return result, pullback(jnp.ones_like(result))[0]
 
-    return Program(value_and_slopes, static_argnames=("present",))
+    return Program(value_and_slopes, static_argnames=("features",))
 
 
 def elasticities(

@@ -224,7 +224,7 @@ def _totals(spread: Spread, leaves: np.ndarray, model: Model, traffic: Traffic, 
     chunk = compilation("draws", jax.default_backend()).chunk
     ends = np.concatenate([spread.mid[None], spread.low, spread.high])
     system, _ = jax.tree.unflatten(spread.structure, list(ends.T))
-    present = design_features(system, traffic, plan)
+    features = design_features(system, traffic, plan)
     others = canonical((model, traffic, plan))
     dtype = jax.tree.leaves(others)[0].dtype
     columns = leaves.T.astype(dtype)
@@ -232,17 +232,17 @@ def _totals(spread: Spread, leaves: np.ndarray, model: Model, traffic: Traffic, 
     for start in range(0, len(leaves), chunk):
         # The last chunk is as long as the others: its end is repeated, and cut off again.
         index = np.minimum(np.arange(start, start + chunk), len(leaves) - 1)
-        blocks.append(_chunk(columns[:, index], *others, spread.structure, present))
+        blocks.append(_chunk(columns[:, index], *others, spread.structure, features))
     return np.concatenate([np.asarray(b.T, np.float64) for b in blocks])[: len(leaves)]
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "present"))
+@functools.partial(jax.jit, static_argnames=("structure", "features"))
 def _chunk(
-    columns: jax.Array, model: Model, traffic: Traffic, plan: Plan, structure: Any, present: tuple[str, ...]
+    columns: jax.Array, model: Model, traffic: Traffic, plan: Plan, structure: Any, features: tuple[str, ...]
 ) -> jax.Array:
     """Evaluate the totals and the worst margin of leaves [leaves, draws]: [totals + 1, draws]."""
     # All leaves have a batch, moved or not: one program then serves every set of constants, and compiling it takes
     # longer than a hundred thousand draws.
     system, prices = jax.tree.unflatten(structure, list(columns))
-    report = evaluate(system, model, traffic, plan, prices=prices, present=present)
+    report = evaluate(system, model, traffic, plan, prices=prices, features=features)
     return jnp.stack([*(getattr(report, name) for name in metric_names()), report.margins.worst])

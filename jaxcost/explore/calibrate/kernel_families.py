@@ -19,14 +19,14 @@ from jaxcost.spec.kernels import (
     AllToAllKernel,
     AttentionKernel,
     CollectiveKernel,
+    CustomAllReduceKernel,
     MatmulKernel,
     MixtureKernel,
-    CustomAllReduceKernel,
 )
 from jaxcost.spec.measurement import Measurements, concatenate
 from jaxcost.spec.system import System
 
-__all__ = ["FAMILIES", "Family", "Selection", "across_chips", "selections"]
+__all__ = ["FAMILIES", "KernelFamily", "Selection", "across_chips", "selections"]
 
 _FEWEST = 24  # rows, below which a selection is not fitted
 
@@ -36,7 +36,7 @@ Systems = Mapping[str, System]
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class KernelFamily:
     """A family of kernels and how it is fitted.
 
     Attributes:
@@ -81,7 +81,7 @@ class Selection:
         slowness: median of measured seconds over those of the ideal roofline.
     """
 
-    family: Family
+    family: KernelFamily
     form: Form
     labels: Mapping[str, str]
     rows: Measurements
@@ -92,7 +92,7 @@ class Selection:
 
 
 def selections(
-    family: Family, found: Sequence[Measurements], systems: Systems, *, fewest: int = _FEWEST
+    family: KernelFamily, found: Sequence[Measurements], systems: Systems, *, fewest: int = _FEWEST
 ) -> list[Selection]:
     """Sort the rows of a family into what is fitted together; rows of other chips are left out.
 
@@ -257,8 +257,8 @@ def _clear(left_out: Keys) -> Keys:
 
 def _attention(
     name: str, form: Form, source: str, wanted: Keys, columns: Any, axis: Keys, words: str
-) -> Family:
-    return Family(
+) -> KernelFamily:
+    return KernelFamily(
         name=name,
         kernel=AttentionKernel,
         form=_always(form),
@@ -278,10 +278,10 @@ def _latent(phase: Keys) -> Keys:
 
 
 _ON_CHIP, _SHAPE = "heads on a chip", "head configuration"
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, KernelFamily] = {
     family.name: family
     for family in (
-        Family(
+        KernelFamily(
             name="matmul",
             kernel=MatmulKernel,
             form=_always(forms.MATMUL),
@@ -330,7 +330,7 @@ FAMILIES: dict[str, Family] = {
             _values("heads"),
             _ON_CHIP,
         ),
-        Family(
+        KernelFamily(
             name="mixture",
             kernel=MixtureKernel,
             form=_always(mixture.MIXTURE),
@@ -343,7 +343,7 @@ FAMILIES: dict[str, Family] = {
             axis_name="model, or cut of the one there is",
             place=_mixture_place,
         ),
-        Family(
+        KernelFamily(
             name="collective",
             kernel=CollectiveKernel,
             form=lambda system: messages.collective_form(system.fabric),
@@ -356,7 +356,7 @@ FAMILIES: dict[str, Family] = {
             axis_name="collective and ranks",
             place=_message_place,
         ),
-        Family(
+        KernelFamily(
             name="all_reduce",
             kernel=CustomAllReduceKernel,
             form=lambda system: messages.all_reduce_form(system.fabric),
@@ -369,7 +369,7 @@ FAMILIES: dict[str, Family] = {
             axis_name="ranks",
             place=_message_place,
         ),
-        Family(
+        KernelFamily(
             name="all_to_all",
             kernel=AllToAllKernel,
             form=_always(messages.ALL_TO_ALL),

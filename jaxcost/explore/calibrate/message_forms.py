@@ -22,7 +22,7 @@ from jaxcost.physics.kernels.collective import (
     shot_works,
 )
 from jaxcost.physics.network.algorithms import CollectiveCost, algorithm_costs
-from jaxcost.physics.network.levels import DOMAIN, Level, levels, only
+from jaxcost.physics.network.levels import DOMAIN, Level, fabric_levels, take_level
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric, topology_id
@@ -96,7 +96,7 @@ def _each(
     out: dict[str, np.ndarray] = {}
     for name in measured.values("chip"):
         fabric = fabrics[name]
-        domain = only(levels(fabric, fabric.domain), DOMAIN)
+        domain = take_level(fabric_levels(fabric, fabric.domain), DOMAIN)
         for ranks in np.unique(measured.work["ranks"]):
             at = np.flatnonzero((measured.labels["chip"] == name) & (measured.work["ranks"] == ranks))
             if len(at):
@@ -201,7 +201,9 @@ def _ring_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
 
 def _quick_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     one, two = (CollectiveWork(**{name: columns[f"{name}_{i}"] for name in _WORK}) for i in range(2))
-    return custom_all_reduce_seconds(CustomAllReduceKernel(**parameters), one, two, columns["bytes"], columns["ring"])
+    return custom_all_reduce_seconds(
+        CustomAllReduceKernel(**parameters), one, two, columns["bytes"], columns["ring"]
+    )
 
 
 def _all_to_all_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:

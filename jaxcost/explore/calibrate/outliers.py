@@ -7,7 +7,7 @@ import numpy as np
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.measurement import Measurements
 
-__all__ = ["Doubt", "doubtful", "least_bytes", "least_flops", "least_link_bytes"]
+__all__ = ["Outlier", "find_outliers", "least_bytes", "least_flops", "least_link_bytes"]
 
 _FASTER = 1.02  # clocks above the nominal ones, and rounding of what was written down
 _OUT_OF_LINE = 2.0
@@ -18,7 +18,7 @@ _LATENT, _POSITION, _HEAD = 512.0, 64.0, 128.0
 Work = dict[str, np.ndarray]
 
 
-class Doubt(NamedTuple):
+class Outlier(NamedTuple):
     """A row that cannot be right: its index, its line in the file, what kind of doubt, and the numbers."""
 
     row: int
@@ -27,7 +27,9 @@ class Doubt(NamedTuple):
     reason: str
 
 
-def doubtful(measurements: Measurements, chip: Chip, *, link_bandwidth: float | None = None) -> list[Doubt]:
+def find_outliers(
+    measurements: Measurements, chip: Chip, *, link_bandwidth: float | None = None
+) -> list[Outlier]:
     """List the rows of one chip that cannot be right; none is taken out.
 
     A row is in doubt where it is faster than the chip's matmul peak, or than its memory moves what its last-level
@@ -128,7 +130,7 @@ def _peak(work: Work, chip: Chip) -> np.ndarray:
     return np.select([bits <= 4.5, bits <= 6.5, bits <= 8.5, bits <= 16.5], rates, compute.flops_32)
 
 
-def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[Doubt]:
+def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[Outlier]:
     work, family, seconds = measurements.work, measurements.family, measurements.seconds
     if not len(measurements) or family == "serving":
         return []
@@ -147,7 +149,7 @@ def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[
             reason = (
                 f"{seconds[row] * 1e6:.4g} us, {times:.3g} times {name} (at least {floor[row] * 1e6:.4g} us)"
             )
-            found.append(Doubt(int(row), int(measurements.line[row]), "faster", reason))
+            found.append(Outlier(int(row), int(measurements.line[row]), "faster", reason))
     return found
 
 
@@ -192,7 +194,7 @@ class _Candidate(NamedTuple):
     size: str
 
 
-def _out_of_line(measurements: Measurements) -> list[Doubt]:
+def _out_of_line(measurements: Measurements) -> list[Outlier]:
     lines = [
         (size, rows)
         for size in _SIZES[measurements.family]
@@ -261,17 +263,17 @@ def _candidates(measurements: Measurements, size: str, rows: list[int]) -> list[
     ]
 
 
-def _told(measurements: Measurements, candidate: _Candidate) -> Doubt:
+def _told(measurements: Measurements, candidate: _Candidate) -> Outlier:
     row, size = candidate.row, candidate.size
 
     def at(i: int) -> str:
         return f"{measurements.seconds[i] * 1e6:.4g} us at {size} {measurements.work[size][i]:g}"
 
     reason = f"{at(row)}, beside {at(candidate.near[0])} and {at(candidate.near[1])}"
-    return Doubt(row, int(measurements.line[row]), "out of line", reason)
+    return Outlier(row, int(measurements.line[row]), "out of line", reason)
 
 
-def _contradicted(measurements: Measurements) -> list[Doubt]:
+def _contradicted(measurements: Measurements) -> list[Outlier]:
     if not len(measurements):
         return []
     columns = list(measurements.work.values())
@@ -286,5 +288,5 @@ def _contradicted(measurements: Measurements) -> list[Doubt]:
     for row in np.flatnonzero((most > _CONTRADICTED * least)[group]):
         low, high = least[group[row]], most[group[row]]
         reason = f"{seconds[row]:.4g}, where the same work gave {low:.4g} to {high:.4g}"
-        found.append(Doubt(int(row), int(measurements.line[row]), "contradicted", reason))
+        found.append(Outlier(int(row), int(measurements.line[row]), "contradicted", reason))
     return found

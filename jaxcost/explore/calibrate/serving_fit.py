@@ -19,7 +19,7 @@ from jaxcost.core.pytree import canonical, replace
 from jaxcost.evaluation import design_features
 from jaxcost.explore.calibrate.fit import Bounds, Columns, Fit, fit, predict
 from jaxcost.explore.compilation import chunk_of, map_chunks
-from jaxcost.explore.serve import Steps, closed_loop_steps, loop_times
+from jaxcost.explore.serve import LoopSteps, closed_loop_steps, loop_times
 from jaxcost.explore.space import compact, take
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from jaxcost.spec.measurement import Measurements
@@ -31,8 +31,8 @@ from jaxcost.spec.traffic import Traffic
 __all__ = [
     "BOUNDS",
     "Choices",
-    "Points",
     "ServingFit",
+    "ServingPoints",
     "choose_split",
     "choose_within",
     "fit_engines",
@@ -58,7 +58,7 @@ _NARROW = 10.0  # bits: at this or below, TensorRT-LLM keeps keys and values in 
 
 
 @dataclasses.dataclass(frozen=True)
-class Points:
+class ServingPoints:
     """Closed loops measured, [R] in every column.
 
     Attributes:
@@ -99,9 +99,9 @@ class Points:
         """Count the points."""
         return len(self.tpot)
 
-    def where(self, mask: np.ndarray) -> "Points":
+    def where(self, mask: np.ndarray) -> "ServingPoints":
         """Return the points where a mask is true."""
-        return Points(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
+        return ServingPoints(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
 
     @property
     def measured(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class Points:
         return np.stack([self.tpot, self.ttft], 1)
 
 
-def serving_points(measurements: Measurements, varying: Mapping[str, float] = VARYING) -> Points:
+def serving_points(measurements: Measurements, varying: Mapping[str, float] = VARYING) -> ServingPoints:
     """Pair the mean TPOT and mean TTFT of closed loops; rows of one without the other are left out.
 
     Args:
@@ -133,7 +133,7 @@ def serving_points(measurements: Measurements, varying: Mapping[str, float] = VA
     bits = np.where(np.isfinite(w["weight_bits"][at]), w["weight_bits"][at], np.where(named, 8.0, 16.0))
     library = labels["library"][at].astype(str)
     narrow = np.where((library == "trtllm") & (bits <= _NARROW), 8.0, 16.0)
-    return Points(
+    return ServingPoints(
         library=library,
         model=labels["model"][at].astype(str),
         tp=w["tp"][at],
@@ -153,7 +153,7 @@ def serving_points(measurements: Measurements, varying: Mapping[str, float] = VA
 
 
 def serving_steps(
-    systems: Mapping[str, System], models: Mapping[str, Model], points: Points
+    systems: Mapping[str, System], models: Mapping[str, Model], points: ServingPoints
 ) -> dict[str, np.ndarray]:
     """Evaluate the steps of every point: the columns that `fit_engines` and `predicted` take, [R] each.
 
@@ -181,9 +181,9 @@ def serving_steps(
         "kv_bits": points.kv_bits,
         "activation_bits": np.where(narrow & ~four, 8.0, 16.0),
     }
-    present = design_features(systems[libraries[0]], Traffic(), Plan())
+    features = design_features(systems[libraries[0]], Traffic(), Plan())
 
-    def steps(index: jax.Array) -> Steps:
+    def steps(index: jax.Array) -> LoopSteps:
         row = {name: column[index] for name, column in rows.items()}
         pick = lambda tree, at: take(tree, at.astype(int))  # noqa: E731
         words = ("tp", "ep", "dp", "weight_bits", "expert_bits", "kv_bits", "activation_bits")
@@ -195,7 +195,7 @@ def serving_steps(
             traffic,
             plan,
             users=row["users"],
-            present=present,
+            features=features,
         )
         return spread(found, index.shape)
 
@@ -203,7 +203,7 @@ def serving_steps(
     dtype = jax.tree.leaves(system)[0].dtype
     rows = {name: jnp.asarray(column, dtype) for name, column in columns.items()}
     found = jax.jit(lambda index: map_chunks(steps, index, chunk_of("points")))(jnp.arange(len(points)))
-    timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(Steps)}
+    timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(LoopSteps)}
     return timed | {name: columns[name] for name in ("users", "prompt", "output")} | {"equal": points.equal}
 
 
@@ -227,7 +227,7 @@ class ServingFit:
 
 
 def fit_engines(
-    points: Points,
+    points: ServingPoints,
     columns: Mapping[str, np.ndarray],
     *,
     bounds: Mapping[str, Bounds] = BOUNDS,
@@ -261,7 +261,8 @@ def fit_engines(
             _seconds_of_logs,
             given,
             _both(
-                {key: x[mine] for key, x in columns.items()} | {"burst_size": bunch[name] * np.ones(mine.sum())}
+                {key: x[mine] for key, x in columns.items()}
+                | {"burst_size": bunch[name] * np.ones(mine.sum())}
             ),
             points.measured[mine].T.ravel(),
             np.concatenate([share, share * _TTFT_WEIGHT], 1),
@@ -315,7 +316,7 @@ class Choices:
     kept: float
 
 
-def choose_split(points: Points, times: np.ndarray, *, tolerance: float = 0.03) -> Choices:
+def choose_split(points: ServingPoints, times: np.ndarray, *, tolerance: float = 0.03) -> Choices:
     """Choose how to split a fleet and its users into replicas of tp chips, for most tokens a second and chip.
 
     Compared are points of a model, library and lengths at equal users a chip.
@@ -330,7 +331,7 @@ def choose_split(points: Points, times: np.ndarray, *, tolerance: float = 0.03) 
 
 
 def choose_within(
-    points: Points, times: np.ndarray, *, tolerance: float = 0.05, targets: int = 6, least: int = 6
+    points: ServingPoints, times: np.ndarray, *, tolerance: float = 0.05, targets: int = 6, least: int = 6
 ) -> Choices:
     """Choose tp and users for most tokens a second and chip within a bound on TPOT.
 
@@ -360,13 +361,13 @@ def _choices(shares: np.ndarray, tolerance: float) -> Choices:
     return Choices(len(shares), float(right), float(exact), float(np.mean(shares)))
 
 
-def _per_chip(points: Points, times: np.ndarray) -> np.ndarray:
+def _per_chip(points: ServingPoints, times: np.ndarray) -> np.ndarray:
     """Output tokens a second and chip, by Little's law."""
     output = points.nominal[:, 1]
     return points.users * output / (times[:, 1] + (output - 1) * times[:, 0]) / (points.tp * points.dp)
 
 
-def _labels(points: Points) -> np.ndarray:
+def _labels(points: ServingPoints) -> np.ndarray:
     words = zip(points.model, points.library, *points.nominal.T, strict=True)
     return np.asarray([" ".join(map(str, row)) for row in words])
 
@@ -375,7 +376,7 @@ def _groups(keys: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(keys == key) for key in sorted(set(keys.tolist()))]
 
 
-def _by_point(points: Points, columns: Mapping[str, np.ndarray], engine: Any) -> np.ndarray:
+def _by_point(points: ServingPoints, columns: Mapping[str, np.ndarray], engine: Any) -> np.ndarray:
     """Predict every point with the constants that its library and model ask for."""
     out = np.zeros((len(points), 2))
     for library, model in sorted(set(zip(points.library.tolist(), points.model.tolist(), strict=True))):
@@ -392,7 +393,7 @@ def _both(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
-    steps = Steps(**{f.name: columns[f.name] for f in dataclasses.fields(Steps)})
+    steps = LoopSteps(**{f.name: columns[f.name] for f in dataclasses.fields(LoopSteps)})
     tpot, ttft = loop_times(
         replace(Engine(), **({"burst_size": columns.get("burst_size", 1.0)} | dict(parameters))),
         steps,

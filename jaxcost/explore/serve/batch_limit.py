@@ -55,11 +55,11 @@ def largest_batch(
     """
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
     return _largest_batch(
-        *arguments, relaxed=relaxed, present=design_features(system, traffic, plan, arguments[-1])
+        *arguments, relaxed=relaxed, features=design_features(system, traffic, plan, arguments[-1])
     )
 
 
-@program(static_argnames=("relaxed", "present"))
+@program(static_argnames=("relaxed", "features"))
 def _largest_batch(
     system: System,
     model: Model,
@@ -69,14 +69,14 @@ def _largest_batch(
     knobs: Knobs,
     *,
     relaxed: bool,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> jax.Array:
     unit = plan.dp * microbatches(plan)
     unit = jnp.broadcast_to(unit, batch_shape((system, model, traffic, plan, prices, knobs)))
 
     def margin(batch: Scalar) -> Scalar:
         asked = replace(traffic, batch=batch)
-        report = evaluate(system, model, asked, plan, prices=prices, knobs=knobs, present=present)
+        report = evaluate(system, model, asked, plan, prices=prices, knobs=knobs, features=features)
         return jnp.minimum(memory_margin(report), jnp.minimum(report.margins.ttft, report.margins.tpot))
 
     def round_(low: Scalar, item: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:

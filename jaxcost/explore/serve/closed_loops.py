@@ -33,7 +33,7 @@ from jaxcost.spec.prices import Knobs
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["ClosedLoop", "Steps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
+__all__ = ["ClosedLoop", "LoopSteps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
 
 _TOGETHER = 400.0  # tokens of other prompts in a step that prefills one, on average
 _FULL = 0.03  # softness of the limit of memory: slots are not all of one size
@@ -41,7 +41,7 @@ _FLOOR = 0.2  # softness of the eager floor, and of how many come back together
 
 
 @pytree
-class Steps:
+class LoopSteps:
     """The steps of one group of users who share a batch, without what the engine adds to them."""
 
     decode: Scalar = field("s", "kernels and messages of a decode step of the batch")
@@ -98,7 +98,7 @@ def closed_loop(
     return _closed_loop(*arguments, design_features(system, traffic, plan, arguments[4]))
 
 
-@program(static_argnames=("present",))
+@program(static_argnames=("features",))
 def _closed_loop(
     system: System,
     model: Model,
@@ -107,12 +107,12 @@ def _closed_loop(
     knobs: Knobs,
     users: Scalar,
     first: Scalar,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> ClosedLoop:
     kernels = system.chip.efficiency.kernels
     engine = Engine() if kernels is None else kernels.engine
     each = users / plan.dp
-    steps = closed_loop_steps(system, model, traffic, plan, users=each, knobs=knobs, present=present)
+    steps = closed_loop_steps(system, model, traffic, plan, users=each, knobs=knobs, features=features)
     tpot, ttft = loop_times(
         engine,
         steps,
@@ -149,8 +149,8 @@ def closed_loop_steps(
     *,
     users: Scalar,
     knobs: Knobs | None = None,
-    present: tuple[str, ...] | None = None,
-) -> Steps:
+    features: tuple[str, ...] | None = None,
+) -> LoopSteps:
     """Evaluate the steps of a group of users who share a batch.
 
     Args:
@@ -160,7 +160,7 @@ def closed_loop_steps(
         plan: layout.
         users: of one group.
         knobs: as for `evaluate`.
-        present: of `design_features`, where the caller knows better than tracing shows.
+        features: of `design_features`, where the caller knows better than tracing shows.
     """
     knobs = replace(Knobs() if knobs is None else knobs, fractional=1.0)
     kernels = system.chip.efficiency.kernels
@@ -180,10 +180,10 @@ def closed_loop_steps(
     batch = in_batch(users, slots)
     asked = replace(traffic, batch=batch * plan.dp)
     riding = replace(plan, chunk=_computed(traffic))
-    report = evaluate(system, model, asked, riding, knobs=knobs, present=present)
+    report = evaluate(system, model, asked, riding, knobs=knobs, features=features)
     s = report.schedule
     longer = s.interval * (report.prefill.total - report.decode.total) / parts
-    return Steps(
+    return LoopSteps(
         decode=report.decode.total,
         prefill=jnp.maximum(longer, 0),
         batch=batch,
@@ -196,7 +196,7 @@ def closed_loop_steps(
 
 def loop_times(
     engine: Engine,
-    steps: Steps,
+    steps: LoopSteps,
     *,
     users: Scalar,
     prompt: Scalar,
@@ -224,11 +224,11 @@ def loop_times(
     return tpot, served + waiting
 
 
-def _decode(engine: Engine, steps: Steps) -> Scalar:
+def _decode(engine: Engine, steps: LoopSteps) -> Scalar:
     return steps.interval * (steps.decode + engine.layer * steps.layers + engine.sequence * steps.batch)
 
 
-def _prefill(engine: Engine, steps: Steps, prompt: Scalar) -> Scalar:
+def _prefill(engine: Engine, steps: LoopSteps, prompt: Scalar) -> Scalar:
     floor = engine.eager_launch_floor * steps.layers / (1 + _TOGETHER / prompt)
     return smooth.maximum(steps.prefill, floor, _FLOOR)
 

@@ -14,9 +14,16 @@ import numpy as np
 from jaxcost.core import smooth
 from jaxcost.core.arrays import batch_shape, stack
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.explore.serve.steady_state import Point, Replica, between, crossing, rate_at, steady
+from jaxcost.explore.serve.steady_state import (
+    LoadPoint,
+    Replica,
+    between,
+    crossing,
+    rate_at,
+    solve_steady_state,
+)
 
-__all__ = ["DOUBLINGS", "Found", "search"]
+__all__ = ["DOUBLINGS", "OperatingPoint", "find_operating_point"]
 
 DOUBLINGS = 20  # the largest number in flight that is tried is 2^20
 _START, _MEMORY, _TARGETS, _RATE, _KEEP = range(5)  # what a round of the loop is for
@@ -26,7 +33,7 @@ _LEAST = (
 
 
 @pytree
-class Found:
+class OperatingPoint:
     """Where a replica works, and the two whole numbers in flight beside it."""
 
     replica: Replica = field(doc="with the slots that fit memory")
@@ -34,19 +41,19 @@ class Found:
     largest_rate: Scalar = field("1/s", "requests that one replica can serve")
     replicas: Scalar = field("1", "replicas that it takes")
     own_rate: Scalar = field("1/s", "requests that then come to each")
-    point: Point = field(doc="a request at that load")
+    point: LoadPoint = field(doc="a request at that load")
     slope: Scalar = field("s", "seconds per token that one more request in a group costs")
 
 
-def search(
-    at: Callable[[Scalar, Scalar], Point],
+def find_operating_point(
+    at: Callable[[Scalar, Scalar], LoadPoint],
     replica: Replica,
     *,
     rate: Scalar,
     chunked: Scalar,
     separate: bool,
     tau: Scalar,
-) -> Found:
+) -> OperatingPoint:
     """Size a deployment and find the load of each replica.
 
     Args:
@@ -59,7 +66,7 @@ def search(
         tau: softness of the number of replicas.
     """
 
-    def joined(point: Point, first: Point) -> Point:
+    def joined(point: LoadPoint, first: LoadPoint) -> LoadPoint:
         """Take prefill from the first look where it does not ride in decode steps."""
         own = ("prefill", "service", "work", "prefill_joules")
         keep = 0.0 if separate else 1.0
@@ -70,7 +77,7 @@ def search(
 
     fixed = jax.lax.stop_gradient((replica, rate))
 
-    def round_(state: tuple, item: tuple) -> tuple[tuple, Point]:
+    def round_(state: tuple, item: tuple) -> tuple[tuple, LoadPoint]:
         purpose, step = item
         first, low, below, above, found, sized, full = state
         asking = (purpose != _START) & (purpose != _KEEP)
@@ -90,7 +97,7 @@ def search(
             seen.memory >= 0,
             jnp.where(
                 purpose == _TARGETS,
-                steady(own_rate, seen, jnp.zeros_like(low), mine).worst >= 0,
+                solve_steady_state(own_rate, seen, jnp.zeros_like(low), mine).worst >= 0,
                 own_rate <= sized[1],
             ),
         )
@@ -127,7 +134,7 @@ def search(
     replicas = jnp.where(tau > 0, smooth.ceil_div(rate, most, tau), whole)
     own_rate = rate / replicas
     x = crossing(_too_slow, (own_rate, found[2], calm, busy, replica), found[2], found[2] + 1)
-    return Found(
+    return OperatingPoint(
         replica=replica,
         rate=rate,
         largest_rate=most,
@@ -148,22 +155,22 @@ def _rounds(dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(purposes), jnp.asarray(steps, dtype)
 
 
-def _choose(condition: Scalar, yes: Point, no: Point) -> Point:
+def _choose(condition: Scalar, yes: LoadPoint, no: LoadPoint) -> LoadPoint:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _slack(requests: Scalar, parameters: tuple[Scalar, Point, Point, Replica]) -> Scalar:
+def _slack(requests: Scalar, parameters: tuple[Scalar, LoadPoint, LoadPoint, Replica]) -> Scalar:
     low, below, above, replica = parameters
     point = between(below, above, requests - low)
-    return steady(rate_at(requests, point, replica), point, jnp.zeros_like(low), replica).worst
+    return solve_steady_state(rate_at(requests, point, replica), point, jnp.zeros_like(low), replica).worst
 
 
-def _too_slow(requests: Scalar, parameters: tuple[Scalar, Scalar, Point, Point, Replica]) -> Scalar:
+def _too_slow(requests: Scalar, parameters: tuple[Scalar, Scalar, LoadPoint, LoadPoint, Replica]) -> Scalar:
     rate, low, below, above, replica = parameters
     return rate - rate_at(requests, between(below, above, requests - low), replica)
 
 
-def _largest_rate(low: Scalar, below: Point, above: Point, replica: Replica) -> Scalar:
+def _largest_rate(low: Scalar, below: LoadPoint, above: LoadPoint, replica: Replica) -> Scalar:
     """Requests a second within memory and targets, linear between two whole numbers in flight.
 
     Where not even an idle replica is within them: one request at a time.

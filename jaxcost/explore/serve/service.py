@@ -19,9 +19,17 @@ from jaxcost.evaluation import design_features
 from jaxcost.explore.analysis import candidate_columns, is_valid, system_plans, take_candidate, with_degrees
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.explore.serve.deployment import FirstToken, Joules, Service, ServiceMargins
-from jaxcost.explore.serve.operating_point import Found, search
+from jaxcost.explore.serve.operating_point import OperatingPoint, find_operating_point
 from jaxcost.explore.serve.queueing import Wait, busy_share, queue
-from jaxcost.explore.serve.steady_state import Bill, Load, Point, Replica, crossing, look, steady
+from jaxcost.explore.serve.steady_state import (
+    Bill,
+    LoadPoint,
+    Replica,
+    SteadyState,
+    crossing,
+    evaluate_point,
+    solve_steady_state,
+)
 from jaxcost.physics.compute.shards import microbatches, shard
 from jaxcost.physics.economics.carbon import Carbon
 from jaxcost.physics.economics.tco import Cost
@@ -42,7 +50,7 @@ _MOST_SERVERS = 10.0  # doublings of the servers without wait that are tried
 class _Pool:
     """A pool of its own for prefill, before its size is known."""
 
-    point: Point = field(doc="one request in each server of a copy of its plan")
+    point: LoadPoint = field(doc="one request in each server of a copy of its plan")
     servers: Scalar = field("1", "prefills that run side by side in a copy: dp")
     chips: Scalar = field("1", "chips of a copy")
     transfer: Scalar = field("s", "the cache's way to the replica that decodes")
@@ -134,12 +142,12 @@ def _prepared(
     dtype = jnp.result_type(arguments[0].chips)
     degrees = None if candidates is None else jnp.asarray(candidates, dtype)
     knobs = arguments[5]
-    present = design_features(system, traffic, plan, knobs)
+    features = design_features(system, traffic, plan, knobs)
     in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1], knobs)
-    return _serve(*arguments, degrees, present=present, in_pool=in_pool)
+    return _serve(*arguments, degrees, features=features, in_pool=in_pool)
 
 
-@program(static_argnames=("present", "in_pool"))
+@program(static_argnames=("features", "in_pool"))
 def _serve(
     system: System,
     model: Model,
@@ -150,13 +158,13 @@ def _serve(
     prefill: tuple[System, Plan] | None,
     candidates: jax.Array | None,
     *,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
     in_pool: tuple[str, ...],
 ) -> Service:
     point = None
     if prefill is not None:
         prefill = (prefill[0], replace(prefill[1], chunk=jnp.zeros_like(plan.chunk)))
-        point = look(prefill[0], model, traffic, prefill[1], prices, knobs, in_pool, 1.0)
+        point = evaluate_point(prefill[0], model, traffic, prefill[1], prices, knobs, in_pool, 1.0)
 
     def with_plan(plan: Plan) -> Service:
         pool = None
@@ -168,9 +176,9 @@ def _serve(
                 transfer=_transfer(model, traffic, (system, plan), prefill),
             )
 
-        def at(requests: Scalar, chunk: Scalar) -> Point:
+        def at(requests: Scalar, chunk: Scalar) -> LoadPoint:
             laid_out = replace(plan, chunk=chunk)
-            return look(system, model, traffic, laid_out, prices, knobs, present, requests)
+            return evaluate_point(system, model, traffic, laid_out, prices, knobs, features, requests)
 
         return _with_plan(traffic, plan, knobs.tau, at, pool)
 
@@ -206,7 +214,7 @@ def _choose(services: Service, valid: Scalar) -> jax.Array:
 
 
 def _with_plan(
-    traffic: Traffic, plan: Plan, tau: Scalar, at: Callable[[Scalar, Scalar], Point], pool: _Pool | None
+    traffic: Traffic, plan: Plan, tau: Scalar, at: Callable[[Scalar, Scalar], LoadPoint], pool: _Pool | None
 ) -> Service:
     parts = microbatches(plan)
     chunked = jnp.where(plan.chunk > 0, 1, 0)
@@ -226,7 +234,7 @@ def _with_plan(
     # Without chunks a whole prompt counts as one: the buffers of one prefill at a time, beside those of decoding.
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
     chunk = jnp.where(chunked, plan.chunk, context)
-    found = search(
+    found = find_operating_point(
         lambda requests, first: at(requests, jnp.where(first, plan.chunk, chunk)),
         replica,
         rate=traffic.rate,
@@ -237,9 +245,9 @@ def _with_plan(
     return _service(traffic, plan, found, pool, tau)
 
 
-def _service(traffic: Traffic, plan: Plan, found: Found, pool: _Pool | None, tau: Scalar) -> Service:
+def _service(traffic: Traffic, plan: Plan, found: OperatingPoint, pool: _Pool | None, tau: Scalar) -> Service:
     replica, point = found.replica, found.point
-    load = steady(found.own_rate, point, found.slope, replica)
+    load = solve_steady_state(found.own_rate, point, found.slope, replica)
     waits, first = [load.prefill_wait, load.slot_wait], _first_token(load, point)
     prefill_busy, margins = load.prefill_busy, _margins(load, point)
     chips, tokens = _chips(plan), found.rate * traffic.output
@@ -297,7 +305,7 @@ def _service(traffic: Traffic, plan: Plan, found: Found, pool: _Pool | None, tau
     )
 
 
-def _first_token(load: Load, point: Point) -> FirstToken:
+def _first_token(load: SteadyState, point: LoadPoint) -> FirstToken:
     return FirstToken(
         prefill_wait=load.prefill_wait.mean + load.step_wait,
         slot_wait=load.slot_wait.mean,
@@ -307,7 +315,7 @@ def _first_token(load: Load, point: Point) -> FirstToken:
     )
 
 
-def _margins(load: Load, point: Point) -> ServiceMargins:
+def _margins(load: SteadyState, point: LoadPoint) -> ServiceMargins:
     return ServiceMargins(
         memory=point.memory,
         ttft=jnp.ones_like(load.ttft),
@@ -372,7 +380,7 @@ def _transfer(
     return jnp.maximum(seconds(*decode), seconds(*prefill))
 
 
-def _pool_replicas(pool: _Pool, found: Found, tau: Scalar) -> Scalar:
+def _pool_replicas(pool: _Pool, found: OperatingPoint, tau: Scalar) -> Scalar:
     """Copies of the prefill pool's plan: enough to keep up, and to wait no longer than half of what the target leaves.
 
     The servers are those without wait, rate x service, times 2^z, with z the root of the wait against its bound.

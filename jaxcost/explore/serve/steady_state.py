@@ -30,15 +30,15 @@ from jaxcost.spec.traffic import Traffic
 
 __all__ = [
     "Bill",
-    "Load",
-    "Point",
+    "LoadPoint",
     "Replica",
+    "SteadyState",
     "between",
     "crossing",
-    "look",
+    "evaluate_point",
     "memory_margin",
     "rate_at",
-    "steady",
+    "solve_steady_state",
 ]
 
 _GRID = 64
@@ -58,7 +58,7 @@ class Bill:
 
 
 @pytree
-class Point:
+class LoadPoint:
     """What an evaluation says of one request, with a number of them in flight in each group."""
 
     decode: Scalar = field("s", "decoding all its tokens, undisturbed by prefill; at least one step")
@@ -95,7 +95,7 @@ class Replica:
 
 
 @pytree
-class Load:
+class SteadyState:
     """A replica in steady state."""
 
     tpot: Scalar = field("s", "mean time per output token")
@@ -118,16 +118,16 @@ def memory_margin(report: Report) -> Scalar:
     return jnp.min(jnp.stack(margins), axis=0)
 
 
-def look(
+def evaluate_point(
     system: System,
     model: Model,
     traffic: Traffic,
     plan: Plan,
     prices: Prices,
     knobs: Knobs,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
     requests: Scalar,
-) -> Point:
+) -> LoadPoint:
     """Evaluate a plan with a number of requests in each group, and keep what a steady state needs.
 
     With chunks a request's own prefill is its mixed steps, and what it takes from decoding is by how much they are
@@ -135,7 +135,7 @@ def look(
     """
     groups = plan.dp * microbatches(plan)
     batch = replace(traffic, batch=requests * groups)
-    report = evaluate(system, model, batch, plan, prices=prices, knobs=knobs, present=present)
+    report = evaluate(system, model, batch, plan, prices=prices, knobs=knobs, features=features)
     s = report.schedule
     chunked = plan.chunk > 0
     step = s.interval * report.decode.total
@@ -145,7 +145,7 @@ def look(
     decode_joules = (1 - report.split.energy) * joules / (s.mixed_share + s.pure_share)
     m = report.margins
     others = [m.chips, m.temperature, m.shoreline, m.endurance]
-    return Point(
+    return LoadPoint(
         decode=jnp.maximum(s.decode_steps, 1) * step,
         token=step / s.tokens_per_step,
         step=step,
@@ -188,7 +188,7 @@ def between(below: Any, above: Any, share: Scalar) -> Any:
     return jax.tree.map(lambda a, b: a + share * (b - a), below, above)
 
 
-def rate_at(requests: Scalar, point: Point, replica: Replica) -> Scalar:
+def rate_at(requests: Scalar, point: LoadPoint, replica: Replica) -> Scalar:
     """Requests a second at which a request sees x in flight in its group.
 
         x - 1 = lambda D(x) / (g (1 - rho)) + q ((1 + rho^2 v) / (1 - rho)^2 - 1),   rho = lambda w
@@ -208,7 +208,7 @@ def rate_at(requests: Scalar, point: Point, replica: Replica) -> Scalar:
     return 2 * others * replica.groups / (2 * (others + q) * taken + alone + jnp.sqrt(alone * alone + more))
 
 
-def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
+def solve_steady_state(rate: Scalar, point: LoadPoint, slope: Scalar, replica: Replica) -> SteadyState:
     """Work out the steady state of a replica.
 
         TTFT = wait for the step under way, for prefill and for a slot + prefill
@@ -256,7 +256,7 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
         1 - smooth.safe_div(strict, r.ttft_target),
         tpot_margin,
     ]
-    return Load(
+    return SteadyState(
         tpot=tpot,
         residence=residence,
         prefill_wait=prefill_wait,

@@ -13,7 +13,7 @@ from jaxcost.core.arrays import clip, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.model import Model
 
-__all__ = ["Group", "Load", "attention_pairs", "step_load", "window_pairs"]
+__all__ = ["Group", "StepLoad", "attention_pairs", "step_load", "window_pairs"]
 
 
 @pytree
@@ -31,7 +31,7 @@ class Group:
 
 
 @pytree
-class Load:
+class StepLoad:
     """The sums over all groups of a step."""
 
     sequences: Scalar = field("1", "sequences, sum of B")
@@ -69,7 +69,7 @@ def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Arr
     return group.sequences * where(bidirectional > 0, both, causal)
 
 
-def step_load(model: Model, groups: tuple[Group, ...]) -> Load:
+def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
     """Add up the groups of one step."""
     bidirectional, window = model.diffusion_block, model.attention.window
     parts = []
@@ -78,7 +78,7 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> Load:
         keys = g.sequences * (g.context + g.new)
         tokens = g.sequences * g.new
         parts.append(
-            Load(
+            StepLoad(
                 sequences=g.sequences,
                 tokens=tokens,
                 logits=g.sequences * g.logits,

@@ -23,7 +23,7 @@ import numpy as np
 from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.load import Load
+from jaxcost.physics.compute.load import StepLoad
 from jaxcost.physics.compute.shards import Shards, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -187,7 +187,13 @@ def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scala
 
 
 def step_table(
-    model: Model, plan: Plan, shards: Shards, load: Load, corpus_read: Scalar = 0.0, *, window: bool = False
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    load: StepLoad,
+    corpus_read: Scalar = 0.0,
+    *,
+    window: bool = False,
 ) -> OpTable:
     """Build the op table of one step that runs all sequences of a load together (mixed, chunked steps too).
 

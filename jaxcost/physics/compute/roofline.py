@@ -36,9 +36,9 @@ from jaxcost.physics.compute.operators import (
     named,
 )
 from jaxcost.physics.kernels.rows import KernelRuns, kernel_seconds
-from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearStream
+from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearMemoryCosts
 from jaxcost.physics.memory.placement import TRAFFIC_CLASSES
-from jaxcost.physics.memory.tiers import Stream
+from jaxcost.physics.memory.tiers import TrafficCosts
 from jaxcost.physics.network.messages import Messages
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import Kernels
@@ -127,11 +127,11 @@ class Rates:
     serial_tier_reads: Scalar = field("1", "1 where an operator reads its tiers in turn")
     interleaved: Scalar = field("1", "share of near-memory work that hides")
     near_slack: Scalar = field("1", "share by which work near memory may be slower")
-    stream: Stream = field(doc="what a byte of each class of data costs, `[stream classes, *batch]`")
-    near: NearStream | None = field(doc="operand classes near memory, `[operand classes, *batch]`")
+    traffic: TrafficCosts = field(doc="cost of a byte of each class of data, `[traffic classes, *batch]`")
+    near: NearMemoryCosts | None = field(doc="operand classes near memory, `[operand classes, *batch]`")
 
 
-def rates(chip: Chip, plan: Plan, stream: Stream, near: NearStream | None) -> Rates:
+def rates(chip: Chip, plan: Plan, traffic: TrafficCosts, near: NearMemoryCosts | None) -> Rates:
     """Work out the unit costs once, for all operators of all steps.
 
     A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of activations).
@@ -156,10 +156,10 @@ def rates(chip: Chip, plan: Plan, stream: Stream, near: NearStream | None) -> Ra
         operator_overhead=share.operator_overhead,
         kernels=share.kernels,
         refreshing=(1 - refresh) / (1 - 2 * refresh),
-        serial_tier_reads=plan.placement.in_turn,
+        serial_tier_reads=plan.placement.serial_tier_reads,
         interleaved=plan.placement.interleaved,
         near_slack=plan.placement.near_slack,
-        stream=stream,
+        traffic=traffic,
         near=near,
     )
 
@@ -235,10 +235,10 @@ def _operator_times(
     if kernels is not None and unit.kernels is not None:
         passing = unit.kernels.elementwise
         paced = kernel_seconds(kernels, memory, matmul)
-        memory = where(kernels.present, paced.memory, memory / passing.memory)
-        matmul = where(kernels.present, paced.busy, matmul)
+        memory = where(kernels.calibrated, paced.memory, memory / passing.memory)
+        matmul = where(kernels.calibrated, paced.busy, matmul)
         longest = _longest(matmul, memory, vector, exponential, tau) + passing.launch
-        seconds = where(kernels.present, paced.seconds, longest)
+        seconds = where(kernels.calibrated, paced.seconds, longest)
     else:
         seconds = _longest(matmul, memory, vector, exponential, tau)
     if unit.near is not None:
@@ -272,28 +272,28 @@ def _longest(matmul: Scalar, memory: Scalar, vector: Scalar, exponential: Scalar
     return smooth.maximum(engines, exponential, tau)
 
 
-def _near_leg(table: OpTable, near: NearStream) -> jax.Array:
+def _near_leg(table: OpTable, near: NearMemoryCosts) -> jax.Array:
     """Time of the matmuls near memory, with the way of their inputs and outputs."""
     work = jnp.maximum(table.operand_bytes * near.byte, table.matmul_flops * near.flop)
     crossing = jnp.maximum(near.transfer, near.partials / table.slices)
     return work + table.activation_bytes * crossing + near.overhead
 
 
-def _memory_leg(table: OpTable, unit: Rates, near: NearStream | None = None) -> jax.Array:
+def _memory_leg(table: OpTable, unit: Rates, near: NearMemoryCosts | None = None) -> jax.Array:
     """Time of the bytes through main memory's interface and in the auxiliary tiers.
 
     Work near memory leaves `near.main` of its operand to the interface, and none to the auxiliary tiers whose
     engines read it; the part of a class in tiers without engines is read by the chip in any case.
     """
-    stream, like = unit.stream, table.count
+    traffic, like = unit.traffic, table.count
 
     def spread(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Values of the classes that parameters, cached data and activations of each operator belong to."""
         parameters = by_class(values, TRAFFIC_CLASSES, PARAMETERS, "weights", like)
-        cached = by_class(values, TRAFFIC_CLASSES, CACHED, "recent", like)
+        cached = by_class(values, TRAFFIC_CLASSES, CACHED, "request_kv", like)
         return parameters, cached, row(values, TRAFFIC_CLASSES.index("activations"))
 
-    through, outside = list(spread(stream.main)), list(spread(stream.auxiliary))
+    through, outside = list(spread(traffic.main)), list(spread(traffic.auxiliary))
     if near is not None:
         cached = named(like, *CACHE_OPERATORS)
         for index, mine in enumerate((~cached, cached)):
@@ -306,8 +306,8 @@ def _memory_leg(table: OpTable, unit: Rates, near: NearStream | None = None) -> 
         moved[0] * share[0] + moved[1] * share[1] + moved[2] * share[2] for share in (through, outside)
     )
     writes = column([WRITES.get(name, 0.0) for name in OPERATORS], like)
-    written = table.cached_bytes * (writes * row(stream.write, TRAFFIC_CLASSES.index("recent")))
-    waits = where(named(like, "routed_experts"), row(stream.wait, TRAFFIC_CLASSES.index("experts")), 0)
+    written = table.cached_bytes * (writes * row(traffic.write, TRAFFIC_CLASSES.index("request_kv")))
+    waits = where(named(like, "routed_experts"), row(traffic.wait, TRAFFIC_CLASSES.index("experts")), 0)
     passing = main * unit.seconds_per_byte
     at_once = (1 - unit.serial_tier_reads) * jnp.minimum(passing, auxiliary)
     return passing + auxiliary - at_once + written + waits

@@ -219,7 +219,7 @@ def step_energy(
         wires=wires,
         near=there,
         links=sent * _lined_up(link_energy, sent),
-        tiers=hierarchy.layout.tiers,
+        tiers=hierarchy.shares.tiers,
     )
 
 
@@ -254,8 +254,8 @@ def _class_bytes(table: OpTable) -> tuple[jax.Array, jax.Array]:
     activations = jnp.sum(table.activation_bytes * table.count, 0)
     writes = column([WRITES.get(name, 0.0) for name in OPERATORS], cached)
     by_class = _sums(table.parameter_bytes * table.count, PARAMETERS, "weights")
-    by_class |= _sums(cached, CACHED, "recent") | {"activations": activations}
-    stored = {"recent": jnp.sum(cached * writes, 0), "activations": _WRITTEN * activations}
+    by_class |= _sums(cached, CACHED, "request_kv") | {"activations": activations}
+    stored = {"request_kv": jnp.sum(cached * writes, 0), "activations": _WRITTEN * activations}
     moved, written = (stack([of.get(name, 0.0) for name in TRAFFIC_CLASSES]) for of in (by_class, stored))
     return moved, written
 

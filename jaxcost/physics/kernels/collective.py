@@ -33,7 +33,7 @@ from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.kernels.matmul import shares_of_cache
 from jaxcost.physics.network.algorithms import CollectiveCost
 from jaxcost.physics.network.levels import Level
-from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, Kernels, CustomAllReduceKernel
+from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, CustomAllReduceKernel, Kernels
 
 __all__ = [
     "AllToAllWork",
@@ -44,9 +44,9 @@ __all__ = [
     "all_to_all_seconds",
     "collective_backend",
     "collective_seconds",
+    "custom_all_reduce_seconds",
     "exchange_of",
     "exchange_seconds",
-    "custom_all_reduce_seconds",
     "ring_work",
     "shot_works",
     "without_all_reduce",

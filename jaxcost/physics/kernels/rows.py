@@ -18,7 +18,7 @@ from jax import lax
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, total, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.compute.load import Group, Load
+from jaxcost.physics.compute.load import Group, StepLoad
 from jaxcost.physics.compute.operators import OPERATORS, distinct_experts, named
 from jaxcost.physics.compute.shards import Shards
 from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
@@ -47,7 +47,7 @@ class KernelRuns:
     names: tuple[str, ...] = field(doc="operator of each kernel", static=True)
 
     @property
-    def present(self) -> Any:
+    def calibrated(self) -> Any:
         """Mark the operators that have kernels."""
         return named(self.memory, *self.names)
 
@@ -90,7 +90,7 @@ def kernel_rows(
     plan: Plan,
     shards: Shards,
     groups: tuple[Group, Group],
-    load: Load,
+    load: StepLoad,
     kernels: Kernels,
     machine: Callable[[str], Machine],
 ) -> KernelRuns:

@@ -12,17 +12,23 @@ from jaxcost.core.arrays import column, materialize_once, stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, leaf_fields, pytree
 from jaxcost.physics.compute.shards import Shards
 from jaxcost.physics.memory.capacity import MemoryUse
-from jaxcost.physics.memory.near_memory import NearStream, near_stream
-from jaxcost.physics.memory.placement import CLASSES, TRAFFIC_CLASSES, Layout, lay_out, touched
+from jaxcost.physics.memory.near_memory import NearMemoryCosts, near_memory_costs
+from jaxcost.physics.memory.placement import (
+    CLASSES,
+    TRAFFIC_CLASSES,
+    TierShares,
+    compute_tier_shares,
+    touched,
+)
 from jaxcost.physics.memory.tiers import (
-    Stream,
     TierCosts,
+    TrafficCosts,
     main_column,
     prefetch_buffer,
     stack_tiers,
-    stream,
     tier_costs,
     tiers_of,
+    traffic_costs,
     write_energy,
 )
 from jaxcost.physics.memory.wear import rewrites, wear_share
@@ -34,9 +40,9 @@ __all__ = [
     "Hierarchy",
     "TierUse",
     "Tiers",
+    "build_hierarchy",
     "classify_bytes",
     "memory_energy",
-    "place",
     "tier_bytes",
     "tier_uses",
 ]
@@ -85,8 +91,8 @@ def classify_bytes(memory: MemoryUse, shared: Scalar, prefix: Scalar) -> jax.Arr
         "weights": memory.weights - shared,
         "shared": shared,
         "experts": memory.experts,
-        "recent": memory.kv * (1 - prefix) + memory.state,
-        "old": memory.kv * prefix,
+        "request_kv": memory.kv * (1 - prefix) + memory.state,
+        "cached_prefix": memory.kv * prefix,
         "activations": memory.activations + memory.communication,
         "corpus": memory.corpus,
     }
@@ -98,12 +104,12 @@ class Hierarchy(NamedTuple):
 
     memory: Any  # the tiers, of `stack_tiers`: each leaf `[tiers, *batch]`
     costs: TierCosts
-    layout: Layout
-    stream: Stream
-    near: NearStream | None  # None where no tier has engines
+    shares: TierShares
+    traffic: TrafficCosts
+    near: NearMemoryCosts | None  # None where no tier has engines
 
 
-def place(
+def build_hierarchy(
     chip: Chip,
     model: Model,
     plan: Plan,
@@ -124,7 +130,7 @@ def place(
         sizes: bytes of each class, of `classify_bytes`.
         prefix: share of the cache that was there before the requests came.
         tokens: of a decode step, by which experts' popularity counts.
-        features: what the chip has, of `features`.
+        features: what the chip has, of `chip_features`.
         tau: softness.
     """
     tiers, how, x = tiers_of(features), plan.placement, model.experts
@@ -133,22 +139,24 @@ def place(
     if len(tiers) > 1:
         top_share = smooth.safe_div(x.top_k, x.experts, 1.0)
         reads = touched(x.skew, top_share, tokens * shards.joined_replicas)
-        layout = lay_out(memory, tiers, how, sizes, reads, prefix)
+        shares = compute_tier_shares(memory, tiers, how, sizes, reads, prefix)
     else:
         ones = jnp.ones_like(costs.read, shape=(len(TRAFFIC_CLASSES), *(1,) * jnp.ndim(costs.read)))
-        layout = Layout(stored=ones[: len(CLASSES)], read=ones, tiers=tiers)
-    layout, costs = materialize_once((layout, costs))
+        shares = TierShares(stored=ones[: len(CLASSES)], read=ones, tiers=tiers)
+    shares, costs = materialize_once((shares, costs))
     near = None
     if any(f"{name}.near" in features for name in tiers):
-        read = lax.concatenate([layout.read[:3], layout.read[-1:]], 0)  # of `OPERAND_CLASSES`
+        read = lax.concatenate([shares.read[:3], shares.read[-1:]], 0)  # of `OPERAND_CLASSES`
         allowed = stack([how.near_weights, how.near_weights, how.near_experts, how.near_cache])
-        near = near_stream(chip, tiers, memory, costs, read, allowed, model.hidden, tau)
-    return Hierarchy(memory, costs, layout, stream(costs, tiers, layout.read, how.in_turn), near)
+        near = near_memory_costs(chip, tiers, memory, costs, read, allowed, model.hidden, tau)
+    return Hierarchy(
+        memory, costs, shares, traffic_costs(costs, tiers, shares.read, how.serial_tier_reads), near
+    )
 
 
-def tier_bytes(sizes: jax.Array, layout: Layout) -> jax.Array:
+def tier_bytes(sizes: jax.Array, shares: TierShares) -> jax.Array:
     """Bytes that each tier holds on the fullest chip, `[tiers, *batch]`."""
-    return jnp.sum(sizes[:, None] * layout.stored, 0)
+    return jnp.sum(sizes[:, None] * shares.stored, 0)
 
 
 def memory_energy(
@@ -166,18 +174,18 @@ def memory_energy(
         written: those of them that are written, of the same shape.
         on_the_spot: those that engines near memory take, `[OPERAND_CLASSES, ..., *batch]`; None without engines.
     """
-    memory, layout, near = hierarchy.memory, hierarchy.layout, hierarchy.near
+    memory, shares, near = hierarchy.memory, hierarchy.shares, hierarchy.near
     rank = moved.ndim
 
     def by_tier(amounts: jax.Array, shares: jax.Array) -> jax.Array:
         return jnp.sum(amounts[:, None] * _insert_axes(shares, 2, rank + 1), 0)
 
-    passing, stored = by_tier(moved, layout.read), by_tier(written, layout.read)
+    passing, stored = by_tier(moved, shares.read), by_tier(written, shares.read)
     if near is not None and on_the_spot is not None:
         passing = passing - by_tier(on_the_spot, near.taken)
-    main = main_column(layout.tiers, memory.energy_per_byte)
+    main = main_column(shares.tiers, memory.energy_per_byte)
     stacking = main * chip.stacking.energy + (1 - main)
-    outside = column([name != "sram" for name in layout.tiers], stacking) * stacking
+    outside = column([name != "sram" for name in shares.tiers], stacking) * stacking
     per_read, per_write, per_wire = (
         _insert_axes(x, 1, rank)
         for x in (
@@ -223,17 +231,17 @@ def tier_uses(
         updates: times a second that weights, cached prefixes and corpus are renewed.
         served: seconds of service in the hardware's life.
     """
-    table, layout = hierarchy.memory, hierarchy.layout
+    table, shares = hierarchy.memory, hierarchy.shares
     written = rewrites(table, used)
-    if len(layout.tiers) > 1:
+    if len(shares.tiers) > 1:
         by_step, by_batch = (
-            column([c == name for c in CLASSES], sizes) for name in ("activations", "recent")
+            column([c == name for c in CLASSES], sizes) for name in ("activations", "request_kv")
         )
         renewed = (1 - by_step - by_batch) * updates
         cache = memory.kv * (1 - prefix) / batch_seconds + memory.state / step_seconds
         rates = sizes * (renewed + by_step / step_seconds) + by_batch * cache
-        auxiliary = 1 - main_column(layout.tiers, used)
-        written = written + auxiliary * jnp.sum(rates[:, None] * layout.stored, 0)
+        auxiliary = 1 - main_column(shares.tiers, used)
+        written = written + auxiliary * jnp.sum(rates[:, None] * shares.stored, 0)
     columns = TierUse(
         used=used,
         bandwidth=smooth.safe_div(1.0, hierarchy.costs.read),
@@ -243,5 +251,5 @@ def tier_uses(
     )
     rows = {f.name: unstack(getattr(columns, f.name)) for f in leaf_fields(TierUse)}
     return Tiers(
-        **{name: TierUse(**{f: row[i] for f, row in rows.items()}) for i, name in enumerate(layout.tiers)}
+        **{name: TierUse(**{f: row[i] for f, row in rows.items()}) for i, name in enumerate(shares.tiers)}
     )

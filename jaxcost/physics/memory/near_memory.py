@@ -17,14 +17,14 @@ from jaxcost.physics.memory.tiers import TierCosts, main_column
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.memory import Memory
 
-__all__ = ["OPERAND_CLASSES", "NearStream", "near_bandwidth", "near_stream", "units"]
+__all__ = ["OPERAND_CLASSES", "NearMemoryCosts", "near_bandwidth", "near_memory_costs", "units"]
 
 # Classes of data that a matmul reads once, so that engines can take it.
 OPERAND_CLASSES = ("weights", "shared", "experts", "cache")
 
 
 @pytree
-class NearStream:
+class NearMemoryCosts:
     """What a class of data costs where its matmuls run near memory, shape `[operand classes, *batch]`."""
 
     share: jax.Array = field("1", "share of the matmul that runs there")
@@ -59,7 +59,7 @@ def units(memory: Memory) -> Scalar:
     return jnp.maximum(where(cut, memory.capacity / where(cut, memory.near.shard, 1), 1), 1)
 
 
-def near_stream(
+def near_memory_costs(
     chip: Chip,
     tiers: tuple[str, ...],
     memory: Any,
@@ -68,7 +68,7 @@ def near_stream(
     allowed: jax.Array,
     outputs: Scalar,
     tau: Scalar,
-) -> NearStream:
+) -> NearMemoryCosts:
     """Cost the operand classes near memory, all tiers with engines together.
 
     Args:
@@ -89,7 +89,7 @@ def near_stream(
     auxiliary = 1 - main_column(tiers, costs.read)
     moved = taken * costs.read
     matrices = column([name != "cache" for name in OPERAND_CLASSES], allowed)
-    return NearStream(
+    return NearMemoryCosts(
         share=jnp.sum(taken, 1),
         byte=jnp.max(taken * smooth.safe_div(padded, near_bandwidth(memory) * e.memory), 1),
         flop=jnp.max(taken * smooth.safe_div(padded, near.flops * e.matmul), 1),

@@ -35,10 +35,10 @@ __all__ = [
     "BANDS",
     "CLASSES",
     "TRAFFIC_CLASSES",
-    "Layout",
+    "TierShares",
     "allot",
+    "compute_tier_shares",
     "hit_rate",
-    "lay_out",
     "popularity",
     "touched",
 ]
@@ -51,7 +51,7 @@ _QUANTILES = (1e3, 1.5341205443525463, 0.6744897501960817, -1e3)
 _HEADROOM = (
     1e-5  # of a tier's capacity left free, so that a tier filled to the brim never looks overfull in f32
 )
-CLASSES = ("weights", "shared", "experts", "recent", "old", "activations", "corpus")
+CLASSES = ("weights", "shared", "experts", "request_kv", "cached_prefix", "activations", "corpus")
 TRAFFIC_CLASSES = (*CLASSES, "cache")
 # What is placed, the hottest first, as sums of classes: buffers and the requests' own cache, which are written all the
 # time; dense and shared weights; the cached prefix; the experts by band; the corpus. Turned, the same numbers make
@@ -71,7 +71,7 @@ _FIRST_BAND = 4
 
 
 @pytree
-class Layout:
+class TierShares:
     """Shares of every class of data in every tier; main memory holds what lies nowhere else."""
 
     stored: jax.Array = field("1", "of its bytes, `[CLASSES, tiers, *batch]`")
@@ -180,14 +180,14 @@ def hit_rate(cached: jax.Array, reads: jax.Array) -> jax.Array:
     return jnp.sum(reads * clip((cached - low) / sizes, 0, 1), 0)
 
 
-def lay_out(
+def compute_tier_shares(
     memory: Any,
     tiers: tuple[str, ...],
     placement: Placement,
     sizes: jax.Array,
     reads: jax.Array,
     prefix: Scalar,
-) -> Layout:
+) -> TierShares:
     """Decide the shares of every class in the tiers.
 
     By the closed form, buffers and the requests' own cache come first and stay off tiers that wear; then dense and
@@ -213,21 +213,23 @@ def lay_out(
     capacity = (1 - _HEADROOM) * jnp.maximum(memory.capacity - in_sram * buffers, 0)
     parts = combine(_PARTS, sizes)
     # What is written all the time first, into tiers that do not wear; the rest finds the room that is left.
-    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.in_turn
+    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.serial_tier_reads
     written = allot(parts[:_WRITTEN], capacity * durable, bandwidth * durable, serial)
     others = allot(parts[_WRITTEN:], capacity - jnp.sum(written, 0), bandwidth, serial)
     computed = complete(smooth.safe_div(_concatenate(written, others), parts[:, None]))
     manual, automatic = complete(_manual_shares(placement, tiers)), placement.automatic
     stored = automatic * combine(_PARTS.T, computed) + (1 - automatic) * manual
     # Traffic differs from bytes for experts, of which the popular are read more, and for the cache as a whole.
-    at, old, recent = (CLASSES.index(name) for name in ("experts", "old", "recent"))
+    experts_row, prefix_row, request_row = (
+        CLASSES.index(name) for name in ("experts", "cached_prefix", "request_kv")
+    )
     bands = computed[_FIRST_BAND : _FIRST_BAND + len(BANDS)]
     experts = automatic * jnp.sum(reads[:, None] * bands, 0) + (1 - automatic) * _by_popularity(
-        row(manual, at), reads[:, None]
+        row(manual, experts_row), reads[:, None]
     )
-    cache = prefix * row(stored, old) + (1 - prefix) * row(stored, recent)
-    read = _concatenate(stored[:at], experts[None], stored[at + 1 :], cache[None])
-    return Layout(stored=stored, read=read, tiers=tiers)
+    cache = prefix * row(stored, prefix_row) + (1 - prefix) * row(stored, request_row)
+    read = _concatenate(stored[:experts_row], experts[None], stored[experts_row + 1 :], cache[None])
+    return TierShares(stored=stored, read=read, tiers=tiers)
 
 
 def _concatenate(*tables: jax.Array) -> jax.Array:

@@ -21,17 +21,17 @@ from jaxcost.spec.memory import TIERS, Memory
 
 __all__ = [
     "AUXILIARY_TIERS",
-    "Stream",
     "TierCosts",
-    "features",
+    "TrafficCosts",
+    "chip_features",
     "is_known",
     "main_column",
     "prefetch_buffer",
     "read_seconds",
     "stack_tiers",
-    "stream",
     "tier_costs",
     "tiers_of",
+    "traffic_costs",
     "usable_chip",
     "write_energy",
     "write_seconds",
@@ -40,7 +40,7 @@ __all__ = [
 AUXILIARY_TIERS = tuple(name for name in TIERS if name != "memory")
 
 
-def features(chip: Chip) -> tuple[str, ...]:
+def chip_features(chip: Chip) -> tuple[str, ...]:
     """Name what a chip has beyond main memory: tiers, engines near memory, stacking, cooling, cap, memory in use.
 
     A number that is traced counts as there: only what is known to be absent is left out.
@@ -164,7 +164,7 @@ class TierCosts:
 
 
 @pytree
-class Stream:
+class TrafficCosts:
     """What a byte of each class of data costs, all its tiers together, shape `[traffic classes, *batch]`."""
 
     main: jax.Array = field("1", "share that passes the main memory's interface")
@@ -194,7 +194,9 @@ def tier_costs(chip: Chip, tiers: Sequence[str], memory: Any, tau: Scalar) -> Ti
     )
 
 
-def stream(costs: TierCosts, tiers: Sequence[str], shares: jax.Array, serial_tier_reads: Scalar) -> Stream:
+def traffic_costs(
+    costs: TierCosts, tiers: Sequence[str], shares: jax.Array, serial_tier_reads: Scalar
+) -> TrafficCosts:
     """Cost a byte of each class of data by the shares of its traffic in the tiers, `[classes, tiers, *batch]`.
 
     Auxiliary tiers of a class stream at once, max_t f_t / B_t, or in turn, sum of f_t / B_t. A chained tier also
@@ -204,7 +206,7 @@ def stream(costs: TierCosts, tiers: Sequence[str], shares: jax.Array, serial_tie
     reads = shares * (auxiliary * costs.read)
     slowest, total = jnp.max(reads, 1), jnp.sum(reads, 1)
     latency = where(shares > 1e-6, auxiliary * costs.latency, 0)
-    return Stream(
+    return TrafficCosts(
         main=jnp.sum(shares * costs.chained, 1),
         auxiliary=slowest + serial_tier_reads * (total - slowest),
         write=jnp.sum(shares * costs.write, 1),

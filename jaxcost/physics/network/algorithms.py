@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxcost.core import arrays, smooth
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.network.levels import Level
-from jaxcost.physics.network.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
+from jaxcost.physics.network.topology import crossing, degree, diameter, grid_ports, lay_out_ranks, mean_hops
 
 __all__ = [
     "INDIVISIBLE",
@@ -93,9 +93,9 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
 
     Rounds, hops and loads step with the ranks and the wiring, and no gradient passes through them.
     """
-    lay = layout(level.wiring, ranks, level.size)
-    n, bits, H, r, s, a = lay.ranks, lay.bits, lay.tiers, lay.branches, lay.narrowing, lay.group
-    others, tree = n - 1, level.wiring.is_tree
+    lay = lay_out_ranks(level.topology, ranks, level.size)
+    n, bits, H, r, s, a = lay.ranks, lay.bits, lay.switch_tiers, lay.branches, lay.narrowing, lay.group
+    others, tree = n - 1, level.topology.is_tree
     # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
     # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
     # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
@@ -162,7 +162,7 @@ def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
 def broadcast_costs(level: Level, ranks: Scalar) -> Costs:
     """Follow the algorithms that send a vector of one rank to all others."""
     costs = algorithm_costs(level, ranks)
-    lay = layout(level.wiring, ranks, level.size)
+    lay = lay_out_ranks(level.topology, ranks, level.size)
     scatter = (lay.ranks - 1) / lay.ranks / jnp.maximum(degree(lay), 1)
     direct = costs.gather["direct"]
 

@@ -35,7 +35,15 @@ from jaxcost.physics.network.algorithms import (
     duration,
     fastest,
 )
-from jaxcost.physics.network.levels import DOMAIN, Level, across, level_axis, only, over_levels, shifted
+from jaxcost.physics.network.levels import (
+    DOMAIN,
+    Level,
+    level_axis,
+    shift_levels,
+    sum_over_levels,
+    take_level,
+    with_level_axis,
+)
 from jaxcost.physics.network.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
 
@@ -97,13 +105,13 @@ class Communicator:
 def communicator(group: RankGroup, fabric: Fabric, levels: Level) -> Communicator:
     """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
     total = jnp.asarray(group.total)
-    within = jax.tree.map(lambda x: across(x, levels), group).within(levels.reach)
-    counts = within / shifted(within, levels, 1.0)
+    within = jax.tree.map(lambda x: with_level_axis(x, levels), group).within(levels.reach)
+    counts = within / shift_levels(within, levels, 1.0)
     return Communicator(
         ranks=total,
         within=within,
         counts=counts,
-        start=over_levels((counts > 1) * levels.launch, levels)
+        start=sum_over_levels((counts > 1) * levels.launch, levels)
         + straggler_wait(total, fabric.jitter, fabric.timeout),
     )
 
@@ -132,10 +140,10 @@ def all_reduce(
     if costs is None:
         costs = algorithm_costs(levels, group.counts)
     whole, met = jnp.less(scattered, 0.5), jnp.greater(group.counts, 1)
-    size = across(size, levels)
+    size = with_level_axis(size, levels)
     share_after = size / group.within
     share = share_after * group.counts
-    last = across(whole, levels) & (group.within >= across(group.ranks, levels))
+    last = with_level_axis(whole, levels) & (group.within >= with_level_axis(group.ranks, levels))
     # Two ways: a share on every level, in halves but on the last; or all of it, in few rounds.
     table = costs.all_reduce
     by_shares = {k: cost.unless(~last) if k in INDIVISIBLE else cost for k, cost in table.items()}
@@ -147,8 +155,8 @@ def all_reduce(
         both, sizes = arrays.stack(times), arrays.stack([share, size])
         both, start = _by_backends(both, backends, group, levels, table, sizes, scattered)
         times = arrays.unstack(both)
-    totals = [over_levels(seconds, levels) for seconds in times]
-    several = over_levels(met, levels) > 1
+    totals = [sum_over_levels(seconds, levels) for seconds in times]
+    several = sum_over_levels(met, levels) > 1
     moved = arrays.where(several & whole, smooth.least(totals, tau), totals[0])
     added = levels.switches_add & last & met
     return Message(
@@ -171,7 +179,7 @@ def _by_backends(
     Returns:
         seconds `[ways, groups, ..., levels, *batch]` and those before anything moves, `[groups, ..., *batch]`.
     """
-    domain, launch = only(levels, DOMAIN), domain_launch(group, levels)
+    domain, launch = take_level(levels, DOMAIN), domain_launch(group, levels)
     # Numbers of the closed form may be the same for all groups.
     spread: Any = lambda x: in_domain(jnp.broadcast_to(x, group.counts.shape), levels)  # noqa: E731
     costs = [jax.tree.map(spread, replace(table[name], times=1.0)) for name in ("ring", "one-shot")]
@@ -195,7 +203,7 @@ def _by_backends(
 
 def domain_launch(group: Communicator, levels: Level) -> jax.Array:
     """Seconds of starting a collective of a group within the domain, `[..., *batch]`."""
-    return (in_domain(group.counts, levels) > 1) * only(levels, DOMAIN).launch
+    return (in_domain(group.counts, levels) > 1) * take_level(levels, DOMAIN).launch
 
 
 def in_domain(x: Scalar, levels: Level) -> jax.Array:
@@ -206,7 +214,7 @@ def in_domain(x: Scalar, levels: Level) -> jax.Array:
 def put_in_domain(table: jax.Array, x: jax.Array, levels: Level) -> jax.Array:
     """Replace what holds within the domain in a table `[..., levels, *batch]` by x `[..., *batch]`."""
     here = arrays.column([k == DOMAIN for k in range(3)], levels.hop) > 0
-    return arrays.where(here, across(x, levels), table)
+    return arrays.where(here, with_level_axis(x, levels), table)
 
 
 def gather(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:
@@ -234,11 +242,11 @@ def all_to_all(
         peak: bytes that the busiest rank receives, in those of an average one.
         exchanges: calibrated kernels that exchange within the domain, one for each place of the first axis of sizes.
     """
-    busiest = sizes * across(peak, levels)
+    busiest = sizes * with_level_axis(peak, levels)
     met = group.counts > 1
     times, start = duration(costs.exchange, levels, busiest) * met, group.start
     if any(exchanges):
-        domain, cost = only(levels, DOMAIN), costs.exchange
+        domain, cost = take_level(levels, DOMAIN), costs.exchange
         hops, load, ranks = (in_domain(x, levels) for x in (cost.hops, cost.load, group.counts))
         seconds = list(in_domain(times, levels))
         calibrated = [exchange is not None for exchange in exchanges]
@@ -256,15 +264,17 @@ def all_to_all(
                 seconds[k] = jnp.where(ranks > 1, fitted, 0)
         times = put_in_domain(times, arrays.stack(seconds), levels)
         start = start - arrays.column(calibrated, times[..., 0]) * domain_launch(group, levels)
-    return Message(seconds=start + over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
+    return Message(seconds=start + sum_over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
 
 
 def broadcast(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:
     """Send S bytes of one rank to all others: to one of every domain, then of every package, then within."""
-    n, size = group.counts, across(size, levels)
+    n, size = group.counts, with_level_axis(size, levels)
     times = fastest(broadcast_costs(levels, n), levels, size, tau) * (n > 1)
     hops = algorithm_costs(levels, n).neighbour_hops
-    return Message(seconds=group.start + over_levels(times, levels), level_bytes=size * (n - 1) / n * hops)
+    return Message(
+        seconds=group.start + sum_over_levels(times, levels), level_bytes=size * (n - 1) / n * hops
+    )
 
 
 def point_to_point(size: Scalar, span: Scalar, levels: Level) -> Message:
@@ -273,7 +283,7 @@ def point_to_point(size: Scalar, span: Scalar, levels: Level) -> Message:
     Launch + o + k t + S b: one hop on a grid, between the fully connected and in a dragonfly; through a tree, to
     its top and down.
     """
-    chosen = (span > shifted(levels.reach, levels, 0.0)) & (span <= levels.reach)
-    size, hops = across(size, levels), levels.neighbour_hops
+    chosen = (span > shift_levels(levels.reach, levels, 0.0)) & (span <= levels.reach)
+    size, hops = with_level_axis(size, levels), levels.neighbour_hops
     delay = levels.launch + levels.round + hops * levels.hop + size * levels.per_byte
-    return Message(seconds=over_levels(chosen * delay, levels), level_bytes=size * (chosen * hops))
+    return Message(seconds=sum_over_levels(chosen * delay, levels), level_bytes=size * (chosen * hops))

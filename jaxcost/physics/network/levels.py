@@ -11,21 +11,21 @@ from jax import lax
 
 from jaxcost.core import arrays, smooth
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.network.topology import Wiring, degree, layout, tiers, wiring
+from jaxcost.physics.network.topology import Topology, degree, lay_out_ranks, read_topology, switch_tiers
 from jaxcost.spec.fabric import Fabric, Link
 from jaxcost.spec.memory import Memory
 
 __all__ = [
     "DOMAIN",
     "Level",
-    "across",
     "domain_chips",
-    "level",
+    "fabric_levels",
     "level_axis",
-    "levels",
-    "only",
-    "over_levels",
-    "shifted",
+    "link_level",
+    "shift_levels",
+    "sum_over_levels",
+    "take_level",
+    "with_level_axis",
 ]
 
 DOMAIN = 1  # place of the scale-up domain among the levels
@@ -38,7 +38,7 @@ _USED = "bandwidth latency overhead launch topology dimensions radix taper in_ne
 class Level:
     """One level of a fabric as messages see it, or a table of them."""
 
-    wiring: Wiring = field(doc="its family of topologies")
+    topology: Topology = field(doc="its family of topologies")
     size: Scalar = field("1", "units of the level that the system has: chips, packages or domains")
     reach: Scalar = field("1", "chips among which messages stay on the level or within", default=_UNLIMITED)
     launch: Scalar = field("s", "software time of starting a collective")
@@ -50,11 +50,11 @@ class Level:
     @property
     def neighbour_hops(self) -> Scalar:
         """Hops to a neighbour: one; through a tree, to its top and down."""
-        up = arrays.where(self.size > 1, 2 * tiers(self.wiring, jnp.log2(self.size)), 0)
-        return arrays.where(self.wiring.is_tree, up, 1)
+        up = arrays.where(self.size > 1, 2 * switch_tiers(self.topology, jnp.log2(self.size)), 0)
+        return arrays.where(self.topology.is_tree, up, 1)
 
 
-def level(
+def link_level(
     link: Link,
     size: Scalar,
     fabric: Fabric,
@@ -79,9 +79,9 @@ def level(
         efficiency: achieved share of the bandwidth.
         memory: where messages land that do not in on-chip memory; none if absent.
     """
-    topology = wiring(link)
+    topology = read_topology(link)
     built = size if wired is None else jnp.maximum(wired, size)
-    links = jnp.maximum(degree(layout(topology, built, built)), 1)
+    links = jnp.maximum(degree(lay_out_ranks(topology, built, built)), 1)
     busy = arrays.clip(link.background, 0, _BUSIEST)
     left = efficiency * (1 - busy)
     chip_per_byte = smooth.safe_div(1.0, link.bandwidth * left)
@@ -90,7 +90,7 @@ def level(
     in_dram = 1 - link.sram_landing
     landing = in_dram * smooth.safe_div(2.0, memory.bandwidth)
     return Level(
-        wiring=topology,
+        topology=topology,
         size=size,
         reach=reach,
         launch=link.launch,
@@ -106,14 +106,16 @@ def domain_chips(fabric: Fabric) -> Scalar:
     return jnp.maximum(fabric.domain, fabric.package_chips)
 
 
-def levels(fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None) -> Level:
+def fabric_levels(
+    fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None
+) -> Level:
     """Describe the package, scale-up and scale-out levels of a system of `chips`: a table `[levels, *batch]`."""
     package = jnp.minimum(fabric.package_chips, chips)
     domain = arrays.clip(fabric.domain, package, jnp.maximum(chips, package))
     in_package, in_domain = jnp.maximum(fabric.package_chips, 1), domain_chips(fabric)
     links = fabric.package, fabric.scale_up, fabric.scale_out
     table = Link(**{name: arrays.stack([getattr(link, name) for link in links]) for name in _USED})
-    return level(
+    return link_level(
         table,
         arrays.stack([package, domain / package, chips / domain]),
         fabric,
@@ -124,12 +126,12 @@ def levels(fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: M
     )
 
 
-def only(levels: Level, index: int) -> Level:
+def take_level(levels: Level, index: int) -> Level:
     """Take one level of a table."""
     return jax.tree.map(lambda x: arrays.row(x, index), levels)
 
 
-def across(x: Scalar, levels: Level) -> jax.Array:
+def with_level_axis(x: Scalar, levels: Level) -> jax.Array:
     """Give numbers `[*axes, *batch]` an axis that broadcasts against a table of levels: `[*axes, 1, *batch]`."""
     x = jnp.asarray(x)
     return lax.expand_dims(x, (max(x.ndim - np.ndim(levels.hop) + 1, 0),))
@@ -140,7 +142,7 @@ def level_axis(x: Scalar, levels: Level) -> int:
     return np.ndim(x) - np.ndim(levels.hop)
 
 
-def shifted(x: Scalar, levels: Level, first: float) -> jax.Array:
+def shift_levels(x: Scalar, levels: Level, first: float) -> jax.Array:
     """Put in the place of every level what a table `[*axes, levels, *batch]` has of the one inside it."""
     x, axis = jnp.asarray(x), level_axis(x, levels)
     return lax.pad(
@@ -148,6 +150,6 @@ def shifted(x: Scalar, levels: Level, first: float) -> jax.Array:
     )
 
 
-def over_levels(x: Scalar, levels: Level) -> jax.Array:
+def sum_over_levels(x: Scalar, levels: Level) -> jax.Array:
     """Add up a table `[*axes, levels, *batch]` over the levels."""
     return jnp.sum(x, level_axis(x, levels))

@@ -30,7 +30,7 @@ from jaxcost.physics.network.collectives import (
     point_to_point,
     put_in_domain,
 )
-from jaxcost.physics.network.levels import Level, across, level_axis
+from jaxcost.physics.network.levels import Level, level_axis, with_level_axis
 from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -39,8 +39,8 @@ __all__ = [
     "Messages",
     "collectives_per_token",
     "communication_buffers",
-    "groups",
     "hottest_rank",
+    "plan_groups",
     "step_messages",
     "touched_groups",
 ]
@@ -86,7 +86,7 @@ def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) ->
     return arrays.where(several, arrays.clip(root * root * root, 1, e), 1)
 
 
-def groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
+def plan_groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
     """Place a plan's ranks: tensor-parallel ones next to each other, then context, pipeline and data parallel.
 
     The table `[groups, *batch]` has the shards of a layer, those of a cache, and the holders of a set of experts.
@@ -182,7 +182,9 @@ def _exchanges(
 ) -> Message:
     """Time dispatch and combination `[phases, steps, *batch]` among the holders of experts, a group `[1, ...]`."""
     x, n = model.experts, group.counts
-    copies = touched_groups(across(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (1 - 1 / n)
+    copies = touched_groups(with_level_axis(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (
+        1 - 1 / n
+    )
     row = arrays.stack([plan.activation_bits, _combine_bits(plan)]) * (model.hidden / 8)
     exchanges: list[Exchange | None] = []
     if backend is not None:
@@ -194,7 +196,7 @@ def _exchanges(
     # Tokens and groups have axes of their own between those of phases and of the batch.
     row = lax.expand_dims(row, range(1, 1 + n.ndim - np.ndim(levels.hop) + 1))
     message = all_to_all(
-        across(tokens / plan.tp, levels) * row * copies,
+        with_level_axis(tokens / plan.tp, levels) * row * copies,
         group,
         levels,
         costs=costs,
