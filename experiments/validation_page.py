@@ -193,7 +193,7 @@ def page(data: dict) -> str:
         "Found by rule (faster than the datasheet beyond the cache; more than twice or less than half of both neighbours in",
         "size); those that are not among the above are kept:",
         "",
-        "| row | doubt | why |",
+        "| row | outlier | why |",
         "|---|---|---|",
         *(f"| {d['place']} | {d['kind']} | {d['reason']} |" for d in data["doubts"]),
         "",

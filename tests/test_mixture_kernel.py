@@ -354,8 +354,8 @@ def collectives(sizes, ranks, **labels):
 def found_again(form, columns, truth, names):
     """Fit a form to what it says itself of known parameters, and compare those that the rows determine."""
     seconds = predict(form.seconds, columns, truth)
-    lanes, groups = np.ones((1, len(seconds))), np.arange(len(seconds))
-    values = fit(form.seconds, form.bounds, columns, seconds, lanes, groups).lane(0)
+    weights, groups = np.ones((1, len(seconds))), np.arange(len(seconds))
+    values = fit(form.seconds, form.bounds, columns, seconds, weights, groups).parameters(0)
     off = np.abs(np.log(predict(form.seconds, columns, values) / seconds))
     assert off.max() < 0.01
     for name in names:

@@ -272,14 +272,14 @@ def fit_engines(
         ends = {side: np.exp(getattr(found, side)) for side in ("values", "low", "high")}
         fits[name] = dataclasses.replace(found, **ends)
     fixed = {name: {"burst_size": x} if x == UNLIMITED else {} for name, x in bunch.items()}
-    engines = {name: found.lane(0) | fixed[name] for name, found in fits.items()}
+    engines = {name: found.parameters(0) | fixed[name] for name, found in fits.items()}
     inside = _by_point(points, columns, lambda library, _: engines[library])
 
     def unseen(library: str, model: str) -> dict[str, float]:
         if len(models[library]) > 1:
-            return fits[library].lane(1 + models[library].index(model)) | fixed[library]
+            return fits[library].parameters(1 + models[library].index(model)) | fixed[library]
         others = [
-            f.lane(1 + models[n].index(model) if model in models[n] else 0)
+            f.parameters(1 + models[n].index(model) if model in models[n] else 0)
             for n, f in fits.items()
             if n != library and models[n] != [model]
         ]
