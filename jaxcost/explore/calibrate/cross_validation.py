@@ -106,7 +106,7 @@ def leave_out(
     even: bool = False,
     seed: int = 0,
 ) -> LeftOut:
-    """Fit a form without each fold of an axis and without each pair of folds, with the arguments of `calibrate_rows`."""
+    """Fit a form without each fold of an axis and without each pair of folds; arguments as for `calibrate_rows`."""
     part = folds(axis, most_folds, seed=seed)
     many = int(part.max()) + 1
     pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]

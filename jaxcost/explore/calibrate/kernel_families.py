@@ -1,7 +1,4 @@
-"""The families of kernels that are calibrated: which rows, which form, what is held out, where the numbers belong.
-
-`place` is where a fit's numbers belong in `spec/kernels.py`: (kernel, bits).
-"""
+"""The calibrated families of kernels: their rows, form, held-out axis, and fields in `spec/kernels.py`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -40,17 +37,18 @@ class KernelFamily:
     """A family of kernels and how it is fitted.
 
     Attributes:
-        name: its name.
-        kernel: what holds its numbers.
-        form: the form, given a system of the rows' chip.
-        source: the family of measurements.
-        wanted: the rows of those that are of this family, and in no doubt, bool [R].
-        columns: what describes rows for the form, given systems by chip.
-        keys: rows of one key are fitted together, [R].
-        by: labels that those have in common.
-        axis: rows of one value are held out together, [R].
+        name: name of the family.
+        kernel: class of its parameters in `spec/kernels.py`.
+        form: function of a system of the rows' chip that returns the form.
+        source: family of measurements that has its rows.
+        wanted: function that selects the rows of this family that are not excluded, bool [R].
+        columns: function of rows and systems by chip that returns the columns of the form.
+        keys: function that returns a key per row, [R]; rows of equal key are fitted together.
+        by: labels that rows of equal key share.
+        axis: function that returns the value of the held-out axis, [R].
         axis_name: the axis in words.
-        place: of labels, the field of `Kernels` and of its precision, "" where there is none.
+        place: function of labels that returns the field of `Kernels` and the field of its precision ("" without one);
+            None for kernels that no field holds.
     """
 
     name: str
@@ -68,17 +66,17 @@ class KernelFamily:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Rows that share one set of parameters: of one family, library and precision, of a chip or of several.
+    """Rows that share one set of parameters: of one family, library and precision, on one chip or several.
 
     Attributes:
         family: the family.
         form: the family's form on their chips.
-        labels: what the rows have in common.
-        rows: them.
-        columns: what describes them for the form.
-        axis: the key of every row on the axis that is held out, [R].
+        labels: labels that all rows share.
+        rows: the rows.
+        columns: the columns of the form, [R] each.
+        axis: value of every row on the held-out axis, [R].
         axis_name: the axis in words.
-        slowness: median of measured seconds over those of the ideal roofline.
+        slowness: median ratio of measured seconds to the ideal roofline.
     """
 
     family: KernelFamily
@@ -92,18 +90,18 @@ class Selection:
 
 
 def selections(
-    family: KernelFamily, found: Sequence[Measurements], systems: Systems, *, fewest: int = _FEWEST
+    family: KernelFamily, measurements: Sequence[Measurements], systems: Systems, *, fewest: int = _FEWEST
 ) -> list[Selection]:
-    """Sort the rows of a family into what is fitted together; rows of other chips are left out.
+    """Group the rows of a family into selections that are fitted together; rows of unknown chips are skipped.
 
     Args:
         family: the family.
-        found: measurements of its source.
-        systems: a system of every chip, by the name that rows are labelled with.
-        fewest: rows below which a selection is left out.
+        measurements: measurements of its source.
+        systems: a system of every chip, by the chip's label in the rows.
+        fewest: minimum number of rows of a selection.
     """
     parts = []
-    for part in found:
+    for part in measurements:
         known = np.isin(part.labels["chip"].astype(str), list(systems))
         parts.append(part.where(known & family.wanted(part)))
     parts = [part for part in parts if len(part)]
@@ -126,9 +124,9 @@ def selections(
 
 
 def across_chips(parts: Sequence[Selection]) -> list[Selection]:
-    """Join what one library runs at one precision on several chips, whose axis is the chip.
+    """Join the selections of one library and precision on several chips; the held-out axis is the chip.
 
-    Of several kernels on a chip the one that comes nearest the roofline stands for it.
+    Of several kernels on a chip, the one closest to the roofline is used.
     """
     apart = ("chip", "version", "kernel")
     keyed: dict[tuple[str, ...], dict[str, Selection]] = {}
@@ -166,7 +164,7 @@ def _wide(word: str) -> bool:
 
 def _matmul_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     precision = labels["precision"]
-    # Weights alone narrowed, and scales of blocks, are other kernels than those a plan chooses by its bits.
+    # Weight-only quantization and block scales use other kernels than the ones that a plan selects by its bits.
     return ("matmul", _bits(precision)) if _wide(precision) or precision == "fp8" else None
 
 
@@ -186,14 +184,14 @@ def _mixture_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _exchange_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-    # A plan's exchanges send a token once to every rank.
+    # The exchanges of a plan send a token once per rank.
     return None if labels.get("kernel", "") in messages.EVERY_EXPERT else (labels["phase"], "")
 
 
 def _message_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     if labels["library"] == "nccl":
         return "collective", ""
-    # Those outside of graphs wait for the host; serving replays graphs.
+    # Kernels launched outside CUDA graphs wait for the host; serving replays graphs.
     return (
         None
         if labels["library"] == "nccl-torch" or "eager" in labels.get("kernel", "")
@@ -242,7 +240,7 @@ _ATTENTION = ("chip", "library", "version", "kernel", "precision", "kv_precision
 _HEADS = _values("heads", "kv_heads", "head_dim", "window")
 _MATMUL = ("chip", "library", "version", "precision")
 _MESSAGE = ("chip", "library", "version", "kernel")
-# NCCL as it is on these chips, by which a library's own all-reduce sends vectors beyond its limit.
+# Typical NCCL ring, which a library's own all-reduce falls back to above its size limit.
 _RING = CollectiveKernel(launch=7e-6, round=7e-7, share=0.78, copies=3.5, protocol_switch=2.2)
 
 

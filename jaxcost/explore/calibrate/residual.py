@@ -65,7 +65,9 @@ class Residual:
     low: Scalar = field("1", "smallest values of the features in training, [F]")
     high: Scalar = field("1", "largest values, [F]")
     bound: Scalar = field("1", "largest correction, as a logarithm", default=BOUND)
-    margin: Scalar = field("1", "distance from the training range at which the correction ends", default=MARGIN)
+    margin: Scalar = field(
+        "1", "distance from the training range at which the correction ends", default=MARGIN
+    )
 
     def correction(self, columns: Columns) -> tuple[jax.Array, jax.Array]:
         """Return the predicted ln(measured / form), [R], and whether the correction is on for each row, [R]."""

@@ -1,4 +1,4 @@
-"""What serving a rate of requests takes: continuous batching in steady state."""
+"""Serving a rate of requests by continuous batching, in steady state."""
 
 from jaxcost.explore.serve.batch_limit import largest_batch
 from jaxcost.explore.serve.closed_loops import (
