@@ -64,8 +64,8 @@ class Placement:
 class Plan:
     """Degrees of sharding, precisions by tensor class, and the schedule.
 
-    A replica is `tp * pp * cp` chips and holds the whole model; `dp` replicas share the batch. Experts are
-    spread over `ep` ranks: the first of them inside a tensor-parallel group, further ones over replicas.
+    A replica is `tp * pp * cp` chips with the whole model; `dp` replicas share the batch. Experts are distributed over
+    `ep` ranks: first inside a tensor-parallel group, beyond it over replicas.
     """
 
     tp: Scalar = field("1", "tensor-parallel degree", default=1.0)
@@ -74,11 +74,11 @@ class Plan:
     dp: Scalar = field("1", "data-parallel replicas", default=1.0)
     cp: Scalar = field("1", "context-parallel degree: shards of the cache along the sequence", default=1.0)
     microbatches: Scalar = field(
-        "1", "parts that a replica's batch is cut into for its pipeline; 0 for one a stage", default=0.0
+        "1", "pipeline microbatches of a replica's batch; 0 for one per stage", default=0.0
     )
     sequence_parallel: Scalar = field(
         "1",
-        "1 where norms are cut along the sequence: reduce-scatter and all-gather for each all-reduce",
+        "1 for sequence parallelism: norms sharded, reduce-scatter and all-gather instead of all-reduce",
         default=0.0,
     )
     weight_bits: Scalar = field(
@@ -88,22 +88,22 @@ class Plan:
     kv_bits: Scalar = field("bit", "bits of a cached key or value element", default=16.0)
     activation_bits: Scalar = field("bit", "bits of an activation", default=16.0)
     weight_sparsity: Scalar = field(
-        "1", "share of weights that are zero, neither stored nor multiplied", default=0.0
+        "1", "share of weights that are zero, and neither stored nor multiplied", default=0.0
     )
     activation_sparsity: Scalar = field("1", "share of feed-forward neurons a token skips", default=0.0)
     draft_length: Scalar = field("token", "tokens drafted before each verification, 0 for none", default=0.0)
     acceptance: Scalar = field("1", "probability that a drafted token is accepted", default=0.7)
     draft_parameters: Scalar = field(
-        "1", "weights of the draft model; 0 takes the model's own multi-token-prediction module", default=0.0
+        "1", "weights of the draft model; 0 for the model's own multi-token-prediction module", default=0.0
     )
     chunk: Scalar = field(
-        "token", "prompt tokens prefilled along with each decode step, 0 for none", default=0.0
+        "token", "prompt tokens of a chunked prefill, mixed into each decode step; 0 for none", default=0.0
     )
     absorb_prefill: Scalar = field("1", "1 where latent attention is absorbed during prefill", default=0.0)
     absorb_decode: Scalar = field("1", "1 where latent attention is absorbed during decode", default=1.0)
     neuron_window: Scalar = field(
         "token",
-        "tokens whose feed-forward neurons stay in main memory, so that only new ones are read from beside it",
+        "tokens whose feed-forward neurons stay in main memory, so that auxiliary tiers supply only new neurons",
         default=0.0,
     )
     placement: Placement = field(doc="data over memory tiers", default=Placement)
