@@ -1,8 +1,8 @@
-"""Frozen dataclasses that JAX sees as trees, with the unit of every leaf beside its declaration.
+"""Frozen dataclasses that are JAX pytrees, with the unit of every leaf in its declaration.
 
-`@pytree` makes a keyword-only frozen dataclass and registers it with JAX. Nothing is validated here: JAX
-rebuilds trees with tracers, `None` and `object()` in place of numbers, so a checking constructor would break
-`jit`, `vmap` and `tree.map`. Validation happens once, at the edge, where a config becomes a tree.
+`@pytree` makes a keyword-only frozen dataclass and registers it with JAX. Nothing is validated here: JAX rebuilds trees
+with tracers, `None` and `object()` in place of numbers, so a validating constructor would break `jit`, `vmap` and
+`tree.map`. Validation happens once, at the edge, where a config becomes a tree.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ def field(
     table: bool = False,
     formerly: str = "",
 ) -> Any:
-    """Declare one field: its SI unit ("1" for a ratio or a count), what it means, and its default.
+    """Declare a field: its SI unit ("1" for a ratio or a count), its meaning, and its default.
 
     A default that is itself a tree is given as a zero-argument factory (a class or a function). A `table` is a tree
     whose leaves have one row for each of the class's static `names` in their last axis. `formerly` is a deprecated
@@ -123,15 +123,15 @@ def leaf_fields(cls: type) -> Iterator[dataclasses.Field]:
 
 
 def replace(tree: T, **changes: Any) -> T:
-    """Copy `tree` with the named fields changed."""
+    """Return a copy of `tree` with the named fields replaced."""
     return dataclasses.replace(tree, **changes)  # type: ignore[type-var]
 
 
 def replace_at(tree: T, path: str, value: Any) -> T:
-    """Copy `tree` with the leaf or branch at a dotted `path` changed: `replace_at(s, "chip.tdp", 500.0)`.
+    """Return a copy of `tree` with the leaf or branch at a dotted `path` replaced: `replace_at(s, "chip.tdp", 500.0)`.
 
     Raises:
-        AttributeError: a part of the path names no field; the message lists those that exist.
+        AttributeError: a part of the path is not a field; the message lists the fields.
     """
     head, _, rest = path.partition(".")
     head = current_name(type(tree), head) if dataclasses.is_dataclass(tree) else head
@@ -144,13 +144,13 @@ def replace_at(tree: T, path: str, value: Any) -> T:
 
 
 def canonical(tree: T, dtype: Any = None) -> T:
-    """Turn every leaf into a floating JAX array of one dtype, so that equal structures share one compilation.
+    """Convert every leaf to a floating JAX array of one dtype, so that equal structures share one compilation.
 
-    Python ints, floats and NumPy scalars in leaves would each cost a separate trace. With `dtype=None` the
-    result type of the floating array leaves is taken, or JAX's default where there is none.
+    Python ints, floats and NumPy scalars in leaves would each cause another trace. With `dtype=None` the dtype is the
+    result type of the floating array leaves, or JAX's default without any.
 
     Raises:
-        TypeError: a static field holds something mutable, which would let a stale compilation be reused.
+        TypeError: a static field has a mutable value, which could match a stale compilation.
     """
     leaves, structure = jax.tree.flatten(tree)
     _check_static(tree)
@@ -161,7 +161,7 @@ def canonical(tree: T, dtype: Any = None) -> T:
 
 
 def _is_floating_array(x: Any) -> bool:
-    # Only JAX's own arrays decide: a stray NumPy float64 must not ask for what JAX may have switched off.
+    # Only JAX arrays decide: a NumPy float64 must not request 64 bits, which JAX may have disabled.
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) and not x.aval.weak_type
 
 
@@ -191,13 +191,13 @@ def _is_static_value(value: Any) -> bool:
 def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
     """List `(dotted path, unit, value)` of every leaf and of every total declared with `derived`.
 
-    A table beside a static `names`, its rows in the last axis of every leaf, is listed row by row under those names.
+    A table, whose leaves have rows in the last axis, is listed row by row under the static `names` of its class.
     """
     out: list[tuple[str, str, Any]] = []
     for f in leaf_fields(type(tree)):
         value = getattr(tree, f.name)
         path = f"{prefix}{f.name}"
-        if value is None:  # a branch that this tree has not
+        if value is None:  # an optional branch
             continue
         if f.metadata.get("table"):
             for index, name in enumerate(tree.names):
@@ -212,7 +212,7 @@ def rows(tree: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
 
 
 def totals(cls: type) -> dict[str, "derived"]:
-    """Map the names of a tree class's `derived` totals to them, inherited ones first."""
+    """Map names to the `derived` totals of a tree class, inherited ones first."""
     return {
         name: member
         for base in reversed(cls.__mro__)
@@ -222,7 +222,7 @@ def totals(cls: type) -> dict[str, "derived"]:
 
 
 class derived(functools.cached_property):
-    """A total over the leaves of a tree, computed once an instance, with its unit: `@derived("s")`."""
+    """A total over the leaves of a tree with its unit, computed once per instance: `@derived("s")`."""
 
     def __init__(self, unit: str) -> None:
         """Note the unit; the function follows by decoration."""

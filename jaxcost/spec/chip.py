@@ -85,7 +85,7 @@ class Chip:
     memory: Memory = field(doc="the main memory tier", default=Memory)
     sram: Memory = field(doc="software-managed on-chip memory", default=Memory)
     hbf: Memory = field(doc="high bandwidth flash", default=Memory)
-    host: Memory = field(doc="LPDDR or DDR beside the package or at its host", default=Memory)
+    host: Memory = field(doc="LPDDR or DDR memory of the package or its host", default=Memory)
     cxl: Memory = field(doc="memory behind CXL", default=Memory)
     ssd: Memory = field(doc="flash drives", default=Memory)
     stacking: Stacking = field(doc="main memory on logic", default=Stacking)

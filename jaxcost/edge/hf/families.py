@@ -1,7 +1,7 @@
-"""The model families: how each names its fields, what its fields default to, and which layer is what.
+"""The model families: names and defaults of their fields, and the kinds of their layers.
 
-A family is a row of `FAMILIES`, keyed by Hugging Face's `model_type`; `jaxcost.edge.hf.reader` reads a config by its
-row and makes the `Model`.
+A family is an entry of `FAMILIES`, keyed by Hugging Face's `model_type`; `jaxcost.edge.hf.reader` reads a config by its
+entry.
 """
 
 from typing import Any
@@ -11,10 +11,9 @@ from jaxcost.edge.hf.fields import ModelFamily
 
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 
-# Fallbacks of Hugging Face's configuration classes (transformers 4.57, `configuration_<model_type>.py`): what
-# a config means that leaves the field out. A size is here only where released checkpoints do leave it out, or
-# where it is a head's width that the class does not derive. Any other size must be given, because a class's
-# default size is that of one checkpoint.
+# Defaults of Hugging Face's configuration classes (transformers 4.57, `configuration_<model_type>.py`) for missing
+# fields. A size has a default here only where released checkpoints omit it, or where it is a head width that the class
+# does not derive. Any other size is required, because the default size of a class is that of one checkpoint.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "": {
         "attention_bias": False,
@@ -85,7 +84,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-# What the reader calls a field, and what families that differ call it.
+# The reader's names of fields, and the names in families that differ.
 _MIXTRAL_NAMES = {
     "num_experts": ("num_local_experts",),
     "moe_intermediate_size": ("intermediate_size",),
@@ -129,7 +128,7 @@ _DELTA_HYBRID: dict[str, Any] = {
     "query_outputs": 2,
     "qk_norm": "head",
     "shared_gate": True,
-    "shared_width": plan.given_shared,
+    "shared_width": plan.stated_shared,
     "names": {"num_nextn_predict_layers": ("num_nextn_predict_layers", "mtp_num_hidden_layers")},
 }
 
@@ -172,7 +171,7 @@ FAMILIES: dict[str, ModelFamily] = {
         channels=plan.qwen_channels,
         qkv_bias="qkv_bias",
         shared_gate=True,
-        shared_width=plan.given_shared,
+        shared_width=plan.stated_shared,
     ),
     "qwen3_moe": ModelFamily(
         architectures=("Qwen3MoeForCausalLM",),
@@ -215,7 +214,7 @@ FAMILIES: dict[str, ModelFamily] = {
         qk_norm="head",
         **_GEMMA,
     ),
-    # Four norms of the block, one each of LAuReL and of the per-layer input, and the AltUp router's.
+    # Four norms of the block, and one each of LAuReL, the per-layer input and the AltUp router.
     "gemma3n_text": ModelFamily(
         architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
         mixers=plan.patterned_layers,
@@ -363,7 +362,7 @@ FAMILIES: dict[str, ModelFamily] = {
         out_bias="include_bias",
         mlp_bias="include_bias",
     ),
-    # No release: the fields of Llama with PaLM's parallel block of one norm without bias (arXiv:2204.02311).
+    # Without a release: the fields of Llama with PaLM's parallel block of one norm without bias (arXiv:2204.02311).
     "palm": ModelFamily(
         architectures=("PaLMForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
