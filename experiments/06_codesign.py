@@ -201,7 +201,7 @@ def plain(structure, metrics, present):
         design = design_from(structure, apply_knobs(base, problem.effects, u))
         report = evaluate(
             design.system, design.model, design.traffic, design.plan,
-            prices=design.prices, knobs=design.knobs, present=present,
+            prices=design.prices, knobs=design.knobs, features=present,
         )  # fmt: skip
         row = jnp.stack([operator.attrgetter(name)(report) for name in metrics])
         logs = jnp.where(weights != 0, weights * jnp.log(jnp.where(weights != 0, row, 1)), 0)

@@ -19,10 +19,10 @@ import numpy as np
 import jaxcost as jc
 from jaxcost.core.pytree import replace_at
 from jaxcost.edge.measured.files import read_measured
+from jaxcost.explore.calibrate import find_outliers
 from jaxcost.explore.calibrate.calibration import calibrate
 from jaxcost.explore.calibrate.cross_validation import scores
 from jaxcost.explore.calibrate.fit import predict
-from jaxcost.explore.calibrate.outliers import doubtful
 from jaxcost.explore.calibrate.serving_fit import (
     choose_split,
     choose_within,
@@ -220,13 +220,13 @@ def served(found) -> tuple[dict, list[dict]]:
 def nested(points, tried):
     """Choose what was tried for each model by what the others say, and for all of them together.
 
-    The cost of a lane is that of its own rows: those of the model left out have no part in the choice.
+    The cost of a training set is that of its own rows: those of the model left out have no part in the choice.
     """
 
     def cost(made, out):
-        lanes = {n: 0 if out not in made.models[n] else 1 + made.models[n].index(out) for n in made.fits}
+        sets = {n: 0 if out not in made.models[n] else 1 + made.models[n].index(out) for n in made.fits}
         # A library of the one model that is left out has nothing to say.
-        return sum(made.fits[n].cost[lane] for n, lane in lanes.items() if made.models[n] != [out])
+        return sum(made.fits[n].cost[at] for n, at in sets.items() if made.models[n] != [out])
 
     chosen = {
         out: min(tried, key=lambda at: cost(tried[at], out))
@@ -245,8 +245,8 @@ def study(small: bool, folder: Path) -> Study:
     found, refused = read_measured(folder, chips=CHIPS)
     systems = {name: jc.load_system(name) for name in CHIPS}
     told = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    fits = calibrate(found, systems, told=told)
-    across = calibrate(found, systems, across=True, told=told)
+    fits = calibrate(found, systems, on_progress=told)
+    across = calibrate(found, systems, across=True, on_progress=told)
     serving, points = served(found)
     data = fitted(fits) | carried(across)
     data |= {
@@ -373,7 +373,7 @@ def doubts(found, systems) -> list[dict]:
         for part in parts:
             for chip in part.values("chip"):
                 rows = part.select(chip=chip)
-                for one in doubtful(rows, systems[chip].chip):
+                for one in find_outliers(rows, systems[chip].chip):
                     place = rows.place(one.row).split("/")[-1]
                     out.append({"place": place, "kind": one.kind, "reason": one.reason})
     return out

@@ -227,7 +227,7 @@ def lifetimes(small: bool) -> Table:
     made = jc.replace(system("HBM4 and flash"), chips=1.0)
     hbf = jc.Split(hbf=1.0)
     kept = jc.Placement(automatic=0.0, weights=hbf)
-    cache = jc.Placement(automatic=0.0, weights=hbf, recent=hbf)
+    cache = jc.Placement(automatic=0.0, weights=hbf, request_kv=hbf)
     written = {
         "weights, once a day": (MODEL, jc.Placement(), 1 / DAY),
         "weights, once an hour": (MODEL, jc.Placement(), 24 / DAY),

@@ -37,7 +37,7 @@ CHUNK = 256  # designs evaluated together: every experiment runs the same progra
 # A fabric that answers in 0.3 us: two hops through a switch and the overhead of a round; messages land on the chip.
 SUB_MICROSECOND = {"launch": 0.0, "overhead": 0.1e-6, "latency": 0.1e-6, "sram_landing": 1.0}
 # All that a design may have: told together, all designs share one program.
-PRESENT = (
+FEATURES = (
     *(name for name in TIERS if name != "memory"),
     *(f"{name}.near" for name in ("memory", "hbf", "cxl")),
     *("stacking", "cooling", "cap", "reserved", "corpus", "corpus_read", "window"),
@@ -86,7 +86,7 @@ class Case:
 def evaluate(cases: Sequence[Case]) -> jc.Report:
     """Evaluate all cases by one program; every leaf of the report has the shape [cases].
 
-    A tier or engine that `PRESENT` leaves out (such as an engine beside a drive) does not count.
+    A tier or engine that `FEATURES` leaves out (such as an engine beside a drive) does not count.
     """
     leaves, trees = zip(*(jax.tree.flatten(case.given) for case in cases), strict=True)
     assert len(set(trees)) == 1, "cases of different structure"
@@ -102,7 +102,7 @@ def evaluate(cases: Sequence[Case]) -> jc.Report:
 @jax.jit
 @jax.vmap
 def _program(system: jc.System, model: jc.Model, traffic: jc.Traffic, plan: jc.Plan, prices: jc.Prices):
-    report = evaluate_plan(system, model, traffic, plan, prices=prices, present=PRESENT)
+    report = evaluate_plan(system, model, traffic, plan, prices=prices, features=FEATURES)
     return jax.tree.map(jnp.asarray, report)
 
 

@@ -50,8 +50,8 @@ def write_engines(folder: Path, found: dict) -> None:
     for library, constants in found["ends"].items():
         given = {name: tuple(x) for name, x in constants.items()}
         given["kv_share"] = (found["memory_share"], found["memory_share"], 0.9)
-        if "bunch" not in given:
-            given["bunch"] = (UNLIMITED, UNLIMITED, UNLIMITED)
+        if "burst_size" not in given:
+            given["burst_size"] = (UNLIMITED, UNLIMITED, UNLIMITED)
         for path in sorted(folder.glob(f"*-{library}.yaml")):
             write_engine(path, given, (found["sustained"], 0.8, 1.0), source, date=date)
 
@@ -188,9 +188,9 @@ def page(data: dict) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, e in s["engines"].items():
-        bunch = "all" if e.get("bunch", 1e9) > 1e6 else f"{e['bunch']:.1f}"
+        burst = "all" if e.get("burst_size", 1e9) > 1e6 else f"{e['burst_size']:.1f}"
         lines.append(
-            f"| {name} | {e['layer'] * 1e6:.1f} us | {e['sequence'] * 1e6:.1f} us | {e['eager'] * 1e6:.0f} us | {e['front'] * 1e3:.0f} ms | {bunch} |"
+            f"| {name} | {e['layer'] * 1e6:.1f} us | {e['sequence'] * 1e6:.1f} us | {e['eager_launch_floor'] * 1e6:.0f} us | {e['frontend_latency'] * 1e3:.0f} ms | {burst} |"
         )
     lines += ["", "## Rows that look wrong", "", "These rows are left out of the fits:", ""]
     lines += [item(f"{r['reason']} ({r['rows']} rows: {spans(r['lines'])})") for r in data["left_out"]]

@@ -1,10 +1,9 @@
-"""Compose all of the physics: one pure function from a design to its Report.
+"""Compose the physics into one pure function from a design to its Report.
 
-The stages read as the argument goes: what runs (schedule), where data lie (placement), what is sent (network), how
-long the steps take (steps), what they draw (power), what that costs (economics), and what limits it (margins).
+The stages in order: schedule, placement of data, messages, time of the steps, power, cost and carbon, margins.
 
-Every leaf of a design is `[*batch]`, and leaves broadcast: one call serves one design or many. The two steps are an
-axis of length 2 in front of the batch, tables have their rows in front of that.
+Every leaf of a design is `[*batch]`, and leaves broadcast, so one call serves one design or many. The two steps
+(prefill, decode) are an axis of length 2 in front of the batch; tables have their rows in front of that.
 """
 
 import functools
@@ -41,17 +40,24 @@ from jaxcost.physics.kernels.collective import collective_backend
 from jaxcost.physics.kernels.matmul import Machine
 from jaxcost.physics.kernels.rows import kernel_rows
 from jaxcost.physics.memory.capacity import MemoryUse, kept_neurons, memory_use, shared_bytes
-from jaxcost.physics.memory.hierarchy import Hierarchy, Tiers, classify_bytes, place, tier_bytes, tier_uses
+from jaxcost.physics.memory.hierarchy import (
+    Hierarchy,
+    Tiers,
+    build_hierarchy,
+    classify_bytes,
+    tier_bytes,
+    tier_uses,
+)
 from jaxcost.physics.memory.near_memory import OPERAND_CLASSES
 from jaxcost.physics.memory.placement import CLASSES
-from jaxcost.physics.memory.tiers import features, is_known, main_column, usable_chip
+from jaxcost.physics.memory.tiers import chip_features, is_known, main_column, usable_chip
 from jaxcost.physics.memory.wear import standby_power
-from jaxcost.physics.network.levels import levels
+from jaxcost.physics.network.levels import fabric_levels
 from jaxcost.physics.network.messages import (
     Messages,
     collectives_per_token,
     communication_buffers,
-    groups,
+    plan_groups,
     step_messages,
 )
 from jaxcost.physics.network.reliability import Reliability, availability, late_share
@@ -71,26 +77,26 @@ __all__ = ["design_features", "evaluate"]
 T = TypeVar("T")
 
 
-class Placed(NamedTuple):
-    """Where a design's data lie, and what the chip is with them."""
+class PlacedData(NamedTuple):
+    """The data of a design in the tiers of a chip."""
 
-    chip: Chip  # its capacities as usable, its idle power with that of its tiers
+    chip: Chip  # with usable capacities, and an idle power that includes its tiers
     memory: MemoryUse  # bytes on the fullest chip by kind
-    prefix: Scalar  # share of the cache that was there before the requests came
+    prefix: Scalar  # share of the cache that existed before the requests
     sizes: jax.Array  # bytes by class, [classes, *batch]
-    hierarchy: Hierarchy  # memory tiers with the data in them
+    hierarchy: Hierarchy  # memory tiers and the shares of data in them
     used: jax.Array  # bytes in every tier, [tiers, *batch]
-    unit: Rates  # what a unit of work costs
+    unit: Rates  # time and energy per unit of work
 
 
 class StepResults(NamedTuple):
-    """What the steps take of one chip, the steps in front of the batch."""
+    """Time, energy and heat of the steps on one chip, with the steps in front of the batch."""
 
     times: StepTimes  # operator by operator
-    joules: StepEnergy  # dynamic
+    joules: StepEnergy  # dynamic energy
     flops: jax.Array  # matmul work
-    heat: Heat  # temperature, and what it costs
-    clock: Clock  # under a power cap
+    heat: Heat  # temperature, and the time lost to it
+    clock: Clock  # clock under a power cap
 
 
 def evaluate(
@@ -101,34 +107,44 @@ def evaluate(
     *,
     prices: Prices | None = None,
     knobs: Knobs | None = None,
-    present: tuple[str, ...] | None = None,
+    features: tuple[str, ...] | None = None,
 ) -> Report:
-    """Evaluate a model on a system under a traffic and a given plan: `jaxcost.evaluate` without its "auto".
+    """Evaluate a model on a system under a traffic and a plan: `jaxcost.evaluate` without "auto".
 
-    Leaves may have a batch, `[*batch]`, and broadcast; every leaf of the report then has the shape they broadcast to.
-    `present` is what the design has, of `design_features`, where the caller knows better than tracing shows.
+    Args:
+        system: chips, links and hosts.
+        model: the language model.
+        traffic: the requests.
+        plan: degrees of sharding, precisions and schedule.
+        prices: costs of energy, building and carbon; None for the defaults.
+        knobs: numerical softness; None for exact results.
+        features: result of `design_features`, for a caller that traces leaves whose values it knows; None to find it
+            here.
+
+    Returns:
+        The report; every leaf has the shape `[*batch]` that the leaves of the arguments broadcast to.
     """
     prices = Prices() if prices is None else prices
     knobs = Knobs() if knobs is None else knobs
-    present = design_features(system, traffic, plan, knobs) if present is None else present
-    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)), present)
+    features = design_features(system, traffic, plan, knobs) if features is None else features
+    return _evaluate(*canonical((system, model, traffic, plan, prices, knobs)), features)
 
 
 def design_features(
     system: System, traffic: Traffic, plan: Plan, knobs: Knobs | None = None
 ) -> tuple[str, ...]:
-    """Name what a design has that most have not, so that the rest is left out while tracing.
+    """Name the optional features of a design; the physics of other features is not traced.
 
-    Tiers beside main memory, engines near memory, stacking, cooling, a power cap, a retrieval corpus, neurons kept
-    from step to step; and "exact" where a softness is given that is known to be 0. What is traced counts as there, so
-    that the result never depends on it.
+    Features are auxiliary tiers, engines near memory, stacking, cooling, a power cap, a retrieval corpus and a neuron
+    window, and "exact" where the softness is known to be 0. A feature whose number is traced is included, so that the
+    result never depends on which leaves are traced.
     """
-    asked = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
-    found = features(system.chip) + tuple(name for name, leaf in asked.items() if not is_known(leaf, 0))
-    return (*found, "exact") if knobs is not None and is_known(knobs.tau, 0) else found
+    optional = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
+    names = chip_features(system.chip) + tuple(n for n, leaf in optional.items() if not is_known(leaf, 0))
+    return (*names, "exact") if knobs is not None and is_known(knobs.tau, 0) else names
 
 
-@program(static_argnames=("present",))
+@program(static_argnames=("features",))
 def _evaluate(
     system: System,
     model: Model,
@@ -136,19 +152,19 @@ def _evaluate(
     plan: Plan,
     prices: Prices,
     knobs: Knobs,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> Report:
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
-    knobs = replace(knobs, tau=0.0) if "exact" in present else knobs
+    knobs = replace(knobs, tau=0.0) if "exact" in features else knobs
     shards = materialize_once(shard(model, plan, knobs.tau))
     steps, schedule = materialize_once(schedule_steps(model, traffic, plan, shards, knobs))
-    placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, present)
-    auxiliary = tuple(name for name in placed.hierarchy.layout.tiers if name != "memory")
-    made = build(system.chip, system.fabric, auxiliary, prices.since)
+    placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, features)
+    auxiliary = tuple(name for name in placed.hierarchy.shares.tiers if name != "memory")
+    chip_build = build(system.chip, system.fabric, auxiliary, prices.since)
     as_built, system = system.chip, replace(system, chip=placed.chip)
-    messages, waiting = send_messages(system, model, plan, shards, steps, placed.unit, knobs.tau)
-    results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, present)
+    messages, waiting_ranks = time_messages(system, model, plan, shards, steps, placed.unit, knobs.tau)
+    results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, features)
     prefill, decode = report_times(
         results.times,
         messages.names,
@@ -158,7 +174,7 @@ def _evaluate(
     )
     timing = Timing(prefill=prefill, decode=decode, schedule=schedule)
     reliability = Reliability(
-        stale_tokens=late_share(waiting, system.fabric.jitter, system.fabric.timeout),
+        stale_tokens=late_share(waiting_ranks, system.fabric.jitter, system.fabric.timeout),
         availability=availability(system),
         spares=system.spares / system.chips,
     )
@@ -182,12 +198,12 @@ def _evaluate(
         thermal=Thermal(**_by_step(results.heat)),
         energy=energy,
         power=power,
-        **price(as_built, system, prices, made, auxiliary, owned_seconds, metered),
+        **price(as_built, system, prices, chip_build, auxiliary, owned_seconds, metered),
         flops=flops,
         battery_share=smooth.safe_div(energy.total * traffic.output, system.battery),
         split=prefill_shares(timing, results.joules.dynamic),
         reliability=reliability,
-        margins=check_margins(system, traffic, timing, power, made, placed, tiers, results, knobs.tau),
+        margins=check_margins(system, traffic, timing, power, chip_build, placed, tiers, results, knobs.tau),
     )
     return spread(report, shape)
 
@@ -201,9 +217,9 @@ def place_data(
     steps: Steps,
     schedule: Schedule,
     knobs: Knobs,
-    present: tuple[str, ...],
-) -> Placed:
-    """Count what the fullest chip holds, decide where it lies, and cost a unit of work there."""
+    features: tuple[str, ...],
+) -> PlacedData:
+    """Count the bytes of the fullest chip, place them in its tiers, and cost a unit of work."""
     widest, decoded = jnp.max(steps.tokens, 0), row(steps.tokens, 1)
     memory = memory_use(
         model,
@@ -217,38 +233,38 @@ def place_data(
     )
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
     prefix = cached / (context_tokens(traffic) + traffic.output)
-    chip = usable_chip(system.chip, present)
+    chip = usable_chip(system.chip, features)
     sizes = classify_bytes(memory, shared_bytes(model, plan, shards), prefix)
-    hierarchy = place(chip, model, plan, shards, sizes, prefix, decoded, present, knobs.tau)
-    layout = hierarchy.layout
-    used = tier_bytes(sizes, layout)
-    if len(layout.tiers) > 1 and "window" in present:
-        main = main_column(layout.tiers, used)
-        outside = 1 - jnp.sum(row(layout.stored, CLASSES.index("weights")) * main, 0)
+    hierarchy = build_hierarchy(chip, model, plan, shards, sizes, prefix, decoded, features, knobs.tau)
+    shares = hierarchy.shares
+    used = tier_bytes(sizes, shares)
+    if len(shares.tiers) > 1 and "window" in features:
+        main = main_column(shares.tiers, used)
+        outside = 1 - jnp.sum(row(shares.stored, CLASSES.index("weights")) * main, 0)
         used = used + main * kept_neurons(model, plan, shards, decoded, outside)
     standby = jnp.sum(standby_power(hierarchy.memory, used), 0)
-    return Placed(
+    return PlacedData(
         chip=replace(chip, idle_power=chip.idle_power + standby),
         memory=memory,
         prefix=prefix,
         sizes=sizes,
         hierarchy=hierarchy,
         used=used,
-        unit=materialize_once(rates(chip, plan, hierarchy.stream, hierarchy.near)),
+        unit=materialize_once(rates(chip, plan, hierarchy.traffic, hierarchy.near)),
     )
 
 
-def send_messages(
+def time_messages(
     system: System, model: Model, plan: Plan, shards: Shards, steps: Steps, unit: Rates, tau: Scalar
 ) -> tuple[Messages, Scalar]:
-    """Time the messages of the steps, and count the ranks that wait for each other in one."""
+    """Time the messages of the steps, and count the ranks that wait for each other per token."""
     chip, fabric = system.chip, system.fabric
-    level = levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
-    level, ranks = materialize_once((level, groups(plan, shards, fabric, level)))
+    levels = fabric_levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
+    levels, groups = materialize_once((levels, plan_groups(plan, shards, fabric, levels)))
     backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
-    messages = step_messages(model, plan, shards, steps.tokens, level, ranks, tau, backend)
+    messages = step_messages(model, plan, shards, steps.tokens, levels, groups, tau, backend)
     messages = materialize_once(messages)
-    return messages, collectives_per_token(model, plan, shards, ranks)
+    return messages, collectives_per_token(model, plan, shards, groups)
 
 
 def run_steps(
@@ -258,31 +274,31 @@ def run_steps(
     plan: Plan,
     shards: Shards,
     steps: Steps,
-    placed: Placed,
+    placed: PlacedData,
     messages: Messages,
     tau: Scalar,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> StepResults:
-    """Time the steps' operators, add up their energy, and slow them where power or heat asks for it."""
+    """Time the operators of the steps, sum their energy, and slow them for a power cap and for heat."""
     chip, unit = system.chip, placed.unit
-    load = materialize_once(step_load(model, (steps.main, steps.riding)))
-    table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in present)
+    load = materialize_once(step_load(model, (steps.main, steps.mixed)))
+    table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in features)
     kernels, engine = None, None
     if unit.kernels is not None:
         machine = functools.partial(_machine, chip, unit)
-        kernels = kernel_rows(model, plan, shards, (steps.main, steps.riding), load, unit.kernels, machine)
+        kernels = kernel_rows(model, plan, shards, (steps.main, steps.mixed), load, unit.kernels, machine)
         host = unit.kernels.engine
         engine = jnp.asarray(host.layer * layer_count(model) + host.sequence * load.sequences)
-    hot, capped = "cooling" in present, "cap" in present
+    hot, capped = "cooling" in features, "cap" in features
     overlap = chip.efficiency.overlap
     times = op_times(table, messages, unit, overlap, tau, kernels=kernels, engine=engine, heat=hot)
     joules = step_energy(table, times.near, messages, chip, system.fabric, placed.hierarchy, unit)
-    seconds, none = times.total, jnp.zeros_like(times.total)
-    clock = Clock(share=none + 1, lost=none, saved=none)
+    seconds, zero = times.total, jnp.zeros_like(times.total)
+    clock = Clock(share=zero + 1, lost=zero, saved=zero)
     if capped:
         clock = clock_of(chip, times.operators, seconds, joules.engines, joules.others)
         seconds, joules = seconds + clock.lost, joules.slowed(clock.saved)
-    heat = Heat(temperature=none, refresh=none, throttling=none)
+    heat = Heat(temperature=zero, refresh=zero, throttling=zero)
     if hot:
         heat = heat_of(chip, joules.dynamic, seconds, times.hot)
     return StepResults(times=times, joules=joules, flops=matmul_work(table), heat=heat, clock=clock)
@@ -291,7 +307,7 @@ def run_steps(
 def draw_power(
     system: System, prices: Prices, timing: Timing, results: StepResults, reliability: Reliability
 ) -> tuple[Energy, Power, Scalar, Scalar]:
-    """Spread energy over output tokens, and watts over chips; with the chip-seconds and joules to be paid a token."""
+    """Return energy per output token, power, and the owned chip-seconds and metered joules per output token."""
     schedule, chip = timing.schedule, system.chip
     chip_seconds = schedule.chips / timing.tokens_per_second
     runs = per_token(schedule)
@@ -325,16 +341,16 @@ def price(
     as_built: Chip,
     system: System,
     prices: Prices,
-    made: Build,
+    chip_build: Build,
     auxiliary: tuple[str, ...],
     owned_seconds: Scalar,
     metered: Scalar,
 ) -> dict[str, Any]:
-    """Price `owned_seconds` of chips and `metered` joules a token: dollars, rent, carbon and water, by report field."""
-    one_chip = embodied(as_built, made, auxiliary)
+    """Price `owned_seconds` chip-seconds and `metered` joules per token: dollars, rent, carbon and water by field."""
+    one_chip = embodied(as_built, chip_build, auxiliary)
     return {
-        "build": made,
-        "usd": cost_per_token(system, prices, made, owned_seconds=owned_seconds, metered=metered),
+        "build": chip_build,
+        "usd": cost_per_token(system, prices, chip_build, owned_seconds=owned_seconds, metered=metered),
         "rent": 1e6 * owned_seconds / prices.utilization * system.chip.rental,
         "embodied": one_chip,
         "carbon": carbon_per_token(system, prices, one_chip, owned_seconds=owned_seconds, metered=metered),
@@ -347,16 +363,16 @@ def check_margins(
     traffic: Traffic,
     timing: Timing,
     power: Power,
-    made: Build,
-    placed: Placed,
+    chip_build: Build,
+    placed: PlacedData,
     tiers: Tiers,
     results: StepResults,
     tau: Scalar,
 ) -> Margins:
-    """Slack of every constraint; those that nothing of this design can break keep their default."""
-    chip, tier_names = system.chip, placed.hierarchy.layout.tiers
+    """Return the margins of all constraints; those that the design cannot violate keep their default of 1."""
+    chip, tier_names = system.chip, placed.hierarchy.shares.tiers
     capacity = placed.hierarchy.memory.capacity
-    # Main memory is always there: a chip without has a margin of minus infinity, not of the bytes it lacks.
+    # Main memory always exists: a chip with zero capacity has a margin of minus infinity.
     room = 1 - placed.used / where((capacity > 0) | (main_column(tier_names, capacity) > 0), capacity, 1)
     limits = dict(zip(tier_names, unstack(room), strict=True))
     return Margins(
@@ -366,14 +382,14 @@ def check_margins(
         ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
         tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
         temperature=_heat_margin(chip, results.heat, tau),
-        shoreline=1 - smooth.safe_div(_edge(chip, system.fabric), chip.shoreline),
-        area=1 - smooth.safe_div(made.die_area / chip.package.dies, chip.process.reticle),
+        shoreline=1 - smooth.safe_div(_used_edge(chip, system.fabric), chip.shoreline),
+        area=1 - smooth.safe_div(chip_build.die_area / chip.package.dies, chip.process.reticle),
         endurance=1 - jnp.max(stack([getattr(tiers, name).wear for name in TIERS]), 0),
     )
 
 
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
-    """What a kernel on operands of a class of data meets of the chip."""
+    """Return the datasheet numbers of a chip for kernels on a class of operands."""
     return Machine(
         rate=1 / row(unit.seconds_per_flop, OPERAND_CLASSES.index(operands)),
         bandwidth=1 / unit.seconds_per_byte,
@@ -384,14 +400,14 @@ def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
 
 
 def _by_step(table: T) -> dict[str, T]:
-    """Take the steps of a tree apart."""
+    """Split a tree with a leading axis of steps into {"prefill": ..., "decode": ...}."""
     return {
         name: jax.tree.map(lambda x, k=k: row(x, k), table) for k, name in enumerate(("prefill", "decode"))
     }
 
 
 def _heat_margin(chip: Chip, heat: Heat, tau: Scalar) -> jax.Array:
-    """Rise of the hotter step over the coolant against what the limit allows; 1 without cooling or limit."""
+    """Return 1 - temperature rise of the hotter step over the allowed rise; 1 without cooling or limit."""
     top, coolant = limit(chip), chip.cooling.coolant
     rise = heat.temperature - coolant
     hotter = smooth.maximum(row(rise, 0), row(rise, 1), tau)
@@ -399,8 +415,8 @@ def _heat_margin(chip: Chip, heat: Heat, tau: Scalar) -> jax.Array:
     return where(cooled, 1 - hotter / where(cooled, top - coolant, 1), 1)
 
 
-def _edge(chip: Chip, fabric: Fabric) -> Scalar:
-    """Edge of the die that memories and links take."""
+def _used_edge(chip: Chip, fabric: Fabric) -> Scalar:
+    """Return the length of die edge that memory stacks and links use, m."""
     memories = (getattr(chip, name) for name in TIERS)
     links = (fabric.package, fabric.scale_up, fabric.scale_out)
     return total(

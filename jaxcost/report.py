@@ -1,4 +1,4 @@
-"""What one evaluation returns: breakdowns, and totals that are properties over them."""
+"""The result of one evaluation: breakdowns, and totals as properties over them."""
 
 import jax.numpy as jnp
 
@@ -21,19 +21,19 @@ __all__ = ["Margins", "Power", "Report", "Schedule", "Shares", "Thermal", "Timin
 
 @pytree
 class Schedule:
-    """How the two steps, prefill and decode, make up the service of one batch.
+    """How the prefill and the decode step make up the service of one batch.
 
-    Without chunking a batch is prefilled in one step and then decoded; with it, every prefill step is a mixed
-    one that carries `chunk` prompt tokens of one sequence along with the decoding of all.
+    Without chunked prefill a batch is prefilled in one step and then decoded. With it, every prefill step is a mixed
+    step: it processes `chunk` prompt tokens of one sequence together with a decode step of all sequences.
     """
 
     requests: Scalar = field("1", "requests in the batch")
     prompt: Scalar = field("token", "prompt tokens of a request, cached or not")
     output: Scalar = field("token", "tokens generated per request")
     tokens_per_step: Scalar = field("token", "tokens a sequence gains per decode step")
-    decode_steps: Scalar = field("1", "decode steps of one request, fractions included")
+    decode_steps: Scalar = field("1", "decode steps of one request, may be a fraction")
     prefill_runs: Scalar = field("1", "prefill steps before a request's first token")
-    block_runs: Scalar = field("1", "decode steps before the first token: those of one diffusion block")
+    block_runs: Scalar = field("1", "decode steps before the first token, of the first diffusion block")
     interval: Scalar = field("1", "time between two steps of a sequence, in steps through the whole pipeline")
     passes: Scalar = field("1", "microbatches per pipeline stage")
     mixed_share: Scalar = field("1", "mixed steps per decode step, 0 without chunking")
@@ -47,8 +47,8 @@ class Margins:
     """1 - used / available for every constraint: at least 0 where it holds. A target of 0 leaves a margin of 1."""
 
     memory: Scalar = field("1", "bytes on the fullest chip against its capacity")
-    chips: Scalar = field("1", "chips that the plan uses against those there are")
-    power: Scalar = field("1", "average power of a chip in its hungrier step against its TDP")
+    chips: Scalar = field("1", "chips that the plan uses against the chips of the system")
+    power: Scalar = field("1", "larger of the average powers of a chip in prefill and decode against its TDP")
     ttft: Scalar = field("1", "time to first token against its target")
     tpot: Scalar = field("1", "time per output token against its target")
     sram: Scalar = field("1", "bytes in on-chip memory against its capacity", default=1.0)
@@ -57,25 +57,25 @@ class Margins:
     cxl: Scalar = field("1", "bytes behind CXL against its capacity", default=1.0)
     ssd: Scalar = field("1", "bytes on drives against their capacity", default=1.0)
     temperature: Scalar = field(
-        "1", "rise over the coolant against what the hotter limit allows", default=1.0
+        "1", "temperature rise over the coolant against the allowed rise", default=1.0
     )
     shoreline: Scalar = field(
-        "1", "edge that memory stacks and links take against what the die has", default=1.0
+        "1", "die edge that memory stacks and links use against the edge of the die", default=1.0
     )
     area: Scalar = field("1", "area of a die against the reticle", default=1.0)
     endurance: Scalar = field(
-        "1", "cycles used over the hardware's life against those of the cells", default=1.0
+        "1", "write cycles over the hardware's life against the endurance of the cells", default=1.0
     )
 
     @derived("1")
     def worst(self) -> Scalar:
-        """The smallest of them."""
+        """The smallest margin."""
         return jnp.min(stack([getattr(self, f.name) for f in leaf_fields(Margins)]), axis=0)
 
 
 @pytree
 class Shares:
-    """What prefill takes of a batch. Of a mixed step that is what it takes beyond a decode step."""
+    """The shares of a batch due to prefill; of a mixed step, the excess over a decode step."""
 
     seconds: Scalar = field("1", "share of the system's time")
     energy: Scalar = field("1", "share of the dynamic energy")
@@ -83,7 +83,7 @@ class Shares:
 
 @pytree
 class Thermal:
-    """How hot the two steps run."""
+    """Heat in the two steps."""
 
     prefill: Heat = field(doc="the prefill step")
     decode: Heat = field(doc="the decode step")
@@ -91,40 +91,40 @@ class Thermal:
 
 @pytree
 class Power:
-    """Watts: of one chip in either step, and on average of all in use and what stands around them."""
+    """Power of one chip in each step, and average power of all chips in use and of the facility."""
 
     prefill: Scalar = field("W", "one chip in the prefill step")
     decode: Scalar = field("W", "one chip in the decode step")
-    prefill_clock: Scalar = field("1", "clock of its engines against the nominal one, prefill step")
-    decode_clock: Scalar = field("1", "the same, decode step")
+    prefill_clock: Scalar = field("1", "clock of the engines over the nominal clock, prefill step")
+    decode_clock: Scalar = field("1", "clock of the engines over the nominal clock, decode step")
     chips: Scalar = field("W", "all chips in use, on average")
     hosts: Scalar = field("W", "their servers and network")
     pue: Scalar = field("1", "facility power over IT power")
-    provisioned: Scalar = field("W", "IT power to be supplied at most")
-    racks: Scalar = field("1", "racks that this takes")
+    provisioned: Scalar = field("W", "provisioned IT power")
+    racks: Scalar = field("1", "racks for the provisioned power")
 
     @derived("W")
     def cooling(self) -> Scalar:
-        """Cooling and losses of the facility."""
+        """Cooling and power conversion of the facility."""
         return (self.chips + self.hosts) * (self.pue - 1)
 
     @derived("W")
     def facility(self) -> Scalar:
-        """All of it, at the facility's meter."""
+        """Power at the facility's meter."""
         return self.chips + self.hosts + self.cooling
 
 
 @pytree
 class Timing:
-    """When tokens come, from the two steps and the schedule."""
+    """Latency and throughput, from the two steps and the schedule."""
 
     prefill: OpTimes = field(doc="the prefill (or mixed) step, operator by operator")
     decode: OpTimes = field(doc="the decode step, operator by operator")
-    schedule: Schedule = field(doc="how the steps make up the service")
+    schedule: Schedule = field(doc="schedule of the batch")
 
     @derived("s")
     def ttft(self) -> Scalar:
-        """Time to first token: prefill, and for a diffusion model the passes over its first block."""
+        """Time to first token: prefill, and the passes over the first block of a diffusion model."""
         s = self.schedule
         return s.prefill_runs * self.prefill.total + s.block_runs * self.decode.total
 
@@ -149,7 +149,7 @@ class Timing:
 
     @derived("token/s")
     def tokens_per_second(self) -> Scalar:
-        """Output tokens per second of the whole system, the time of prefill included."""
+        """Output tokens per second of the whole system, prefill time included."""
         return self.schedule.requests * self.schedule.output / self.batch_seconds
 
     @derived("token/s")
@@ -160,28 +160,28 @@ class Timing:
 
 @pytree
 class Report(Timing, Displayed):
-    """Everything one evaluation returns. Energy, cost and carbon are per output token; `print` shows it as tables."""
+    """The result of `evaluate`, which `print` shows as tables. Energy, cost and carbon are per output token."""
 
-    memory: MemoryUse = field(doc="bytes on the fullest chip, all its tiers together")
+    memory: MemoryUse = field(doc="bytes on the fullest chip, all tiers together")
     tiers: Tiers = field(doc="memory tiers of the fullest chip")
     thermal: Thermal = field(doc="heat of the two steps")
     energy: Energy = field(doc="joules per output token, all chips")
     power: Power = field(doc="watts")
     build: Build = field(doc="area and bill of materials of one package")
     usd: Cost = field(doc="dollars per million output tokens")
-    rent: Scalar = field("USD/Mtok", "the same hours at the rental price instead, 0 where none is known")
-    embodied: Embodied = field(doc="kilograms of CO2e of making one chip")
+    rent: Scalar = field("USD/Mtok", "cost of the same chip hours at the rental price, 0 where none is known")
+    embodied: Embodied = field(doc="kilograms of CO2e of manufacturing one chip")
     carbon: Carbon = field(doc="grams of CO2e per million output tokens")
     water: Water = field(doc="water per million output tokens")
     flops: Scalar = field("FLOP/token", "matmul work of all chips")
-    battery_share: Scalar = field("1", "share of the battery that a request takes, 0 where there is none")
-    split: Shares = field(doc="what prefill takes")
+    battery_share: Scalar = field("1", "share of the battery that a request uses, 0 without a battery")
+    split: Shares = field(doc="shares due to prefill")
     reliability: Reliability = field(doc="late ranks, failing chips, spares")
-    margins: Margins = field(doc="slack of every constraint")
+    margins: Margins = field(doc="margin of every constraint")
 
     @derived("J/token")
     def joules_per_token(self) -> Scalar:
-        """Energy of an output token, prefill included, at the servers' plugs."""
+        """IT energy of an output token, prefill included, without PUE."""
         return self.energy.total
 
     @derived("W")
@@ -196,32 +196,32 @@ class Report(Timing, Displayed):
 
     @derived("g/Mtok")
     def gco2e_per_mtok(self) -> Scalar:
-        """CO2e of a million output tokens, operation and manufacture."""
+        """CO2e of a million output tokens, operational and embodied."""
         return self.carbon.total
 
     @derived("g/EFLOP")
     def carbon_intensity(self) -> Scalar:
-        """Compute carbon intensity: CO2e of 10^18 FLOPs that are used, as Google defines it (arXiv:2502.01671)."""
+        """Compute carbon intensity: CO2e of 10^18 utilised FLOPs, as defined by Google (arXiv:2502.01671)."""
         return self.gco2e_per_mtok * 1e12 / self.flops
 
     @derived("USD")
     def usd_per_query(self) -> Scalar:
-        """Cost of a request: prompt x input cost + output x output cost."""
+        """Cost of a request: prompt x cost per input token + output x cost per output token."""
         return self.usd.total * self.schedule.output / 1e6
 
     @derived("g")
     def gco2e_per_query(self) -> Scalar:
-        """CO2e of a request, split into input and output likewise."""
+        """CO2e of a request, input and output."""
         return self.carbon.total * self.schedule.output / 1e6
 
     @derived("J")
     def joules_per_query(self) -> Scalar:
-        """Energy of a request, split into input and output likewise."""
+        """Energy of a request, input and output."""
         return self.energy.total * self.schedule.output
 
     @derived("USD/Mtok")
     def usd_per_input_mtok(self) -> Scalar:
-        """Cost of prefill per million prompt tokens: hardware by time, electricity and water by energy."""
+        """Cost of prefill per million prompt tokens: hardware by share of time, electricity and water by energy."""
         return self._input(self.usd.total, self.usd.metered) * self._outputs_per_input
 
     @derived("USD/Mtok")
@@ -231,7 +231,7 @@ class Report(Timing, Displayed):
 
     @derived("g/Mtok")
     def gco2e_per_input_mtok(self) -> Scalar:
-        """CO2e of prefill per million prompt tokens: manufacture by time, operation by energy."""
+        """CO2e of prefill per million prompt tokens: embodied by share of time, operational by energy."""
         return self._input(self.carbon.total, self.carbon.operation) * self._outputs_per_input
 
     @derived("g/Mtok")
@@ -241,7 +241,7 @@ class Report(Timing, Displayed):
 
     @derived("J/token")
     def joules_per_input_token(self) -> Scalar:
-        """Energy of prefill per prompt token: dynamic by work, idle and hosts by time."""
+        """Energy of prefill per prompt token: dynamic energy by work, idle and host energy by share of time."""
         return self._input(self.energy.total, self.energy.total) * self._outputs_per_input
 
     @derived("J/token")
@@ -250,7 +250,7 @@ class Report(Timing, Displayed):
         return self.energy.total - self._input(self.energy.total, self.energy.total)
 
     def _input(self, total: Scalar, powered: Scalar) -> Scalar:
-        """Share out what prefill causes of a total, `powered` of it in proportion to energy, the rest to time."""
+        """Return the part of a total due to prefill: `powered` in proportion to energy, the rest to time."""
         e, share = self.energy, self.split
         joules = share.energy * e.dynamic + share.seconds * (e.idle + e.host)
         return share.seconds * (total - powered) + powered * smooth.safe_div(joules, e.total)

@@ -1,4 +1,4 @@
-"""How the two steps of a plan, prefill and decode, make up the service of a batch of requests."""
+"""The schedule of a batch of requests: how prefill and decode steps make up its service."""
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +19,24 @@ __all__ = ["Steps", "context_tokens", "group_size", "per_token", "prefill_shares
 
 @pytree
 class Steps:
-    """The sequences of the steps, prefill and decode, as the first axis of every leaf that differs between them."""
+    """The sequences of the prefill and the decode step, along the first axis of every leaf that differs."""
 
-    main: Group = field(doc="those that each step is for")
-    riding: Group = field(doc="those that decode along in a mixed step")
+    main: Group = field(doc="sequences that each step is for")
+    mixed: Group = field(doc="sequences that decode along in a mixed prefill step")
 
     @property
     def tokens(self) -> jax.Array:
         """Tokens of each step, `[steps, *batch]`."""
-        return jnp.asarray(self.main.sequences * self.main.new + self.riding.sequences * self.riding.new)
+        return jnp.asarray(self.main.sequences * self.main.new + self.mixed.sequences * self.mixed.new)
 
 
 def context_tokens(traffic: Traffic) -> Scalar:
-    """Tokens of a request before its first output: prompt, retrieved and encoded ones."""
+    """Return the tokens of a request before its first output: prompt, retrieved and encoder tokens."""
     return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
 
 
 def group_size(batch: Scalar, groups: Scalar, knobs: Knobs) -> Scalar:
-    """Requests in the fullest of so many groups."""
+    """Return the requests in the fullest of a number of groups."""
     whole = smooth.ceil_div(batch, groups, knobs.tau)
     return where(knobs.fractional > 0, jnp.maximum(batch / groups, 1), whole)
 
@@ -44,15 +44,15 @@ def group_size(batch: Scalar, groups: Scalar, knobs: Knobs) -> Scalar:
 def schedule_steps(
     model: Model, traffic: Traffic, plan: Plan, shards: Shards, knobs: Knobs
 ) -> tuple[Steps, Schedule]:
-    """Describe the prefill step, the decode step, the decoding that rides in a mixed step, and the schedule.
+    """Return the sequences of the prefill and the decode step, and the schedule of a batch.
 
-    A decode step yields 1 token; with a draft of g tokens accepted with probability p each it yields
-    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k.
-    Decode is evaluated at the mean context: what is there when it begins plus half of what it adds.
+    A decode step yields 1 token; with a draft of g tokens, each accepted with probability p, it yields
+    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k per pass.
+    Decode is evaluated at the mean context: the context at its start plus half of the tokens it adds.
 
-    A pipeline of p stages passes M microbatches, each stage at the pace of the largest, T / p x balance with T the
-    step through all layers: the last microbatch leaves after M + p - 1 of these, and a sequence comes by again
-    every max(M, p).
+    A pipeline of p stages processes M microbatches. Every stage takes as long as the largest, T / p x balance, with T
+    the time of a step through all layers: the last microbatch leaves after M + p - 1 such intervals, and a sequence
+    returns every max(M, p) intervals.
     """
     parts = microbatches(plan)
     balance = shards.stage_share
@@ -70,8 +70,8 @@ def schedule_steps(
     chunked = plan.chunk > 0
     chunk = where(chunked, jnp.minimum(plan.chunk, computed), computed)
     chunks = where(chunked, smooth.ceil_div(computed, where(chunked, chunk, 1), knobs.tau), 1)
-    share = smooth.safe_div(chunk, computed, 1.0)  # all of nothing where the whole prompt was cached
-    riding = where(chunked, 1.0, 0.0)
+    share = smooth.safe_div(chunk, computed, 1.0)  # 1 where the whole prompt is cached
+    is_mixed = where(chunked, 1.0, 0.0)
     decode_context = context + jnp.maximum(traffic.output - first - 1, 0) / 2
     main = Group(
         sequences=stack([where(chunked, 1, sequences), sequences]),
@@ -84,15 +84,15 @@ def schedule_steps(
         retrievals=stack([share, 0.0]),
     )
     mixed = Group(
-        sequences=stack([riding * sequences, 0.0]),
+        sequences=stack([is_mixed * sequences, 0.0]),
         new=new,
         context=decode_context,
         logits=new,
         absorbed=plan.absorb_decode,
         encoder_positions=0.0,
-        drafts=stack([riding * plan.draft_length, 0.0]),
+        drafts=stack([is_mixed * plan.draft_length, 0.0]),
     )
-    per_step = riding * sequences * chunks / jnp.maximum(decode_steps, 1)
+    per_step = is_mixed * sequences * chunks / jnp.maximum(decode_steps, 1)
     pipeline = (parts + plan.pp - 1) * balance
     schedule = Schedule(
         requests=traffic.batch,
@@ -109,11 +109,11 @@ def schedule_steps(
         separate_prefill=where(chunked, 0, pipeline),
         chips=plan.tp * plan.pp * plan.cp * plan.dp,
     )
-    return Steps(main=main, riding=mixed), schedule
+    return Steps(main=main, mixed=mixed), schedule
 
 
 def _accepted_tokens(plan: Plan) -> jax.Array:
-    """Tokens of a decode step with a draft, on average."""
+    """Return the mean tokens per decode step with a draft: (1 - p^(g+1)) / (1 - p)."""
     certain = plan.acceptance >= 1
     p = where(certain, 0.5, jnp.maximum(plan.acceptance, 1e-6))
     longest = plan.draft_length + 1
@@ -121,14 +121,14 @@ def _accepted_tokens(plan: Plan) -> jax.Array:
 
 
 def per_token(s: Schedule) -> jax.Array:
-    """Runs of each step on all chips per output token of a batch, `[steps, *batch]`."""
+    """Return the chip-runs of each step per output token, `[steps, *batch]`."""
     prefill_runs = where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
     decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
     return stack([prefill_runs, decode_runs]) * (s.passes * s.chips / (s.requests * s.output))
 
 
 def prefill_shares(timing: Timing, joules: jax.Array) -> Shares:
-    """Share of a batch's time and dynamic energy that goes to prefill, given the joules of the steps."""
+    """Return the shares of a batch's time and dynamic energy due to prefill, from the joules of the steps."""
     s = timing.schedule
     prefill, decode = row(joules, 0), row(joules, 1)
     mixed, separate = s.decode_steps * s.mixed_share, where(s.separate_prefill > 0, 1, 0)

@@ -3,13 +3,13 @@
 import jaxcost as jc
 from jaxcost.core.pytree import canonical, replace
 from jaxcost.spec.kernels import (
-    Attention,
     AttentionKernel,
+    AttentionKernels,
     ElementwiseKernel,
     Engine,
     Kernels,
-    Matmul,
     MatmulKernel,
+    MatmulKernels,
 )
 
 DECODE = AttentionKernel(
@@ -59,9 +59,9 @@ def kernels(library, **engine):
     )
     return Kernels(
         elementwise=ElementwiseKernel(launch=2e-6, memory=0.8),
-        matmul=Matmul(bits_16=wide, bits_8=narrow),
-        attention_prefill=Attention(bits_16=PREFILL, bits_8=PREFILL),
-        attention_decode=Attention(bits_16=DECODE, bits_8=DECODE),
+        matmul=MatmulKernels(bits_16=wide, bits_8=narrow),
+        attention_prefill=AttentionKernels(bits_16=PREFILL, bits_8=PREFILL),
+        attention_decode=AttentionKernels(bits_16=DECODE, bits_8=DECODE),
         engine=Engine(**engine),
     )
 

@@ -38,7 +38,7 @@ def test_known_parameters_come_back():
     columns, seconds, axis = line_rows(0.0)
     found = fit(LINE.seconds, LINE.bounds, columns, seconds, np.ones((1, len(axis))), axis)
     for name, value in TRUE.items():
-        assert found.lane(0)[name] == pytest.approx(value, rel=1e-3)
+        assert found.parameters(0)[name] == pytest.approx(value, rel=1e-3)
 
 
 def test_wild_rows_do_not_move_a_fit():
@@ -46,7 +46,7 @@ def test_wild_rows_do_not_move_a_fit():
     wild = seconds.copy()
     wild[::10] *= 20
     found = fit(LINE.seconds, LINE.bounds, columns, wild, np.ones((1, len(axis))), axis)
-    assert found.lane(0)["rate"] == pytest.approx(TRUE["rate"], rel=0.1)
+    assert found.parameters(0)["rate"] == pytest.approx(TRUE["rate"], rel=0.1)
 
 
 def test_intervals_of_parameters_hold_them():

@@ -19,7 +19,7 @@ from jaxcost.physics.compute.operators import step_table
 from jaxcost.physics.compute.shards import shard
 from jaxcost.physics.memory.capacity import kv_bytes_per_token
 from jaxcost.physics.network.collectives import RankGroup, all_reduce, communicator
-from jaxcost.physics.network.levels import levels
+from jaxcost.physics.network.levels import fabric_levels
 
 common = importlib.import_module("claims.common")
 KIB, GB, TB, ENDLESS, dense = common.KIB, common.GB, common.TB, common.ENDLESS, common.dense
@@ -227,7 +227,7 @@ def test_ok_compute_on_the_base_die_saves_power_and_no_time():
 def test_ok_small_all_reduces_are_latency():
     link = jc.Link(bandwidth=450 * GB, overhead=2e-6)
     fabric = jc.canonical(jc.Fabric(domain=8, scale_up=link))
-    on = levels(fabric, 8.0)
+    on = fabric_levels(fabric, 8.0)
     among = communicator(RankGroup(ranks=8.0), fabric, on)
     message = all_reduce(8192 * 2, among, on, 0.0)
     # Every byte takes two hops through the switch.

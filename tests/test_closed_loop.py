@@ -11,14 +11,21 @@ import pytest
 import jaxcost as jc
 import jaxcost.explore.serve.closed_loops as loops
 from jaxcost.core.program import program
-from jaxcost.explore.serve.closed_loops import Steps, closed_loop, closed_loop_steps, loop_times
+from jaxcost.explore.serve.closed_loops import LoopSteps, closed_loop, closed_loop_steps, loop_times
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from tests.serving_kernels import system
 
 MODEL = jc.load_model("llama-3.1-8b")
 TRAFFIC = jc.Traffic(prompt=1024, output=256, variation=0.0)
 PLAN = jc.Plan(tp=2)
-ENGINE = {"layer": 1e-5, "sequence": 3e-5, "eager": 5e-4, "front": 0.05, "bunch": 4.0, "kv_share": 0.84}
+ENGINE = {
+    "layer": 1e-5,
+    "sequence": 3e-5,
+    "eager_launch_floor": 5e-4,
+    "frontend_latency": 0.05,
+    "burst_size": 4.0,
+    "kv_share": 0.84,
+}
 SYSTEM = system(**ENGINE)
 
 
@@ -73,10 +80,16 @@ def simulate(users, prompt, output, decode, prefill, *, budget, waves=10, togeth
     return np.mean(first - start), np.mean((last - first) / np.maximum(outputs - 1, 1))
 
 
-def closed_form(users, prompt, output, decode, prefill, *, bunch, equal=1.0):
-    steps = Steps(decode=decode, prefill=prefill, batch=float(users), slots=UNLIMITED, layers=32.0)
+def closed_form(users, prompt, output, decode, prefill, *, burst_size, equal=1.0):
+    steps = LoopSteps(decode=decode, prefill=prefill, batch=float(users), slots=UNLIMITED, layers=32.0)
     tpot, ttft = loop_times(
-        Engine(bunch=bunch), steps, users=float(users), prompt=prompt, output=output, first=0.1, equal=equal
+        Engine(burst_size=burst_size),
+        steps,
+        users=float(users),
+        prompt=prompt,
+        output=output,
+        first=0.1,
+        equal=equal,
     )
     return float(ttft), float(tpot)
 
@@ -85,31 +98,32 @@ def closed_form(users, prompt, output, decode, prefill, *, bunch, equal=1.0):
 def test_prompts_before_decoding_agree_with_a_simulation(users):
     given = (users, 1024.0, 512.0, 0.015, 0.05)
     ttft, tpot = simulate(*given, budget=1024, together=True)
-    ours = closed_form(*given, bunch=UNLIMITED)
+    ours = closed_form(*given, burst_size=UNLIMITED)
     assert ours == pytest.approx((ttft, tpot), rel=0.1)
 
 
 @pytest.mark.parametrize("users", [8, 32, 128])
 @pytest.mark.parametrize(("spread", "budget"), [(0.0, 8192), (0.0, 2048), (0.2, 2048)])
 def test_every_other_prompt_stalls_a_request_or_is_ahead_of_it(users, spread, budget):
-    """Whatever the bunches, m of the simulation's TTFT leaves b - m of stalls to TPOT, and m is between bounds."""
+    """Whatever the bursts, m of the simulation's TTFT leaves b - m of stalls to TPOT, and m is between bounds."""
     decode, prefill, mean = 0.015, 0.2, 1 - spread / 2
     ttft, tpot = simulate(users, 4096.0, 512.0, decode, prefill, budget=budget, spread=spread)
     ahead = (ttft - decode) / (mean * prefill)
     stalls = (tpot - decode) * mean * 512 / (mean * prefill)
     assert ahead + stalls == pytest.approx(users, rel=0.12)
     low, high = (
-        closed_form(users, 4096.0, 512.0, decode, prefill, bunch=bunch)[0] for bunch in (1.0, UNLIMITED)
+        closed_form(users, 4096.0, 512.0, decode, prefill, burst_size=burst_size)[0]
+        for burst_size in (1.0, UNLIMITED)
     )
     assert 0.8 * low < ttft < 1.1 * high + prefill / 2
 
 
 def test_work_is_conserved():
     """A cycle of all users is their decode steps and each one's prompt, whoever waits for whom."""
-    for bunch in (1.0, 4.0, UNLIMITED):
-        steps = Steps(decode=0.01, prefill=0.04, batch=32.0, slots=1e9, layers=32.0)
+    for burst_size in (1.0, 4.0, UNLIMITED):
+        steps = LoopSteps(decode=0.01, prefill=0.04, batch=32.0, slots=1e9, layers=32.0)
         tpot, ttft = loop_times(
-            Engine(bunch=bunch), steps, users=32.0, prompt=1e9, output=256.0, first=0.0, equal=1.0
+            Engine(burst_size=burst_size), steps, users=32.0, prompt=1e9, output=256.0, first=0.0, equal=1.0
         )
         assert float(ttft + 256 * tpot) == pytest.approx(257 * 0.01 + 32 * 0.04, rel=1e-5)
 

@@ -8,7 +8,7 @@ import pytest
 import jaxcost as jc
 from jaxcost.core.program import program
 from jaxcost.physics.network.algorithms import algorithm_costs, broadcast_costs, duration
-from jaxcost.physics.network.levels import level
+from jaxcost.physics.network.levels import link_level
 from jaxcost.spec.fabric import topology_id
 from tests import algorithms, networks
 
@@ -19,7 +19,7 @@ SEGMENTS = 250  # of a message through switches, a tier
 
 @program
 def costs_of(link, ranks):
-    one = level(link, ranks, jc.canonical(jc.Fabric(), ranks.dtype))
+    one = link_level(link, ranks, jc.canonical(jc.Fabric(), ranks.dtype))
     costs = algorithm_costs(one, ranks)
     tables = {
         "gather": costs.gather,

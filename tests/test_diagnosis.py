@@ -23,7 +23,7 @@ def found(made, model=DENSE, traffic=None, fabric=None, plan=None, **place):
     plan = jc.replace(jc.Plan() if plan is None else plan, placement=jc.Placement(**place))
     system = jc.System(chip=made, fabric=jc.Fabric() if fabric is None else fabric, chips=float(plan.tp))
     traffic = jc.Traffic(prompt=1, output=2) if traffic is None else traffic
-    report = evaluate_plan(system, model, traffic, plan, present=ALL)
+    report = evaluate_plan(system, model, traffic, plan, features=ALL)
     said: dict[str, str] = {}
     for finding in diagnose(system, model, jax.device_get(report)):
         said[finding.knob] = said.get(finding.knob, "") + finding.what + "; "
@@ -75,7 +75,7 @@ def test_a_tier_worn_out_early_or_too_small():
     model = jc.load_model("llama-3.1-8b")
     traffic = jc.Traffic(prompt=1000, output=200, batch=4)
     worn = jc.replace(FLASH, capacity=GB, endurance=100.0)
-    said = found(chip(hbf=worn), model=model, traffic=traffic, automatic=0.0, recent=jc.Split(hbf=1.0))
+    said = found(chip(hbf=worn), model=model, traffic=traffic, automatic=0.0, request_kv=jc.Split(hbf=1.0))
     assert "worn out early" in said["system.chip.hbf.endurance"]
     small = found(chip(hbf=jc.replace(FLASH, capacity=GB)), **split(hbf=0.5))
     assert "times what it has" in small["system.chip.hbf.capacity"]
@@ -104,8 +104,13 @@ def placement(*place):
 
 
 def test_placing_by_hand():
-    given = placement("weights=hbf:0.75", "weights=ssd:0.25", "old=hbf")
-    assert (given.automatic, given.weights.hbf, given.weights.ssd, given.old.hbf) == (0, 0.75, 0.25, 1)
+    given = placement("weights=hbf:0.75", "weights=ssd:0.25", "cached_prefix=hbf")
+    assert (given.automatic, given.weights.hbf, given.weights.ssd, given.cached_prefix.hbf) == (
+        0,
+        0.75,
+        0.25,
+        1,
+    )
     assert placement().automatic == 1
 
 

@@ -12,7 +12,7 @@ from scipy import special
 import jaxcost as jc
 from jaxcost.physics.network.algorithms import algorithm_costs, duration, fastest
 from jaxcost.physics.network.collectives import RankGroup, all_reduce, broadcast, communicator, gather
-from jaxcost.physics.network.levels import levels, only
+from jaxcost.physics.network.levels import fabric_levels, take_level
 from jaxcost.physics.network.messages import hottest_rank, touched_groups
 from jaxcost.physics.network.reliability import availability, exponential_integral, late_share, straggler_wait
 from jaxcost.spec.fabric import topology_id
@@ -36,7 +36,7 @@ def fabric(**links):
 
 def test_a_group_fills_packages_then_domains_and_strides_over_what_is_inside():
     f = fabric()
-    on = levels(f, 64.0)
+    on = fabric_levels(f, 64.0)
     count = lambda **group: [float(n) for n in communicator(RankGroup(**group), f, on).counts]  # noqa: E731
     assert count(ranks=2.0) == [2, 1, 1]
     assert count(ranks=8.0) == [4, 2, 1]
@@ -48,8 +48,8 @@ def test_a_group_fills_packages_then_domains_and_strides_over_what_is_inside():
 
 def test_a_group_over_levels_is_put_together_from_its_levels():
     f, size = fabric(), 1e6
-    on = levels(f, 64.0)
-    among, places = communicator(RankGroup(ranks=64.0), f, on), [only(on, k) for k in range(3)]
+    on = fabric_levels(f, 64.0)
+    among, places = communicator(RankGroup(ranks=64.0), f, on), [take_level(on, k) for k in range(3)]
     part, shares = size, 0.0
     for n, place, last in zip(among.counts, places, (False, False, True), strict=True):
         costs = algorithm_costs(place, n)
@@ -73,7 +73,7 @@ def test_a_group_over_levels_is_put_together_from_its_levels():
 @pytest.mark.parametrize("tau", [0.0, 0.05])
 def test_the_fastest_algorithm_is_the_least_of_all(tau):
     f = fabric()
-    domain = only(levels(f, 64.0), 1)
+    domain = take_level(fabric_levels(f, 64.0), 1)
     costs = algorithm_costs(domain, jnp.asarray(4.0)).all_reduce
     for size in np.geomspace(1, 1e9, 40):
         times = [float(duration(costs[name], domain, size)) for name in costs]
@@ -84,7 +84,7 @@ def test_the_fastest_algorithm_is_the_least_of_all(tau):
 def test_softness_has_the_slope_of_its_differences():
     with jax.enable_x64(True):
         f = jc.canonical(fabric(), np.float64)
-        domain = only(levels(f, jnp.asarray(64.0)), 1)
+        domain = take_level(fabric_levels(f, jnp.asarray(64.0)), 1)
         costs = algorithm_costs(domain, jnp.asarray(4.0)).all_reduce
         time = jax.jit(lambda size, tau: fastest(costs, domain, size, tau))
         slopes = []
@@ -100,7 +100,7 @@ def test_a_partly_used_direct_network_has_only_its_links_to_the_group():
     four, all_ = (
         float(all_reduce(1e9, communicator(RankGroup(ranks=n), eight.fabric, on), on, 0.0).seconds)
         for n in (2.0, 8.0)
-        for on in [levels(eight.fabric, eight.chips)]
+        for on in [fabric_levels(eight.fabric, eight.chips)]
     )
     # Two accelerators share one link of 64 GB/s of seven: 1 GB each way; eight use all: 2 x 7/8 GB over six rings.
     assert four == pytest.approx(1e9 / 64e9, rel=0.01)
@@ -116,7 +116,7 @@ def test_switches_that_add_halve_the_bytes_and_the_rounds():
         before, after = (
             all_reduce(size, communicator(RankGroup(ranks=4.0, stride=4.0), f, on), on, 0.0)
             for f in (slow, fast)
-            for on in [levels(f, 16.0)]
+            for on in [fabric_levels(f, 16.0)]
         )
         assert float(before.seconds / after.seconds) == pytest.approx(ratio, rel=0.01)
     assert float(after.level_bytes[1]) == pytest.approx(1e9 * 2)  # up and down
@@ -127,7 +127,7 @@ def test_background_traffic_takes_bandwidth_and_makes_hops_wait_without_bound():
     seconds, large = [], []
     for share in (0.0, 0.5, 0.9, 0.99):
         f = fabric(scale_up=jc.Link(bandwidth=4e11, latency=2e-7, topology=2.0, background=share))
-        on = levels(f, 16.0)
+        on = fabric_levels(f, 16.0)
         among = communicator(RankGroup(ranks=4.0, stride=4.0), f, on)
         seconds.append(float(all_reduce(1e-3, among, on, 0.0).seconds))
         large.append(float(all_reduce(1e9, among, on, 0.0).seconds))
@@ -154,7 +154,7 @@ def test_packets_that_land_in_on_chip_memory_skip_the_main_one():
     assert saved == pytest.approx(160 * 2 * float(system.chip.memory.latency), rel=0.02)
     # A link faster than half the memory is held back by it.
     fast = jc.replace_at(system, "fabric.scale_up.bandwidth", 1e13)
-    on = levels(fast.fabric, 8.0, memory=system.chip.memory)
+    on = fabric_levels(fast.fabric, 8.0, memory=system.chip.memory)
     assert float(1 / on.per_byte[1]) == pytest.approx(float(system.chip.memory.bandwidth) / 2, rel=1e-5)
 
 

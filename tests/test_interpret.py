@@ -545,7 +545,7 @@ def test_one_way_can_be_forced(scaled):
     finally:
         set_execution("auto")
     assert len(scaled.compilations) == 2
-    with pytest.raises(ValueError, match="no way to execute 'fast'; there are auto, interpret, compile"):
+    with pytest.raises(ValueError, match="no execution mode 'fast'; there are auto, interpret, compile"):
         execution("fast").__enter__()
 
 

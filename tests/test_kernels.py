@@ -13,8 +13,8 @@ from jaxcost.spec.kernels import (
     AttentionKernel,
     ElementwiseKernel,
     Kernels,
-    Matmul,
     MatmulKernel,
+    MatmulKernels,
 )
 
 MACHINE = {"rate": 989e12, "bandwidth": 3.35e12, "cores": 132.0, "cache": 50e6, "exponentials": 3.9e12}
@@ -163,7 +163,7 @@ def test_ideal_kernels_leave_an_evaluation_as_it_is(fast_vectors, name):
 def test_kernels_time_their_rows(fast_vectors):
     model = jc.load_model("llama-3.1-70b")
     launched = Kernels(
-        matmul=Matmul(bits_16=MatmulKernel(launch=1e-5)), elementwise=ElementwiseKernel(launch=1e-6)
+        matmul=MatmulKernels(bits_16=MatmulKernel(launch=1e-5)), elementwise=ElementwiseKernel(launch=1e-6)
     )
     base, slow = (jc.evaluate(with_kernels(fast_vectors, k), model, *REQUEST) for k in (Kernels(), launched))
     more = {

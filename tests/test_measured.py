@@ -11,7 +11,7 @@ from scipy.optimize import least_squares
 
 import jaxcost as jc
 from jaxcost.physics.network.algorithms import algorithm_costs
-from jaxcost.physics.network.levels import level
+from jaxcost.physics.network.levels import link_level
 from jaxcost.spec.fabric import topology_id
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "measured" / "collectives.csv"
@@ -40,7 +40,9 @@ def measurements():
 @functools.cache
 def rounds_and_loads(library, op, ranks):
     link = jc.canonical(jc.Link(topology=topology_id("switch"), bandwidth=1.0))
-    costs = algorithm_costs(level(link, jnp.asarray(ranks), jc.canonical(jc.Fabric())), jnp.asarray(ranks))
+    costs = algorithm_costs(
+        link_level(link, jnp.asarray(ranks), jc.canonical(jc.Fabric())), jnp.asarray(ranks)
+    )
     if op == "all_to_all":
         return [(1.0, (ranks - 1) / ranks)]
     kind = "all_reduce" if op == "all_reduce" else "gather"

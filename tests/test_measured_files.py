@@ -241,7 +241,7 @@ def test_rows_are_picked_by_labels_and_masks(folder):
         both.select(gpu="l40s")
     with pytest.raises(ValueError, match="rows of several families"):
         concatenate([both, read_measured(folder)[0]["mixture"][0]])
-    with pytest.raises(ValueError, match="nothing to put together"):
+    with pytest.raises(ValueError, match="no measurements to concatenate"):
         concatenate([])
 
 

@@ -19,7 +19,7 @@ from jaxcost.physics.kernels.collective import (
     AllToAllWork,
     all_to_all_seconds,
     collective_seconds,
-    quick_seconds,
+    custom_all_reduce_seconds,
     ring_work,
     shot_works,
 )
@@ -27,14 +27,14 @@ from jaxcost.physics.kernels.matmul import Machine, timing_seconds
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.kernels.rows import kernel_rows, kernel_seconds
 from jaxcost.physics.network.algorithms import algorithm_costs
-from jaxcost.physics.network.levels import levels, only
+from jaxcost.physics.network.levels import fabric_levels, take_level
 from jaxcost.spec.kernels import (
     AllToAllKernel,
     CollectiveKernel,
+    CustomAllReduceKernel,
     Kernels,
-    Mixture,
     MixtureKernel,
-    QuickKernel,
+    MixtureKernels,
 )
 from jaxcost.spec.measurement import Measurements
 from tests.batched import run
@@ -62,11 +62,13 @@ KERNEL = MixtureKernel(
     depth=100.0,
     serial=0.3,
     passes=1.5,
-    foreign=0.4,
+    remote_fraction=0.4,
 )
-RING = CollectiveKernel(launch=5e-6, round=3e-7, share=0.82, copies=4.0, change=2.0)
-QUICK = QuickKernel(launch=2e-6, round=1e-7, share=0.95, change=1.5, limit=8e6, floor=0.1)
-WAY = AllToAllKernel(launch=8e-6, expert=1e-8, chunk=5.0, share=0.55, receiver=0.8, change=0.9, copies=1.0)
+RING = CollectiveKernel(launch=5e-6, round=3e-7, share=0.82, copies=4.0, protocol_switch=2.0)
+QUICK = CustomAllReduceKernel(launch=2e-6, round=1e-7, share=0.95, protocol_switch=1.5, limit=8e6, floor=0.1)
+WAY = AllToAllKernel(
+    launch=8e-6, expert=1e-8, chunk=5.0, share=0.55, receiver=0.8, protocol_switch=0.9, copies=1.0
+)
 
 
 def mixture_seconds(kernel, machine=MACHINE, **changes):
@@ -137,7 +139,7 @@ def own_row(model, plan, kernels, new=1.0, sequences=1.0, machine=MACHINE):
 @pytest.mark.parametrize("new", [1.0, 4096.0])
 def test_gradients_are_finite_at_the_edges(name, new):
     model, plan = jc.canonical((jc.load_model(name), jc.Plan(tp=1, dp=8, ep=8)))
-    kernels = jc.canonical(Kernels(mixture=Mixture(bits_16=KERNEL)))
+    kernels = jc.canonical(Kernels(mixture=MixtureKernels(bits_16=KERNEL)))
 
     def seconds(kernels, plan, new):
         row = own_row(model, plan, kernels, new, new / 4096)
@@ -154,7 +156,7 @@ def test_gradients_are_finite_at_the_edges(name, new):
 
 @pytest.mark.parametrize(("bits", "launch"), [(16.0, 1e-3), (8.0, 2e-3), (6.0, 2e-3), (4.25, 3e-3)])
 def test_the_kernel_is_that_of_the_width_of_the_weights(bits, launch):
-    kernels = Mixture(
+    kernels = MixtureKernels(
         bits_16=MixtureKernel(launch=1e-3),
         bits_8=MixtureKernel(launch=2e-3),
         bits_4=MixtureKernel(launch=3e-3),
@@ -192,7 +194,7 @@ def test_default_kernels_leave_experts_and_messages_as_they_are(name, plan):
 @functools.cache
 def scale_up(ranks, name="h100-sxm-x8"):
     system = jc.load_system(name)
-    domain = only(levels(system.fabric, system.fabric.domain), 1)
+    domain = take_level(fabric_levels(system.fabric, system.fabric.domain), 1)
     return system, domain, algorithm_costs(domain, jnp.asarray(ranks))
 
 
@@ -207,7 +209,7 @@ def test_ideal_messages_are_what_links_take(ranks):
     hop, size = 0.2e-6, 1e9
     ring = float(ring_of(CollectiveKernel(), size, ranks))
     assert ring == pytest.approx(4 * (ranks - 1) * hop + 2 * (ranks - 1) / ranks * size / 450e9, rel=1e-5)
-    only = float(ring_of(CollectiveKernel(change=0.0), size, ranks))
+    only = float(ring_of(CollectiveKernel(protocol_switch=0.0), size, ranks))
     assert only == pytest.approx(2 * (ranks - 1) / ranks * size / 450e9, rel=1e-5)
     work = AllToAllWork(ranks=8.0, tokens=64.0, top_k=8.0, experts=256.0, row=1e-6, link=2e-5, hops=4e-7)
     assert float(all_to_all_seconds(AllToAllKernel(), work)) == pytest.approx(2.04e-5, rel=1e-5)
@@ -219,7 +221,7 @@ def test_shots_and_rings_take_turns_by_size():
     one, two = shot_works(found.all_reduce["one-shot"], place, sizes, 4.0, 1 / 3.35e12)
     ring = ring_of(RING, sizes, 4.0)
     shots = [np.asarray(collective_seconds(QUICK, shot)) for shot in (one, two)]
-    seconds = np.asarray(quick_seconds(QUICK, one, two, sizes, ring))
+    seconds = np.asarray(custom_all_reduce_seconds(QUICK, one, two, sizes, ring))
     assert (np.diff(seconds) > 0).all()
     assert seconds[0] == pytest.approx(shots[0][0], rel=1e-4)  # one shot, of three messages
     assert shots[0][0] < shots[1][0]
@@ -229,7 +231,9 @@ def test_shots_and_rings_take_turns_by_size():
     assert seconds[-1] == pytest.approx(max(float(ring[-1]) + 2e-7, shots[1][-1]), rel=1e-3)
 
 
-@pytest.mark.parametrize("kernel", [RING, CollectiveKernel(launch=1e-5, change=0.3, crowd=2.0, staging=1.0)])
+@pytest.mark.parametrize(
+    "kernel", [RING, CollectiveKernel(launch=1e-5, protocol_switch=0.3, contention_exponent=2.0, staging=1.0)]
+)
 def test_collectives_are_monotone_with_finite_gradients(kernel):
     seconds = np.asarray(ring_of(kernel, jnp.geomspace(1, 1e10, 30)))
     assert (np.diff(seconds) >= 0).all()
@@ -256,7 +260,7 @@ def test_the_evaluation_times_messages_by_the_kernels_that_were_fitted():
         size = tokens * 7168 * 2.0
         shots = shot_works(found.all_reduce["one-shot"], place, size, 8.0, 1 / 3.35e12)
         ring = float(ring_of(RING, size))
-        own = float(quick_seconds(QUICK, *shots, size, ring))
+        own = float(custom_all_reduce_seconds(QUICK, *shots, size, ring))
         assert (own == pytest.approx(ring + 2e-7, rel=1e-3)) == (step == "prefill")
         assert times(tensor, step)["tensor_all_reduce"] == pytest.approx(122 * own, rel=1e-4)
     # A copy for each of 8 experts, 7 of 8 of them elsewhere: more than one for each rank that holds any.
@@ -351,8 +355,8 @@ def collectives(sizes, ranks, **labels):
 def found_again(form, columns, truth, names):
     """Fit a form to what it says itself of known parameters, and compare those that the rows determine."""
     seconds = predict(form.seconds, columns, truth)
-    lanes, groups = np.ones((1, len(seconds))), np.arange(len(seconds))
-    values = fit(form.seconds, form.bounds, columns, seconds, lanes, groups).lane(0)
+    weights, groups = np.ones((1, len(seconds))), np.arange(len(seconds))
+    values = fit(form.seconds, form.bounds, columns, seconds, weights, groups).parameters(0)
     off = np.abs(np.log(predict(form.seconds, columns, values) / seconds))
     assert off.max() < 0.01
     for name in names:
@@ -378,7 +382,7 @@ def test_a_fit_finds_the_kernel_of_experts():
         "depth": 150.0,
         "serial": 0.4,
         "passes": 2.0,
-        "foreign": 0.5,
+        "remote_fraction": 0.5,
     }
     columns = mixture_form.columns(rows, chips())
     found_again(mixture_form.MIXTURE, columns, truth, ("launch", "memory", "matmul"))
@@ -393,9 +397,9 @@ def test_a_fit_finds_the_kernels_of_messages():
     columns = message_forms.collective_columns(rows, chips(), fabrics)
     assert columns["rounds"][[0, 16, 32, 48]].tolist() == [2, 6, 1, 3]
     form = message_forms.collective_form(fabrics["h100-sxm"])
-    truth = {"launch": 8e-6, "round": 6e-7, "share": 0.7, "copies": 3.0, "change": 2.0}
+    truth = {"launch": 8e-6, "round": 6e-7, "share": 0.7, "copies": 3.0, "protocol_switch": 2.0}
     found_again(form, columns, truth, tuple(truth))
-    assert "crowd" in message_forms.collective_form(fabrics["l40s"]).bounds
+    assert "contention_exponent" in message_forms.collective_form(fabrics["l40s"]).bounds
     own = collectives(sizes[:32], ranks[:32], library="vllm", kernel="vLLM_custom_graph")
     columns = message_forms.all_reduce_columns(own, chips(), fabrics, {"h100-sxm": RING})
     truth = {
@@ -403,7 +407,7 @@ def test_a_fit_finds_the_kernels_of_messages():
         "round": 3e-7,
         "share": 0.75,
         "copies": 2.0,
-        "change": 1.4,
+        "protocol_switch": 1.4,
         "staging": 0.5,
         "limit": 8e6,
         "floor": 0.1,
@@ -423,7 +427,14 @@ def test_a_fit_finds_the_kernels_of_messages():
     sent = measurements("all_to_all", work, np.ones(64), **labels)
     columns = message_forms.all_to_all_columns(sent, chips(), fabrics)
     assert columns["link"][16] == pytest.approx(7 * 7168 / 450e9)
-    truth = {"launch": 1e-5, "expert": 2e-8, "chunk": 10.0, "share": 0.6, "receiver": 0.5, "change": 0.9}
-    found_again(message_forms.ALL_TO_ALL, columns, truth, ("launch", "share", "receiver", "change"))
+    truth = {
+        "launch": 1e-5,
+        "expert": 2e-8,
+        "chunk": 10.0,
+        "share": 0.6,
+        "receiver": 0.5,
+        "protocol_switch": 0.9,
+    }
+    found_again(message_forms.ALL_TO_ALL, columns, truth, ("launch", "share", "receiver", "protocol_switch"))
     assert message_forms.all_to_all_kernel(truth, "deepep_ll").copies == 1
     assert message_forms.all_to_all_kernel(truth, "deepep_ht").copies == 0

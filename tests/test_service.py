@@ -12,7 +12,7 @@ import jaxcost as jc
 from jaxcost import evaluation
 from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.analysis.planner import DEGREES, candidate_plans, is_valid
-from jaxcost.explore.serve.steady_state import look, memory_margin
+from jaxcost.explore.serve.steady_state import evaluate_point, memory_margin
 from jaxcost.physics.memory.capacity import kv_bytes_per_token
 from tests.batched import program, run
 from tests.serving_simulation import simulate
@@ -28,7 +28,7 @@ def serve(traffic=TRAFFIC, plan=PLAN, system=SYSTEM, **more):
 
 
 def _steps(system, traffic, plan):
-    r = evaluate(system, MODEL, traffic, plan, present=design_features(SYSTEM, TRAFFIC, PLAN))
+    r = evaluate(system, MODEL, traffic, plan, features=design_features(SYSTEM, TRAFFIC, PLAN))
     worst = jnp.minimum(memory_margin(r), jnp.minimum(r.margins.ttft, r.margins.tpot))
     return r.decode.total, r.prefill.total, worst
 
@@ -133,8 +133,8 @@ def test_a_bill_at_the_report_s_own_load_is_the_report(chunk):
         (TRAFFIC, jc.replace(PLAN, chunk=chunk), jc.Prices(), jc.Knobs())
     )
     system, model = jc.canonical((SYSTEM, MODEL))
-    present = design_features(SYSTEM, TRAFFIC, PLAN)
-    point = look(system, model, traffic, plan, prices, knobs, present, 24.0)
+    features = design_features(SYSTEM, TRAFFIC, PLAN)
+    point = evaluate_point(system, model, traffic, plan, prices, knobs, features, 24.0)
     report = jc.evaluate(system, model, jc.replace(traffic, batch=24.0), plan)
     work = float(point.prefill_joules + point.decode_joules) / 128
     assert work == pytest.approx(float(report.energy.dynamic), rel=1e-5)

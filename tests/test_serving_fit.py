@@ -11,7 +11,7 @@ import jaxcost as jc
 from jaxcost.core.pytree import replace_at
 from jaxcost.edge.measured.files import read_measured
 from jaxcost.explore.calibrate.serving_fit import (
-    Points,
+    ServingPoints,
     choose_split,
     choose_within,
     fit_engines,
@@ -24,15 +24,33 @@ from tests.serving_kernels import system
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "measured" / "e2e.csv"
 ENGINES = {
-    "trtllm": {"layer": 1.5e-5, "sequence": 2e-5, "eager": 5e-4, "front": 0.06, "bunch": 4.0},
-    "vllm": {"layer": 3e-5, "sequence": 5e-5, "eager": 1e-4, "front": 0.02, "bunch": 5.0},
-    "sglang": {"layer": 1e-5, "sequence": 3e-5, "eager": 2e-4, "front": 0.2, "bunch": UNLIMITED},
+    "trtllm": {
+        "layer": 1.5e-5,
+        "sequence": 2e-5,
+        "eager_launch_floor": 5e-4,
+        "frontend_latency": 0.06,
+        "burst_size": 4.0,
+    },
+    "vllm": {
+        "layer": 3e-5,
+        "sequence": 5e-5,
+        "eager_launch_floor": 1e-4,
+        "frontend_latency": 0.02,
+        "burst_size": 5.0,
+    },
+    "sglang": {
+        "layer": 1e-5,
+        "sequence": 3e-5,
+        "eager_launch_floor": 2e-4,
+        "frontend_latency": 0.2,
+        "burst_size": UNLIMITED,
+    },
 }
 LAYERS = {"small": 32.0, "large": 80.0}
 
 
 def synthetic(noise=0.0):
-    """Points of three libraries and two models whose steps follow simple laws."""
+    """ServingPoints of three libraries and two models whose steps follow simple laws."""
     random = np.random.default_rng(0)
     rows = [
         (library, model, tp, users, prompt, output)
@@ -64,7 +82,7 @@ def synthetic(noise=0.0):
         times[at] = predicted({key: x[at] for key, x in columns.items()}, engine)
     times *= np.exp(noise * random.normal(size=times.shape))
     ones = np.ones(len(users))
-    points = Points(
+    points = ServingPoints(
         library=library,
         model=model,
         tp=tp,

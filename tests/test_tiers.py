@@ -48,7 +48,7 @@ def evaluated(made, model=DENSE, traffic=None, plan=None, **place):
     plan = jc.replace(plan, placement=jc.Placement(**place))
     traffic = jc.Traffic(prompt=1, output=2) if traffic is None else traffic
     system = jc.System(chip=made)
-    return evaluate_plan(system, model, traffic, plan, present=ALL)
+    return evaluate_plan(system, model, traffic, plan, features=ALL)
 
 
 def tpot(made, **more):
@@ -69,9 +69,11 @@ near = lambda x: pytest.approx(x, rel=2e-3)  # noqa: E731
 def test_tiers_stream_at_once_or_in_turn():
     made = chip(hbf=jc.Memory(capacity=500 * GB, bandwidth=TB / 2))
     assert tpot(made, **split(hbf=0.5)) == near(0.5 * BYTES / (TB / 2))
-    assert tpot(made, **split(hbf=0.5), in_turn=1.0) == near(0.5 * BYTES / (TB / 2) + 0.5 * BYTES / TB)
+    assert tpot(made, **split(hbf=0.5), serial_tier_reads=1.0) == near(
+        0.5 * BYTES / (TB / 2) + 0.5 * BYTES / TB
+    )
     assert tpot(made) == near(BYTES / (1.5 * TB))  # the closed form spreads by bandwidth
-    assert tpot(made, in_turn=1.0) == near(BYTES / TB)  # or takes the faster
+    assert tpot(made, serial_tier_reads=1.0) == near(BYTES / TB)  # or takes the faster
 
 
 def test_a_chained_tier_shares_the_main_interface():
@@ -115,7 +117,7 @@ def test_experts_wait_for_their_first_page():
 def test_written_cache_is_slow_where_writes_are():
     model = jc.Model(hidden=4096, attention=Attention(full_layers=10, heads=32, kv_heads=32, head_dim=128))
     flash = jc.Memory(capacity=500 * GB, bandwidth=TB, write_bandwidth=TB / 100)
-    place = {"automatic": 0.0, "recent": jc.Split(hbf=1.0)}
+    place = {"automatic": 0.0, "request_kv": jc.Split(hbf=1.0)}
     token = 10 * 2 * 32 * 128 * 2  # bytes of cache a token
     slow, fast = (
         tpot(chip(hbf=jc.replace(flash, write_bandwidth=w)), model=model, **place) for w in (TB / 100, TB)
@@ -254,7 +256,9 @@ def test_wear():
     model = jc.Model(hidden=4096, attention=Attention(full_layers=10, heads=32, kv_heads=32, head_dim=128))
     flash = jc.Memory(capacity=10 * GB, bandwidth=TB, endurance=1000.0, write_amplification=2.0)
     traffic = jc.Traffic(prompt=1000, output=200, batch=4)
-    report = evaluated(chip(hbf=flash), model=model, traffic=traffic, automatic=0.0, recent=jc.Split(hbf=1.0))
+    report = evaluated(
+        chip(hbf=flash), model=model, traffic=traffic, automatic=0.0, request_kv=jc.Split(hbf=1.0)
+    )
     written = float(report.memory.kv) / float(report.batch_seconds)
     assert float(report.tiers.hbf.written) == pytest.approx(written)
     served = 5 * 365.25 * 86400 * 0.6
@@ -364,7 +368,7 @@ def test_general_and_pruned_paths_agree():
         system, model = jc.load_system(name), jc.load_model("mixtral-8x7b")
         traffic, plan = jc.Traffic(prompt=500, output=100, batch=8), jc.Plan(tp=8)
         pruned = jc.evaluate(system, model, traffic, plan)
-        general = evaluate_plan(system, model, traffic, plan, present=ALL)
+        general = evaluate_plan(system, model, traffic, plan, features=ALL)
         for (path, _, a), (_, _, b) in zip(jc.rows(pruned), jc.rows(general), strict=True):
             if path.startswith("tiers.") or path.startswith("thermal."):
                 continue
@@ -391,11 +395,11 @@ def full_chip():
 def test_gradients_of_everything_at_once():
     system, model = full_chip(), jc.load_model("deepseek-v2-lite")
     traffic, plan = jc.Traffic(prompt=800, output=200, batch=8), jc.Plan(tp=8, weight_bits=8, expert_bits=8)
-    present = tuple(name for name in ALL if name not in ("stacking", "corpus", "corpus_read", "window"))
+    features = tuple(name for name in ALL if name not in ("stacking", "corpus", "corpus_read", "window"))
 
     @program
     def tpot(s, p):
-        return evaluate_plan(s, model, traffic, p, knobs=jc.Knobs(tau=0.05), present=present).tpot
+        return evaluate_plan(s, model, traffic, p, knobs=jc.Knobs(tau=0.05), features=features).tpot
 
     slopes = program(jax.grad(tpot, argnums=(0, 1)))
     value, gradient = (lambda *x: tpot(*jc.canonical(x))), (lambda *x: slopes(*jc.canonical(x)))
@@ -421,13 +425,13 @@ def test_gradients_of_everything_at_once():
     by_hand = jc.Placement(
         automatic=0.0,
         weights=jc.Split(hbf=0.3),
-        recent=jc.Split(host=0.2),
+        request_kv=jc.Split(host=0.2),
         experts=jc.Split(cxl=0.1),
         near_weights=0.0,
     )
     by_hand = jc.canonical(jc.replace(plan, placement=by_hand))
     slope = gradient(jc.canonical(system), by_hand)[1]
-    for of in ("placement.weights.hbf", "placement.recent.host", "placement.experts.cxl"):
+    for of in ("placement.weights.hbf", "placement.request_kv.host", "placement.experts.cxl"):
         x = leaf(by_hand, of)
         up, down = (float(value(system, jc.replace_at(by_hand, of, np.float64(x + s)))) for s in (1e-6, 0.0))
         assert leaf(slope, of) == pytest.approx((up - down) / 1e-6, rel=1e-3), of

@@ -7,7 +7,14 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.core.program import program
-from jaxcost.physics.network.topology import bisection, degree, diameter, layout, mean_hops, wiring
+from jaxcost.physics.network.topology import (
+    bisection,
+    degree,
+    diameter,
+    lay_out_ranks,
+    mean_hops,
+    read_topology,
+)
 from jaxcost.spec.fabric import TOPOLOGIES, topology_id
 from tests import networks
 
@@ -93,7 +100,7 @@ CASES = (
 
 @program
 def shape(link, ranks):
-    lay = layout(wiring(link), ranks, ranks)
+    lay = lay_out_ranks(read_topology(link), ranks, ranks)
     return {of.__name__: of(lay) for of in (mean_hops, diameter, bisection, degree)}
 
 

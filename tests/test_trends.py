@@ -30,7 +30,7 @@ def slopes(system, model, traffic):
     design = {"system": system, "model": model, "traffic": traffic}
 
     def both(d):
-        report = evaluate_plan(d["system"], d["model"], d["traffic"], PLAN, present=())
+        report = evaluate_plan(d["system"], d["model"], d["traffic"], PLAN, features=())
         return jnp.stack([jnp.log(report.tpot), report.memory.used / 1e9])
 
     value, pull = jax.vjp(both, design)

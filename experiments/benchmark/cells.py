@@ -14,6 +14,7 @@ import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import functools  # noqa: E402
 import importlib  # noqa: E402
+import inspect  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
@@ -33,14 +34,17 @@ import jaxcost as jc  # noqa: E402
 def imported(name, *modules):
     """Return a name from the first of some modules that exists: today's, then those of older commits."""
     for module in modules:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(ImportError, AttributeError):
             return getattr(importlib.import_module(module), name)
     raise ImportError(f"{name} in none of {', '.join(modules)}")
 
 
 evaluate = imported("evaluate", "jaxcost.evaluation", "jaxcost.evaluate")
 METRICS = imported("METRICS", "jaxcost.explore.sweep")
-design_metrics = imported("design_metrics", "jaxcost.explore.sweep")
+design_metrics = imported("design_metrics", "jaxcost.explore.sweep", "jaxcost.explore.sweep.run")
+
+# Older commits call the argument `present`.
+FEATURES = "features" if "features" in inspect.signature(evaluate).parameters else "present"
 
 IMPORTED = time.perf_counter() - START
 REPEATS = 7  # the best of so many is reported
@@ -227,7 +231,8 @@ def trace(name):
 
 
 def tpot(system, d, present=None):
-    return evaluate(system, d.model, d.traffic, d.plan, prices=d.prices, knobs=d.knobs, present=present).tpot
+    known = {FEATURES: present}
+    return evaluate(system, d.model, d.traffic, d.plan, prices=d.prices, knobs=d.knobs, **known).tpot
 
 
 def count_equations():

@@ -13,7 +13,7 @@ YEAR, DAY = 365.25 * 86400.0, 86400.0
 ENDLESS = 1e25
 DECODE = jc.Traffic(prompt=1, output=2)  # one token of one request, with next to no cache
 # What any row has beyond main memory: told together, all rows share one compiled program.
-PRESENT = ("hbf", "ssd", "cxl", "memory.near", "cxl.near", "stacking", "window", "cap", "reserved")
+FEATURES = ("hbf", "ssd", "cxl", "memory.near", "cxl.near", "stacking", "window", "cap", "reserved")
 WEIGHTS = ("weights", "shared", "experts")
 IN_FLASH = jc.Split(hbf=1.0)
 PAPER = "Ma and Patterson, arXiv:2601.05047"
@@ -63,7 +63,7 @@ def evaluate(
     prices: jc.Prices | None = None,
 ) -> jc.Report:
     """`jc.evaluate`, compiled once for all rows."""
-    return evaluate_with(system, model, traffic, plan, prices=prices, present=PRESENT)
+    return evaluate_with(system, model, traffic, plan, prices=prices, features=FEATURES)
 
 
 def engines(rate: float = ENDLESS, vector: float = ENDLESS) -> jc.Compute:

@@ -98,7 +98,7 @@ def yu() -> Iterator[Claim]:
         "operators follow each other here: what one reads from flash does not hide behind the next one's HBM",
     )
     # The writes: the cache itself in flash, its life from the share of cycles that serving uses up.
-    kept = jc.Placement(automatic=0.0, recent=IN_FLASH)
+    kept = jc.Placement(automatic=0.0, request_kv=IN_FLASH)
     report = evaluate(sites(4), model, jc.Traffic(prompt=8192, output=512, batch=32), jc.Plan(placement=kept))
     tier, served = report.tiers.hbf, jc.Prices()
     life = float(served.lifetime * served.utilization / tier.wear) / YEAR

@@ -22,7 +22,7 @@ def attacc_ratios(batch: int) -> dict[str, float]:
 
     near = jc.load_near("attacc-bank", stacks=5)
     device = jc.Memory(capacity=80 * GIB, bandwidth=600 * GB, near=near)
-    there = jc.Placement(automatic=0.0, recent=jc.Split(cxl=1.0), near_weights=0.0)
+    there = jc.Placement(automatic=0.0, request_kv=jc.Split(cxl=1.0), near_weights=0.0)
     blocked = run(gpus(8, 80, cxl=device), tp=8, placement=there)
     piped = run(gpus(8, 80, cxl=device), tp=8, placement=jc.replace(there, interleaved=1.0))
     tenth = near.flops / (near.flops + 312 * TB)  # 9%: matmuls in proportion to the engines that do them

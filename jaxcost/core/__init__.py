@@ -1,1 +1,1 @@
-"""Foundation: trees, smooth operators, units of text. No domain words."""
+"""Foundation: pytrees, smooth operators, array arithmetic, programs, units in text. Nothing of the domain."""

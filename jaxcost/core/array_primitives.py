@@ -1,4 +1,4 @@
-"""Primitives of JAX that move, reduce or combine whole arrays, as NumPy functions: entries of `primitives.RULES`."""
+"""NumPy functions for JAX primitives that move, reduce or combine arrays: entries of `primitives.RULES`."""
 
 import functools
 import math
@@ -119,7 +119,7 @@ def _dynamic_update_slice_rule(params: Any, before: Any, after: Any) -> Function
 
 
 def _window(shape: Sequence[int], sizes: Sequence[int], starts: Sequence[Any]) -> tuple[slice, ...]:
-    """Place a window so that all of it is inside."""
+    """Return the slices of a window, moved inside the array where it would exceed it."""
     first = [min(max(int(s), 0), n - size) for s, n, size in zip(starts, shape, sizes, strict=True)]
     return tuple(slice(i, i + size) for i, size in zip(first, sizes, strict=True))
 
@@ -194,7 +194,7 @@ def _top_k_rule(params: Any, before: Any, after: Any) -> Function:
     axis, k = params.get("axis", len(before[0].shape) - 1) % len(before[0].shape), params["k"]
 
     def top(x: Any) -> list[Any]:
-        # Stable from the largest, NaN first: the reverse of a stable order of the reverse.
+        # A stable descending order with NaN first is the reverse of a stable ascending order of the reversed array.
         order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
         order = np.take(order, np.arange(k), axis)
         return [np.take_along_axis(x, order, axis), order.astype(after[1].dtype)]
@@ -225,7 +225,7 @@ def _dot_general_rule(params: Any, before: Any, after: Any) -> Function:
 
 
 def _clips(mode: Any, otherwise: Any) -> bool:
-    """Tell whether what is out of bounds is moved inside; `otherwise` is the other mode that XLA treats alike."""
+    """Return whether out-of-bounds indices are clipped; XLA treats the mode `otherwise` like CLIP."""
     if mode not in lax.GatherScatterMode:
         raise UnknownPrimitiveError(f"gather or scatter in the mode {mode}")
     return mode in (lax.GatherScatterMode.CLIP, otherwise)
@@ -240,10 +240,10 @@ def _positions(
     *,
     clip: bool,
 ) -> tuple[tuple[Any, ...], Any]:
-    """Return, for every item of a gather's result, its position in the operand, and whether its window is inside.
+    """Return the operand position of every item of a gather's result, and whether its window is in bounds.
 
-    `window` are the result's axes that run within a window; `places` are the axes of the operand that an index
-    names, those that have no axis within a window, and the batch axes of operand and indices.
+    `window` lists the axes of the result that run within a window. `places` lists the axes of the operand that an index
+    addresses, the axes without a window axis, and the batch axes of operand and indices.
     """
     mapped, collapsed, batching, indices_batching = places
     rank = indices.ndim - 1 + len(window)
@@ -286,8 +286,8 @@ def _gather_rule(params: Any, before: Any, after: Any) -> Function:
 
     def gather(x: Any, indices: Any) -> Any:
         at, inside = _positions(indices, x.shape, params["slice_sizes"], d.offset_dims, places, clip=clip)
-        found = np.broadcast_to(x[at], shape)
-        return found[()] if clip else np.where(inside, found, x.dtype.type(fill))[()]
+        values = np.broadcast_to(x[at], shape)
+        return values[()] if clip else np.where(inside, values, x.dtype.type(fill))[()]
 
     return gather
 

@@ -1,12 +1,12 @@
 """Arithmetic on tables with the batch in the last axes, in few equations.
 
-Symbols: a leaf has shape `[*batch]`, often `[]`; a table puts its own axis in front, `[rows, *batch]`. Leaves and
-tables broadcast against each other from the right, as in NumPy, so a formula serves one design or many. Every leaf
-of one evaluation has the same number of axes (`align`): then a table `[rows, 1]` of numbers that all designs share
-meets one of `[rows, designs]` row by row.
+Symbols: a leaf has shape `[*batch]`, often `[]`; a table has rows in front, `[rows, *batch]`. Leaves and tables
+broadcast against each other from the right, as in NumPy, so a formula serves one design or many. All leaves of one
+evaluation have the same number of axes (`align`), so that a table `[rows, 1]` of numbers shared by all designs
+broadcasts against `[rows, designs]` row by row.
 
-`where`, `clip` and `stack` do what their namesakes of `jax.numpy` do, but trace to one equation each beyond their
-broadcasts, not to a nested program: tracing, lowering and compiling cost 2-4 ms an equation.
+`where`, `clip` and `stack` equal their namesakes in `jax.numpy`, but trace to one equation each besides broadcasts, not
+to a nested program: tracing, lowering and compiling cost 2-4 ms per equation.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ def batch_shape(tree: Any) -> tuple[int, ...]:
 
 
 def align(tree: T) -> T:
-    """Give every leaf as many axes as the leaf with the most, new ones of length 1 in front."""
+    """Insert leading axes of length 1 until all leaves have the same number of axes."""
     rank = max((np.ndim(x) for x in jax.tree.leaves(tree)), default=0)
     return jax.tree.map(
         lambda x: x if np.ndim(x) == rank else jnp.reshape(x, (1,) * (rank - np.ndim(x)) + np.shape(x)), tree
@@ -51,30 +51,31 @@ def align(tree: T) -> T:
 
 
 def spread(tree: T, shape: tuple[int, ...]) -> T:
-    """Broadcast every leaf to a shape; those that have it, with axes of their own behind it, stay as they are."""
+    """Broadcast every leaf to a shape; a leaf whose shape starts with it is unchanged."""
     rank = len(shape)
     return jax.tree.map(lambda x: x if np.shape(x)[:rank] == shape else jnp.broadcast_to(x, shape), tree)
 
 
 def stack(parts: Sequence[Scalar], rank: int = 0) -> jax.Array:
-    """Stack numbers of any broadcastable shapes along a new leading axis: `[len(parts), *batch]`.
+    """Stack numbers of broadcastable shapes along a new leading axis: `[len(parts), *batch]`.
 
-    The batch has at least `rank` axes, new ones of length 1: a table of what all steps share lines up with theirs.
+    The batch has at least `rank` axes, with leading axes of length 1 inserted, so that a table of numbers shared by all
+    steps broadcasts against one that differs between them.
     """
     dtype = jnp.result_type(*parts)
     shape = np.broadcast_shapes((1,) * rank, *(np.shape(x) for x in parts))
-    # Only what must is broadcast, and the same number in several rows, a zero above all, once.
-    whole = {id(x): _filled(x, dtype, shape) for x in parts}
-    return jnp.stack([whole[id(x)] for x in parts])
+    # A number in several rows, most often 0, is broadcast once.
+    full = {id(x): _filled(x, dtype, shape) for x in parts}
+    return jnp.stack([full[id(x)] for x in parts])
 
 
 def unstack(table: jax.Array) -> tuple[jax.Array, ...]:
-    """Take all rows of a table: `[rows, *batch]` to as many `[*batch]`."""
+    """Split a table `[rows, *batch]` into a tuple of rows `[*batch]`."""
     return jnp.unstack(table)
 
 
 def total(parts: Iterable[Scalar]) -> Scalar:
-    """Add up a few numbers, without a zero to begin with."""
+    """Sum a few numbers without starting from 0, which would be another equation."""
     first, *others = parts
     for part in others:
         first = first + part
@@ -82,19 +83,19 @@ def total(parts: Iterable[Scalar]) -> Scalar:
 
 
 def row(table: Scalar, index: int) -> jax.Array:
-    """Take one row of a table: `[rows, *batch]` to `[*batch]`."""
+    """Return one row of a table: `[rows, *batch]` to `[*batch]`."""
     return lax.index_in_dim(jnp.asarray(table), index, 0, keepdims=False)
 
 
 def column(values: Sequence[float], like: Scalar) -> jax.Array:
-    """Make a table column of constants, one a row, with the axes and the precision of a table `like`."""
-    # Of NumPy, so that arithmetic among constants is no equation.
-    made = np.reshape(np.asarray(values, jnp.result_type(like)), (-1,) + (1,) * (np.ndim(like) - 1))
-    return cast(jax.Array, made)
+    """Return a column of constants, one per row, with the rank and the dtype of a table `like`."""
+    # NumPy, so that arithmetic on constants is not traced.
+    constants = np.reshape(np.asarray(values, jnp.result_type(like)), (-1,) + (1,) * (np.ndim(like) - 1))
+    return cast(jax.Array, constants)
 
 
 def where(condition: Any, a: Scalar, b: Scalar) -> jax.Array:
-    """Choose `a` where the condition holds, else `b`."""
+    """Select `a` where the condition is true, else `b`."""
     dtype = jnp.result_type(a, b)
     shape = np.broadcast_shapes(np.shape(condition), np.shape(a), np.shape(b))
     return lax.select(
@@ -110,10 +111,10 @@ def _filled(x: Scalar, dtype: Any, shape: tuple[int, ...]) -> jax.Array:
 
 
 def materialize_once(tree: T) -> T:
-    """Return a tree of which each number is computed once, however many use it.
+    """Return a tree whose arrays are computed once each, however many operations use them.
 
-    XLA on a CPU fuses a value into each of its consumers and computes it there again, and gradients likewise. A barrier
-    for each keeps it whole; one for all would also make them wait for each other.
+    XLA on CPUs fuses a value into each of its consumers and recomputes it there, in gradients too. An optimization
+    barrier per array prevents that; one barrier for all would also make them wait for each other.
     """
     return jax.tree.map(lambda x: lax.optimization_barrier(x) if isinstance(x, jax.Array) else x, tree)
 

@@ -1,4 +1,4 @@
-"""Derivatives of many designs at once, forward or backward, whichever is cheaper."""
+"""Derivatives of many designs at once, in forward or reverse mode, whichever is cheaper."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,26 +8,26 @@ import jax.numpy as jnp
 
 __all__ = ["FORWARD_INPUTS", "value_and_slopes"]
 
-# Inputs for each output up to which the forward mode is cheaper. Measured on the Lagrangian of co-design, 32 attempts
-# in float64: backward compiles in 38 s of one core and runs in 4.7 ms; forward in 77 s and 8.5 ms by 4 knobs, 75 s
-# and 18.7 ms by 12.
+# Inputs per output up to which forward mode is used. Measured on the Lagrangian of co-design, 32 attempts in float64:
+# reverse mode compiles in 38 s of one core and runs in 4.7 ms; forward mode takes 77 s and 8.5 ms for 4 knobs, 75 s and
+# 18.7 ms for 12.
 FORWARD_INPUTS = 1
 
 
 def value_and_slopes(
     function: Callable[[jax.Array], tuple[Any, Any]], x: jax.Array
 ) -> tuple[jax.Array, jax.Array, Any]:
-    """Evaluate functions of K inputs and differentiate each design's by its own inputs.
+    """Evaluate a function of K inputs per design, and its derivatives with respect to the design's own inputs.
 
-    Forward where the inputs are few for the outputs, else backward; the result is the same.
+    Forward mode is used where inputs are few relative to outputs, else reverse mode; the result is the same.
 
     Args:
-        function: inputs [K, *batch] to (outputs, more): the outputs [M, *batch], or [*batch] where M is 1, of each
-            design depend on its own inputs only; what is more is returned as it is.
+        function: function of inputs [K, *batch] that returns (outputs, auxiliary). The outputs, [M, *batch] or [*batch]
+            for M = 1, of each design depend on its own inputs only; the auxiliary output is returned unchanged.
         x: inputs [K, *batch].
 
     Returns:
-        Outputs; slopes [M, K, *batch], or [K, *batch]; and what is more.
+        Outputs; derivatives [M, K, *batch], or [K, *batch] for M = 1; and the auxiliary output.
     """
     shape = jax.eval_shape(function, x)[0].shape
     single = len(shape) < x.ndim

@@ -1,15 +1,15 @@
-"""Run a jaxpr with NumPy, so that one design is answered without the compiler.
+"""Run a jaxpr with NumPy, to evaluate one design without compilation.
 
-A jaxpr is a list of equations over some eighty primitives, and NumPy has a function for each. `Interpreter` turns a
-jaxpr into a flat list of calls once: the programs inside `jit`, `custom_jvp_call`, `checkpoint` and the like are
-written out in place, equations that nothing uses are dropped, and every value has a slot that is emptied after its
-last use. Running that list takes about 3 us an equation for one design, where compiling takes 0.8 ms.
+A jaxpr is a list of equations over some eighty primitives, each of which has a NumPy function. `Interpreter` translates
+a jaxpr once into a flat list of calls: programs inside `jit`, `custom_jvp_call`, `checkpoint` and the like are inlined,
+unused equations are dropped, and every value has a slot that is cleared after its last use. A run takes about 3 us per
+equation for one design; compilation takes 0.8 ms per equation.
 
-Types and shapes are those of the jaxpr, for booleans, integers and f32, f64 floats; a value without axes is a NumPy
-scalar. Results differ from the compiled program's by rounding, and in two more ways, both of XLA on a CPU:
+Types and shapes are those of the jaxpr, for booleans, integers and float32, float64; a value without axes is a NumPy
+scalar. Results differ from those of the compiled program by rounding, and in two ways that are specific to XLA on CPUs:
 
-- Subnormal numbers are kept. XLA takes them for zero.
-- Of `max(0.0, -0.0)` and `min(0.0, -0.0)` the sign is not specified.
+- Subnormal numbers are kept; XLA flushes them to zero.
+- The signs of `max(0.0, -0.0)` and `min(0.0, -0.0)` are unspecified.
 """
 
 import threading
@@ -34,7 +34,7 @@ _made = _Count()
 
 
 def trace(function: Callable[..., Any], *args: Any) -> Any:
-    """Return the closed jaxpr of a function at the shapes and types of some arguments."""
+    """Return the closed jaxpr of a function for the shapes and types of the arguments."""
     return jax.make_jaxpr(function)(*args)
 
 
@@ -44,12 +44,12 @@ def interpret(jaxpr: Any, *args: Any) -> list[Any]:
 
 
 def known_primitives() -> frozenset[str]:
-    """Return the names of the primitives that can be interpreted."""
+    """Return the names of the supported primitives."""
     return frozenset((*PLAIN, *RULES, *_INLINED, *_IDENTITY))
 
 
 def numpy_calls() -> int:
-    """Return how many calls of NumPy this thread has interpreted so far, those in loops each time."""
+    """Return the number of NumPy calls that this thread has interpreted so far, every loop iteration counted."""
     return _made.calls
 
 
@@ -57,10 +57,10 @@ class Interpreter:
     """A closed jaxpr as a list of NumPy calls.
 
     Attributes:
-        equations: number of calls, those inside loops counted once.
+        equations: number of calls, with those inside loops counted once.
 
     Raises:
-        UnknownPrimitiveError: the jaxpr has something that only the compiler knows.
+        UnknownPrimitiveError: the jaxpr has an unsupported primitive, parameter or type.
     """
 
     def __init__(self, jaxpr: Any) -> None:
@@ -138,7 +138,7 @@ class Interpreter:
         return outputs
 
     def _drop_unused(self) -> None:
-        """Leave out calls whose results nobody reads, and note where each array is read for the last time."""
+        """Drop calls whose results are unused, and note the last use of each array."""
         read = set(self._outputs)
         steps = []
         for function, inputs, output, _ in reversed(self._steps):
@@ -172,7 +172,7 @@ def _is_identity(name: str, before: Sequence[Any], after: Sequence[Any]) -> bool
     return before[0].shape == after[0].shape and before[0].dtype == after[0].dtype
 
 
-# Primitives that hold one program, or only say something of differentiation, devices or order.
+# Primitives that contain one program, and those that only concern differentiation, devices or order.
 _INLINED = frozenset(
     """jit pjit closed_call core_call eval_jaxpr remat remat2 checkpoint custom_jvp_call custom_vjp_call
     custom_vjp_call_jaxpr""".split()

@@ -1,4 +1,4 @@
-"""Primitives of JAX that work on one number at a time, as NumPy functions.
+"""NumPy functions for element-wise JAX primitives.
 
 `PLAIN` maps names to functions. `RULES` maps the names of primitives that depend on parameters to functions from
 (parameters, types in, types out) to a NumPy function; `rule` adds one.
@@ -19,7 +19,7 @@ RULES: dict[str, Callable[[dict[str, Any], Sequence[Any], Sequence[Any]], Functi
 
 
 class UnknownPrimitiveError(NotImplementedError):
-    """A jaxpr has a primitive, a parameter of one or a type that the interpreter does not have."""
+    """A jaxpr has a primitive, a parameter or a type that the interpreter does not support."""
 
 
 def _scipy(name: str) -> Function:

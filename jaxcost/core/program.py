@@ -34,9 +34,9 @@ _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("execution"
 
 @contextlib.contextmanager
 def execution(mode: str) -> Iterator[None]:
-    """Run programs called in this context in one way: "interpret", "compile" or "auto".
+    """Select how programs run in this context: "interpret", "compile" or "auto".
 
-    Under "interpret" a primitive that cannot be interpreted raises `UnknownPrimitiveError`.
+    With "interpret", an unsupported primitive raises `UnknownPrimitiveError`.
     """
     token = _forced.set(_checked(mode))
     try:
@@ -46,7 +46,7 @@ def execution(mode: str) -> Iterator[None]:
 
 
 def set_execution(mode: str) -> None:
-    """Run programs in one way wherever no `execution` context says otherwise, in all threads."""
+    """Select how programs run outside of `execution` contexts, in all threads."""
     _default[0] = _checked(mode)
 
 
@@ -56,41 +56,41 @@ def _mode() -> str:
 
 def _checked(mode: str) -> str:
     if mode not in _MODES:
-        raise ValueError(f"no way to execute {mode!r}; there are {', '.join(_MODES)}")
+        raise ValueError(f"no execution mode {mode!r}; there are {', '.join(_MODES)}")
     return mode
 
 
 def is_worth_compiling(calls: int, equations: int, designs: int) -> bool:
-    """Tell whether compiling is cheaper than so many calls of NumPy: those made so far, and those of the next run.
+    """Return whether compilation is cheaper than the NumPy calls so far and those of the next run together.
 
-    So interpreting and compiling together cost at most twice the cheaper of both. For a program without loops that is
-    after 200 runs for one design, after 4 for 100,000, and at once for more than 400,000.
+    Interpreting and compiling then cost at most twice the cheaper of both. A program without loops is compiled after
+    200 runs for one design, after 4 runs for 100,000 designs, and at once for more than 400,000.
 
     Args:
-        calls: of NumPy, one for each equation in each pass of a loop.
-        equations: of the program, those inside loops counted once.
+        calls: NumPy calls, one per equation and loop iteration.
+        equations: equations of the program, with those inside loops counted once.
         designs: elements of the largest argument.
     """
-    # Of an equation of `evaluate`, 2 cores: compiling takes 0.8 ms; interpreting takes 3-6 us, and 2-5 ns a design.
+    # Per equation of `evaluate` on 2 cores: compilation takes 0.8 ms; interpretation 3-6 us, and 2-5 ns per design.
     return calls * (4e-6 + 2e-9 * designs) > 0.8e-3 * equations
 
 
 @dataclasses.dataclass
 class _State:
-    """What is known of one kind of arguments."""
+    """The state of a program for one kind of arguments."""
 
-    calls: int = 0  # of NumPy, in all runs
-    last: int = 1  # in the last run
+    calls: int = 0  # NumPy calls of all runs
+    last: int = 1  # NumPy calls of the last run
     run: Interpreter | None = None
     structure: Any = None  # of the result
     compiled: bool = False
 
 
 class Program:
-    """A function that is interpreted at first and compiled when called often: see the module.
+    """A function that is interpreted at first and compiled when called often; see the module.
 
     Attributes:
-        jitted: its `jax.jit`.
+        jitted: the `jax.jit` of the function.
     """
 
     def __init__(self, function: Callable[..., Any], static_argnames: Sequence[str] = ()) -> None:
@@ -128,7 +128,7 @@ class Program:
                 state.compiled = True
                 return self.jitted(*args, **kwargs)
             state.structure = jax.tree.structure(traced.out_info)
-        # A result may be an argument, or a part of one: not of an array that the caller can change.
+        # A result may be a view of an argument, so arrays that the caller can change are copied.
         values = [np.array(x) if isinstance(x, np.ndarray) else x for x in leaves]
         before = numpy_calls()
         results = state.run(*jax.device_get(values))
@@ -137,7 +137,7 @@ class Program:
         return jax.device_put(jax.tree.unflatten(state.structure, results), _device(leaves))
 
     def _split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Hashable]:
-        """Return what is traced, in the order of `jax.jit`, and the static arguments by name."""
+        """Return the traced arguments in the order of `jax.jit`, and the static arguments by name."""
         named = [*zip(self._names, args, strict=False), *kwargs.items()]
         static = tuple(sorted((name, x) for name, x in named if name in self._static))
         if not static:
@@ -149,7 +149,7 @@ class Program:
 def program(
     function: Callable[..., Any] | None = None, *, static_argnames: Sequence[str] = ()
 ) -> Callable[..., Any]:
-    """Make a `Program` of a function, also as a decorator with or without `static_argnames`."""
+    """Wrap a function in a `Program`; also a decorator, with or without `static_argnames`."""
     if function is None:
         return functools.partial(program, static_argnames=static_argnames)
     return Program(function, static_argnames)
@@ -170,7 +170,7 @@ def _described(x: Any) -> tuple[Any, ...]:
 
 
 def _device(leaves: Sequence[Any]) -> Any:
-    """Return the device that an argument is tied to, if any is."""
+    """Return the sharding of the first committed argument, or None."""
     for x in leaves:
         if isinstance(x, jax.Array) and x.committed:
             return x.sharding

@@ -1,7 +1,7 @@
-"""Operators that are exact at tau = 0 and smooth above it, by one formula each.
+"""Operators that are exact at tau = 0 and smooth above, by one formula each.
 
-Symbols: `tau` is a dimensionless softness between 0 and 1. Every operator is homogeneous in the units of its
-arguments (no absolute temperature), finite, and has a finite gradient everywhere, its singular points included.
+Symbols: `tau` is a dimensionless softness between 0 and 1. Every operator is homogeneous in the units of its arguments
+and finite, with a finite gradient everywhere, singular points included.
 """
 
 import functools
@@ -27,18 +27,18 @@ __all__ = [
     "select_steps",
 ]
 
-_TINY = 1e-30  # seconds, or a ratio: far below any meaning, far above the smallest f32
-_LEAST = 1e-12  # seconds: what `least` takes for none; at 1e-15 compiled slopes in f32 were not finite
+_TINY = 1e-30  # seconds, or a ratio: far below any relevant value and above the smallest float32
+_LEAST = 1e-12  # seconds that `least` takes for 0; at 1e-15 compiled derivatives in float32 were not finite
 
 
 def safe_div(numerator: Scalar, denominator: Scalar, otherwise: Scalar = 0.0) -> jax.Array:
-    """Divide, giving `otherwise` with zero gradient where the denominator is 0."""
+    """Divide; `otherwise`, with zero gradient, where the denominator is 0."""
     zero = denominator == 0
     return arrays.where(zero, otherwise, numerator / arrays.where(zero, 1, denominator))
 
 
 def is_exact(tau: Scalar) -> bool:
-    """Tell whether a softness is the Python number 0, known while tracing: then only the exact form is traced."""
+    """Return whether a softness is the Python number 0, so that only the exact form is traced."""
     return isinstance(tau, float | int) and tau == 0
 
 
@@ -48,9 +48,9 @@ def maximum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
         m = (a + b + r) / 2,   r = sqrt((a - b)^2 + 4 tau^2 a b)
           = hi + 2 tau^2 a b / (r + hi - lo)
 
-    The second form is the one evaluated: it has no cancellation and is exactly `hi` at tau = 0. Where lo is
-    much the shorter, tau^2 of it shows: tau^2 is the share of the hidden leg that is not hidden. At a tie with
-    tau = 0 the gradient is shared half and half, as in `jnp.maximum`.
+    The second form is evaluated: it has no cancellation and is exactly `hi` at tau = 0. For lo much shorter than hi the
+    result is hi + tau^2 lo, so tau^2 is the share of the shorter duration that does not overlap. At a tie with tau = 0
+    both gradients are 1/2, as in `jnp.maximum`.
     """
     return jnp.maximum(a, b) if is_exact(tau) else _smooth_maximum(a, b, tau)
 
@@ -69,7 +69,7 @@ def _maximum(a: Scalar, b: Scalar, tau: Scalar) -> tuple[jax.Array, jax.Array]:
 
 @_smooth_maximum.defjvp
 def _maximum_jvp(primals, tangents):
-    # Written out, so that the backward pass is two products and no branch: dm/da = (1 + (a - b + 2 tau^2 b)/r)/2.
+    # Written out, so that the reverse pass is two products without a branch: dm/da = (1 + (a - b + 2 tau^2 b)/r)/2.
     a, b, tau = primals
     da, db, dtau = tangents
     value, root = _maximum(a, b, tau)
@@ -81,7 +81,7 @@ def _maximum_jvp(primals, tangents):
 
 
 def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
-    """Choose the smaller of two durations: exact at tau = 0, their harmonic sum ab/(a+b) at tau = 1.
+    """Return the smaller of two durations: exact at tau = 0, their harmonic sum ab/(a+b) at tau = 1.
 
     min(a, b) = a b / max(a, b) with the smooth `maximum`; both must be positive, or both zero.
     """
@@ -91,7 +91,7 @@ def minimum(a: Scalar, b: Scalar, tau: Scalar) -> jax.Array:
 
 
 def least(values: Sequence[Scalar], tau: Scalar) -> jax.Array:
-    """Choose the smallest of several durations: exact at tau = 0, at most a share of about tau below it otherwise.
+    """Return the smallest of several durations: exact at tau = 0, else lower by at most a share of about tau.
 
         u_k = T_k H with H = sum of 1 / T_k;  m = u_1,  m <- min(m, u_k) - max(4 tau - |m - u_k|, 0)^2 / (16 tau);
         the result is m / H
@@ -133,12 +133,12 @@ def _mix(values: Sequence[Scalar], tau: Scalar) -> _Mixture:
 
 
 def least_slopes(values: Sequence[Scalar], tau: Scalar) -> tuple[jax.Array, list[Scalar], Scalar]:
-    """Return what `least` does, its slope in each of the values, and its slope in tau."""
+    """Return the value of `least`, its derivatives with respect to the values, and that with respect to tau."""
     mix = _mix(values, tau)
     rest, slopes, in_tau = 1.0, [], 0.0
     for gap, near in zip(reversed(mix.gaps), reversed(mix.nears), strict=True):
         mixed = 2 * near * mix.sharpness
-        # Slope in what was mixed before; the rest of 1 is the slope in the new value.
+        # Derivative with respect to the previous mixture; the remainder to 1 is that with respect to the new value.
         before = 0.5 + jnp.sign(gap) * (mixed - 0.5)
         in_tau = in_tau + rest * (4 * mixed * (mixed - 1))
         slopes.append(rest * (1 - before))
@@ -152,7 +152,7 @@ def least_slopes(values: Sequence[Scalar], tau: Scalar) -> tuple[jax.Array, list
 
 
 def _sum_of_inverses(values: Sequence[Scalar]) -> Scalar:
-    """Add up 1 / x, two at a time: (a + b) / (a b) is one division in place of two."""
+    """Sum 1 / x in pairs: (a + b) / (a b) takes one division instead of two."""
     pairs = zip(values[::2], values[1::2], strict=False)
     odd = values[len(values) // 2 * 2 :]
     return arrays.total([*((a + b) / (a * b) for a, b in pairs), *(1 / x for x in odd)])
@@ -224,9 +224,9 @@ def ceil_log2(n: Scalar) -> jax.Array:
 
 
 def select_steps(x: Scalar, bounds: tuple[float, ...], values: tuple[Scalar, ...]) -> jax.Array:
-    """Pick values[i] for the first bound with x < bounds[i], else the last: a lookup by thresholds.
+    """Return values[i] for the first i with x < bounds[i], else the last value: a lookup by thresholds.
 
-    The gradient flows into the chosen value only.
+    The gradient flows into the selected value only.
     """
     chosen = jnp.asarray(values[-1])
     for bound, value in zip(reversed(bounds), reversed(values[:-1]), strict=True):

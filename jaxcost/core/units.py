@@ -1,4 +1,4 @@
-"""Numbers with units as people write them: 7.49 ms, 80.0 GB, 3.35 TB/s, 1.71 USD/Mtok."""
+"""Format numbers with units and decimal prefixes: 7.49 ms, 80.0 GB, 3.35 TB/s, 1.71 USD/Mtok."""
 
 import math
 
@@ -7,16 +7,16 @@ __all__ = ["engineering", "number"]
 _NAMES = ("a", "f", "p", "n", "µ", "m", "", "k", "M", "G", "T", "P", "E")
 _PREFIXES = {3 * power: name for power, name in enumerate(_NAMES, start=-6)}
 _PREFIXED = ("s", "B", "FLOP", "W", "J", "g", "Hz")
-_NEVER_ABOVE_ONE = ("s",)  # 158 Ms is no way to tell five years
+_NEVER_ABOVE_ONE = ("s",)  # no kiloseconds or megaseconds
 _NEVER_BELOW_ONE = ("B", "FLOP")
 _COUNTS = ("", "1", "bit", "token")
 _SCIENTIFIC_BELOW, _SCIENTIFIC_ABOVE = 1e-3, 1e7
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Write a bare number to `digits` significant digits: 0.00312, 1.71, 12,300, 2.22e-8.
+    """Format a number without unit to `digits` significant digits: 0.00312, 1.71, 12,300, 2.22e-8.
 
-    A whole number below ten million that needs more digits keeps them: 128,256.
+    A whole number below ten million keeps all its digits: 128,256.
     """
     value = float(value)
     if not math.isfinite(value) or value == 0:
@@ -35,10 +35,10 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def engineering(value: float, unit: str, digits: int = 3) -> str:
-    """Write a value in SI units with a decimal prefix: `engineering(0.00749, "s")` is "7.49 ms".
+    """Format a value in SI units with a decimal prefix: `engineering(0.00749, "s")` is "7.49 ms".
 
-    Prefixes go to the first unit of a compound one ("TB/s"). Units that take none, such as USD, counts and
-    shares, are written as `number` does. Kilograms are prefixed as grams, square metres shown as mm^2.
+    The prefix applies to the first unit of a compound unit ("TB/s"). Units without prefixes, such as USD, counts and
+    shares, are formatted by `number`. Kilograms are shown as grams with a prefix, square metres as mm^2.
     """
     value = float(value)
     if unit == "m^2":

@@ -1,7 +1,7 @@
-"""Whole numbers beyond 2^31 without 64-bit types, which JAX has switched off by default.
+"""Integers beyond 2^31 without 64-bit types, which JAX disables by default.
 
-Symbols: a wide number is int32 [..., 2] = (high, low) with value high x 2^30 + low and 0 <= low < 2^30, so
-numbers below 2^61. The two bits to spare let a sum of two lows stand in 32 bits before it is carried.
+Symbols: a wide number is int32 [..., 2] = (high, low) with value high x 2^30 + low and 0 <= low < 2^30, for numbers
+below 2^61. With two spare bits the sum of two low words fits in 32 bits before the carry.
 """
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcost.core.pytree import Scalar
 
-__all__ = ["BITS", "LIMIT", "add", "carried", "less", "plus", "total", "wide"]
+__all__ = ["BITS", "LIMIT", "add", "less", "plus", "total", "wide", "with_carry"]
 
 BITS = 30
 LIMIT = 1 << 2 * BITS + 1
@@ -18,7 +18,7 @@ _LOW = (1 << BITS) - 1
 
 
 def wide(n: int) -> np.ndarray:
-    """Split a whole number into (high, low), int32 [2].
+    """Split an integer into (high, low), int32 [2].
 
     Raises:
         ValueError: the number is negative or not below 2^61.
@@ -28,27 +28,27 @@ def wide(n: int) -> np.ndarray:
     return np.asarray([n >> BITS, n & _LOW], np.int32)
 
 
-def carried(high: jax.Array, low: jax.Array) -> jax.Array:
-    """Join high and low, [...] each and 0 <= low < 2^31, to [..., 2], carrying what low has beyond 2^30."""
+def with_carry(high: jax.Array, low: jax.Array) -> jax.Array:
+    """Combine high and low words, [...] each with 0 <= low < 2^31, to wide numbers [..., 2], with carry."""
     return jnp.stack([high + (low >> BITS), low & _LOW], axis=-1)
 
 
 def add(words: jax.Array, n: Scalar) -> jax.Array:
     """Add 0 <= n < 2^30, int32 [...], to wide numbers [..., 2]."""
-    return carried(words[..., 0], words[..., 1] + n)
+    return with_carry(words[..., 0], words[..., 1] + n)
 
 
 def plus(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Add wide numbers [..., 2] to wide numbers."""
-    return carried(a[..., 0] + b[..., 0], a[..., 1] + b[..., 1])
+    """Add two arrays of wide numbers [..., 2]."""
+    return with_carry(a[..., 0] + b[..., 0], a[..., 1] + b[..., 1])
 
 
 def less(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Whether a < b, bool [...], of wide numbers [..., 2]."""
+    """Return whether a < b, bool [...], for wide numbers [..., 2]."""
     return (a[..., 0] < b[..., 0]) | ((a[..., 0] == b[..., 0]) & (a[..., 1] < b[..., 1]))
 
 
 def total(words: jax.Array | np.ndarray) -> np.ndarray:
-    """Join wide numbers [..., 2] to int64 [...], on the host."""
+    """Convert wide numbers [..., 2] to int64 [...] on the host."""
     high, low = np.moveaxis(np.asarray(words).astype(np.int64), -1, 0)
     return (high << BITS) + low

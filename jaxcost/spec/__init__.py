@@ -1,1 +1,1 @@
-"""Nouns: what a system, a model, a traffic and a plan are, as data."""
+"""The inputs of an evaluation as data: system, model, traffic, plan, prices and measurements."""

@@ -1,4 +1,4 @@
-"""What was measured: columns of work, the seconds it took, and where each row stands. Host side, never traced."""
+"""Measurements: columns of work, the seconds of each row, and its file and line. Host side, never traced."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["FAMILIES", "Measurements", "concatenate"]
 
-# What the work of each family is: (unit, meaning) of its columns. Sizes are those of one chip unless said otherwise.
+# The columns of work of each family: (unit, meaning). Sizes are per chip unless stated otherwise.
 FAMILIES: dict[str, dict[str, tuple[str, str]]] = {
     "matmul": {
         "rows": ("1", "rows of the activation, the tokens (m)"),
@@ -40,8 +40,8 @@ FAMILIES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "mixture": {
         "tokens": ("1", "tokens of the whole expert-parallel group"),
-        "hidden": ("1", "features of the model"),
-        "width": ("1", "features inside one whole expert"),
+        "hidden": ("1", "hidden size of the model"),
+        "width": ("1", "intermediate size of one whole expert"),
         "top_k": ("1", "experts of a token"),
         "experts": ("1", "routed experts of the layer"),
         "tensor_parallel": ("1", "chips that share an expert"),
@@ -51,13 +51,13 @@ FAMILIES: dict[str, dict[str, tuple[str, str]]] = {
         "skew": ("1", "exponent of the power law of routing; 0 for balanced"),
     },
     "collective": {
-        "ranks": ("1", "chips that take part"),
-        "bytes": ("B", "the whole buffer; of an all-gather the one received"),
+        "ranks": ("1", "participating chips"),
+        "bytes": ("B", "bytes of the whole buffer; of an all-gather, of the receive buffer"),
     },
     "all_to_all": {
         "ranks": ("1", "chips that share the experts"),
-        "tokens": ("1", "tokens that one chip sends, or gets back"),
-        "hidden": ("1", "features of the model"),
+        "tokens": ("1", "tokens that one chip sends or receives back"),
+        "hidden": ("1", "hidden size of the model"),
         "top_k": ("1", "experts of a token"),
         "experts": ("1", "routed experts of the layer"),
         "bits": ("bit", "bits of an element on the wire; nan where unknown"),
@@ -80,16 +80,16 @@ FAMILIES: dict[str, dict[str, tuple[str, str]]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Measurements:
-    """Rows measured of one family of work.
+    """Measured rows of one family of work.
 
     Attributes:
         family: a key of `FAMILIES`.
-        work: a column of float64 for each name of `FAMILIES[family]`.
-        seconds: the time of a row; of "serving" its value, in the SI unit that its label "unit" names.
+        work: a float64 column for each name of `FAMILIES[family]`.
+        seconds: time of each row; of "serving" its value, in the SI unit of the label "unit".
         labels: columns of strings, such as chip, library, version, kernel, precision, model; "" where unknown.
-        source: who measured, and with what.
-        file: the file the rows were read from; where there are several, the label "file" says which.
-        line: the line of each row in its file, counted from 1 with the header; of a table without lines its row.
+        source: origin of the rows.
+        file: file of the rows; with several files, the label "file" has that of each row.
+        line: line of each row in its file, counted from 1 with the header; row number in a file without lines.
     """
 
     family: str
@@ -116,7 +116,7 @@ class Measurements:
         return len(self.seconds)
 
     def where(self, mask: Any) -> "Measurements":
-        """Return the rows where a mask is true, or those of the given indices, in their order."""
+        """Return the rows where a mask is true, or the rows of indices in their order."""
         mask = np.asarray(mask)
         keep = mask if mask.dtype == bool else mask.astype(np.intp)
         if keep.dtype == bool and keep.shape != (len(self),):
@@ -130,10 +130,10 @@ class Measurements:
         )
 
     def select(self, **labels: str | Collection[str]) -> "Measurements":
-        """Return the rows whose labels have the given values; a collection of values admits any of them.
+        """Return the rows whose labels equal a value, or one of a collection of values.
 
         Raises:
-            ValueError: no such label.
+            ValueError: an unknown label.
         """
         keep = np.ones(len(self), dtype=bool)
         for name, wanted in labels.items():
@@ -144,23 +144,23 @@ class Measurements:
         return self.where(keep)
 
     def values(self, label: str) -> list[str]:
-        """List the different values of a label, in order."""
+        """List the distinct values of a label, sorted."""
         return sorted(set(self.labels[label].tolist()))
 
     def place(self, row: int) -> str:
-        """Tell where a row stands, as `file:line`."""
+        """Return the location of a row, as `file:line`."""
         file = self.labels["file"][row] if "file" in self.labels else self.file
         return f"{file}:{int(self.line[row])}"
 
 
 def concatenate(parts: Sequence[Measurements]) -> Measurements:
-    """Put rows of one family together; a label that some of them lack is "" there.
+    """Concatenate measurements of one family; a label that some of them do not have is "" there.
 
     Raises:
-        ValueError: nothing to put together, or several families.
+        ValueError: no measurements, or several families.
     """
     if not parts:
-        raise ValueError("nothing to put together")
+        raise ValueError("no measurements to concatenate")
     families = {part.family for part in parts}
     if len(families) > 1:
         raise ValueError(f"rows of several families: {', '.join(sorted(families))}")

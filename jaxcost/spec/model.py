@@ -1,7 +1,7 @@
-"""A language model as numbers: every architecture is the same tree with other values.
+"""A language model as numbers: every architecture is the same tree with different values.
 
-An absent part has a layer count of 0: no experts, no latent attention, no recurrence. Counts are per model,
-widths per layer. A layer is a token mixer (attention, latent attention or recurrence) or a channel mixer
+A part that a model does not have, such as experts, latent attention or recurrence, has a layer count of 0. Counts are
+per model, widths per layer. A layer is a token mixer (attention, latent attention or recurrence) or a channel mixer
 (feed-forward or experts); a transformer block is one of each.
 """
 
@@ -16,7 +16,7 @@ class Attention:
 
     full_layers: Scalar = field("1", "layers that attend to the whole context", default=0.0)
     window_layers: Scalar = field("1", "layers that attend within a window", default=0.0)
-    window: Scalar = field("token", "tokens a window layer sees, itself included", default=1.0)
+    window: Scalar = field("token", "tokens in the window of a query, its own included", default=1.0)
     shared_layers: Scalar = field(
         "1", "of the full and window layers, those that reuse another layer's keys and values", default=0.0
     )
@@ -70,7 +70,7 @@ class FeedForward:
 
 @pytree
 class Experts:
-    """Mixture-of-experts layers: routed experts, of which a token uses `top_k`, beside shared ones."""
+    """Mixture-of-experts layers: routed experts, of which a token uses `top_k`, and shared experts."""
 
     layers: Scalar = field("1", "layers", default=0.0)
     experts: Scalar = field("1", "routed experts a layer", default=1.0)
@@ -85,7 +85,7 @@ class Experts:
 
 @pytree
 class Model:
-    """A language model. `catalog name` and provenance stay at the edge; here are only numbers."""
+    """A language model. Only numbers: name and provenance belong to the catalogue."""
 
     hidden: Scalar = field("1", "width of the residual stream", default=1.0)
     vocabulary: Scalar = field("token", "rows of the embedding table", default=1.0)
@@ -95,16 +95,18 @@ class Model:
     recurrence: Recurrence = field(doc="recurrent layers", default=Recurrence)
     feed_forward: FeedForward = field(doc="dense feed-forward layers", default=FeedForward)
     experts: Experts = field(doc="mixture-of-experts layers", default=Experts)
-    norms: Scalar = field("1", "normalisations of the residual stream in one pass", default=0.0)
+    norms: Scalar = field("1", "norms of the residual stream in one pass", default=0.0)
     activation_exponentials: Scalar = field(
         "1", "exponentials per feed-forward element: 1 for SiLU and GELU, 0 for ReLU", default=1.0
     )
     small_parameters: Scalar = field("1", "norm, bias and other vectors of the whole model", default=0.0)
     table_parameters: Scalar = field(
-        "1", "tables read a row a token besides the embedding: positions, per-layer embeddings", default=0.0
+        "1",
+        "tables besides the embedding that are read one row per token: positions, per-layer embeddings",
+        default=0.0,
     )
     encoder_parameters: Scalar = field("1", "weights of a vision or audio encoder", default=0.0)
-    encoder_ratio: Scalar = field("1", "encoder positions per token it gives the language model", default=1.0)
+    encoder_ratio: Scalar = field("1", "encoder positions per token of the language model", default=1.0)
     draft_parameters: Scalar = field(
         "1", "weights of the built-in multi-token-prediction module", default=0.0
     )

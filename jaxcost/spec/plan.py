@@ -1,4 +1,4 @@
-"""How a model is laid out on a system and its memory tiers, and how it is run."""
+"""How a model is sharded over a system, placed in its memory tiers and scheduled."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
 
@@ -7,7 +7,7 @@ __all__ = ["Placement", "Plan", "Split"]
 
 @pytree
 class Split:
-    """Shares of one class of data that lie beside main memory, which holds the rest."""
+    """Shares of one class of data in the auxiliary tiers; main memory holds the rest."""
 
     sram: Scalar = field("1", "share in on-chip memory", default=0.0)
     hbf: Scalar = field("1", "share in flash stacks", default=0.0)
@@ -18,33 +18,44 @@ class Split:
 
 @pytree
 class Placement:
-    """Where data lie and who works on them: by a closed form, or as given.
+    """Which tier holds which data and where operators run: by a closed form, or by shares set by hand.
 
-    The closed form puts what is written often into tiers that do not wear, then the hottest bytes first: spread
-    over all tiers with room in proportion to bandwidth where tiers stream at once, into the fastest with room where
-    they take turns. Values between 0 and 1 mix the closed form with what is given.
+    The closed form places frequently written data in tiers without wear, then the hottest bytes first: spread over
+    all tiers with room in proportion to bandwidth where tiers stream concurrently, into the fastest tier with room
+    where reads are serial. Values of `automatic` between 0 and 1 interpolate between the closed form and the shares.
     """
 
-    automatic: Scalar = field("1", "1 for the closed form, 0 for the shares given", default=1.0)
-    in_turn: Scalar = field("1", "1 where an operator reads its tiers in turn, 0 where at once", default=0.0)
+    automatic: Scalar = field("1", "1 for the closed form, 0 for the shares below", default=1.0)
+    serial_tier_reads: Scalar = field(
+        "1",
+        "1 where an operator reads its tiers one after another, 0 where concurrently",
+        default=0.0,
+        formerly="in_turn",
+    )
     near_weights: Scalar = field("1", "share of dense weights whose matmuls may run near memory", default=1.0)
     near_experts: Scalar = field("1", "share of routed experts that may run near memory", default=1.0)
     near_cache: Scalar = field("1", "share of attention over the cache that may run near memory", default=1.0)
     near_slack: Scalar = field(
         "1",
-        "share by which an operator may be slower near memory and still run there, to save energy",
+        "relative slowdown at which an operator still runs near memory, to save energy",
         default=0.0,
     )
     interleaved: Scalar = field(
         "1",
-        "share of what can hide of near-memory work behind the chip's, or the other way round, that does",
+        "share of the shorter of near-memory time and chip time that overlaps with the longer",
         default=0.0,
     )
     weights: Split = field(doc="dense weights", default=Split)
     shared: Split = field(doc="shared experts' weights", default=Split)
     experts: Split = field(doc="routed experts, the most popular in the first tier", default=Split)
-    recent: Split = field(doc="cache and states that the requests themselves write", default=Split)
-    old: Split = field(doc="cache there before the request: prefixes, retrieved context", default=Split)
+    request_kv: Split = field(
+        doc="cache and recurrent states that the requests write themselves", default=Split, formerly="recent"
+    )
+    cached_prefix: Split = field(
+        doc="cache that exists before the request: cached prefixes, retrieved context",
+        default=Split,
+        formerly="old",
+    )
     activations: Split = field(doc="working and message buffers", default=Split)
     corpus: Split = field(doc="retrieval corpus", default=Split)
 
@@ -53,8 +64,8 @@ class Placement:
 class Plan:
     """Degrees of sharding, precisions by tensor class, and the schedule.
 
-    A replica is `tp * pp * cp` chips and holds the whole model; `dp` replicas share the batch. Experts are
-    spread over `ep` ranks: the first of them inside a tensor-parallel group, further ones over replicas.
+    A replica is `tp * pp * cp` chips with the whole model; `dp` replicas share the batch. Experts are distributed over
+    `ep` ranks: first inside a tensor-parallel group, beyond it over replicas.
     """
 
     tp: Scalar = field("1", "tensor-parallel degree", default=1.0)
@@ -63,11 +74,11 @@ class Plan:
     dp: Scalar = field("1", "data-parallel replicas", default=1.0)
     cp: Scalar = field("1", "context-parallel degree: shards of the cache along the sequence", default=1.0)
     microbatches: Scalar = field(
-        "1", "parts that a replica's batch is cut into for its pipeline; 0 for one a stage", default=0.0
+        "1", "pipeline microbatches of a replica's batch; 0 for one per stage", default=0.0
     )
     sequence_parallel: Scalar = field(
         "1",
-        "1 where norms are cut along the sequence: reduce-scatter and all-gather for each all-reduce",
+        "1 for sequence parallelism: norms sharded, reduce-scatter and all-gather instead of all-reduce",
         default=0.0,
     )
     weight_bits: Scalar = field(
@@ -77,22 +88,22 @@ class Plan:
     kv_bits: Scalar = field("bit", "bits of a cached key or value element", default=16.0)
     activation_bits: Scalar = field("bit", "bits of an activation", default=16.0)
     weight_sparsity: Scalar = field(
-        "1", "share of weights that are zero, neither stored nor multiplied", default=0.0
+        "1", "share of weights that are zero, and neither stored nor multiplied", default=0.0
     )
     activation_sparsity: Scalar = field("1", "share of feed-forward neurons a token skips", default=0.0)
     draft_length: Scalar = field("token", "tokens drafted before each verification, 0 for none", default=0.0)
     acceptance: Scalar = field("1", "probability that a drafted token is accepted", default=0.7)
     draft_parameters: Scalar = field(
-        "1", "weights of the draft model; 0 takes the model's own multi-token-prediction module", default=0.0
+        "1", "weights of the draft model; 0 for the model's own multi-token-prediction module", default=0.0
     )
     chunk: Scalar = field(
-        "token", "prompt tokens prefilled along with each decode step, 0 for none", default=0.0
+        "token", "prompt tokens of a chunked prefill, mixed into each decode step; 0 for none", default=0.0
     )
     absorb_prefill: Scalar = field("1", "1 where latent attention is absorbed during prefill", default=0.0)
     absorb_decode: Scalar = field("1", "1 where latent attention is absorbed during decode", default=1.0)
     neuron_window: Scalar = field(
         "token",
-        "tokens whose feed-forward neurons stay in main memory, so that only new ones are read from beside it",
+        "tokens whose feed-forward neurons stay in main memory, so that auxiliary tiers supply only new neurons",
         default=0.0,
     )
     placement: Placement = field(doc="data over memory tiers", default=Placement)

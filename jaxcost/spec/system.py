@@ -1,4 +1,4 @@
-"""Chips, how they are joined, and what stands around them."""
+"""A system: chips, the fabric between them, and their hosts."""
 
 from jaxcost.core.bounds import Bounds
 from jaxcost.core.pytree import Scalar, field, pytree
@@ -10,25 +10,25 @@ __all__ = ["Host", "System"]
 
 @pytree
 class Host:
-    """The share of server, network and rack that one chip brings with it."""
+    """The share of server, network and rack per chip."""
 
     price: Scalar = field("USD", "server and board per chip", default=0.0)
     network_price: Scalar = field("USD", "network cards, switches and cables per chip", default=0.0)
     rack_price: Scalar = field("USD", "rack, its power supplies and cooling per chip", default=0.0)
     power: Scalar = field("W", "processors, fans and network cards per chip", default=0.0)
-    carbon: Scalar = field("kg", "CO2e of making the server and network share", default=0.0)
+    carbon: Scalar = field("kg", "embodied CO2e of server and network per chip", default=0.0)
 
 
 @pytree
 class System:
-    """A number of equal chips and the fabric between them."""
+    """A number of identical chips and the fabric between them."""
 
     chip: Chip = field(doc="the accelerator", default=Chip)
     fabric: Fabric = field(doc="the links", default=Fabric)
-    host: Host = field(doc="what surrounds each chip", default=Host)
+    host: Host = field(doc="server, network and rack per chip", default=Host)
     chips: Scalar = field("1", "accelerators in the system", default=1.0, bounds=Bounds(1.0, 1e6))
-    spares: Scalar = field("1", "further chips that stand by, idle", default=0.0, bounds=Bounds(high=8.0))
+    spares: Scalar = field("1", "idle spare chips in addition", default=0.0, bounds=Bounds(high=8.0))
     failure_rate: Scalar = field("1/s", "failures of one chip in service", default=0.0)
     repair_time: Scalar = field("s", "time until a failed chip is replaced", default=0.0)
-    battery: Scalar = field("J", "energy that the battery of a device holds; 0 for none", default=0.0)
-    switchover_time: Scalar = field("s", "time until a spare has taken a failed chip's place", default=0.0)
+    battery: Scalar = field("J", "energy of the battery of a device; 0 for none", default=0.0)
+    switchover_time: Scalar = field("s", "time until a spare has replaced a failed chip", default=0.0)

@@ -1,12 +1,13 @@
 """The sections of calibrated kernels in the files of configs/efficiency: their schema, and the trees they become."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, create_model, model_validator
 
-from jaxcost.core.pytree import leaf_fields
+from jaxcost.core.pytree import current_name, former_names, leaf_fields
 from jaxcost.edge.catalog.reading import quantities
 from jaxcost.edge.catalog.schema import Entry, Quantity, Strict, Titled, section
 from jaxcost.spec.chip import Efficiency
@@ -33,13 +34,27 @@ def _nested(kernel: Any) -> dict[str, Any]:
 
 
 def _section(kernel: Any) -> Any:
-    """Make the section of a tree of kernels: its numbers are entries in its fields' units, none of them required."""
+    """Make the schema of a tree of kernels: an optional entry per number, in its unit; deprecated keys are accepted."""
     nested = _nested(kernel)
     fields: dict[str, Any] = {}
     for f in leaf_fields(kernel):
         number = Annotated[Entry | None, Quantity(f.metadata["unit"], f.metadata["bounds"])]
         fields[f.name] = (_section(nested[f.name]) | None if f.name in nested else number, None)
-    return create_model(f"{kernel.__name__}Section", __base__=Strict, __doc__=kernel.__doc__, **fields)
+    options: dict[str, Any] = {"__base__": Strict, "__doc__": kernel.__doc__}
+    if former_names(kernel):
+        options["__validators__"] = {"_current": model_validator(mode="before")(_current_keys(kernel))}
+    return create_model(f"{kernel.__name__}Section", **options, **fields)
+
+
+def _current_keys(kernel: type) -> Callable[[Any], Any]:
+    """Make the function that replaces deprecated keys of a section by the current ones."""
+
+    def replaced(section: Any) -> Any:
+        if not isinstance(section, Mapping):
+            return section
+        return {current_name(kernel, key): value for key, value in section.items()}
+
+    return replaced
 
 
 class FitSection(Strict):

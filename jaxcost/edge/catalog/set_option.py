@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 
 from jaxcost.core.bounds import NON_NEGATIVE, Bounds
-from jaxcost.core.pytree import leaf_fields, replace, replace_at
+from jaxcost.core.pytree import current_path, leaf_fields, replace, replace_at
 from jaxcost.edge.catalog.loaders import grid_leaves
 from jaxcost.edge.catalog.parts import load_part
 from jaxcost.edge.io.errors import InputError, nearest, not_among, within
@@ -25,6 +25,7 @@ from jaxcost.spec.traffic import Traffic
 __all__ = [
     "Setting",
     "add_set_argument",
+    "current_leaf",
     "described_settings",
     "read_settings",
     "set_in_space",
@@ -76,6 +77,12 @@ def settable() -> dict[str, tuple[str, str]]:
     }
 
 
+def current_leaf(path: str) -> str:
+    """Return the path of a leaf with deprecated names replaced, with a `DeprecationWarning` each."""
+    root, _, rest = path.partition(".")
+    return f"{root}.{current_path(_ROOTS[root](), rest)}" if root in _ROOTS and rest else path
+
+
 def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field]]:
     for f in leaf_fields(type(tree)):
         value, path = getattr(tree, f.name), f"{prefix}{f.name}"
@@ -108,7 +115,7 @@ def _setting(text: str) -> Setting:
     path, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not path or not value:
         raise InputError("PATH=VALUE, such as system.chip.tdp='500 W'", path="--set", given=text)
-    known = settable()
+    path, known = current_leaf(path), settable()
     if path not in known:
         raise _unknown(path, list(known))
     number = _value(path, value, known[path][0])

@@ -81,7 +81,7 @@ def calibrate_command(args: argparse.Namespace) -> int:
         families=args.family,
         across=args.across,
         seed=args.seed,
-        told=lambda text: print(text, file=sys.stderr, flush=True),
+        on_progress=lambda text: print(text, file=sys.stderr, flush=True),
     )
     if not fits:
         raise InputError(

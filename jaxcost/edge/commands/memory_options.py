@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcost.core.pytree import replace
+from jaxcost.core.pytree import current_name, replace
 from jaxcost.edge.catalog.tiers import add_near, add_tier
 from jaxcost.edge.io.errors import InputError, not_among, within
 from jaxcost.physics.memory.placement import CLASSES
@@ -88,6 +88,7 @@ def read_placement(args: argparse.Namespace) -> Placement:
     for text in args.place:
         name, rest = _pair(text, "--place", "CLASS=TIER:SHARE")
         tier, _, share = rest.partition(":")
+        name = current_name(Placement, name)
         if name not in CLASSES:
             raise not_among(CLASSES, name, path="--place")
         if tier not in AUXILIARY_TIERS:
@@ -99,7 +100,9 @@ def read_placement(args: argparse.Namespace) -> Placement:
     splits: dict[str, Any] = {name: Split(**split) for name, split in shares.items()}
     interleaved = _number(str(args.interleaved), "--interleaved", 0, 1)
     slack = _number(str(args.near_slack), "--near-slack", 0, 1e6)
-    placement = Placement(near_slack=slack, automatic=0.0 if shares else 1.0, in_turn=float(args.in_turn))
+    placement = Placement(
+        near_slack=slack, automatic=0.0 if shares else 1.0, serial_tier_reads=float(args.in_turn)
+    )
     return replace(placement, interleaved=interleaved, **splits)
 
 

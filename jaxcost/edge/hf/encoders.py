@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from jaxcost.edge.hf.fields import Family, Fields
+from jaxcost.edge.hf.fields import Fields, ModelFamily
 
 __all__ = ["ENCODERS"]
 
@@ -12,9 +12,9 @@ _CHANNELS = {"num_channels": 3, "in_channels": 3}  # the vision configs' default
 # Speech Model. Their sizes are the difference between the released checkpoints and their text-only variants.
 _GEMMA3N_VISION, _GEMMA3N_AUDIO = 0.30e9, 0.68e9
 
-_LEAST_SHUFFLE = 0.05  # of a pixel shuffle's ratio: a token stands for at most 400 patches
+_LEAST_SHUFFLE = 0.05  # smallest ratio of a pixel shuffle: at most 400 patches per token
 
-_PLAIN = Family(architectures=(), mixers=lambda f: [], channels=lambda f: [])
+_PLAIN = ModelFamily(architectures=(), mixers=lambda f: [], channels=lambda f: [])
 
 
 def _fields(config: Mapping, part: str, f: Fields) -> Fields:
@@ -27,7 +27,7 @@ def _block(width: int, inner: int) -> int:
 
 
 def _patches(v: Fields) -> int:
-    """Return the patches of an image, a whole number a side."""
+    """Return the patches of an image, a whole number per side."""
     image, patch = v.size("image_size"), v.size("patch_size")
     if image % patch:
         raise v.error("patch_size", f"a divisor of the image size {image}", patch)

@@ -1,20 +1,19 @@
-"""The model families: how each names its fields, what its fields default to, and which layer is what.
+"""The model families: names and defaults of their fields, and the kinds of their layers.
 
-A family is a row of `FAMILIES`, keyed by Hugging Face's `model_type`; `jaxcost.edge.hf.reader` reads a config by its
-row and makes the `Model`.
+A family is an entry of `FAMILIES`, keyed by Hugging Face's `model_type`; `jaxcost.edge.hf.reader` reads a config by its
+entry.
 """
 
 from typing import Any
 
 from jaxcost.edge.hf import layers as plan
-from jaxcost.edge.hf.fields import Family
+from jaxcost.edge.hf.fields import ModelFamily
 
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 
-# Fallbacks of Hugging Face's configuration classes (transformers 4.57, `configuration_<model_type>.py`): what
-# a config means that leaves the field out. A size is here only where released checkpoints do leave it out, or
-# where it is a head's width that the class does not derive. Any other size must be given, because a class's
-# default size is that of one checkpoint.
+# Defaults of Hugging Face's configuration classes (transformers 4.57, `configuration_<model_type>.py`) for missing
+# fields. A size has a default here only where released checkpoints omit it, or where it is a head width that the class
+# does not derive. Any other size is required, because the default size of a class is that of one checkpoint.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "": {
         "attention_bias": False,
@@ -85,7 +84,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-# What the reader calls a field, and what families that differ call it.
+# The reader's names of fields, and the names in families that differ.
 _MIXTRAL_NAMES = {
     "num_experts": ("num_local_experts",),
     "moe_intermediate_size": ("intermediate_size",),
@@ -129,12 +128,12 @@ _DELTA_HYBRID: dict[str, Any] = {
     "query_outputs": 2,
     "qk_norm": "head",
     "shared_gate": True,
-    "shared_width": plan.given_shared,
+    "shared_width": plan.stated_shared,
     "names": {"num_nextn_predict_layers": ("num_nextn_predict_layers", "mtp_num_hidden_layers")},
 }
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family(
+FAMILIES: dict[str, ModelFamily] = {
+    "llama": ModelFamily(
         architectures=("LlamaForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
@@ -142,49 +141,49 @@ FAMILIES: dict[str, Family] = {
         mlp_bias="mlp_bias",
         **_ATTENTION_BIAS,
     ),
-    "mistral": Family(
+    "mistral": ModelFamily(
         architectures=("MistralForCausalLM",),
         mixers=plan.stated_window_layers,
         channels=plan.all_layers("dense"),
     ),
-    "mixtral": Family(
+    "mixtral": ModelFamily(
         architectures=("MixtralForCausalLM",),
         names=_MIXTRAL_NAMES,
         mixers=plan.windowed_layers,
         channels=plan.all_layers("experts"),
     ),
-    "qwen2": Family(
+    "qwen2": ModelFamily(
         architectures=("Qwen2ForCausalLM",),
         mixers=plan.upper_windowed_layers,
         channels=plan.all_layers("dense"),
         qkv_bias=True,
     ),
-    "qwen3": Family(
+    "qwen3": ModelFamily(
         architectures=("Qwen3ForCausalLM",),
         mixers=plan.upper_windowed_layers,
         channels=plan.all_layers("dense"),
         qk_norm="head",
         **_ATTENTION_BIAS,
     ),
-    "qwen2_moe": Family(
+    "qwen2_moe": ModelFamily(
         architectures=("Qwen2MoeForCausalLM",),
         mixers=plan.upper_windowed_layers,
         channels=plan.qwen_channels,
         qkv_bias="qkv_bias",
         shared_gate=True,
-        shared_width=plan.given_shared,
+        shared_width=plan.stated_shared,
     ),
-    "qwen3_moe": Family(
+    "qwen3_moe": ModelFamily(
         architectures=("Qwen3MoeForCausalLM",),
         mixers=plan.upper_windowed_layers,
         channels=plan.qwen_channels,
         qk_norm="head",
         **_ATTENTION_BIAS,
     ),
-    "qwen3_next": Family(architectures=("Qwen3NextForCausalLM",), **_DELTA_HYBRID),
-    "deepseek_v2": Family(architectures=("DeepseekV2ForCausalLM",), **_DEEPSEEK),
-    "deepseek_v3": Family(architectures=("DeepseekV3ForCausalLM",), router_bias=True, **_DEEPSEEK),
-    "glm4_moe": Family(
+    "qwen3_next": ModelFamily(architectures=("Qwen3NextForCausalLM",), **_DELTA_HYBRID),
+    "deepseek_v2": ModelFamily(architectures=("DeepseekV2ForCausalLM",), **_DEEPSEEK),
+    "deepseek_v3": ModelFamily(architectures=("DeepseekV3ForCausalLM",), router_bias=True, **_DEEPSEEK),
+    "glm4_moe": ModelFamily(
         architectures=("Glm4MoeForCausalLM",),
         names=_ROUTED_NAMES,
         mixers=plan.full_layers,
@@ -195,7 +194,7 @@ FAMILIES: dict[str, Family] = {
         qk_norm_field="use_qk_norm",
         router_bias=True,
     ),
-    "gpt_oss": Family(
+    "gpt_oss": ModelFamily(
         architectures=("GptOssForCausalLM",),
         names={**_MIXTRAL_NAMES, "num_experts_per_tok": ("num_experts_per_tok", "experts_per_token")},
         mixers=plan.alternating_layers,
@@ -205,31 +204,31 @@ FAMILIES: dict[str, Family] = {
         sinks=True,
         **_ATTENTION_BIAS,
     ),
-    "gemma2": Family(
+    "gemma2": ModelFamily(
         architectures=("Gemma2ForCausalLM",), mixers=plan.alternating_layers, norms_per_block=4, **_GEMMA
     ),
-    "gemma3_text": Family(
+    "gemma3_text": ModelFamily(
         architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
         mixers=plan.patterned_layers,
         norms_per_block=4,
         qk_norm="head",
         **_GEMMA,
     ),
-    # Four norms of the block, one each of LAuReL and of the per-layer input, and the AltUp router's.
-    "gemma3n_text": Family(
+    # Four norms of the block, and one each of LAuReL, the per-layer input and the AltUp router.
+    "gemma3n_text": ModelFamily(
         architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
         mixers=plan.patterned_layers,
         norms_per_block=7,
         qk_norm="head",
         **_GEMMA,
     ),
-    "phi3": Family(
+    "phi3": ModelFamily(
         architectures=("Phi3ForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
         mixers=plan.windowed_layers,
         channels=plan.all_layers("dense"),
     ),
-    "phi": Family(
+    "phi": ModelFamily(
         architectures=("PhiForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
@@ -241,7 +240,7 @@ FAMILIES: dict[str, Family] = {
         head_bias=True,
         **_LAYER_NORM,
     ),
-    "falcon": Family(
+    "falcon": ModelFamily(
         architectures=("FalconForCausalLM", "RWForCausalLM"),
         names={"intermediate_size": ("ffn_hidden_size",), "hidden_act": ("activation",)},
         mixers=plan.full_layers,
@@ -253,7 +252,7 @@ FAMILIES: dict[str, Family] = {
         mlp_bias="bias",
         **_LAYER_NORM,
     ),
-    "opt": Family(
+    "opt": ModelFamily(
         architectures=("OPTForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
         names={"intermediate_size": ("ffn_dim",), "hidden_act": ("activation_function",)},
@@ -265,9 +264,11 @@ FAMILIES: dict[str, Family] = {
         position_rows=("max_position_embeddings", 2),
         **_LAYER_NORM,
     ),
-    "gpt2": Family(architectures=("GPT2LMHeadModel",), kv_heads=plan.as_many_kv_heads, **_GPT2),
-    "gpt_bigcode": Family(architectures=("GPTBigCodeForCausalLM",), kv_heads=plan.bigcode_kv_heads, **_GPT2),
-    "gpt_neox": Family(
+    "gpt2": ModelFamily(architectures=("GPT2LMHeadModel",), kv_heads=plan.as_many_kv_heads, **_GPT2),
+    "gpt_bigcode": ModelFamily(
+        architectures=("GPTBigCodeForCausalLM",), kv_heads=plan.bigcode_kv_heads, **_GPT2
+    ),
+    "gpt_neox": ModelFamily(
         architectures=("GPTNeoXForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
@@ -276,7 +277,7 @@ FAMILIES: dict[str, Family] = {
         **_ATTENTION_BIAS,
         **_LAYER_NORM,
     ),
-    "mamba2": Family(
+    "mamba2": ModelFamily(
         architectures=("Mamba2ForCausalLM",),
         names={
             "mamba_num_heads": ("num_heads",),
@@ -288,7 +289,7 @@ FAMILIES: dict[str, Family] = {
         recurrence="mamba2",
         norms_per_block=1,
     ),
-    "nemotron_h": Family(
+    "nemotron_h": ModelFamily(
         architectures=("NemotronHForCausalLM",),
         names={
             **_ROUTED_NAMES,
@@ -305,14 +306,14 @@ FAMILIES: dict[str, Family] = {
         router_bias=True,
         **_ATTENTION_BIAS,
     ),
-    "jamba": Family(
+    "jamba": ModelFamily(
         architectures=("JambaForCausalLM",),
         names={"moe_intermediate_size": ("intermediate_size",)},
         mixers=plan.jamba_mixers,
         channels=plan.jamba_channels,
         recurrence="mamba1",
     ),
-    "minimax": Family(
+    "minimax": ModelFamily(
         architectures=("MiniMaxForCausalLM", "MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
         names=_MIXTRAL_NAMES,
         mixers=plan.minimax_mixers,
@@ -320,7 +321,7 @@ FAMILIES: dict[str, Family] = {
         channels=plan.all_layers("experts"),
         recurrence="lightning",
     ),
-    "minimax_m2": Family(
+    "minimax_m2": ModelFamily(
         architectures=("MiniMaxM2ForCausalLM",),
         names={**_MIXTRAL_NAMES, "num_nextn_predict_layers": ("num_mtp_modules",)},
         mixers=plan.minimax_m2_mixers,
@@ -330,7 +331,7 @@ FAMILIES: dict[str, Family] = {
         qk_norm_field="use_qk_norm",
         router_bias="use_routing_bias",
     ),
-    "llama4_text": Family(
+    "llama4_text": ModelFamily(
         architectures=("Llama4ForCausalLM", "Llama4ForConditionalGeneration"),
         names={
             **_MIXTRAL_NAMES,
@@ -342,7 +343,7 @@ FAMILIES: dict[str, Family] = {
         shared_width=plan.one_shared,
         **_ATTENTION_BIAS,
     ),
-    "llada": Family(
+    "llada": ModelFamily(
         architectures=("LLaDAModelLM",),
         kv_heads=plan.as_many_kv_heads,
         names={
@@ -361,15 +362,15 @@ FAMILIES: dict[str, Family] = {
         out_bias="include_bias",
         mlp_bias="include_bias",
     ),
-    # No release: the fields of Llama with PaLM's parallel block of one norm without bias (arXiv:2204.02311).
-    "palm": Family(
+    # Without a release: the fields of Llama with PaLM's parallel block of one norm without bias (arXiv:2204.02311).
+    "palm": ModelFamily(
         architectures=("PaLMForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
         mixers=plan.full_layers,
         channels=plan.all_layers("dense"),
         norms_per_block=1,
     ),
-    "qwen3_5_moe_text": Family(architectures=("Qwen3_5MoeForConditionalGeneration",), **_DELTA_HYBRID),
+    "qwen3_5_moe_text": ModelFamily(architectures=("Qwen3_5MoeForConditionalGeneration",), **_DELTA_HYBRID),
 }
 DEFAULTS["qwen3_5_moe_text"] = DEFAULTS["qwen3_next"]
 

@@ -1,4 +1,4 @@
-"""Checked access to the fields of one Hugging Face config, and what a family of configs is."""
+"""Validated access to the fields of one Hugging Face config, and the description of a family of models."""
 
 import dataclasses
 import difflib
@@ -7,11 +7,11 @@ from typing import Any
 
 from jaxcost.edge.io.errors import InputError, nearest
 
-__all__ = ["KNOWN", "Family", "Fields"]
+__all__ = ["KNOWN", "Fields", "ModelFamily"]
 
-_LARGEST = 2**40  # no size of a model is larger, and every one below is exact as a float
+_LARGEST = 2**40  # upper bound of any size; integers below it are exact as floats
 _MOST_LAYERS = 10_000
-_TYPO = 0.93  # an absent field beside one spelt this alike is a slip of the pen
+_TYPO = 0.93  # similarity of an unknown name to an absent field above which it is reported as a misspelling
 
 _READ = """
     _sliding_window_pattern activation activation_function activation_type altup_num_inputs
@@ -41,37 +41,37 @@ _READ = """
     word_embed_proj_dim
     """
 
-# Every field that some family reads: none of them is a misspelling of another.
+# Every field that some family reads; none of them is reported as a misspelling of another.
 KNOWN = frozenset(_READ.split())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
-    """What sets one family apart. A string where a bool may stand names the field that decides.
+class ModelFamily:
+    """The properties of a family of models. A string in place of a bool names the config field that decides.
 
     Attributes:
-        architectures: names in `architectures` that mean this family.
-        names: this family's own names of a field, by the name the reader uses.
-        mixers: the token mixer of every layer: full, window, latent, recurrent or "" for none.
-        channels: the channel mixer of every layer: dense, experts or "" for none.
-        recurrence: the kind of its recurrent layers.
-        norms_per_block: normalisations of the residual stream in one layer.
+        architectures: values of `architectures` in configs of this family.
+        names: the family's names of a field, by the name that the reader uses.
+        mixers: function that returns the token mixer of every layer: full, window, latent, recurrent or "" for none.
+        channels: function that returns the channel mixer of every layer: dense, experts or "" for none.
+        recurrence: kind of its recurrent layers.
+        norms_per_block: norms of the residual stream in one layer.
         norm_bias: whether a norm has a bias besides its scale (LayerNorm).
         gated: whether the feed-forward has a gate, so 3 matrices instead of 2.
         query_outputs: outputs of the query projection per query element.
         qkv_bias: biases of the query, key and value projections.
         out_bias: a bias of the attention's output projection.
         mlp_bias: biases of the feed-forward.
-        qk_norm: scales that normalise queries and keys: "head", "width" (over all heads at once) or "".
-        qk_norm_field: the field that decides whether there are any.
+        qk_norm: norms of queries and keys: "head", "width" (over all heads together) or "" for none.
+        qk_norm_field: the field that decides whether there are such norms.
         router_bias: a bias or correction of every routed expert's score.
         expert_bias: biases inside the experts.
-        shared_gate: a gate of the shared expert, one vector.
+        shared_gate: a gate vector of the shared expert.
         head_bias: a bias of the output head.
-        sinks: one learned attention sink a head.
-        position_rows: the field that counts learned positions, and the rows beyond it.
-        shared_width: the width of all shared experts together.
-        kv_heads: the rule for key-value heads, where they are not simply given.
+        sinks: one learned attention sink per head.
+        position_rows: the field with the number of learned positions, and the number of further rows.
+        shared_width: function that returns the width of all shared experts together.
+        kv_heads: function that returns the key-value heads; None where a field must give them.
     """
 
     architectures: tuple[str, ...]
@@ -99,28 +99,28 @@ class Family:
 
 
 class Fields:
-    """A config of one family, read with checks: nothing is guessed but what `defaults` says."""
+    """A config of one family with validated access; only `defaults` replace missing fields."""
 
     def __init__(
-        self, config: Mapping, row: Family, defaults: Mapping, *, file: str, prefix: str = ""
+        self, config: Mapping, row: ModelFamily, defaults: Mapping, *, file: str, prefix: str = ""
     ) -> None:
         """Wrap the mapping; `prefix` is the dotted path to it inside the file."""
         self.config, self.row, self.file, self.prefix = config, row, file, prefix
         self._defaults = defaults
 
     def name(self, field: str) -> str:
-        """Return the name the config uses for a field: the first of the family's names that is present."""
+        """Return the config's name of a field: the first of the family's names that the config has."""
         names = self.row.names.get(field, (field,))
         return next((n for n in names if self.config.get(n) is not None), names[0])
 
     def given(self, field: str) -> Any:
-        """Return the value, the family's default, or None; a near miss of an absent name is refused."""
+        """Return the value, the family's default, or None; a misspelling of an absent field is an error."""
         name = self.name(field)
         value = self.config.get(name)
         if value is not None:
             return value
         if name not in self.config:
-            close = difflib.get_close_matches(name, self._strangers(), n=1, cutoff=_TYPO)
+            close = difflib.get_close_matches(name, self._unknown(), n=1, cutoff=_TYPO)
             if close:
                 raise InputError(
                     f"a field this family has, such as {name!r}",
@@ -131,24 +131,24 @@ class Fields:
                 )
         return self._defaults.get(field)
 
-    def _strangers(self) -> list[str]:
+    def _unknown(self) -> list[str]:
         return [k for k in self.config if isinstance(k, str) and k not in KNOWN]
 
     def error(
         self, field: str, expected: str, given: Any = None, suggestion: str | None = None
     ) -> InputError:
-        """Make the error of a field."""
+        """Return the error of a field."""
         path = self.prefix + self.name(field)
         return InputError(expected, file=self.file, path=path, given=given, suggestion=suggestion)
 
     def missing(self, field: str, expected: str) -> InputError:
-        """Make the error of a field that is absent or null."""
+        """Return the error of a field that is missing or null."""
         state = "null" if self.name(field) in self.config else "missing"
-        near = None if state == "null" else nearest(self.name(field), self._strangers())
+        near = None if state == "null" else nearest(self.name(field), self._unknown())
         return self.error(field, f"{expected}, but the field is {state}", suggestion=near)
 
     def size(self, field: str, *, least: int = 1, most: int = _LARGEST) -> int:
-        """Read a whole number that must be there."""
+        """Read a required whole number."""
         expected = f"a whole number from {least} to {most}"
         value = self.given(field)
         if value is None:
@@ -158,17 +158,17 @@ class Fields:
         return value
 
     def optional_size(self, field: str, *, least: int = 1) -> int | None:
-        """Read a whole number, or None where the config leaves it out or nulls it."""
+        """Read a whole number; None where the field is missing or null."""
         return None if self.given(field) is None else self.size(field, least=least)
 
     def stated_size(self, field: str, *, least: int = 1) -> int | None:
-        """Read a whole number or null that must be there: the class's default is that of one checkpoint."""
+        """Read a required field that is a whole number or null; its class default would be that of one checkpoint."""
         if self.given(field) is None and self.name(field) not in self.config:
             raise self.missing(field, f"a whole number from {least}, or null")
         return self.optional_size(field, least=least)
 
     def flag(self, field: bool | str) -> bool:
-        """Read a boolean; a trait that is already a boolean is returned as it is."""
+        """Read a boolean field; a property of the family that is a boolean is returned unchanged."""
         if isinstance(field, bool):
             return field
         value = self.given(field)
@@ -179,7 +179,7 @@ class Fields:
         return value
 
     def word(self, field: str, valid: Mapping[str, Any]) -> Any:
-        """Read a name and return what it stands for."""
+        """Read a name and return its value in `valid`."""
         value = self.given(field)
         if value is None:
             raise self.missing(field, "one of " + ", ".join(valid))
@@ -200,7 +200,7 @@ class Fields:
         return value
 
     def entries(self, field: str, valid: Mapping[Any, str], *, length: int) -> list[str]:
-        """Read a list of one known name or number per layer, and return what each stands for."""
+        """Read a list of one known name or number per layer, and return their values in `valid`."""
         kinds = []
         for entry in self.sequence(field, length=length):
             known = isinstance(entry, str | int) and not isinstance(entry, bool) and entry in valid
@@ -223,7 +223,7 @@ class Fields:
         return self.size("num_hidden_layers", most=_MOST_LAYERS)
 
     def head_dim(self) -> int:
-        """Read the width of a head, or derive it as the configuration classes do: hidden_size / heads."""
+        """Read the width of a head; hidden_size / heads where it is missing, as in the configuration classes."""
         given = self.optional_size("head_dim")
         if given is not None:
             return given
@@ -236,14 +236,14 @@ class Fields:
         return hidden // heads
 
     def kv_heads(self) -> int:
-        """Read the key-value heads by the family's rule; they must be given where it has none."""
+        """Read the key-value heads by the family's rule; without one the field is required."""
         if self.row.kv_heads is not None:
             return self.row.kv_heads(self)
         self.size("num_key_value_heads")
         return self.divisor_of_heads("num_key_value_heads")
 
     def divisor_of_heads(self, field: str) -> int:
-        """Read a number of heads that share the query heads evenly; as many as those where it is left out."""
+        """Read a number of heads that divides the query heads; as many as the query heads where it is missing."""
         heads = self.size("num_attention_heads")
         given = self.optional_size(field)
         if given is not None and heads % given:

@@ -1,4 +1,4 @@
-"""Which layer of a model is what, by the rules of its family."""
+"""The kinds of the layers of a model, by the rules of its family."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,6 @@ __all__ = [
     "falcon_kv_heads",
     "falcon_norms",
     "full_layers",
-    "given_shared",
     "jamba_channels",
     "jamba_mixers",
     "linear_layers",
@@ -29,6 +28,7 @@ __all__ = [
     "one_shared",
     "patterned_layers",
     "qwen_channels",
+    "stated_shared",
     "stated_window_layers",
     "upper_windowed_layers",
     "windowed_layers",
@@ -46,7 +46,7 @@ _LINEAR_TYPES = {**_LAYER_TYPES, "linear_attention": "recurrent"}
 
 
 def _by_rule(rule: Callable[[Fields, int], Callable[[int], bool]], yes: str, no: str = "full") -> Callable:
-    """Make a plan: `layer_types` where given, else `yes` where the family's rule says so."""
+    """Make a function that returns the layers' kinds: of `layer_types`, else `yes` or `no` by the family's rule."""
 
     def plan(f: Fields) -> list[str]:
         layers = f.layers()
@@ -69,13 +69,13 @@ def _windowed(f: Fields, layers: int) -> Callable[[int], bool]:
 
 
 def _stated_window(f: Fields, layers: int) -> Callable[[int], bool]:
-    """Mistral: null for none; left out it would be the window of one checkpoint."""
+    """Mistral: the window is required, null for none; its class default would be that of one checkpoint."""
     window = f.stated_size("sliding_window")
     return lambda i: window is not None
 
 
 def _upper_windowed(f: Fields, layers: int) -> Callable[[int], bool]:
-    """Qwen: with `use_sliding_window` the layers from `max_window_layers` on have a window."""
+    """Qwen: with `use_sliding_window`, the layers from `max_window_layers` on have a window."""
     if not f.flag("use_sliding_window"):
         return _never(f, layers)
     first = f.size("max_window_layers", least=0)
@@ -87,7 +87,7 @@ def _alternate(f: Fields, layers: int) -> Callable[[int], bool]:
 
 
 def _pattern(f: Fields, layers: int) -> Callable[[int], bool]:
-    """Gemma 3: every `sliding_window_pattern`-th layer attends to all, the others in a window."""
+    """Gemma 3: every `sliding_window_pattern`-th layer has full attention, the others a window."""
     period = f.size("sliding_window_pattern")
     return lambda i: (i + 1) % period != 0
 
@@ -98,7 +98,7 @@ def _linear_interval(f: Fields, layers: int) -> Callable[[int], bool]:
 
 
 def llama4_mixers(f: Fields) -> list[str]:
-    """Layers with rotary positions attend in chunks; those without attend to all."""
+    """Layers with rotary positions attend in chunks; layers without have full attention."""
     layers = f.layers()
     if f.stated_size("attention_chunk_size") is None:
         return ["full"] * layers
@@ -117,7 +117,7 @@ def minimax_mixers(f: Fields) -> list[str]:
 
 
 def minimax_m2_mixers(f: Fields) -> list[str]:
-    """All softmax: MiniMax-M2 kept the list of its predecessor with no lightning layer in it."""
+    """All layers have softmax attention; MiniMax-M2 keeps the list of its predecessor without lightning layers."""
     layers = f.layers()
     if f.given("attn_type_list") is None:
         return ["full"] * layers
@@ -132,7 +132,7 @@ def _periodic(f: Fields, period_field: str, offset_field: str) -> Callable[[int]
 
 
 def jamba_mixers(f: Fields) -> list[str]:
-    """One attention layer a period, Mamba layers between."""
+    """One attention layer per period, Mamba layers between."""
     attends = _periodic(f, "attn_layer_period", "attn_layer_offset")
     return ["full" if attends(i) else "recurrent" for i in range(f.layers())]
 
@@ -142,7 +142,7 @@ _BLOCKS = {"mamba": "recurrent", "attention": "full", "mlp": "dense", "moe": "ex
 
 
 def _nemotron_blocks(f: Fields) -> list[str]:
-    """Every layer is one mixer: M Mamba-2, * attention, - feed-forward, E experts."""
+    """Return one mixer per layer: M Mamba-2, * attention, - feed-forward, E experts."""
     layers = f.layers()
     if f.given("layers_block_type") is not None:
         return f.entries("layers_block_type", _BLOCKS, length=layers)
@@ -156,12 +156,12 @@ def _nemotron_blocks(f: Fields) -> list[str]:
 
 
 def nemotron_mixers(f: Fields) -> list[str]:
-    """The layers that mix tokens; the others mix channels."""
+    """Token mixers; "" for layers that mix channels."""
     return [kind if kind in ("recurrent", "full") else "" for kind in _nemotron_blocks(f)]
 
 
 def nemotron_channels(f: Fields) -> list[str]:
-    """The layers that mix channels; the others mix tokens."""
+    """Channel mixers; "" for layers that mix tokens."""
     return [kind if kind in ("dense", "experts") else "" for kind in _nemotron_blocks(f)]
 
 
@@ -169,7 +169,7 @@ def nemotron_channels(f: Fields) -> list[str]:
 
 
 def all_layers(kind: str) -> Callable[[Fields], list[str]]:
-    """Make a plan of the same kind in every layer."""
+    """Make a function that returns the same kind for every layer."""
     return lambda f: [kind] * f.layers()
 
 
@@ -180,7 +180,7 @@ def deepseek_channels(f: Fields) -> list[str]:
 
 
 def qwen_channels(f: Fields) -> list[str]:
-    """Experts every `decoder_sparse_step` layers, but for `mlp_only_layers`."""
+    """Experts every `decoder_sparse_step` layers, except `mlp_only_layers`."""
     layers, period = f.layers(), f.size("decoder_sparse_step")
     dense = f.positions("mlp_only_layers", layers)
     return ["experts" if i not in dense and (i + 1) % period == 0 else "dense" for i in range(layers)]
@@ -198,7 +198,7 @@ def llama4_channels(f: Fields) -> list[str]:
 
 
 def jamba_channels(f: Fields) -> list[str]:
-    """One layer of experts a period, dense layers between."""
+    """One layer of experts per period, dense layers between."""
     sparse = _periodic(f, "expert_layer_period", "expert_layer_offset")
     return ["experts" if sparse(i) else "dense" for i in range(f.layers())]
 
@@ -212,45 +212,45 @@ def falcon_norms(f: Fields) -> int:
 
 
 def counted_shared(f: Fields) -> int:
-    """A count of experts as wide as the routed ones."""
+    """Shared experts as wide as the routed ones: count x width."""
     return (f.stated_size("n_shared_experts", least=0) or 0) * f.size("moe_intermediate_size")
 
 
-def given_shared(f: Fields) -> int:
-    """The width itself."""
+def stated_shared(f: Fields) -> int:
+    """The field is the width."""
     return f.size("shared_expert_intermediate_size", least=0)
 
 
 def one_shared(f: Fields) -> int:
-    """One expert as wide as the routed ones."""
+    """One shared expert as wide as the routed ones."""
     return f.size("moe_intermediate_size")
 
 
 def minimax_shared(f: Fields) -> int:
-    """The width itself, 0 in every release."""
+    """The field is the width, 0 in every release."""
     return f.size("shared_intermediate_size", least=0)
 
 
 def nemotron_shared(f: Fields) -> int:
-    """A count of experts of their own width."""
+    """Shared experts with a width of their own: count x width."""
     count = f.stated_size("n_shared_experts", least=0) or 0
     return count * f.size("moe_shared_expert_intermediate_size") if count else 0
 
 
 def as_many_kv_heads(f: Fields) -> int:
-    """As many as query heads where they are left out."""
+    """As many as query heads where the field is missing."""
     return f.divisor_of_heads("num_key_value_heads")
 
 
 def falcon_kv_heads(f: Fields) -> int:
-    """Grouped heads in the new architecture, else one for all or one for each."""
+    """Grouped heads in the new architecture, else one for all query heads or one for each."""
     if f.flag("new_decoder_architecture"):
         return f.divisor_of_heads("num_kv_heads")
     return 1 if f.flag("multi_query") else f.size("num_attention_heads")
 
 
 def bigcode_kv_heads(f: Fields) -> int:
-    """One for all, or one for each."""
+    """One for all query heads, or one for each."""
     return 1 if f.flag("multi_query") else f.size("num_attention_heads")
 
 

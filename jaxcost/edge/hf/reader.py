@@ -1,7 +1,8 @@
-"""Read a Hugging Face config.json into a `Model`: every size counted, nothing guessed.
+"""Read a Hugging Face config.json into a `Model`: every size is read or derived, none is guessed.
 
-Counts follow the released modules. Matrices go where `jaxcost.physics.compute.shards` multiplies them out; norms,
-biases and other vectors go to `small_parameters`, tables read a row a token to `table_parameters`.
+Parameter counts follow the released modules. Matrices are described by the sizes that `jaxcost.physics.compute.shards`
+multiplies; norms, biases and other vectors are counted in `small_parameters`, and tables that are read one row per
+token in `table_parameters`.
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ _ACTIVATION_EXPONENTIALS = {
     "relu2": 0,
 }
 
-# Flags of which released checkpoints use one value; the other would change the weights.
+# Flags that have one value in all released checkpoints; the other value would change the weights.
 _ONLY_VARIANTS = {
     "attn_output_gate": True,
     "do_layer_norm_before": True,
@@ -40,23 +41,23 @@ _ONLY_VARIANTS = {
     "qk_layernorm": False,
 }
 
-# LLaDA's sampler (arXiv:2502.09992): blocks of 32 tokens, one denoising pass a token. Not part of its config.
+# LLaDA's sampler (arXiv:2502.09992): blocks of 32 tokens, one denoising pass per token. It is not part of its config.
 _DIFFUSION = {"llada": (32, 32)}
 
 
 def read_hf_config(config: Mapping, *, file: str) -> Model:
-    """Turn a config.json, already parsed, into a model.
+    """Convert a parsed config.json to a model.
 
     Args:
-        config: the mapping; a multimodal config holds the language model under `text_config`.
-        file: where it came from, for errors.
+        config: the mapping; a multimodal config has the language model under `text_config`.
+        file: file of the config, for errors.
 
     Returns:
         The model, with plain floats in its leaves.
 
     Raises:
-        InputError: a field that is missing, of the wrong type, out of range or at odds with another, and any
-            family or variant that cannot be counted.
+        InputError: a field is missing, of the wrong type, out of range or inconsistent with another; or the family or
+            variant is not supported.
     """
     if not isinstance(config, Mapping):
         raise InputError("a mapping of config.json's fields", file=file, given=type(config).__name__)
@@ -249,7 +250,7 @@ def _feed_forward(f: Fields, layers: int) -> FeedForward:
 
 
 def _width(f: Fields) -> int:
-    """Read the dense width: GPT-2 and Falcon leave out 4 x hidden, Gemma 3n lists it per layer."""
+    """Read the dense width: 4 x hidden where GPT-2 and Falcon omit it; Gemma 3n lists it per layer."""
     value = f.given("intermediate_size")
     if value is None and f.name("intermediate_size") in ("n_inner", "ffn_hidden_size"):
         return 4 * f.size("hidden_size")
@@ -304,10 +305,10 @@ def _position_table(f: Fields) -> int:
 
 
 def _gemma3n_extras(f: Fields, layers: int) -> tuple[int, int]:
-    """Count what Gemma 3n has beside a Gemma 3 block; return (small, table) parameters.
+    """Count the parameters of Gemma 3n in addition to Gemma 3 blocks; return (small, table) parameters.
 
-    LAuReL, AltUp and the gates of the per-layer embeddings are small matrices, kept with the vectors: their
-    bytes are read every pass, their arithmetic, 2 to 4% of a block's, is left out.
+    LAuReL, AltUp and the gates of the per-layer embeddings are small matrices and counted with the vectors: their bytes
+    are read in every pass, and their FLOPs, 2 to 4% of those of a block, are neglected.
     """
     d, p = f.size("hidden_size"), f.size("hidden_size_per_layer_input")
     rank, n = f.size("laurel_rank"), f.size("altup_num_inputs")
@@ -320,7 +321,7 @@ def _gemma3n_extras(f: Fields, layers: int) -> tuple[int, int]:
 
 
 def _draft(f: Fields, model: Model) -> Scalar:
-    """Count one multi-token-prediction block: a block like the last, the 2d x d projection and five norms."""
+    """Count one multi-token-prediction module: a block like the last, a 2d x d projection and five norms."""
     if f.size("num_nextn_predict_layers", least=0) == 0:
         return 0
     d, a, latent, dense, x = model.hidden, model.attention, model.latent, model.feed_forward, model.experts
@@ -337,7 +338,7 @@ def _draft(f: Fields, model: Model) -> Scalar:
 
 
 def _encoder(config: Mapping, family: str, f: Fields) -> tuple[float, float]:
-    """Return the encoders' parameters and the positions they use per token they give."""
+    """Return the parameters of the encoders, and encoder positions per token of the language model."""
     parts = [k for k in ("vision_config", "audio_config") if config.get(k) is not None]
     total, ratio = 0.0, 1.0
     for part in parts:
@@ -345,7 +346,7 @@ def _encoder(config: Mapping, family: str, f: Fields) -> tuple[float, float]:
             raise InputError("a mapping", file=f.file, path=part, given=config[part])
         if (family, part) not in ENCODERS:
             raise InputError(
-                f"no {part}, as this encoder of {family} cannot be counted; without it the text is modelled",
+                f"no {part}: this encoder of {family} is not supported; without it the language model is read",
                 file=f.file,
                 path=part,
                 given=config[part].get("model_type", "an encoder"),

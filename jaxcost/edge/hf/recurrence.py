@@ -1,8 +1,8 @@
-"""Recurrent layers: the weights, the state and the work of each kind.
+"""Recurrent layers: weights, state and FLOPs of each kind.
 
-Work is counted per element of the state and token, a multiply and an add apart. Where an algorithm has a
-chunked form that runs on matrix engines (state-space duality, arXiv:2405.21060; lightning attention,
-arXiv:2401.04658; the gated delta rule, arXiv:2412.06464) it is matmul work, else element-wise work.
+FLOPs are per state element and token, with a multiplication and an addition as two. They are matmul FLOPs where the
+algorithm has a chunked form for matrix engines (state-space duality, arXiv:2405.21060; lightning attention,
+arXiv:2401.04658; the gated delta rule, arXiv:2412.06464), else element-wise FLOPs.
 """
 
 import math
@@ -13,14 +13,14 @@ from jaxcost.spec.model import Recurrence
 
 __all__ = ["RECURRENCES"]
 
-_STATE_BITS = 32  # every released implementation keeps the state in float32
+_STATE_BITS = 32  # all released implementations store the state in float32
 
 # Decay 1, outer product and its addition 2, readout 2.
 _LINEAR_FLOPS = 5
-# Decay 1, what the state recalls for the key 2, the rank-one correction 2, readout 2. Scaling the correction
-# by beta is work per value, not per state element.
+# Decay 1, readout for the key 2, rank-one correction 2, readout for the query 2. Scaling the correction by beta is
+# per value, not per state element.
 _DELTA_FLOPS = 7
-# delta x A 1, its exponential apart, decay 1, delta B x 2, readout 2.
+# delta x A 1, its exponential counted separately, decay 1, delta B x 2, readout 2.
 _SCAN_FLOPS = 6
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.pytree import replace
+from jaxcost.edge.catalog.set_option import current_leaf
 from jaxcost.edge.io.errors import InputError, nearest, not_among, within
 from jaxcost.edge.io.formats import read_bits
 from jaxcost.edge.io.quantity import parse_quantity
@@ -165,6 +166,7 @@ class AxisReader:
         return self.units[path]
 
     def _build_axis(self, path: str, section: ValuesSection, where: str) -> Axis | ChoiceAxis:
+        path = current_leaf(path)
         values = section.choose or section.values or section.scale or section
         by_name = isinstance(values, list) and section.scale is None
         if path in choosable_paths() and (by_name or path not in self.units):
@@ -184,6 +186,7 @@ class AxisReader:
         return Joint(ranges=ranges, name=path) if section.together else ranges[0]
 
     def _build_range(self, path: str, section: KnobSection, interval: Interval, where: str) -> Range:
+        path = current_leaf(path)
         relative, unit = section.scale is not None, self._unit(path, where)
         low, high = (
             parse_number(number, "1" if relative else unit, where, self.file) for number in interval.numbers
@@ -227,6 +230,7 @@ class AxisReader:
         return tuple(self._condition(name, wanted, f"{where}.when") for name, wanted in clauses.items())
 
     def _condition(self, name: str, wanted: Any, where: str) -> Condition:
+        name = current_leaf(name)
         earlier = {axis.path: (part.name, axis) for part, axis in self._conditioning_axes()}
         known = [*self.names, *earlier]
         if name not in known:

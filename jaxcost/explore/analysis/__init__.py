@@ -1,4 +1,4 @@
-"""Questions about one design: best plan, sensitivity, uncertainty, diagnosis."""
+"""Analysis of one design: best plan, sensitivity, uncertainty, diagnosis."""
 
 from jaxcost.explore.analysis.diagnosis import Finding, diagnose
 from jaxcost.explore.analysis.planner import (

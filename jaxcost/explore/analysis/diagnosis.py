@@ -1,4 +1,4 @@
-"""What goes wrong in an evaluation, in words, each with the knob that would cure it."""
+"""Failures and losses in an evaluation, in words, each with the knob that would remove it."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from jaxcost.spec.system import System
 __all__ = ["Finding", "diagnose"]
 
 _ROUNDING = 1e-4
-_WORTH_SAYING = 0.02  # share of a step's time from which a loss is told
+_WORTH_SAYING = 0.02  # share of a step's time from which a loss is reported
 _NAMES = {
     "sram": "on-chip memory",
     "memory": "main memory",
@@ -26,24 +26,30 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One failure or loss, how much it costs, and the dotted path of what would mend it."""
+    """One failure or loss.
+
+    Attributes:
+        what: the failure in words.
+        knob: dotted path of the number that would remove it.
+        share: the lost share of the step's time, or the relative excess over a limit.
+    """
 
     what: str
     knob: str
-    share: float  # of the decode step's time, or by how much a limit is exceeded
+    share: float
 
 
 def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
-    """Name the failures and losses that a report shows, the largest first.
+    """List the failures and losses that a report shows, the largest first.
 
-    Decode stalls since a prefetch window is too short, reads that wait for a routing decision, ordinary accesses
-    that wait for engines in memory, heat, a power cap, late ranks, tiers too small or worn out early; edge, reticle and
-    power exceeded.
+    Checked are: decode stalls from a prefetch window that is too short, reads that wait for routing, accesses that
+    wait for engines in memory, heat, a power cap, late ranks, tiers that are too small or wear out early, and the
+    limits of die edge, reticle and power.
 
     Args:
         system: the system that was evaluated.
         model: the model.
-        report: its evaluation, of concrete numbers.
+        report: the evaluation, with concrete numbers.
     """
     found = [
         *_slow_tiers(system, report),
@@ -69,10 +75,10 @@ def _slow_tiers(system: System, report: Report) -> list[Finding]:
             continue
         streams = f"{_NAMES[name]} stream{'s' if name in ('sram', 'host', 'cxl') else ''} only"
         much = f"{streams} {engineering(reached, 'B/s')} of {engineering(peak, 'B/s')}"
-        needed, given = float(prefetch_buffer(tier)), float(tier.buffer)
-        if 0 < given < needed:
+        needed, available = float(prefetch_buffer(tier)), float(tier.buffer)
+        if 0 < available < needed:
             why = (
-                f"{much}: the prefetch window of {engineering(given, 'B')} is shorter than the "
+                f"{much}: the prefetch window of {engineering(available, 'B')} is shorter than the "
                 f"{engineering(needed, 'B')} that hide {engineering(float(tier.latency), 's')}"
             )
             found.append(

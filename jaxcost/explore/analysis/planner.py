@@ -1,8 +1,8 @@
-"""The best way to lay a model out on a system, found inside the same traced call.
+"""The best plan of a model on a system, found inside the same traced call.
 
-Every plan of a chip count is evaluated, many at once, and the best that holds every constraint is taken. The
-search itself is not differentiated: where the best plan is unique, the gradient of the best value is that of the
-chosen plan held fixed (the envelope theorem), and that is what is returned.
+All plans of a number of chips are evaluated in chunks, and the best that satisfies every constraint is chosen. The
+search itself is not differentiated: where the best plan is unique, the gradient of its value is that of the chosen
+plan held fixed (envelope theorem), which is what is returned.
 """
 
 import functools
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 DEGREES = ("tp", "pp", "cp", "dp", "ep")
-# Totals of a Report that a plan can be chosen by, and whether more of it is better.
+# Totals of a Report that a plan can be chosen by, and whether larger is better.
 OBJECTIVES = {
     "tpot": False,
     "ttft": False,
@@ -54,32 +54,30 @@ OBJECTIVES = {
     "gco2e_per_mtok": False,
 }
 _TRACED_CHIPS = 64
-_ROUNDING = 1e-6  # a margin of exactly 0, chips used against chips there are, may come out this much below
+_ROUNDING = 1e-6  # tolerance of a margin that is exactly 0, as of chips when all are used
 
 
 @pytree
 class Choice:
-    """The best plan and how clear the choice was."""
+    """The best plan, and its distance to the next best."""
 
     plan: Plan = field(doc="the best plan")
     report: Report = field(doc="its evaluation")
-    runner_up: Plan = field(
-        doc="the next best plan; the best one again where no other holds every constraint"
-    )
-    gap: Scalar = field("1", "by how much of the best value the runner-up is worse, 0 where there is none")
-    feasible: Scalar = field("1", "plans that hold every constraint; where 0, the plan breaks one")
-    valid: Scalar = field("1", "plans that the model can be cut into")
+    runner_up: Plan = field(doc="the next best plan; the best plan where no other satisfies every constraint")
+    gap: Scalar = field("1", "relative difference of the runner-up to the best value, 0 without a runner-up")
+    feasible: Scalar = field("1", "plans that satisfy every constraint; where 0, the best plan violates one")
+    valid: Scalar = field("1", "plans by which the model can be sharded")
 
 
 @functools.lru_cache(maxsize=64)
 def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
     """List the degrees (tp, pp, cp, dp, ep) of all plans of a number of chips, shape [plans, 5].
 
-    tp x pp x cp x dp = chips, and ep divides tp x dp. The plainest come first, so that a tie goes to them.
+    tp x pp x cp x dp = chips, and ep divides tp x dp. The simplest plans come first, so that ties go to them.
 
     Args:
         chips: number of chips.
-        whole: whether all chips must be used; otherwise all powers of two up to them are listed.
+        whole: True for plans that use all chips; False for plans of every power of two up to that number.
     """
     counts = [chips] if whole else [2**k for k in range(chips.bit_length())]
     found = []
@@ -94,7 +92,7 @@ def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
 
 
 def system_plans(system: System) -> np.ndarray:
-    """List the degrees of the plans of a system's chips, as `candidate_plans`; of up to 64 where they are traced."""
+    """List the degrees of all plans of a system's chips, [plans, 5]; of 1 to 64 chips where their number is traced."""
     try:
         return candidate_plans(max(round(float(system.chips)), 1))
     except jax.errors.ConcretizationTypeError:
@@ -102,16 +100,16 @@ def system_plans(system: System) -> np.ndarray:
 
 
 def divisors(n: int) -> list[int]:
-    """List the divisors of a whole number, in order."""
+    """List the divisors of a whole number in ascending order."""
     small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
     return sorted({*small, *(n // d for d in small)})
 
 
 def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.Array:
-    """Tell whether a model can be cut by a plan, and the plan uses all chips of a system.
+    """Return whether a model can be sharded by a plan that uses all chips of a system, bool [*batch].
 
-    tp divides the heads; there are as many layers as stages; ep divides the experts and is at most tp x dp; every
-    replica and stage has a request; only attention has a cache for cp to cut.
+    tp divides the heads; there are at least as many layers as stages; ep divides the experts and is at most tp x dp;
+    every replica and microbatch has a request; cp is 1 without attention, whose cache it shards.
     """
     a, latent, recurrence, experts = model.attention, model.latent, model.recurrence, model.experts
     softmax = a.full_layers + a.window_layers
@@ -145,25 +143,28 @@ def best_plan(
     prices: Prices | None = None,
     knobs: Knobs | None = None,
 ) -> Choice:
-    """Choose the degrees of sharding that are best by one total of the Report, every margin at least 0.
+    """Choose the degrees of sharding with the best value of one total of the Report, subject to all margins >= 0.
 
-    Under `jit`, `vmap` and `grad` as `evaluate`, and natively over a batch: leaves broadcast, and each design gets
-    its own plan. Where the number of chips is traced it must be a power of two up
-    to 64. Where no plan holds every constraint, the best is taken of those that would at a lower clock (all but
-    power hold), and failing these the one with the largest worst margin; where none is valid, `Choice.valid` is 0
-    and the plan is not to be used.
+    Composes with `jit`, `vmap` and `grad` as `evaluate` does, and is native over a batch: leaves broadcast, and each
+    design gets its own plan. A traced number of chips must be a power of two up to 64. Where no plan satisfies every
+    constraint, the best plan that satisfies all but power is chosen, which a lower clock would make feasible; where
+    there is none, the plan with the largest worst margin. Where no plan is valid, `Choice.valid` is 0 and the plan is
+    meaningless.
 
     Args:
         system: chips, links and hosts; all its chips are used.
         model: the language model.
         traffic: the requests; its targets constrain the choice.
-        plan: everything but the degrees; the defaults of `Plan` when absent.
+        plan: everything but the degrees; None for the defaults of `Plan`.
         objective: one of `OBJECTIVES`.
         prices: as for `evaluate`.
         knobs: as for `evaluate`.
 
+    Returns:
+        The best plan with its report, the runner-up, and the numbers of valid and feasible plans.
+
     Raises:
-        ValueError: no such objective.
+        ValueError: an unknown objective.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"no objective {objective!r} for a plan; there are {', '.join(OBJECTIVES)}")
@@ -175,7 +176,7 @@ def best_plan(
     )
 
 
-@program(static_argnames=("objective", "present"))
+@program(static_argnames=("objective", "features"))
 def _best_plan(
     system: System,
     model: Model,
@@ -185,7 +186,7 @@ def _best_plan(
     knobs: Knobs,
     candidates: jax.Array,
     objective: str,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> Choice:
     largest = jnp.finfo(candidates.dtype).max
     fixed = jax.lax.stop_gradient((system, model, traffic, plan, prices, knobs))
@@ -195,12 +196,12 @@ def _best_plan(
     def judge(degrees: jax.Array) -> tuple[jax.Array, ...]:
         s, m, t, rest, p, k = fixed
         s, m, t, candidate = align((s, m, t, with_degrees(rest, candidate_columns(degrees, shape))))
-        report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, present=present)
+        report = evaluate_plan(s, m, t, candidate, prices=p, knobs=k, features=features)
         value = getattr(report, objective) * (-1 if OBJECTIVES[objective] else 1)
         margins = report.margins
         cooled = replace(margins, power=jnp.ones_like(margins.power))
-        found = (is_valid(s, m, t, candidate), *map(jnp.asarray, (margins.worst, cooled.worst, value)))
-        return spread(found, (len(degrees), *shape))
+        judged = (is_valid(s, m, t, candidate), *map(jnp.asarray, (margins.worst, cooled.worst, value)))
+        return spread(judged, (len(degrees), *shape))
 
     valid, worst, worst_cooled, value = map_chunks(judge, candidates, chunk_of("plans", shape))
     feasible, cool = valid & (worst >= -_ROUNDING), valid & (worst_cooled >= -_ROUNDING)
@@ -217,7 +218,7 @@ def _best_plan(
     count = lambda x: jnp.sum(x, 0).astype(candidates.dtype)  # noqa: E731
     return Choice(
         plan=chosen,
-        report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, present=present),
+        report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, features=features),
         runner_up=with_degrees(plan, jnp.moveaxis(candidates[second], -1, 0)),
         gap=jnp.where(count(feasible) > 1, (next_best - best) / jnp.abs(best), 0),
         feasible=count(feasible),
@@ -226,17 +227,17 @@ def _best_plan(
 
 
 def candidate_columns(candidates: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Turn rows [n, 5] of degrees into columns [5, n, ...] that broadcast against designs of a batch shape."""
+    """Reshape degrees [n, 5] to columns [5, n, 1, ...] that broadcast against designs of a batch shape."""
     return candidates.T.reshape(-1, len(candidates), *(1 for _ in shape))
 
 
 def take_candidate(x: jax.Array, index: jax.Array) -> jax.Array:
-    """Take from [n, *batch] the candidate of each design, `index` [*batch]."""
+    """Take the candidate `index` [*batch] of each design from x [n, *batch]."""
     return jnp.take_along_axis(x, index[None], 0)[0]
 
 
 def with_degrees(plan: Plan, degrees: jax.Array) -> Plan:
-    """Copy a plan with its degrees changed: one of `DEGREES` a row."""
+    """Copy a plan with new degrees, one row for each of `DEGREES`."""
     return replace(plan, **dict(zip(DEGREES, degrees, strict=True)))
 
 
@@ -251,23 +252,26 @@ def evaluate(
 ) -> Report:
     """Evaluate a model on a system under a traffic and a plan, or under the best plan with `plan="auto"`.
 
-    Pure and traceable: `jax.jit`, `jax.vmap` and `jax.grad` apply to it as to any function, and every leaf of
-    every argument is traced. Leaves may be Python or JAX numbers. Infeasible designs return finite numbers
-    with negative margins.
+    Pure and traceable: `jax.jit`, `jax.vmap` and `jax.grad` apply as to any function, and every leaf of every argument
+    is traced. Leaves may be Python numbers or JAX arrays of any broadcastable shapes `[*batch]`. Infeasible designs
+    return finite numbers with negative margins.
 
     Args:
         system: chips, links and hosts; or a `Design`, which holds all arguments: `evaluate(design)`. What is given
             beside a design takes the place of its own.
         model: the language model.
         traffic: prompt and output lengths and the requests in flight.
-        plan: degrees of sharding, precisions, schedule; "auto" takes the degrees with the least time per token
-            that hold every constraint, at 16 bits (`best_plan` takes other objectives and precisions).
-        prices: costs of energy, building and carbon; the defaults of `Prices` when absent.
-        knobs: numerical softness; exact when absent.
+        plan: degrees of sharding, precisions and schedule; "auto" takes the degrees with the least time per output
+            token that satisfy every constraint, at 16 bits (`best_plan` takes other objectives and precisions).
+        prices: costs of energy, building and carbon; None for the defaults of `Prices`.
+        knobs: numerical softness; None for exact results.
+
+    Returns:
+        Latency, memory, energy, cost, carbon and margins of the design, each leaf `[*batch]`, in SI units.
 
     Raises:
         TypeError: a system without a model, a traffic or a plan.
-        ValueError: a plan of another name than "auto".
+        ValueError: `plan` is a string other than "auto".
     """
     if isinstance(system, Design):
         design = system

@@ -1,4 +1,4 @@
-"""How much a result moves with each number of a design: exact derivatives, as slopes and as elasticities."""
+"""Sensitivity of a result to each number of a design: exact derivatives, as gradients and as elasticities."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _ARGUMENTS = ("system", "model", "traffic", "plan", "prices", "knobs")
 
 
 def metric_names() -> tuple[str, ...]:
-    """Return the names of the Report's totals, which are what `elasticities` takes."""
+    """Return the names of the Report's totals, which `elasticities` and `gradient` accept."""
     return tuple(totals(Report))
 
 
@@ -39,35 +39,30 @@ def gradient(
     knobs: Knobs | None = None,
     wrt: str = "system",
 ) -> tuple[jax.Array, Any]:
-    """Evaluate one number of the Report and its slope in every leaf of one of the arguments.
+    """Evaluate one number of the Report and its gradient with respect to every leaf of one argument.
 
-    The same as `jax.value_and_grad` of `evaluate`, without waiting for the compiler. With leaves of shape
-    `[*batch]` the value has that shape too, and a leaf that all designs share has the sum of their slopes.
+    Equals `jax.value_and_grad` of `evaluate`, without the wait for the compiler. With leaves of shape `[*batch]` the
+    value has that shape too, and a leaf that all designs share has the sum of their derivatives.
 
     Args:
-        metric: name of a total of `Report`, such as "tpot", or a function of a Report; a function that is
-            defined once is traced once.
+        metric: name of a total of `Report`, such as "tpot", or a function of a Report; the same function object is
+            traced once.
         system: chips, links and hosts.
         model: the language model.
         traffic: the requests.
         plan: the sharding and precisions.
         prices: as for `evaluate`.
         knobs: as for `evaluate`.
-        wrt: the argument whose leaves are moved: "system", "model", "traffic", "plan", "prices" or "knobs".
+        wrt: the argument to differentiate by: "system", "model", "traffic", "plan", "prices" or "knobs".
 
     Returns:
-        The value, and a tree as the argument's with d value / d leaf, in the units of both.
+        The value, and a tree like the argument with d value / d leaf, in the unit of the value over that of the leaf.
 
     Raises:
-        ValueError: no such total, or no such argument.
+        ValueError: an unknown total or argument.
     """
     if isinstance(metric, str) and metric not in metric_names():
         raise ValueError(f"no total {metric!r} in a Report; there are {', '.join(metric_names())}")
-    design = dict(
-        zip(_ARGUMENTS, (system, model, traffic, plan, prices or Prices(), knobs or Knobs()), strict=True)
-    )
-    if wrt not in design:
-        raise ValueError(f"no argument {wrt!r} to differentiate by; there are {', '.join(_ARGUMENTS)}")
     if wrt not in _ARGUMENTS:
         raise ValueError(f"no argument {wrt!r} to differentiate by; there are {', '.join(_ARGUMENTS)}")
     values = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
@@ -76,7 +71,7 @@ def gradient(
 
 
 def _features(design: dict[str, Any], wrt: str) -> tuple[str, ...]:
-    """Name the features of a design one of whose arguments may take any value."""
+    """Return the features of a design whose argument `wrt` may take any value."""
     found: list[tuple[str, ...]] = []
 
     def note(moved: Any) -> None:
@@ -87,17 +82,17 @@ def _features(design: dict[str, Any], wrt: str) -> tuple[str, ...]:
     return found[0]
 
 
-@functools.lru_cache(maxsize=64)  # so that what is traced for a passing lambda does not stay for good
+@functools.lru_cache(maxsize=64)  # bounded, so that programs of short-lived lambdas are freed
 def _gradient_program(metric: str | Callable[[Report], Scalar], wrt: str) -> Program:
-    def value_and_slopes(design: dict[str, Any], present: tuple[str, ...]) -> tuple[jax.Array, Any]:
+    def value_and_slopes(design: dict[str, Any], features: tuple[str, ...]) -> tuple[jax.Array, Any]:
         def value(moved: Any) -> jax.Array:
-            report = evaluate(**(design | {wrt: moved}), present=present)
+            report = evaluate(**(design | {wrt: moved}), features=features)
             return jnp.asarray(getattr(report, metric) if isinstance(metric, str) else metric(report))
 
         result, pullback = jax.vjp(value, design[wrt])
         return result, pullback(jnp.ones_like(result))[0]
 
-    return Program(value_and_slopes, static_argnames=("present",))
+    return Program(value_and_slopes, static_argnames=("features",))
 
 
 def elasticities(
@@ -110,14 +105,14 @@ def elasticities(
     prices: Prices | None = None,
     knobs: Knobs | None = None,
 ) -> list[tuple[str, float]]:
-    """Differentiate one total of the Report by every number of a system.
+    """Return the elasticity of one total of the Report to every number of a system.
 
-    The elasticity e = d ln(metric) / d ln(x) is the percentage by which the metric moves when x grows by one
-    percent. Limits blend over a width of tau, so that a resource about to bind already shows.
+    The elasticity e = d ln(metric) / d ln(x) is the percentage by which the metric changes when x grows by one
+    percent. Maxima and minima are smooth over a width of tau, so that a resource close to binding contributes.
 
     Args:
         metric: name of a total of `Report`, such as "tpot".
-        system: chips, links and hosts, whose leaves are moved.
+        system: chips, links and hosts, by whose leaves the total is differentiated.
         model: the language model.
         traffic: the requests.
         plan: the sharding and precisions.
@@ -125,10 +120,10 @@ def elasticities(
         knobs: softness; tau = 0.05 when absent.
 
     Returns:
-        (dotted path, elasticity) of every leaf, the largest in size first; 0 for a leaf that is 0.
+        (dotted path, elasticity) of every leaf, by falling absolute value; 0 for a leaf that is 0.
 
     Raises:
-        ValueError: no such total.
+        ValueError: an unknown total.
     """
     knobs = Knobs(tau=_DEFAULT_TAU) if knobs is None else knobs
     system = canonical(system)

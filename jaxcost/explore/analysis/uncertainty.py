@@ -1,13 +1,13 @@
-"""What the uncertainty of the catalogue's estimates makes of the results: draws of all, and each alone.
+"""Propagate the uncertainty of the catalogue's constants to the results: Monte Carlo draws, and one at a time.
 
-A constant k has a best value and the lowest and highest that its sources support, low_k <= mid_k <= high_k. Its
-position t_k in [-1, 1] says where a draw takes it: at low for -1, mid for 0, high for 1. Positions are independent and
-have the symmetric triangular density 1 - |t|, so that low and high are hard ends and mid is the median whichever side
-is longer. Hard ends, since beyond them some constants mean nothing (a share above 1) and none has a source; falling
-towards them, since a source that gives a range holds its middle likelier.
+A constant k has a best value and the lowest and highest values that its sources support, low_k <= mid_k <= high_k. Its
+position t_k in [-1, 1] maps -1 to low, 0 to mid and 1 to high. Positions are independent with the symmetric triangular
+density 1 - |t|, so mid is the median whichever side is longer. The support is bounded because values outside the range
+have no source, and some are meaningless (a share above 1); the density falls towards the ends because a source that
+gives a range considers its middle more likely.
 
-A leaf x of the trees that are evaluated may be a product of several entries, and one entry may reach several leaves,
-all of which then move together:
+A leaf x of the evaluated trees may be a product of several entries, and one entry may affect several leaves, which then
+move together:
 
     x = mid  prod_k (x_k / mid)^|t_k|,    x_k the leaf with constant k alone at its low (t_k < 0) or high (t_k > 0).
 
@@ -46,12 +46,12 @@ __all__ = [
 ]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_LEAST_WIDTH = 1e-5  # of the metric; what is less is the rounding of float32
+_LEAST_WIDTH = 1e-5  # of the metric; less is rounding in float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """One entry of a file of the catalogue that has a low and a high, in SI units."""
+    """One entry of a catalogue file with a low and a high value, in SI units."""
 
     file: str
     path: str
@@ -70,13 +70,13 @@ class Constant:
 
     @property
     def label(self) -> str:
-        """The name, of a file outside the catalogue without its folders."""
+        """The name; without the folders for a file outside the catalogue."""
         return self.name if self.file.startswith("configs/") else self.name.rpartition("/")[2]
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """The leaves of (System, Prices) with every constant at its mid, and with one constant alone at either end."""
+    """The leaves of (System, Prices) with all constants at mid, and with one constant at its low or high."""
 
     structure: Any  # of the pair of trees
     mid: np.ndarray  # [leaves]
@@ -86,7 +86,7 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """How one total of a Report is distributed over the draws; `mid` is where every constant is at its mid."""
+    """The distribution of one total of a Report over the draws; `mid` is its value with all constants at mid."""
 
     unit: str
     mid: float
@@ -100,7 +100,7 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """One total of a Report with one constant at its low and at its high, the others at their mids."""
+    """One total of a Report with one constant at its low and at its high, and the others at mid."""
 
     constant: Constant
     at_low: float
@@ -120,7 +120,7 @@ class Intervals:
     seed: int
 
     def weakest(self, metric: str, count: int = 5) -> tuple[Bar, ...]:
-        """Return the constants that move a metric most; fewer than `count` where the others do not move it."""
+        """Return the bars of the constants that change a metric most, at most `count`; none that do not change it."""
         least = _LEAST_WIDTH * abs(self.quantiles[metric].mid)
         return tuple(bar for bar in self.tornado[metric][:count] if bar.width > least)
 
@@ -135,16 +135,16 @@ def propagate(
     draws: int,
     seed: int,
 ) -> Intervals:
-    """Draw all constants together, and move each alone.
+    """Propagate all constants together by Monte Carlo, and each alone for tornado bars.
 
     Args:
         spread: the leaves at mid, and at the ends of every constant.
         constants: the constants, in the order of the spread.
-        model: the language model, certain.
-        traffic: the requests, certain.
-        plan: the sharding, the same in every draw.
+        model: the language model, without uncertainty.
+        traffic: the requests, without uncertainty.
+        plan: the plan, the same in every draw.
         draws: number of draws.
-        seed: of the draws.
+        seed: seed of the draws.
     """
     drawn = monte_carlo(spread, model, traffic, plan, draws=draws, seed=seed)
     mid, low, high = tornado(spread, model, traffic, plan)
@@ -177,7 +177,7 @@ def monte_carlo(
 def tornado(
     spread: Spread, model: Model, traffic: Traffic, plan: Plan
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Evaluate every constant at its low and at its high, the others at their mids.
+    """Evaluate every constant at its low and at its high, with the others at mid.
 
     Returns:
         The columns of `monte_carlo` at mid [columns], and at low and at high [constants, columns].
@@ -189,7 +189,7 @@ def tornado(
 
 
 def positions(draws: int, constants: int, seed: int) -> np.ndarray:
-    """Draw positions in [-1, 1], shape [draws, constants]: a Latin hypercube of symmetric triangular ones.
+    """Draw positions in [-1, 1], shape [draws, constants]: a Latin hypercube of symmetric triangular variables.
 
     Each constant has one draw in each of `draws` intervals of equal probability (McKay, Beckman and Conover 1979).
     With v uniform in [-1, 1],  t = sign(v) (1 - sqrt(1 - |v|)).
@@ -202,10 +202,7 @@ def positions(draws: int, constants: int, seed: int) -> np.ndarray:
 
 
 def leaves_at(spread: Spread, position: np.ndarray) -> np.ndarray:
-    """Return the leaves with the constants at positions: [draws, constants] to [draws, leaves].
-
-    The formula stands at the top of this file.
-    """
+    """Return the leaves [draws, leaves] with the constants at `position` [draws, constants]: the module's equation."""
     out = np.tile(np.asarray(spread.mid, np.float64), (len(position), 1))
     for lows, highs, t in zip(spread.low, spread.high, position.T, strict=True):
         moved = np.flatnonzero((lows != spread.mid) | (highs != spread.mid))
@@ -220,29 +217,29 @@ def leaves_at(spread: Spread, position: np.ndarray) -> np.ndarray:
 
 
 def _totals(spread: Spread, leaves: np.ndarray, model: Model, traffic: Traffic, plan: Plan) -> np.ndarray:
-    """Evaluate rows of leaves, in chunks of one size so that any number of them is one compilation."""
+    """Evaluate rows of leaves in chunks of one size, so that any number of rows needs one compilation."""
     chunk = compilation("draws", jax.default_backend()).chunk
     ends = np.concatenate([spread.mid[None], spread.low, spread.high])
     system, _ = jax.tree.unflatten(spread.structure, list(ends.T))
-    present = design_features(system, traffic, plan)
+    features = design_features(system, traffic, plan)
     others = canonical((model, traffic, plan))
     dtype = jax.tree.leaves(others)[0].dtype
     columns = leaves.T.astype(dtype)
     blocks = []
     for start in range(0, len(leaves), chunk):
-        # The last chunk is as long as the others: its end is repeated, and cut off again.
+        # The last chunk is padded to the size of the others by its last row.
         index = np.minimum(np.arange(start, start + chunk), len(leaves) - 1)
-        blocks.append(_chunk(columns[:, index], *others, spread.structure, present))
+        blocks.append(_chunk(columns[:, index], *others, spread.structure, features))
     return np.concatenate([np.asarray(b.T, np.float64) for b in blocks])[: len(leaves)]
 
 
-@functools.partial(jax.jit, static_argnames=("structure", "present"))
+@functools.partial(jax.jit, static_argnames=("structure", "features"))
 def _chunk(
-    columns: jax.Array, model: Model, traffic: Traffic, plan: Plan, structure: Any, present: tuple[str, ...]
+    columns: jax.Array, model: Model, traffic: Traffic, plan: Plan, structure: Any, features: tuple[str, ...]
 ) -> jax.Array:
     """Evaluate the totals and the worst margin of leaves [leaves, draws]: [totals + 1, draws]."""
-    # All leaves have a batch, moved or not: one program then serves every set of constants, and compiling it takes
-    # longer than a hundred thousand draws.
+    # Every leaf has a batch, whether it varies or not, so that one program serves every set of constants: compiling it
+    # takes longer than a hundred thousand draws.
     system, prices = jax.tree.unflatten(structure, list(columns))
-    report = evaluate(system, model, traffic, plan, prices=prices, present=present)
+    report = evaluate(system, model, traffic, plan, prices=prices, features=features)
     return jnp.stack([*(getattr(report, name) for name in metric_names()), report.margins.worst])

@@ -3,17 +3,20 @@
 from jaxcost.explore.calibrate.calibration import Fitted, calibrate, fastest
 from jaxcost.explore.calibrate.cross_validation import scores
 from jaxcost.explore.calibrate.kernel_families import FAMILIES, Selection, selections
+from jaxcost.explore.calibrate.outliers import Outlier, find_outliers
 from jaxcost.explore.calibrate.validation import GROUPS, Scored, Summary, score, summaries
 
 __all__ = [
     "FAMILIES",
     "GROUPS",
     "Fitted",
+    "Outlier",
     "Scored",
     "Selection",
     "Summary",
     "calibrate",
     "fastest",
+    "find_outliers",
     "score",
     "scores",
     "selections",

@@ -1,8 +1,9 @@
-"""Calibrate the kernels of serving libraries to measurements: of all families, chips and precisions."""
+"""Calibrate the kernels of serving libraries to measurements, for every family, chip and precision."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from jaxcost.core.deprecation import renamed_keywords
 from jaxcost.explore.calibrate.cross_validation import Calibration, calibrate_rows
 from jaxcost.explore.calibrate.kernel_families import FAMILIES, Selection, Systems, across_chips, selections
 from jaxcost.spec.measurement import Measurements
@@ -12,11 +13,11 @@ __all__ = ["Fitted", "calibrate", "fastest"]
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """One set of parameters: of a family of kernels, by a library, at a precision, on a chip or across several.
+    """The fitted parameters of one family of kernels, library and precision, on one chip or across several.
 
     Attributes:
-        selection: the rows and what they have in common.
-        calibration: the parameters, and how far off they are on what they have not seen.
+        selection: the rows that were fitted, and their common labels.
+        calibration: the parameters and their held-out errors.
     """
 
     selection: Selection
@@ -24,48 +25,56 @@ class Fitted:
 
     @property
     def place(self) -> tuple[str, str] | None:
-        """Where the numbers belong: the field of `Kernels`, and of its precision; None where they do not."""
+        """The field of `Kernels` and the field of its precision that the parameters fill; None where there is none."""
         return self.selection.family.place(self.selection.labels)
 
 
+@renamed_keywords(found="measurements", told="on_progress")
 def calibrate(
-    found: Mapping[str, Sequence[Measurements]],
+    measurements: Mapping[str, Sequence[Measurements]],
     systems: Systems,
     *,
     families: Iterable[str] | None = None,
     across: bool = False,
     seed: int = 0,
-    told: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> list[Fitted]:
-    """Fit every selection of rows, and hold out its axis.
+    """Fit the kernels of every chip, library and precision in the measurements, with cross-validation.
 
     Args:
-        found: measurements by family, as `read_measured` gives them.
-        systems: a system of every chip, by the name that rows are labelled with; rows of others are left out.
-        families: names among `FAMILIES`; all by default.
-        across: fit the rows of all chips together, each chip held out in turn: what a chip never measured is
-            predicted with.
-        seed: of folds and starts.
-        told: called with a line before every selection.
+        measurements: measurements by family, as `read_measured` returns them.
+        systems: a system of every chip, by the chip's label in the rows; rows of other chips are skipped.
+        families: names among `FAMILIES`; None for all.
+        across: whether to fit the rows of all chips together and hold out one chip at a time. The result predicts
+            chips without measurements.
+        seed: seed of the folds and of the starting points.
+        on_progress: called with one line of text before every fit.
+
+    Returns:
+        One fit per selection of rows (`selections`).
 
     Raises:
-        ValueError: no such family.
+        ValueError: an unknown family.
     """
     wanted = list(FAMILIES) if families is None else list(families)
     unknown = [name for name in wanted if name not in FAMILIES]
     if unknown:
         raise ValueError(f"no family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
-    parts = [s for n in wanted for s in selections(FAMILIES[n], found.get(FAMILIES[n].source, ()), systems)]
+    parts = [
+        part
+        for name in wanted
+        for part in selections(FAMILIES[name], measurements.get(FAMILIES[name].source, ()), systems)
+    ]
     out = []
     for part in across_chips(parts) if across else parts:
-        told(f"{part.family.name}: {' '.join(part.labels.values())}, {len(part.rows)} rows")
+        on_progress(f"{part.family.name}: {' '.join(part.labels.values())}, {len(part.rows)} rows")
         made = calibrate_rows(part.form, part.columns, part.rows.seconds, part.axis, even=across, seed=seed)
         out.append(Fitted(part, made))
     return out
 
 
 def fastest(fits: Iterable[Fitted]) -> dict[tuple[str, str], Fitted]:
-    """Choose for every place in `Kernels` the fit of the kernel that comes nearest the roofline."""
+    """Choose for every field and precision of `Kernels` the fit of the kernel that is closest to the roofline."""
     out: dict[tuple[str, str], Fitted] = {}
     for one in fits:
         place = one.place

@@ -1,9 +1,9 @@
-"""Fit a form to measured rows, and say how well it predicts what it has not seen.
+"""Fit a form to measured rows, and cross-validate it on folds of a whole axis.
 
-Rows of one chip, library and precision are fitted together. How well a form predicts is seen on whole axes held out:
-of K folds over an axis (shapes, head configurations, models) each is predicted from the others. The interval of a
-prediction is that of such errors, and is itself tested: for every fold it is taken from the errors of folds that
-were predicted without either. Where the axis is the chip, each is predicted from its datasheet and what others share.
+Rows of one chip, library and precision are fitted together. Each of K folds over an axis (shapes, head configurations,
+models) is predicted by the fit to the other folds. The interval of a prediction covers 80% of these held-out errors.
+Its coverage is tested in turn: the interval for a fold is made of errors of other folds, each predicted by a fit that
+has seen neither. Where the axis is the chip, each chip is predicted from its datasheet and the fit to the other chips.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ _TAIL = 0.1  # on either side of an 80% interval
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Form:
-    """A family of kernels as a function of few parameters.
+    """The time of a family of kernels as a function of few parameters.
 
     Attributes:
-        family: its name.
-        run: (columns, parameters of the kernel) to seconds, a pure function of JAX; columns hold the chip's numbers
-            too, and a parameter that is absent is ideal.
-        bounds: the parameters that are fitted.
-        constants: parameters that are not: `start`, and between what they might be.
-        tied: parameters that are equal to a fitted one, by name.
+        family: name of the family.
+        run: pure JAX function of (columns, parameters of the kernel) that returns seconds [R]. The columns include the
+            numbers of the chip; a parameter that is left out is ideal.
+        bounds: bounds of the fitted parameters.
+        constants: parameters that are not fitted: their value is `start`, `low` and `high` the range it may have.
+        tied: parameters that equal a fitted one, by the name of that one.
     """
 
     family: str
@@ -40,7 +40,7 @@ class Form:
     tied: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def kernel(self, fitted: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all parameters of the kernel, given those that are fitted."""
+        """Return all parameters of the kernel: fitted, constant and tied."""
         return {
             **{name: bounds.start for name, bounds in self.constants.items()},
             **fitted,
@@ -48,23 +48,23 @@ class Form:
         }
 
     def seconds(self, columns: Columns, fitted: Mapping[str, Any]) -> Any:
-        """Predict seconds, [R], with the parameters that are fitted."""
+        """Predict seconds, [R], from the fitted parameters."""
         return self.run(columns, self.kernel(fitted))
 
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Parameters fitted to some rows, and how far off they are.
+    """Parameters fitted to some rows, with their errors.
 
     Attributes:
         values: the parameters fitted to all rows.
         low: lower ends of their 80% intervals.
         high: upper ends.
-        inside: ln(predicted / measured) of the rows as fitted, [R].
-        held: the same, each row predicted without its fold, [R].
-        interval: ln(measured / predicted) that holds the middle 80% of held-out rows, (low, high).
-        covered: whether each row lies within an interval that was made without its fold, [R].
-        folds: in how many parts the axis was cut.
+        inside: ln(predicted / measured) of the fit to all rows, [R].
+        held: ln(predicted / measured) of every row by the fit without its fold, [R].
+        interval: (low, high) of ln(measured / predicted) that covers the middle 80% of held-out rows.
+        covered: whether each row lies in an interval made without its fold, [R].
+        folds: number of folds.
     """
 
     values: dict[str, float]
@@ -79,20 +79,20 @@ class Calibration:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeftOut:
-    """A form fitted to all rows, to all but one fold, and to all but two.
+    """A form fitted to all rows, to all but one fold, and to all but two folds.
 
     Attributes:
-        part: the fold of every row [R].
-        folds: how many there are.
-        weights: of the rows in every fit, [L, R].
-        found: the fits.
-        errors: ln(predicted / measured) of all rows [R], by the folds that a fit has not seen.
+        part: the fold of every row, [R].
+        folds: number of folds.
+        weights: weights of the rows in every training set, [L, R].
+        fits: the fit of every training set.
+        errors: ln(predicted / measured) of all rows, [R], by the tuple of folds that were left out of the fit.
     """
 
     part: np.ndarray
     folds: int
     weights: np.ndarray
-    found: Fit
+    fits: Fit
     errors: dict[tuple[int, ...], np.ndarray]
 
 
@@ -106,21 +106,21 @@ def leave_out(
     even: bool = False,
     seed: int = 0,
 ) -> LeftOut:
-    """Fit a form without each fold of an axis, and without each two; arguments are those of `calibrate_rows`."""
+    """Fit a form without each fold of an axis and without each pair of folds; arguments as for `calibrate_rows`."""
     part = folds(axis, most_folds, seed=seed)
     many = int(part.max()) + 1
     pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
     left_out = [(), *((i,) for i in range(many)), *pairs]
-    # Every fold counts the same where they are few and large: chips differ in how many rows they have.
+    # With `even`, every fold has the same total weight: chips differ in their number of rows.
     share = np.bincount(part).mean() / np.bincount(part) if even else np.ones(many)
     weights = np.stack([~np.isin(part, out) * share[part] for out in left_out])
     groups = np.unique(axis, return_inverse=True)[1]
-    found = fit(form.seconds, form.bounds, columns, measured, weights, groups, seed=seed)
+    fits = fit(form.seconds, form.bounds, columns, measured, weights, groups, seed=seed)
     errors = {
-        out: np.log(predict(form.seconds, columns, found.lane(lane)) / measured)
-        for lane, out in enumerate(left_out)
+        out: np.log(predict(form.seconds, columns, fits.parameters(index)) / measured)
+        for index, out in enumerate(left_out)
     }
-    return LeftOut(part, many, weights, found, errors)
+    return LeftOut(part, many, weights, fits, errors)
 
 
 def calibrate_rows(
@@ -133,34 +133,34 @@ def calibrate_rows(
     even: bool = False,
     seed: int = 0,
 ) -> Calibration:
-    """Fit one set of parameters to rows and hold out each fold of an axis in turn.
+    """Fit one set of parameters to rows, and cross-validate it on the folds of an axis.
 
     Args:
-        form: the family.
-        columns: what describes the rows, [R] each.
+        form: the form of the kernels.
+        columns: descriptions of the rows, [R] each.
         measured: seconds [R].
-        axis: the value of the held-out axis for every row [R].
-        most_folds: at most so many folds.
-        even: whether every fold counts the same, however many rows it has.
-        seed: of folds and starts.
+        axis: value of the held-out axis for every row [R].
+        most_folds: maximum number of folds.
+        even: whether all folds have the same total weight, however many rows they have.
+        seed: seed of the folds and of the starting points.
     """
     parts = leave_out(form, columns, measured, axis, most_folds=most_folds, even=even, seed=seed)
-    part, many, found, each = parts.part, parts.folds, parts.found, parts.errors
+    part, many, fits, each = parts.part, parts.folds, parts.fits, parts.errors
     held = (
         np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]
     )
     covered = np.zeros(len(measured), bool)
     for i in range(many if many > 2 else 0):
-        # What i's interval is made of has seen neither i nor what it is tested on.
+        # The interval for fold i is made of errors of other folds j, each by the fit without i and j.
         others = np.concatenate([each[min(i, j), max(i, j)][part == j] for j in range(many) if j != i])
         low, high = _interval(others)
         at = part == i
         covered[at] = (-held[at] >= low) & (-held[at] <= high)
-    names = found.names
+    names = fits.names
     return Calibration(
-        values=found.lane(0),
-        low=dict(zip(names, found.low[0].tolist(), strict=True)),
-        high=dict(zip(names, found.high[0].tolist(), strict=True)),
+        values=fits.parameters(0),
+        low=dict(zip(names, fits.low[0].tolist(), strict=True)),
+        high=dict(zip(names, fits.high[0].tolist(), strict=True)),
         inside=each[()],
         held=held,
         interval=_interval(held),
@@ -170,17 +170,17 @@ def calibrate_rows(
 
 
 def scores(errors: np.ndarray) -> tuple[float, float]:
-    """Median and 90th percentile of the absolute errors."""
+    """Return the median and the 90th percentile of the absolute errors."""
     size = np.abs(errors)
     return float(np.median(size)), float(np.quantile(size, 0.9))
 
 
 def _interval(errors: np.ndarray) -> tuple[float, float]:
-    """ln(measured / predicted) between which 80% of such errors lie."""
+    """Return the ends (low, high) of ln(measured / predicted) between which 80% of the errors lie."""
     return float(np.quantile(-errors, _TAIL)), float(np.quantile(-errors, 1 - _TAIL))
 
 
 def labelled(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Join several columns to one key a row."""
+    """Join several columns into one string key per row, [R]."""
     words = [[f"{x:g}" if isinstance(x, float) else str(x) for x in column.tolist()] for column in values]
     return np.asarray([" ".join(row) for row in zip(*words, strict=True)], dtype=str)

@@ -1,16 +1,18 @@
-"""Fit the few numbers of a physical form to measured times, many selections of the rows at once.
+"""Fit the parameters of a physical form to measured times by robust least squares, for many training sets at once.
 
-Symbols: R rows, P parameters, L lanes (selections of rows to fit on), t measured and f(p) predicted seconds.
+Symbols: R rows, P parameters, L training sets (weights of the rows), t measured and f(p) predicted seconds.
 
-A parameter p lies between bounds and is fitted as u, p = low + (high - low) / (1 + exp(-u)), so that no step leaves
-the bounds; in the same way by its logarithm where low > 0. What is minimised is robust: with
-z = (ln f - ln t) / scale, rho(z) = 2 (sqrt(1 + z^2) - 1), which counts large residuals by their size and not by its
-square, plus a weak pull ((u - u0) / width)^2 towards the start, which keeps what the rows do not determine where it
-was. All of it in 64 bits, by Levenberg and Marquardt (optimistix) from several starts; the lowest is kept. The spread
-follows from the slopes J of the weighted residuals r, with the rows of a group (one shape, one model) taken to err
-together (Liang and Zeger 1986):
+A parameter p between bounds is fitted as the unbounded u of p = low + (high - low) / (1 + exp(-u)), or of the same
+equation for ln p where low > 0. The loss of a row is pseudo-Huber, with z = (ln f - ln t) / scale:
 
-    covariance of u = H^-1 (sum over groups of (J_g' r_g)(J_g' r_g)') H^-1,   H = J' J,  J and r with the pull
+    rho(z) = 2 (sqrt(1 + z^2) - 1)
+
+A weak prior ((u - u0) / width)^2 keeps parameters that the rows do not determine at their starting values u0. The
+solver is Levenberg-Marquardt (optimistix) in float64 from several starting points; the lowest loss wins. Intervals
+follow from the Jacobian J of the weighted residuals r by the cluster-robust sandwich estimator (Liang and Zeger 1986),
+with the rows of a group (one shape, one model) as a cluster:
+
+    covariance of u = H^-1 (sum over groups of (J_g' r_g)(J_g' r_g)') H^-1,   H = J' J,  J and r with the prior
 """
 
 import dataclasses
@@ -25,11 +27,11 @@ import optimistix
 
 __all__ = ["Bounds", "Fit", "fit", "folds", "predict"]
 
-SCALE = 0.05  # of a residual in logarithms: beyond it a row counts by its size
-_PULL = 3.0  # width of the pull, in u
+SCALE = 0.05  # of a residual ln f - ln t: the loss is quadratic below it and linear above
+_PULL = 3.0  # width of the prior, in u
 _STEPS = 80
 _STARTS = 4
-_EIGHTIETH = 1.2816  # standard deviations either side that hold 80% of a normal distribution
+_EIGHTIETH = 1.2816  # standard deviations on either side of the mean that hold 80% of a normal distribution
 
 Columns = Mapping[str, Any]
 Seconds = Callable[[Columns, Mapping[str, Any]], Any]
@@ -37,7 +39,7 @@ Seconds = Callable[[Columns, Mapping[str, Any]], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """Where a parameter may lie, where the search for it begins, and its value in the ideal roofline."""
+    """Bounds of a parameter, and the value at which its fit starts."""
 
     low: float
     high: float
@@ -46,14 +48,14 @@ class Bounds:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """Fitted parameters of every lane.
+    """Fitted parameters of every training set.
 
     Attributes:
-        names: the parameters, P of them.
+        names: names of the P parameters.
         values: float64 [L, P].
-        low: lower end of their 80% intervals, [L, P].
-        high: upper end, [L, P].
-        cost: what was minimised, [L].
+        low: lower ends of the 80% intervals, [L, P].
+        high: upper ends, [L, P].
+        cost: minimum of the loss, [L].
     """
 
     names: tuple[str, ...]
@@ -62,9 +64,9 @@ class Fit:
     high: np.ndarray
     cost: np.ndarray
 
-    def lane(self, at: int) -> dict[str, float]:
-        """Return the parameters of one lane by name."""
-        return dict(zip(self.names, self.values[at].tolist(), strict=True))
+    def parameters(self, training_set: int) -> dict[str, float]:
+        """Return the parameters of one training set by name."""
+        return dict(zip(self.names, self.values[training_set].tolist(), strict=True))
 
 
 def fit(
@@ -77,16 +79,19 @@ def fit(
     *,
     seed: int = 0,
 ) -> Fit:
-    """Fit a form to each of several selections of the rows.
+    """Fit a form to each of several training sets.
 
     Args:
-        seconds: (columns, parameters) to predicted seconds [R], a pure function of JAX.
-        bounds: the parameters, by name.
-        columns: what describes the rows, [R] each.
+        seconds: pure JAX function of (columns, parameters) that returns the predicted seconds [R].
+        bounds: bounds and start of every parameter, by name.
+        columns: descriptions of the rows, [R] each.
         measured: t, seconds [R].
-        weights: [L, R], 0 for a row that a lane does not see.
-        groups: whole number [R] of the group a row errs with.
-        seed: of the starts.
+        weights: weight of every row in every training set, [L, R]; 0 leaves a row out.
+        groups: number of the cluster of every row, [R], for the intervals.
+        seed: seed of the starting points.
+
+    Returns:
+        The parameters of every training set with their 80% intervals.
     """
     names = tuple(bounds)
     low, high, begin = (
@@ -127,14 +132,14 @@ def predict(seconds: Seconds, columns: Columns, parameters: Mapping[str, float])
 
 
 def folds(keys: np.ndarray, most: int, *, seed: int = 0) -> np.ndarray:
-    """Number every row by the fold it is held out in: rows of equal key together, at most `most` folds."""
+    """Assign every row to one of at most `most` folds, [R]; rows of equal key share a fold."""
     distinct, at = np.unique(keys, return_inverse=True)
     order = np.random.default_rng(seed).permutation(len(distinct))
     return (order % min(most, len(distinct)))[at]
 
 
 def _padded(n: int) -> int:
-    """The next number of few digits, so that few sizes are compiled."""
+    """Round up to few significant bits, so that few sizes are compiled."""
     step = max(32, 1 << max(n.bit_length() - 3, 0))
     return -(-n // step) * step
 
@@ -169,7 +174,7 @@ def _fit(
 
     def residuals(u: jax.Array, weight: jax.Array) -> jax.Array:
         z = (jnp.log(seconds(columns, dict(zip(names, values(u), strict=True)))) - measured) / SCALE
-        # sqrt(rho) with the sign of z, written so that it is smooth at 0.
+        # sqrt(rho) with the sign of z, in a form that is smooth at 0.
         soft = z * jnp.sqrt(2 / (1 + jnp.sqrt(1 + z * z)))
         return jnp.concatenate([jnp.sqrt(weight) * soft, (u - starts[0]) / _PULL])
 
@@ -180,7 +185,7 @@ def _fit(
         cost = jnp.sum(residuals(at, weight) ** 2)
         return at, jnp.where(jnp.isfinite(cost), cost, jnp.inf)
 
-    def lane(weight: jax.Array) -> tuple[jax.Array, ...]:
+    def fit_one(weight: jax.Array) -> tuple[jax.Array, ...]:
         ends, costs = jax.vmap(lambda u: from_start(u, weight))(starts)
         best = jnp.argmin(costs)
         u = ends[best]
@@ -191,10 +196,10 @@ def _fit(
         there = jax.ops.segment_sum(weight, groups, num_segments=most) > 0
         few = jnp.sum(there) / jnp.maximum(jnp.sum(there) - 1, 1)
         covariance = few * inverse @ (grouped.T @ grouped) @ inverse
-        # What the rows do not determine keeps the width of the pull, not the error of rows that are silent on it.
-        held = jnp.diag(inverse) / _PULL**2
-        spread = jnp.sqrt(jnp.maximum(jnp.diag(covariance), 0) + (held * _PULL) ** 2)
+        # A parameter that the rows do not determine has the width of the prior, not the residual of those rows.
+        undetermined = jnp.diag(inverse) / _PULL**2
+        spread = jnp.sqrt(jnp.maximum(jnp.diag(covariance), 0) + (undetermined * _PULL) ** 2)
         reach = _EIGHTIETH * spread
         return values(u), values(u - reach), values(u + reach), costs[best]
 
-    return jax.lax.map(lane, weights)
+    return jax.lax.map(fit_one, weights)

@@ -1,7 +1,4 @@
-"""The families of kernels that are calibrated: which rows, which form, what is held out, where the numbers belong.
-
-`place` is where a fit's numbers belong in `spec/kernels.py`: (kernel, bits).
-"""
+"""The calibrated families of kernels: their rows, form, held-out axis, and fields in `spec/kernels.py`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +18,14 @@ from jaxcost.spec.kernels import (
     AllToAllKernel,
     AttentionKernel,
     CollectiveKernel,
+    CustomAllReduceKernel,
     MatmulKernel,
     MixtureKernel,
-    QuickKernel,
 )
 from jaxcost.spec.measurement import Measurements, concatenate
 from jaxcost.spec.system import System
 
-__all__ = ["FAMILIES", "Family", "Selection", "across_chips", "selections"]
+__all__ = ["FAMILIES", "KernelFamily", "Selection", "across_chips", "selections"]
 
 _FEWEST = 24  # rows, below which a selection is not fitted
 
@@ -38,21 +35,22 @@ Systems = Mapping[str, System]
 
 
 @dataclasses.dataclass(frozen=True)
-class Family:
+class KernelFamily:
     """A family of kernels and how it is fitted.
 
     Attributes:
-        name: its name.
-        kernel: what holds its numbers.
-        form: the form, given a system of the rows' chip.
-        source: the family of measurements.
-        wanted: the rows of those that are of this family, and in no doubt, bool [R].
-        columns: what describes rows for the form, given systems by chip.
-        keys: rows of one key are fitted together, [R].
-        by: labels that those have in common.
-        axis: rows of one value are held out together, [R].
+        name: name of the family.
+        kernel: class of its parameters in `spec/kernels.py`.
+        form: function of a system of the rows' chip that returns the form.
+        source: family of measurements that has its rows.
+        wanted: function that selects the rows of this family that are not excluded, bool [R].
+        columns: function of rows and systems by chip that returns the columns of the form.
+        keys: function that returns a key per row, [R]; rows of equal key are fitted together.
+        by: labels that rows of equal key share.
+        axis: function that returns the value of the held-out axis, [R].
         axis_name: the axis in words.
-        place: of labels, the field of `Kernels` and of its precision, "" where there is none.
+        place: function of labels that returns the field of `Kernels` and the field of its precision ("" without one);
+            None for kernels that no field holds.
     """
 
     name: str
@@ -70,20 +68,20 @@ class Family:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Rows that share one set of parameters: of one family, library and precision, of a chip or of several.
+    """Rows that share one set of parameters: of one family, library and precision, on one chip or several.
 
     Attributes:
         family: the family.
         form: the family's form on their chips.
-        labels: what the rows have in common.
-        rows: them.
-        columns: what describes them for the form.
-        axis: the key of every row on the axis that is held out, [R].
+        labels: labels that all rows share.
+        rows: the rows.
+        columns: the columns of the form, [R] each.
+        axis: value of every row on the held-out axis, [R].
         axis_name: the axis in words.
-        slowness: median of measured seconds over those of the ideal roofline.
+        slowness: median ratio of measured seconds to the ideal roofline.
     """
 
-    family: Family
+    family: KernelFamily
     form: Form
     labels: Mapping[str, str]
     rows: Measurements
@@ -94,18 +92,18 @@ class Selection:
 
 
 def selections(
-    family: Family, found: Sequence[Measurements], systems: Systems, *, fewest: int = _FEWEST
+    family: KernelFamily, measurements: Sequence[Measurements], systems: Systems, *, fewest: int = _FEWEST
 ) -> list[Selection]:
-    """Sort the rows of a family into what is fitted together; rows of other chips are left out.
+    """Group the rows of a family into selections that are fitted together; rows of unknown chips are skipped.
 
     Args:
         family: the family.
-        found: measurements of its source.
-        systems: a system of every chip, by the name that rows are labelled with.
-        fewest: rows below which a selection is left out.
+        measurements: measurements of its source.
+        systems: a system of every chip, by the chip's label in the rows.
+        fewest: minimum number of rows of a selection.
     """
     parts = []
-    for part in found:
+    for part in measurements:
         known = np.isin(part.labels["chip"].astype(str), list(systems))
         parts.append(part.where(known & family.wanted(part)))
     parts = [part for part in parts if len(part)]
@@ -128,9 +126,9 @@ def selections(
 
 
 def across_chips(parts: Sequence[Selection]) -> list[Selection]:
-    """Join what one library runs at one precision on several chips, whose axis is the chip.
+    """Join the selections of one library and precision on several chips; the held-out axis is the chip.
 
-    Of several kernels on a chip the one that comes nearest the roofline stands for it.
+    Of several kernels on a chip, the one closest to the roofline is used.
     """
     apart = ("chip", "version", "kernel")
     keyed: dict[tuple[str, ...], dict[str, Selection]] = {}
@@ -168,7 +166,7 @@ def _wide(word: str) -> bool:
 
 def _matmul_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     precision = labels["precision"]
-    # Weights alone narrowed, and scales of blocks, are other kernels than those a plan chooses by its bits.
+    # Weight-only quantization and block scales use other kernels than the ones that a plan selects by its bits.
     return ("matmul", _bits(precision)) if _wide(precision) or precision == "fp8" else None
 
 
@@ -188,14 +186,14 @@ def _mixture_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _exchange_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-    # A plan's exchanges send a token once to every rank.
+    # The exchanges of a plan send a token once per rank.
     return None if labels.get("kernel", "") in messages.EVERY_EXPERT else (labels["phase"], "")
 
 
 def _message_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
     if labels["library"] == "nccl":
         return "collective", ""
-    # Those outside of graphs wait for the host; serving replays graphs.
+    # Kernels launched outside CUDA graphs wait for the host; serving replays graphs.
     return (
         None
         if labels["library"] == "nccl-torch" or "eager" in labels.get("kernel", "")
@@ -244,8 +242,8 @@ _ATTENTION = ("chip", "library", "version", "kernel", "precision", "kv_precision
 _HEADS = _values("heads", "kv_heads", "head_dim", "window")
 _MATMUL = ("chip", "library", "version", "precision")
 _MESSAGE = ("chip", "library", "version", "kernel")
-# NCCL as it is on these chips, by which a library's own all-reduce sends vectors beyond its limit.
-_RING = CollectiveKernel(launch=7e-6, round=7e-7, share=0.78, copies=3.5, change=2.2)
+# Typical NCCL ring, which a library's own all-reduce falls back to above its size limit.
+_RING = CollectiveKernel(launch=7e-6, round=7e-7, share=0.78, copies=3.5, protocol_switch=2.2)
 
 
 def _ring(rows: Measurements, systems: Systems) -> Columns:
@@ -259,8 +257,8 @@ def _clear(left_out: Keys) -> Keys:
 
 def _attention(
     name: str, form: Form, source: str, wanted: Keys, columns: Any, axis: Keys, words: str
-) -> Family:
-    return Family(
+) -> KernelFamily:
+    return KernelFamily(
         name=name,
         kernel=AttentionKernel,
         form=_always(form),
@@ -280,10 +278,10 @@ def _latent(phase: Keys) -> Keys:
 
 
 _ON_CHIP, _SHAPE = "heads on a chip", "head configuration"
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, KernelFamily] = {
     family.name: family
     for family in (
-        Family(
+        KernelFamily(
             name="matmul",
             kernel=MatmulKernel,
             form=_always(forms.MATMUL),
@@ -332,7 +330,7 @@ FAMILIES: dict[str, Family] = {
             _values("heads"),
             _ON_CHIP,
         ),
-        Family(
+        KernelFamily(
             name="mixture",
             kernel=MixtureKernel,
             form=_always(mixture.MIXTURE),
@@ -345,7 +343,7 @@ FAMILIES: dict[str, Family] = {
             axis_name="model, or cut of the one there is",
             place=_mixture_place,
         ),
-        Family(
+        KernelFamily(
             name="collective",
             kernel=CollectiveKernel,
             form=lambda system: messages.collective_form(system.fabric),
@@ -358,9 +356,9 @@ FAMILIES: dict[str, Family] = {
             axis_name="collective and ranks",
             place=_message_place,
         ),
-        Family(
+        KernelFamily(
             name="all_reduce",
-            kernel=QuickKernel,
+            kernel=CustomAllReduceKernel,
             form=lambda system: messages.all_reduce_form(system.fabric),
             source="collective",
             wanted=lambda rows: _clear(messages.left_out)(rows) & ~messages.is_collective(rows),
@@ -371,7 +369,7 @@ FAMILIES: dict[str, Family] = {
             axis_name="ranks",
             place=_message_place,
         ),
-        Family(
+        KernelFamily(
             name="all_to_all",
             kernel=AllToAllKernel,
             form=_always(messages.ALL_TO_ALL),

@@ -1,6 +1,6 @@
-"""The forms of dense matmuls and of attention as they are fitted: which numbers are free, and what describes a row.
+"""The fitted forms of dense matmul and attention kernels: free parameters with bounds, and the columns of a row.
 
-A form has the parameters of its kernel in `spec/kernels.py`; those that are not fitted are constants of the form.
+The parameters of a form are those of its kernel in `spec/kernels.py`; the ones that are not fitted are constants.
 """
 
 from collections.abc import Mapping
@@ -34,12 +34,12 @@ __all__ = [
 _LAUNCH = Bounds(1e-6, 4e-5, 8e-6)
 _SHARE = Bounds(0.3, 1.0, 0.85)
 _CACHE = {"cache": Bounds(5.0, 80.0, 25.0), "capacity": Bounds(0.2, 1.5, 0.9)}
-# DeepSeek's, the one latent attention that is measured: rank of the latent, rotary, other and value widths of a head.
+# DeepSeek-V3, the only latent attention among the measurements: latent rank; rotary, other and value widths of a head.
 _RANK, _ROPE, _NOPE, _VALUE = 512, 64, 128, 128
 
 
 def machine_columns(measurements: Measurements, chips: Mapping[str, Chip], bits: np.ndarray) -> Columns:
-    """Return what of its chip's datasheet every row meets, [R] each, with operands of so many bits."""
+    """Return the datasheet numbers of every row's chip, [R] each, with the matmul peak at `bits` [R]."""
     names = measurements.labels["chip"]
     out = {
         name: np.empty(len(measurements)) for name in ("rate", "bandwidth", "cores", "cache", "exponentials")
@@ -59,14 +59,14 @@ def machine_columns(measurements: Measurements, chips: Mapping[str, Chip], bits:
 
 
 def matmul_columns(measurements: Measurements, chips: Mapping[str, Chip]) -> Columns:
-    """Describe matmuls."""
+    """Return the columns of matmuls, [R] each."""
     work = measurements.work
     bits = np.maximum(work["weight_bits"], work["activation_bits"])
     return {**work, **machine_columns(measurements, chips, bits)}
 
 
 def attention_columns(measurements: Measurements, chips: Mapping[str, Chip]) -> Columns:
-    """Describe softmax attention, replayed on the same data."""
+    """Return the columns of softmax attention, [R] each."""
     work = measurements.work
     kept = {name: work[name] for name in ("sequences", "queries", "keys", "heads", "kv_heads", "window")}
     return {
@@ -80,7 +80,10 @@ def attention_columns(measurements: Measurements, chips: Mapping[str, Chip]) -> 
 
 
 def latent_columns(measurements: Measurements, chips: Mapping[str, Chip]) -> Columns:
-    """Describe latent attention: absorbed for one new token a sequence, else expanded to 16-bit keys and values."""
+    """Return the columns of latent attention, [R] each.
+
+    It is absorbed for one new token per sequence, and expanded to 16-bit keys and values otherwise.
+    """
     work = measurements.work
     absorbed = work["queries"] == 1
     key = np.where(absorbed, _RANK + _ROPE, _NOPE + _ROPE)
@@ -98,26 +101,24 @@ def latent_columns(measurements: Measurements, chips: Mapping[str, Chip]) -> Col
 
 
 def machine_of(columns: Columns) -> Machine:
-    """Gather what `machine_columns` tells of the chips."""
+    """Build a `Machine` from the columns of `machine_columns`."""
     names = ("rate", "bandwidth", "cores", "cache", "exponentials")
     return Machine(**{name: columns[name] for name in names})
 
 
 def _matmul_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     names = ("rows", "columns", "inner", "weight_bits", "activation_bits")
-    work, on = MatmulWork(**{name: columns[name] for name in names}), machine_of(columns)
-    return timing_seconds(
-        matmul_timing(on, MatmulKernel(**parameters), work), matmul_bytes(work) / on.bandwidth
-    )
+    work, machine = MatmulWork(**{name: columns[name] for name in names}), machine_of(columns)
+    timing = matmul_timing(machine, MatmulKernel(**parameters), work)
+    return timing_seconds(timing, matmul_bytes(work) / machine.bandwidth)
 
 
 def _attention_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     names = ("sequences", "queries", "keys", "heads", "kv_heads", "window", "key_dim", "value_dim")
-    given = {name: columns[name] for name in (*names, "row_bytes", "query_bytes")}
-    work, on = AttentionWork(**given, replayed=jnp.ones_like(columns["keys"])), machine_of(columns)
-    return timing_seconds(
-        attention_timing(on, AttentionKernel(**parameters), work), attention_bytes(work) / on.bandwidth
-    )
+    sizes = {name: columns[name] for name in (*names, "row_bytes", "query_bytes")}
+    work, machine = AttentionWork(**sizes, replayed=jnp.ones_like(columns["keys"])), machine_of(columns)
+    timing = attention_timing(machine, AttentionKernel(**parameters), work)
+    return timing_seconds(timing, attention_bytes(work) / machine.bandwidth)
 
 
 MATMUL = Form(
@@ -159,7 +160,7 @@ _WHOLE = {
 _WAVES = {"waves": Bounds(0.0, 1.0, 0.5)}
 _ONE = Bounds(1.0, 1.0, 1.0)
 _TILED = {**_WAVES, "rows": Bounds(64.0, 128.0, 128.0), "splits": _ONE, "slots": _ONE}
-_FILLED = {"slots": "fill"}  # a core holds as many tasks as splitting aims at
+_FILLED = {"slots": "fill"}  # a core runs as many tasks concurrently as splitting aims at
 ATTENTION_DECODE = Form(
     "attention_decode",
     _attention_seconds,

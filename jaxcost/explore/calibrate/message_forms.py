@@ -1,7 +1,7 @@
-"""Measured messages, as rows to fit kernels of collectives, all-reduces and all-to-alls to.
+"""The fitted forms of collectives, custom all-reduces and all-to-alls, and the columns of measured rows.
 
-What the rows' algorithms do on their links is what the closed forms count (`physics/network/algorithms.py`): rounds,
-hops and loads of a ring or of one shot on the scale-up level of the chips' system.
+Rounds, hops and loads of the ring and one-shot algorithms on the scale-up level come from the closed forms of
+`physics/network/algorithms.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,16 +17,16 @@ from jaxcost.physics.kernels.collective import (
     CollectiveWork,
     all_to_all_seconds,
     collective_seconds,
-    quick_seconds,
+    custom_all_reduce_seconds,
     ring_work,
     shot_works,
 )
 from jaxcost.physics.network.algorithms import CollectiveCost, algorithm_costs
-from jaxcost.physics.network.levels import DOMAIN, Level, levels, only
+from jaxcost.physics.network.levels import DOMAIN, Level, fabric_levels, take_level
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric, topology_id
-from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, QuickKernel
+from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, CustomAllReduceKernel
 from jaxcost.spec.measurement import Measurements
 
 __all__ = [
@@ -44,8 +44,8 @@ __all__ = [
     "left_out",
 ]
 
-OUTSIDE = "ranks in several nodes, whose link is not named"
-UNNAMED = 16.0  # bits on the wire where a row does not tell them
+OUTSIDE = "ranks in several nodes, whose network is not recorded"
+UNNAMED = 16.0  # bits on the wire where a row does not record them
 _WORK = ("ranks", "rounds", "hops", "link", "own", "whole")
 _RINGS = ("nccl", "nccl-torch")  # libraries whose collectives are rings
 # Kernels that send a token once for every expert.
@@ -53,12 +53,12 @@ EVERY_EXPERT = ("deepep_ll", "trtllm_deepep_ll", "deepep_v2_generation")
 
 
 def is_collective(measured: Measurements) -> np.ndarray:
-    """Tell which rows of the family "collective" are rings; the others are libraries' own all-reduces."""
+    """Return which rows of the family "collective" are ring collectives, bool [R]; others are custom all-reduces."""
     return np.isin(measured.labels["library"].astype(str), _RINGS)
 
 
 def left_out(measured: Measurements) -> np.ndarray:
-    """Tell for every row why it is not to be fitted, "" where it is."""
+    """Return the reason why a row is excluded from the fit, [R]; "" where it is fitted."""
     out = np.full(len(measured), "", object)
     if measured.family != "collective":
         return out
@@ -70,10 +70,10 @@ def left_out(measured: Measurements) -> np.ndarray:
 
 
 def groups(measured: Measurements) -> np.ndarray:
-    """Label the rows that share parameters.
+    """Return the key of the rows that share parameters, [R].
 
-    Of collectives chip and library, of libraries' own all-reduces the kernel too, of all-to-alls besides the phase
-    and what goes over the wire.
+    Ring collectives share chip and library; custom all-reduces also the kernel; all-to-alls chip, library, kernel,
+    phase and precision.
     """
     labels = measured.labels
     if measured.family == "collective":
@@ -83,7 +83,7 @@ def groups(measured: Measurements) -> np.ndarray:
 
 
 def all_to_all_axis(measured: Measurements) -> np.ndarray:
-    """Label what is held out of all-to-alls: the shape of a model's mixture."""
+    """Return the value of the held-out axis of all-to-alls, [R]: the shape of a model's experts."""
     return labelled([measured.work[name].astype(int) for name in ("hidden", "top_k", "experts")])
 
 
@@ -92,11 +92,11 @@ def _each(
     fabrics: Mapping[str, Fabric],
     describe: Callable[[np.ndarray, str, Level, float], Mapping[str, Any]],
 ) -> dict[str, np.ndarray]:
-    """Fill columns, chip by chip and number of ranks by number of ranks."""
+    """Fill the columns with `describe(rows, chip, domain, ranks)`, for every chip and number of ranks."""
     out: dict[str, np.ndarray] = {}
     for name in measured.values("chip"):
         fabric = fabrics[name]
-        domain = only(levels(fabric, fabric.domain), DOMAIN)
+        domain = take_level(fabric_levels(fabric, fabric.domain), DOMAIN)
         for ranks in np.unique(measured.work["ranks"]):
             at = np.flatnonzero((measured.labels["chip"] == name) & (measured.work["ranks"] == ranks))
             if len(at):
@@ -108,12 +108,12 @@ def _each(
 def collective_columns(
     measured: Measurements, chips: Mapping[str, Chip], fabrics: Mapping[str, Fabric]
 ) -> dict[str, np.ndarray]:
-    """Return what describes collectives of rings.
+    """Return the columns of ring collectives, [R] each.
 
     Args:
         measured: rows of the family "collective".
-        chips: by name, all that the rows are of.
-        fabrics: those of a system of each.
+        chips: the chips of all rows, by name.
+        fabrics: the fabric of a system of each chip, by the same names.
     """
     operation = measured.labels["op"]
 
@@ -151,7 +151,7 @@ def all_reduce_columns(
     fabrics: Mapping[str, Fabric],
     rings: Mapping[str, CollectiveKernel],
 ) -> dict[str, np.ndarray]:
-    """Return what describes libraries' own all-reduces; `rings` are the collectives that each chip has beside them."""
+    """Return the columns of custom all-reduces, [R] each; `rings` has the ring kernel of each chip."""
 
     def describe(at: np.ndarray, name: str, domain: Level, ranks: float) -> Mapping[str, Any]:
         costs = algorithm_costs(domain, jnp.asarray(ranks))
@@ -169,7 +169,7 @@ def all_reduce_columns(
 def all_to_all_columns(
     measured: Measurements, chips: Mapping[str, Chip], fabrics: Mapping[str, Fabric]
 ) -> dict[str, np.ndarray]:
-    """Return what describes dispatches and combinations of tokens."""
+    """Return the columns of dispatches and combines, [R] each."""
     work = measured.work
     every = np.isin(measured.labels["kernel"].astype(str), EVERY_EXPERT)
     row = work["hidden"] * np.nan_to_num(work["bits"], nan=UNNAMED) / 8
@@ -199,9 +199,11 @@ def _ring_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     return collective_seconds(CollectiveKernel(**parameters), work)
 
 
-def _quick_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
+def _custom_all_reduce_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     one, two = (CollectiveWork(**{name: columns[f"{name}_{i}"] for name in _WORK}) for i in range(2))
-    return quick_seconds(QuickKernel(**parameters), one, two, columns["bytes"], columns["ring"])
+    return custom_all_reduce_seconds(
+        CustomAllReduceKernel(**parameters), one, two, columns["bytes"], columns["ring"]
+    )
 
 
 def _all_to_all_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
@@ -210,15 +212,15 @@ def _all_to_all_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     return all_to_all_seconds(AllToAllKernel(**parameters), work)
 
 
-_CROWD = {"crowd": Bounds(0, 3, 1)}
+_CONTENTION = {"contention_exponent": Bounds(0, 3, 1)}
 _RING = {
     "launch": Bounds(1e-6, 2e-4, 6e-6),
     "round": Bounds(0, 5e-5, 1e-6),
     "share": Bounds(0.05, 1.2, 0.8),
     "copies": Bounds(0, 30, 2),
-    "change": Bounds(0.05, 5, 1.5),
+    "protocol_switch": Bounds(0.05, 5, 1.5),
 }
-_QUICK = _RING | {
+_CUSTOM = _RING | {
     "round": Bounds(0, 5e-5, 3e-7),
     "staging": Bounds(0, 10, 1),
     "limit": Bounds(1e5, 1e8, 8e6),
@@ -227,29 +229,29 @@ _QUICK = _RING | {
 _FORMS = {
     shared: (
         Form("collective", _ring_seconds, _RING | more),
-        Form("all_reduce", _quick_seconds, _QUICK | more),
+        Form("all_reduce", _custom_all_reduce_seconds, _CUSTOM | more),
     )
-    for shared, more in ((False, {}), (True, _CROWD))
+    for shared, more in ((False, {}), (True, _CONTENTION))
 }
 
 
 def _shared(fabric: Fabric) -> bool:
-    """Tell whether ranks share the bridges of a host, as in a tree; a switch gives each pair its own way."""
+    """Return whether ranks share PCIe bridges of a host, as in a tree; a switch gives each pair its own path."""
     return bool(fabric.scale_up.topology == topology_id("tree"))
 
 
 def collective_form(fabric: Fabric) -> Form:
-    """Return the form of rings on a fabric: those who share a bus of the host crowd it."""
+    """Return the form of ring collectives on a fabric, with contention where ranks share a bus of the host."""
     return _FORMS[_shared(fabric)][0]
 
 
 def all_reduce_form(fabric: Fabric) -> Form:
-    """Return the form of a library's own all-reduce on a fabric."""
+    """Return the form of a custom all-reduce on a fabric."""
     return _FORMS[_shared(fabric)][1]
 
 
 def all_to_all_kernel(parameters: Mapping[str, Any], name: str) -> AllToAllKernel:
-    """Make the kernel of fitted parameters, of the name that its rows give it."""
+    """Build the kernel of fitted parameters; its name in the rows decides whether it sends a token per expert."""
     return AllToAllKernel(copies=1.0 if name in EVERY_EXPERT else 0.0, **parameters)
 
 
@@ -262,6 +264,6 @@ ALL_TO_ALL = Form(
         "chunk": Bounds(0, 200, 5),
         "share": Bounds(0.02, 1.2, 0.6),
         "receiver": Bounds(0, 10, 0.5),
-        "change": Bounds(0.05, 4, 1),
+        "protocol_switch": Bounds(0.05, 4, 1),
     },
 )

@@ -1,7 +1,7 @@
-"""Measured kernels of routed experts, as rows to fit `MixtureKernel` to.
+"""The fitted form of the kernels of routed experts, and the columns of measured rows.
 
-A row is the whole of a layer's routed experts on one rank, replayed, so that small weights stay in the last-level
-cache. Three of the kernel's numbers are fixed: fitting them explains no more of models that were held out.
+A row is all routed experts of one layer on one rank. Benchmarks replay it, so small weights stay in the last-level
+cache. Three parameters of the kernel are constants: fitting them does not lower the errors of held-out models.
 """
 
 from collections.abc import Mapping
@@ -27,20 +27,20 @@ _FIXED = {
     "padding": Bounds(0.0, 1.0, 0.5),
 }
 _WORK = ("rows", "experts", "held", "slots", "hidden", "inner", "weight_bytes", "activation_bytes")
-_OLD = {("trtllm", "1.0.0"), ("trtllm", "1.3.0rc10"), ("vllm", "0.14.0")}
+_UNROUTED_VERSIONS = {("trtllm", "1.0.0"), ("trtllm", "1.3.0rc10"), ("vllm", "0.14.0")}
 _FEW = 32  # tokens
 
-GROUPED = "routing is not the labelled one: faster than reading the experts that balanced tokens reach"
-UNROUTED = "a rank of few tokens takes as long as one with several experts a token: its routing is not known"
-SLOW = "five times as slow as the next models and plans at every size"
+GROUPED = "routing differs from its label: faster than reading the experts that balanced routing reaches"
+UNROUTED = "unknown routing: a rank with few tokens takes as long as one with several experts per token"
+SLOW = "five times as slow as the nearest models and plans at every size"
 
 
 def columns(measured: Measurements, chips: Mapping[str, Chip]) -> dict[str, np.ndarray]:
-    """Return what describes measurements of the family "mixture": the work of their rank, and the chips' numbers.
+    """Return the columns of measurements of the family "mixture", [R] each.
 
     Args:
         measured: the rows.
-        chips: by name, all that the rows are of.
+        chips: the chips of all rows, by name.
     """
     work = measured.work
     bits = np.maximum(work["weight_bits"], work["activation_bits"])
@@ -72,14 +72,14 @@ MIXTURE = Form(
         "depth": Bounds(0, 2000, 100),
         "serial": Bounds(0, 1, 0.3),
         "passes": Bounds(0, 10, 1),
-        "foreign": Bounds(0, 1, 0.3),
+        "remote_fraction": Bounds(0, 1, 0.3),
     },
     _FIXED,
 )
 
 
 def groups(measured: Measurements) -> np.ndarray:
-    """Label the rows that share parameters: chip, library and precision, and which of two kernels vLLM took."""
+    """Return the key of the rows that share parameters, [R]: chip, library, precision, and which kernel vLLM used."""
     other = ["cutlass" if "flashinfer_cutlass" in str(word) else "" for word in measured.labels["kernel"]]
     names = ("chip", "library", "precision")
     keys = labelled([*(measured.labels[name] for name in names), np.asarray(other, object)])
@@ -87,20 +87,20 @@ def groups(measured: Measurements) -> np.ndarray:
 
 
 def axis(measured: Measurements) -> np.ndarray:
-    """Label what is held out: a model; within rows of a single one, how it is cut."""
+    """Return the value of the held-out axis, [R]: the model, or how it is sharded where there is only one model."""
     if len(measured.values("model")) > 1:
         return measured.labels["model"].astype(str)
     return labelled([measured.work["tensor_parallel"], measured.work["expert_parallel"]])
 
 
 def left_out(measured: Measurements) -> np.ndarray:
-    """Tell for every row why it is not to be fitted, "" where it is."""
+    """Return the reason why a row is excluded from the fit, [R]; "" where it is fitted."""
     labels, work = {name: words.astype(str) for name, words in measured.labels.items()}, measured.work
     reasons = np.full(len(measured), "", object)
     uneven = (work["expert_parallel"] > 1) & (work["skew"] > 0)
     pairs = zip(labels["library"], labels["version"], strict=True)
-    old = np.fromiter((pair in _OLD for pair in pairs), bool, len(measured))
-    reasons[uneven & old & (work["tokens"] <= _FEW)] = UNROUTED
+    unrouted = np.fromiter((pair in _UNROUTED_VERSIONS for pair in pairs), bool, len(measured))
+    reasons[uneven & unrouted & (work["tokens"] <= _FEW)] = UNROUTED
     series = {"model": "Llama-4-Scout", "library": "trtllm", "precision": "bfloat16", "chip": "h100-sxm"}
     for name, word in series.items():
         uneven = uneven & (labels[name] == word)

@@ -1,25 +1,26 @@
-"""Which measured rows cannot be right: faster than the datasheet, out of line with neighbours, or contradicted."""
+"""Measured rows that are implausible: faster than the datasheet, out of line with their neighbours, or contradicted."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxcost.core.deprecation import renamed_function
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.measurement import Measurements
 
-__all__ = ["Doubt", "doubtful", "least_bytes", "least_flops", "least_link_bytes"]
+__all__ = ["Outlier", "doubtful", "find_outliers", "least_bytes", "least_flops", "least_link_bytes"]
 
-_FASTER = 1.02  # clocks above the nominal ones, and rounding of what was written down
-_OUT_OF_LINE = 2.0
-_CONTRADICTED = 1.5
-# DeepSeek-V2's latent attention: 512 features and 64 of position a token are kept, heads have 128 and those 64.
+_FASTER = 1.02  # tolerance for boost clocks and for rounding in the files
+_OUT_OF_LINE = 2.0  # ratio to both neighbours
+_CONTRADICTED = 1.5  # ratio of the slowest to the fastest row of equal work
+# DeepSeek-V2's latent attention: a cached token has 512 latent and 64 rotary features, a head 128 and the same 64.
 _LATENT, _POSITION, _HEAD = 512.0, 64.0, 128.0
 
 Work = dict[str, np.ndarray]
 
 
-class Doubt(NamedTuple):
-    """A row that cannot be right: its index, its line in the file, what kind of doubt, and the numbers."""
+class Outlier(NamedTuple):
+    """An implausible row: its index, its line in the file, the kind of outlier, and the numbers that show it."""
 
     row: int
     line: int
@@ -27,18 +28,26 @@ class Doubt(NamedTuple):
     reason: str
 
 
-def doubtful(measurements: Measurements, chip: Chip, *, link_bandwidth: float | None = None) -> list[Doubt]:
-    """List the rows of one chip that cannot be right; none is taken out.
+def find_outliers(
+    measurements: Measurements, chip: Chip, *, link_bandwidth: float | None = None
+) -> list[Outlier]:
+    """Find the implausible rows of one chip; no row is removed.
 
-    A row is in doubt where it is faster than the chip's matmul peak, or than its memory moves what its last-level
-    cache cannot hold between repeats, or than its links move what must cross them ("faster"); where it takes more
-    than twice as long as both rows next to it in size, or less than half, all else equal, though one of those has
-    more work, or less ("out of line"); or where others of the same work and labels differ by half ("contradicted").
+    Three kinds of outlier are reported:
+
+    - "faster": the row beats the chip's matmul peak; or the memory bandwidth for the bytes beyond the last-level
+      cache, which may keep the rest between repeats; or the link bandwidth for the bytes that must cross the links.
+    - "out of line": at equal other sizes the row takes more than twice as long as both neighbours in size although
+      one of them has more work, or less than half as long although one of them has less work.
+    - "contradicted": rows of equal work and labels differ by more than a factor of 1.5.
 
     Args:
         measurements: rows of one chip, of any family.
-        chip: the chip, whose efficiencies are not used.
-        link_bandwidth: B/s that a chip sends while it receives as many; collectives are not held to it without.
+        chip: the chip; its efficiencies are not used.
+        link_bandwidth: B/s that a chip sends while it receives at the same rate; None skips the check of the links.
+
+    Returns:
+        The outliers by row; a row may appear once for each reason.
 
     Raises:
         ValueError: rows of several chips.
@@ -50,6 +59,9 @@ def doubtful(measurements: Measurements, chip: Chip, *, link_bandwidth: float | 
     found += _out_of_line(measurements)
     found += _contradicted(measurements)
     return sorted(found)
+
+
+doubtful = renamed_function("doubtful", find_outliers)
 
 
 def _pairs(work: Work) -> np.ndarray:
@@ -64,41 +76,41 @@ def _pairs(work: Work) -> np.ndarray:
 
 
 def least_flops(family: str, work: Work) -> np.ndarray:
-    """Count the FLOPs that no way of computing the work avoids; zeros for a family that has none."""
+    """Count the FLOPs that every implementation of the work needs, [R]; zeros for families without FLOPs."""
     if family == "matmul":
         return 2 * work["rows"] * work["columns"] * work["inner"]
     if family == "attention":
         return 4 * work["sequences"] * work["heads"] * work["head_dim"] * _pairs(work)
     if family == "latent_attention":
-        # A single query attends in the latent itself; heads expanded from it are less work for many.
+        # A single query attends to the latents themselves; for many queries, expanded heads are less work.
         features = np.where(work["queries"] == 1, 2 * _LATENT + _POSITION, 2 * _HEAD + _POSITION)
         return 2 * work["sequences"] * work["heads"] * features * _pairs(work)
     if family == "mixture":
-        # A skewed rank may get less than its share.
+        # With skewed routing a rank may receive less than its share.
         rows = work["tokens"] * work["top_k"] / work["expert_parallel"] * (work["skew"] == 0)
         return 6 * rows * work["hidden"] * work["width"] / work["tensor_parallel"]
     return np.zeros_like(next(iter(work.values())))
 
 
 def least_bytes(family: str, work: Work) -> np.ndarray:
-    """Count the bytes that the work reads and writes at least once; zeros for a family that has none."""
+    """Count the bytes that the work must read and write once, [R]; zeros for families without memory traffic."""
     if family == "matmul":
         weights = work["columns"] * work["inner"] * work["weight_bits"]
-        # Operands may be given in 16 bits and narrowed on the way; narrow ones are the less.
+        # Activations may arrive in 16 bits and be quantized first; the narrow ones are the lower bound.
         return (weights + work["rows"] * (work["inner"] * work["activation_bits"] + work["columns"] * 16)) / 8
     if family == "attention":
         seen = np.where(work["window"] > 0, work["window"] + work["queries"] - 1, np.inf)
         cached = 2 * np.minimum(work["keys"], seen) * work["kv_heads"] * work["kv_bits"]
-        own = 2 * work["queries"] * work["heads"] * np.minimum(work["compute_bits"], 16)
-        return work["sequences"] * (cached + own) * work["head_dim"] / 8
+        ends = 2 * work["queries"] * work["heads"] * np.minimum(work["compute_bits"], 16)
+        return work["sequences"] * (cached + ends) * work["head_dim"] / 8
     if family == "latent_attention":
         return work["sequences"] * work["keys"] * (_LATENT + _POSITION) * work["kv_bits"] / 8
     if family == "mixture":
-        own = work["experts"] / work["expert_parallel"]
-        # Balanced routing reaches as many experts as it can; a skewed rank may get none.
+        local = work["experts"] / work["expert_parallel"]
+        # Balanced routing reaches as many experts as possible; with skewed routing a rank may reach none.
         reached = np.where(
             work["skew"] == 0,
-            np.minimum(own, np.floor(work["tokens"] * work["top_k"] / work["expert_parallel"])),
+            np.minimum(local, np.floor(work["tokens"] * work["top_k"] / work["expert_parallel"])),
             0,
         )
         matrix = work["hidden"] * work["width"] / work["tensor_parallel"]
@@ -107,14 +119,14 @@ def least_bytes(family: str, work: Work) -> np.ndarray:
 
 
 def least_link_bytes(measurements: Measurements) -> np.ndarray:
-    """Count the bytes that a chip must receive from others; zeros for a family that sends none."""
+    """Count the bytes that a chip must receive from others, [R]; zeros for families without messages."""
     work, ranks = measurements.work, measurements.work.get("ranks")
     if ranks is None:
         return np.zeros(len(measurements))
     if measurements.family == "collective":
         whole = np.isin(measurements.labels["op"].astype(str), ["all_reduce", "send_recv", "broadcast"])
         return work["bytes"] * np.where(whole, 1.0, (ranks - 1) / ranks)
-    # The experts of a token lie on so many other chips, wherever they are drawn; a chip gets a token once.
+    # Expected number of other chips that hold one of a token's experts; a chip receives a token once.
     others = (ranks - 1) * (1 - (1 - 1 / ranks) ** work["top_k"])
     return np.nan_to_num(work["tokens"] * others * work["hidden"] * work["bits"] / 8)
 
@@ -128,7 +140,7 @@ def _peak(work: Work, chip: Chip) -> np.ndarray:
     return np.select([bits <= 4.5, bits <= 6.5, bits <= 8.5, bits <= 16.5], rates, compute.flops_32)
 
 
-def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[Doubt]:
+def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[Outlier]:
     work, family, seconds = measurements.work, measurements.family, measurements.seconds
     if not len(measurements) or family == "serving":
         return []
@@ -147,12 +159,12 @@ def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[
             reason = (
                 f"{seconds[row] * 1e6:.4g} us, {times:.3g} times {name} (at least {floor[row] * 1e6:.4g} us)"
             )
-            found.append(Doubt(int(row), int(measurements.line[row]), "faster", reason))
+            found.append(Outlier(int(row), int(measurements.line[row]), "faster", reason))
     return found
 
 
 def _groups(columns: list[np.ndarray], count: int) -> np.ndarray:
-    """Number the rows so that those equal in all columns have one number."""
+    """Number the rows, equal ones alike: the index of each row's group, [R]."""
     group = np.zeros(count, dtype=np.int64)
     for column in columns:
         values = column.astype(str) if column.dtype == object else column
@@ -184,7 +196,7 @@ def _else_equal(measurements: Measurements, without: str) -> list[np.ndarray]:
 
 
 class _Candidate(NamedTuple):
-    """A row out of line with two others; the score is the logarithm of how far, from the closer of them."""
+    """A row out of line with two neighbours; the score is the logarithm of its ratio to the closer of them."""
 
     score: float
     row: int
@@ -192,46 +204,46 @@ class _Candidate(NamedTuple):
     size: str
 
 
-def _out_of_line(measurements: Measurements) -> list[Doubt]:
-    lines = [
+def _out_of_line(measurements: Measurements) -> list[Outlier]:
+    series = [
         (size, rows)
         for size in _SIZES[measurements.family]
         for rows in _by_size(measurements, size)
         if len(rows) > 2
     ]
     through: dict[int, list[int]] = {}
-    for i, (_, rows) in enumerate(lines):
+    for i, (_, rows) in enumerate(series):
         for row in rows:
             through.setdefault(row, []).append(i)
     accepted: dict[int, _Candidate] = {}
-    active = range(len(lines))
-    # A row beside one far out of line looks so too, the other way: the one at odds with most rows goes first, and
-    # the others are looked at again without it.
+    active = range(len(series))
+    # The neighbour of a row that is far out of line looks out of line in the other direction. So the candidate that
+    # contradicts most rows is accepted first, and the others are examined again without it.
     while active:
         found = []
         for i in active:
-            size, rows = lines[i]
+            size, rows = series[i]
             found += _candidates(measurements, size, [row for row in rows if row not in accepted])
-        odds = {c.row: sum(_odds(measurements, lines[i][1], c.row) for i in through[c.row]) for c in found}
+        odds = {c.row: sum(_odds(measurements, series[i][1], c.row) for i in through[c.row]) for c in found}
         touched: set[int] = set()
         for candidate in sorted(found, key=lambda c: (odds[c.row], c.score, c.row), reverse=True):
             if candidate.row not in touched and not touched.intersection(candidate.near):
                 accepted[candidate.row] = candidate
                 touched.add(candidate.row)
         active = sorted({i for row in touched for i in through[row]})
-    return [_told(measurements, candidate) for candidate in accepted.values()]
+    return [_outlier(measurements, candidate) for candidate in accepted.values()]
 
 
 def _odds(measurements: Measurements, rows: list[int], row: int) -> int:
-    """Count the rows of a line that do more work than this one in less than half the time, or the other way."""
+    """Count the rows of a series with more work and less than half the time of this one, or less work and twice it."""
     seconds, at = measurements.seconds[rows], rows.index(row)
-    own = seconds[at]
-    more = seconds[at + 1 :] * _OUT_OF_LINE < own
-    return int(more.sum() + (seconds[:at] > _OUT_OF_LINE * own).sum())
+    time = seconds[at]
+    more = seconds[at + 1 :] * _OUT_OF_LINE < time
+    return int(more.sum() + (seconds[:at] > _OUT_OF_LINE * time).sum())
 
 
 def _by_size(measurements: Measurements, size: str) -> list[list[int]]:
-    """List rows that differ in one size alone, in its order; of several with one size, the first."""
+    """List the series of rows that differ only in one size, ordered by it; of rows of equal size, the first."""
     group = _groups(_else_equal(measurements, size), len(measurements))
     sizes = measurements.work[size]
     order = np.lexsort((measurements.line, sizes, group))
@@ -246,13 +258,13 @@ def _candidates(measurements: Measurements, size: str, rows: list[int]) -> list[
     if count < 3:
         return []
     logs = np.log(measurements.seconds[rows])
-    # At either end the two rows on the one side are the neighbours.
+    # At either end the next two rows are the neighbours.
     before = np.arange(count) - 1
     after = before + 2
     before[0], after[-1] = 2, count - 3
     above = logs - np.maximum(logs[before], logs[after])
     below = np.minimum(logs[before], logs[after]) - logs
-    # A slow row must have one of more work beside it, a quick one of less.
+    # A slow row needs a neighbour with more work, a fast row one with less.
     above[-1], below[0] = 0, 0
     score = np.maximum(above, below)
     return [
@@ -261,17 +273,17 @@ def _candidates(measurements: Measurements, size: str, rows: list[int]) -> list[
     ]
 
 
-def _told(measurements: Measurements, candidate: _Candidate) -> Doubt:
+def _outlier(measurements: Measurements, candidate: _Candidate) -> Outlier:
     row, size = candidate.row, candidate.size
 
     def at(i: int) -> str:
         return f"{measurements.seconds[i] * 1e6:.4g} us at {size} {measurements.work[size][i]:g}"
 
-    reason = f"{at(row)}, beside {at(candidate.near[0])} and {at(candidate.near[1])}"
-    return Doubt(row, int(measurements.line[row]), "out of line", reason)
+    reason = f"{at(row)}; its neighbours take {at(candidate.near[0])} and {at(candidate.near[1])}"
+    return Outlier(row, int(measurements.line[row]), "out of line", reason)
 
 
-def _contradicted(measurements: Measurements) -> list[Doubt]:
+def _contradicted(measurements: Measurements) -> list[Outlier]:
     if not len(measurements):
         return []
     columns = list(measurements.work.values())
@@ -285,6 +297,6 @@ def _contradicted(measurements: Measurements) -> list[Doubt]:
     found = []
     for row in np.flatnonzero((most > _CONTRADICTED * least)[group]):
         low, high = least[group[row]], most[group[row]]
-        reason = f"{seconds[row]:.4g}, where the same work gave {low:.4g} to {high:.4g}"
-        found.append(Doubt(int(row), int(measurements.line[row]), "contradicted", reason))
+        reason = f"{seconds[row]:.4g}; rows of the same work range from {low:.4g} to {high:.4g}"
+        found.append(Outlier(int(row), int(measurements.line[row]), "contradicted", reason))
     return found

@@ -1,13 +1,16 @@
-"""The tokens that the measured rank of an expert-parallel group gets: routing as benchmarks of kernels draw it.
+"""The tokens that the measured rank of an expert-parallel group receives, with the synthetic routing of benchmarks.
 
 Symbols: T tokens of the group, E experts of which each token picks k, n ranks of E / n experts each.
 
-Benchmarks of grouped matmuls make up the router's choice. Balanced, the picks of token t are the experts
-(t + j ceil(E / k)) mod E, j = 0 .. k - 1 (few tokens are spread over all starts), and rank 0 is measured. By a power
-law, shares of the T k picks are drawn from a density x^-a, rounded to at most T tokens an expert, what rounding left
-goes round the ranks to (from) the expert with the fewest (the most), and the rank with the most picks is measured:
-its rows are more than the average rank's, its distinct experts fewer. The seeds of such draws are not known, so
-averages over a few draws of our own stand in; they are the same every time.
+Benchmarks of grouped matmuls replace the router by synthetic routing:
+
+- balanced: token t picks the experts (t + j ceil(E / k)) mod E, j = 0 .. k - 1, with few tokens spread over all
+  starts; rank 0 is measured.
+- power law: the T k picks are shared out by draws from a density x^-a and rounded, at most T per expert. The picks
+  left over by rounding go to the expert with the fewest picks of each rank in turn (missing ones come from the expert
+  with the most). The rank with the most picks is measured: it has more rows and fewer distinct experts than average.
+
+The random seeds of the benchmarks are unknown, so averages over a few draws with a fixed seed take their place.
 """
 
 import dataclasses
@@ -20,21 +23,23 @@ from jaxcost.spec.measurement import Measurements
 __all__ = ["Rank", "measured_rank", "routing"]
 
 _DRAWS = 12
-_TURNS = 5  # batches of different draws that are run in turn, and so share the last-level cache
-_EVERY = 3  # draws from one set of turns to the next
-_LEAST = 0.02  # rows, or experts, of a rank that draws left without any
-_TOP = 0.8  # of the tokens: the largest of the numbers that shares are drawn as
-_BULK = 64  # picks left over by rounding above which a quarter of the experts is changed at once
+_BATCHES = (
+    5  # batches of different draws that a benchmark runs alternately, so that they share the last-level cache
+)
+_EVERY = 3  # draws between the first batches of two such sets
+_LEAST = 0.02  # rows, or experts, of a rank without picks
+_TOP = 0.8  # upper end of the drawn numbers, as a share of the tokens
+_BULK = 64  # left-over picks above which a quarter of the experts is changed at once
 
 
 @dataclasses.dataclass(frozen=True)
 class Rank:
-    """What the measured rank gets, on average over the draws.
+    """The load of the measured rank, on average over the draws.
 
     Attributes:
         rows: pairs of a token and one of the rank's experts.
-        experts: distinct experts of the rank that are picked.
-        reached: the same of all batches that run in turn.
+        experts: distinct experts of the rank that one batch picks.
+        reached: distinct experts that all alternating batches pick.
         tokens: tokens that pick an expert of the rank.
     """
 
@@ -46,14 +51,14 @@ class Rank:
 
 @functools.lru_cache(maxsize=4096)
 def measured_rank(tokens: int, experts: int, top_k: int, ranks: int, skew: float) -> Rank:
-    """Route tokens as benchmarks do, and return what the measured rank gets.
+    """Route tokens as benchmarks do, and return the load of the measured rank.
 
     Args:
-        tokens: of the group.
-        experts: of all ranks.
-        top_k: experts of a token.
-        ranks: of the group; they divide the experts.
-        skew: exponent of the power law; 0 for balanced.
+        tokens: tokens of the group.
+        experts: experts of all ranks.
+        top_k: experts per token.
+        ranks: ranks of the group, a divisor of the experts.
+        skew: exponent of the power law; 0 for balanced routing.
     """
     if skew == 0:
         drawn = [_balanced(tokens, experts, top_k, ranks)]
@@ -62,23 +67,23 @@ def measured_rank(tokens: int, experts: int, top_k: int, ranks: int, skew: float
         drawn = [_uneven(tokens, experts, top_k, ranks, skew, rng) for _ in range(_DRAWS)]
     picked = np.stack([counts for counts, _ in drawn])
     distinct = (picked > 0).sum(1).mean()
-    turns = [
-        (picked[(first + np.arange(_TURNS)) % len(drawn)].sum(0) > 0).sum()
+    together = [
+        (picked[(first + np.arange(_BATCHES)) % len(drawn)].sum(0) > 0).sum()
         for first in range(0, len(drawn), _EVERY)
     ]
     return Rank(
         rows=float(picked.sum(1).mean()),
         experts=float(distinct),
-        reached=float(max(np.mean(turns), distinct)),
+        reached=float(max(np.mean(together), distinct)),
         tokens=float(np.mean([seen for _, seen in drawn])),
     )
 
 
 def routing(measured: Measurements) -> dict[str, np.ndarray]:
-    """Return the columns of `MixtureWork` that depend on routing, of measurements of the family "mixture".
+    """Return the columns of `MixtureWork` that depend on routing, [R] each, of measurements of the family "mixture".
 
-    `reached` are the distinct experts of all batches that run in turn. SGLang up to 0.5.10 multiplied, on several
-    ranks, all slots of a token that has an expert on the rank, those held elsewhere with the weights of one more.
+    `reached` counts the distinct experts of all alternating batches. With expert parallelism, SGLang up to 0.5.10
+    multiplied all k rows of a token with an expert on the rank, those of remote experts with one more local expert.
     """
     work = measured.work
     names = ("tokens", "experts", "top_k", "expert_parallel")
@@ -108,8 +113,8 @@ def _balanced(tokens: int, experts: int, top_k: int, ranks: int) -> tuple[np.nda
     if tokens < stride:
         first = first * stride / tokens
     picks = (first[:, None] + np.arange(top_k) * stride).astype(int) % experts
-    own = experts // ranks
-    return np.bincount(picks.ravel(), minlength=experts)[:own], int((picks < own).any(1).sum())
+    local = experts // ranks
+    return np.bincount(picks.ravel(), minlength=experts)[:local], int((picks < local).any(1).sum())
 
 
 def _uneven(
@@ -127,7 +132,7 @@ def _uneven(
     counts = np.minimum(np.round(drawn / drawn.sum() * picks), tokens).astype(int).reshape(ranks, -1)
     _settle(counts, picks, tokens)
     fullest = counts.sum(1).argmax()
-    # Tokens take the experts in the order of their picks, each in a block of its own.
+    # Benchmarks assign tokens to the experts in the order of their picks, one block of tokens per expert.
     every = counts.ravel()
     taken = np.repeat(np.argsort(-every, kind="stable"), np.sort(every)[::-1])
     seen = tokens
@@ -138,7 +143,7 @@ def _uneven(
 
 
 def _settle(counts: np.ndarray, picks: int, most: int) -> None:
-    """Add or take picks, in place, until there are as many as there must be: a pick a rank in turn."""
+    """Add or remove picks in place, one per rank in turn, until their number is `picks`."""
     left = picks - counts.sum()
     while left != 0:
         more = left > 0

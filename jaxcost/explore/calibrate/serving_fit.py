@@ -1,9 +1,10 @@
-"""Fit the few constants of serving engines to served times, and see how well they choose a plan they have not seen.
+"""Fit the constants of serving engines to served times, and test the plans that they choose for held-out models.
 
-A point is one closed loop measured: mean TPOT and mean TTFT of c users on a model, a library and a plan. Its steps
-come from `evaluate` with the kernels that the caller gives, once; constants of the engine only add to them. So a fit
-goes over a table, in the logarithm of both times, TTFT at half the weight of TPOT. Constants are those of a library;
-each model is predicted from what the others on that library give, or the mean of other libraries where there is none.
+A point is one measured closed loop: mean TPOT and mean TTFT of c users with one model, library and plan. Its steps
+are evaluated once, with the kernels of the given systems; the constants of the engine only add to them. The fit is in
+the logarithm of both times, with TTFT at half the weight of TPOT. Every library has its own constants. A held-out model
+is predicted with the constants fitted to the library's other models, or with the mean of the other libraries where
+there are none.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from jaxcost.core.pytree import canonical, replace
 from jaxcost.evaluation import design_features
 from jaxcost.explore.calibrate.fit import Bounds, Columns, Fit, fit, predict
 from jaxcost.explore.compilation import chunk_of, map_chunks
-from jaxcost.explore.serve import Steps, closed_loop_steps, loop_times
+from jaxcost.explore.serve import LoopSteps, closed_loop_steps, loop_times
 from jaxcost.explore.space import compact, take
 from jaxcost.spec.kernels import UNLIMITED, Engine
 from jaxcost.spec.measurement import Measurements
@@ -31,8 +32,8 @@ from jaxcost.spec.traffic import Traffic
 __all__ = [
     "BOUNDS",
     "Choices",
-    "Points",
     "ServingFit",
+    "ServingPoints",
     "choose_split",
     "choose_within",
     "fit_engines",
@@ -44,39 +45,39 @@ __all__ = [
 BOUNDS = {
     "layer": Bounds(1e-7, 2e-4, 1e-5),
     "sequence": Bounds(1e-7, 1e-3, 2e-5),
-    "eager": Bounds(1e-7, 5e-3, 1e-4),
-    "front": Bounds(1e-3, 1.0, 0.05),
-    "bunch": Bounds(1.001, 100.0, 4.0),
+    "eager_launch_floor": Bounds(1e-7, 5e-3, 1e-4),
+    "frontend_latency": Bounds(1e-3, 1.0, 0.05),
+    "burst_size": Bounds(1.001, 100.0, 4.0),
 }
-# Clients whose prompts and answers are drawn evenly between 0.8 and 1 of the lengths they are listed by.
+# Sources whose prompts and answers are uniformly distributed between 0.8 and 1 of the listed lengths: their mean.
 VARYING = {"inferencex_via_aiconfigurator": 0.9}
-# Engines that prefill whatever waits before they decode on, so that users of equal requests never part.
+# Engines that prefill all waiting prompts before they decode, so that users with equal requests stay in lockstep.
 PROMPTS_FIRST = ("sglang",)
-FIRST = 0.1  # ten requests a user, of which the first are sent at once
-_TTFT_WEIGHT = 0.25  # of a square, so half of a residual
-_NARROW = 10.0  # bits: at this or below, TensorRT-LLM keeps keys and values in 8 bits too
+FIRST = 0.1  # share of requests sent at once at the start: the first of ten per user
+_TTFT_WEIGHT = 0.25  # of a squared residual, so half of a residual
+_NARROW = 10.0  # bits of weights up to which TensorRT-LLM also caches keys and values in 8 bits
 
 
 @dataclasses.dataclass(frozen=True)
-class Points:
-    """Closed loops measured, [R] in every column.
+class ServingPoints:
+    """Measured closed loops, [R] in every column.
 
     Attributes:
-        library: of the engine.
-        model: name.
+        library: name of the serving library.
+        model: name of the model.
         tp: tensor-parallel degree.
         ep: expert-parallel degree.
         dp: data-parallel degree of attention.
-        users: of the whole system, c.
-        prompt: mean tokens.
-        output: mean tokens.
-        nominal: prompt and output as listed, by which points are grouped.
-        equal: 1 where all requests have one length.
-        weight_bits: of a weight; as reported, or as the model's name says, or 16.
-        kv_bits: of a cached element; as reported, or 8 for TensorRT-LLM at weights of 8 bits, or 16.
-        tpot: measured, s.
-        ttft: measured, s.
-        line: of both in the file, [R, 2].
+        users: concurrent users c of the whole system.
+        prompt: mean prompt tokens.
+        output: mean output tokens.
+        nominal: listed prompt and output tokens, by which points are grouped, [R, 2].
+        equal: 1 where all requests have the same length, else 0.
+        weight_bits: bits of a weight: as reported, else as in the model's name, else 16.
+        kv_bits: bits of a cached element: as reported, else 8 for TensorRT-LLM with 8-bit weights, else 16.
+        tpot: measured mean TPOT, s.
+        ttft: measured mean TTFT, s.
+        line: lines of both in the file, [R, 2].
     """
 
     library: np.ndarray
@@ -99,9 +100,9 @@ class Points:
         """Count the points."""
         return len(self.tpot)
 
-    def where(self, mask: np.ndarray) -> "Points":
+    def where(self, mask: np.ndarray) -> "ServingPoints":
         """Return the points where a mask is true."""
-        return Points(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
+        return ServingPoints(**{f.name: getattr(self, f.name)[mask] for f in dataclasses.fields(self)})
 
     @property
     def measured(self) -> np.ndarray:
@@ -109,13 +110,13 @@ class Points:
         return np.stack([self.tpot, self.ttft], 1)
 
 
-def serving_points(measurements: Measurements, varying: Mapping[str, float] = VARYING) -> Points:
-    """Pair the mean TPOT and mean TTFT of closed loops; rows of one without the other are left out.
+def serving_points(measurements: Measurements, varying: Mapping[str, float] = VARYING) -> ServingPoints:
+    """Pair the mean TPOT and the mean TTFT of closed loops; rows of one without the other are skipped.
 
     Args:
-        measurements: of the family "serving", of one chip. Disaggregated deployments, pipelines and rows without a
-            concurrency are left out.
-        varying: sources whose lengths vary, and their mean over the nominal length.
+        measurements: rows of the family "serving" on one chip. Disaggregated deployments, pipelines and rows without
+            a concurrency are skipped.
+        varying: ratio of mean to listed length, by source; 1 for sources that are not in it.
     """
     w, labels = measurements.work, measurements.labels
     keep = (labels["mode"] == "agg") & np.isfinite(w["concurrency"]) & (w["pp"] == 1)
@@ -133,7 +134,7 @@ def serving_points(measurements: Measurements, varying: Mapping[str, float] = VA
     bits = np.where(np.isfinite(w["weight_bits"][at]), w["weight_bits"][at], np.where(named, 8.0, 16.0))
     library = labels["library"][at].astype(str)
     narrow = np.where((library == "trtllm") & (bits <= _NARROW), 8.0, 16.0)
-    return Points(
+    return ServingPoints(
         library=library,
         model=labels["model"][at].astype(str),
         tp=w["tp"][at],
@@ -153,20 +154,20 @@ def serving_points(measurements: Measurements, varying: Mapping[str, float] = VA
 
 
 def serving_steps(
-    systems: Mapping[str, System], models: Mapping[str, Model], points: Points
+    systems: Mapping[str, System], models: Mapping[str, Model], points: ServingPoints
 ) -> dict[str, np.ndarray]:
     """Evaluate the steps of every point: the columns that `fit_engines` and `predicted` take, [R] each.
 
     Args:
-        systems: by library, its kernels in `chip.efficiency`; of its engine only `kv_share` counts.
-        models: by the names that points have.
-        points: what was served.
+        systems: by library, a system with its kernels in `chip.efficiency`; of its engine only `kv_share` is used.
+        models: models by the names in `points`.
+        points: the measured closed loops.
     """
     libraries, names = sorted(set(points.library.tolist())), sorted(set(points.model.tolist()))
     system = compact(_stack([systems[name] for name in libraries]))
     model = compact(_stack([models[name] for name in names]))
     narrow = points.weight_bits <= _NARROW
-    four = points.weight_bits < 6  # routed experts alone are narrower than 8 bits, their inputs are not
+    four = points.weight_bits < 6  # only routed experts have fewer than 8 bits, and their inputs have 16
     columns = {
         "library": np.searchsorted(libraries, points.library),
         "model": np.searchsorted(names, points.model),
@@ -181,9 +182,9 @@ def serving_steps(
         "kv_bits": points.kv_bits,
         "activation_bits": np.where(narrow & ~four, 8.0, 16.0),
     }
-    present = design_features(systems[libraries[0]], Traffic(), Plan())
+    features = design_features(systems[libraries[0]], Traffic(), Plan())
 
-    def steps(index: jax.Array) -> Steps:
+    def steps(index: jax.Array) -> LoopSteps:
         row = {name: column[index] for name, column in rows.items()}
         pick = lambda tree, at: take(tree, at.astype(int))  # noqa: E731
         words = ("tp", "ep", "dp", "weight_bits", "expert_bits", "kv_bits", "activation_bits")
@@ -195,7 +196,7 @@ def serving_steps(
             traffic,
             plan,
             users=row["users"],
-            present=present,
+            features=features,
         )
         return spread(found, index.shape)
 
@@ -203,20 +204,20 @@ def serving_steps(
     dtype = jax.tree.leaves(system)[0].dtype
     rows = {name: jnp.asarray(column, dtype) for name, column in columns.items()}
     found = jax.jit(lambda index: map_chunks(steps, index, chunk_of("points")))(jnp.arange(len(points)))
-    timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(Steps)}
+    timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(LoopSteps)}
     return timed | {name: columns[name] for name in ("users", "prompt", "output")} | {"equal": points.equal}
 
 
 @dataclasses.dataclass(frozen=True)
 class ServingFit:
-    """Constants of engines, and what they say of points, seen and unseen.
+    """Fitted constants of serving engines, and their predictions of the points.
 
     Attributes:
-        engines: by library, fitted to all its points.
-        fits: by library, lanes: all points, then without each of `models`.
-        models: by library, the models left out in turn.
-        inside: TPOT and TTFT as fitted, s, [R, 2].
-        held: the same, each model predicted without its points.
+        engines: by library, the constants fitted to all its points.
+        fits: by library, the fits; the training sets are all points, then all points without each of `models`.
+        models: by library, the held-out models in order.
+        inside: predicted TPOT and TTFT of the fits to all points, s, [R, 2].
+        held: predicted TPOT and TTFT of the fits without each point's model, s, [R, 2].
     """
 
     engines: dict[str, dict[str, float]]
@@ -227,7 +228,7 @@ class ServingFit:
 
 
 def fit_engines(
-    points: Points,
+    points: ServingPoints,
     columns: Mapping[str, np.ndarray],
     *,
     bounds: Mapping[str, Bounds] = BOUNDS,
@@ -235,33 +236,34 @@ def fit_engines(
     weights: np.ndarray | None = None,
     seed: int = 0,
 ) -> ServingFit:
-    """Fit the constants of each library to all its points, and without each model in turn.
+    """Fit the constants of each library to all its points, and to its points without each model in turn.
 
     Args:
-        points: what was served.
-        columns: of `serving_steps`.
-        bounds: of the constants that are fitted; others are ideal.
-        prompts_first: libraries whose `bunch` is unlimited and not fitted.
-        weights: of points in the fit, [R]: 0 for those that are predicted but not fitted; 1 by default.
-        seed: of the starts.
+        points: the measured closed loops.
+        columns: columns of `serving_steps`.
+        bounds: bounds of the fitted constants; other constants are ideal.
+        prompts_first: libraries whose `burst_size` is UNLIMITED and not fitted.
+        weights: weights of the points, [R]; 0 for points that are predicted but not fitted; None for 1.
+        seed: seed of the starting points.
     """
     weights = np.ones(len(points)) if weights is None else weights
-    bunch = {name: UNLIMITED if name in prompts_first else 1.0 for name in set(points.library.tolist())}
+    burst_size = {name: UNLIMITED if name in prompts_first else 1.0 for name in set(points.library.tolist())}
     fits, models, engines = {}, {}, {}
     for name in sorted(set(points.library.tolist())):
         mine = points.library == name
-        given = {n: Bounds(*np.log([b.low, b.high, b.start]).tolist()) for n, b in bounds.items()}
+        log_bounds = {n: Bounds(*np.log([b.low, b.high, b.start]).tolist()) for n, b in bounds.items()}
         if name in prompts_first:
-            given.pop("bunch", None)
+            log_bounds.pop("burst_size", None)
         models[name] = sorted(set(points.model[mine].tolist()))
-        lanes = [points.model[mine] != out for out in (None, *models[name])]
-        # A lane without rows would be lost: it is never used.
-        share = np.stack([np.where(lane.any(), lane, True) * weights[mine] for lane in lanes])
+        training_sets = [points.model[mine] != out for out in (None, *models[name])]
+        # A training set without rows cannot be fitted. It takes all rows instead, and its fit is never used.
+        share = np.stack([np.where(rows.any(), rows, True) * weights[mine] for rows in training_sets])
         found = fit(
             _seconds_of_logs,
-            given,
+            log_bounds,
             _both(
-                {key: x[mine] for key, x in columns.items()} | {"bunch": bunch[name] * np.ones(mine.sum())}
+                {key: x[mine] for key, x in columns.items()}
+                | {"burst_size": burst_size[name] * np.ones(mine.sum())}
             ),
             points.measured[mine].T.ravel(),
             np.concatenate([share, share * _TTFT_WEIGHT], 1),
@@ -270,15 +272,15 @@ def fit_engines(
         )
         ends = {side: np.exp(getattr(found, side)) for side in ("values", "low", "high")}
         fits[name] = dataclasses.replace(found, **ends)
-    fixed = {name: {"bunch": x} if x == UNLIMITED else {} for name, x in bunch.items()}
-    engines = {name: found.lane(0) | fixed[name] for name, found in fits.items()}
+    fixed = {name: {"burst_size": x} if x == UNLIMITED else {} for name, x in burst_size.items()}
+    engines = {name: found.parameters(0) | fixed[name] for name, found in fits.items()}
     inside = _by_point(points, columns, lambda library, _: engines[library])
 
     def unseen(library: str, model: str) -> dict[str, float]:
         if len(models[library]) > 1:
-            return fits[library].lane(1 + models[library].index(model)) | fixed[library]
+            return fits[library].parameters(1 + models[library].index(model)) | fixed[library]
         others = [
-            f.lane(1 + models[n].index(model) if model in models[n] else 0)
+            f.parameters(1 + models[n].index(model) if model in models[n] else 0)
             for n, f in fits.items()
             if n != library and models[n] != [model]
         ]
@@ -294,19 +296,19 @@ def fit_engines(
 
 
 def predicted(columns: Mapping[str, np.ndarray], engine: Mapping[str, float]) -> np.ndarray:
-    """Predict TPOT and TTFT of points, s, [R, 2], with the constants of an engine; those not given are ideal."""
+    """Predict TPOT and TTFT of points, s, [R, 2], with the constants of an engine; missing constants are ideal."""
     return predict(_seconds, _both(columns), engine).reshape(2, -1).T
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """How often the degree of tensor parallelism that a prediction picks is right.
+    """Quality of the tensor-parallel degrees that predictions choose.
 
     Attributes:
-        cases: choices that were to be made.
-        right: share of them within a tolerance of the best.
-        exact: share that are the best.
-        kept: mean of the measured throughput of what is picked over that of the best.
+        cases: number of choices.
+        right: share of choices whose measured throughput is within a tolerance of the best.
+        exact: share of choices that are the best.
+        kept: mean ratio of the measured throughput of the choice to that of the best.
     """
 
     cases: int
@@ -315,10 +317,10 @@ class Choices:
     kept: float
 
 
-def choose_split(points: Points, times: np.ndarray, *, tolerance: float = 0.03) -> Choices:
-    """Choose how to split a fleet and its users into replicas of tp chips, for most tokens a second and chip.
+def choose_split(points: ServingPoints, times: np.ndarray, *, tolerance: float = 0.03) -> Choices:
+    """Choose the degree tp of the replicas of a fleet for the highest throughput per chip.
 
-    Compared are points of a model, library and lengths at equal users a chip.
+    Points of one model, library and lengths are compared at equal users per chip.
     """
     measured, guessed = (_per_chip(points, t) for t in (points.measured, times))
     groups = _groups(np.char.add(_labels(points), [f" {u:g}" for u in points.users / points.tp]))
@@ -330,12 +332,13 @@ def choose_split(points: Points, times: np.ndarray, *, tolerance: float = 0.03) 
 
 
 def choose_within(
-    points: Points, times: np.ndarray, *, tolerance: float = 0.05, targets: int = 6, least: int = 6
+    points: ServingPoints, times: np.ndarray, *, tolerance: float = 0.05, targets: int = 6, least: int = 6
 ) -> Choices:
-    """Choose tp and users for most tokens a second and chip within a bound on TPOT.
+    """Choose tp and users for the highest throughput per chip within a bound on TPOT.
 
-    Right is a tp that reaches, at its best number of users measured, nearly the best throughput within the bound.
-    Bounds are spread from 1.15 of the lowest TPOT of a model, library and lengths to the highest.
+    A choice is right if its tp reaches, at the best measured number of users, nearly the best throughput within the
+    bound. The bounds are spaced geometrically from 1.15 times the lowest TPOT of a model, library and lengths to the
+    highest.
     """
     measured, guessed = (_per_chip(points, t) for t in (points.measured, times))
     shares = []
@@ -360,13 +363,13 @@ def _choices(shares: np.ndarray, tolerance: float) -> Choices:
     return Choices(len(shares), float(right), float(exact), float(np.mean(shares)))
 
 
-def _per_chip(points: Points, times: np.ndarray) -> np.ndarray:
-    """Output tokens a second and chip, by Little's law."""
+def _per_chip(points: ServingPoints, times: np.ndarray) -> np.ndarray:
+    """Return output tokens per second and chip, by Little's law."""
     output = points.nominal[:, 1]
     return points.users * output / (times[:, 1] + (output - 1) * times[:, 0]) / (points.tp * points.dp)
 
 
-def _labels(points: Points) -> np.ndarray:
+def _labels(points: ServingPoints) -> np.ndarray:
     words = zip(points.model, points.library, *points.nominal.T, strict=True)
     return np.asarray([" ".join(map(str, row)) for row in words])
 
@@ -375,8 +378,8 @@ def _groups(keys: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(keys == key) for key in sorted(set(keys.tolist()))]
 
 
-def _by_point(points: Points, columns: Mapping[str, np.ndarray], engine: Any) -> np.ndarray:
-    """Predict every point with the constants that its library and model ask for."""
+def _by_point(points: ServingPoints, columns: Mapping[str, np.ndarray], engine: Any) -> np.ndarray:
+    """Predict every point with the constants `engine(library, model)`."""
     out = np.zeros((len(points), 2))
     for library, model in sorted(set(zip(points.library.tolist(), points.model.tolist(), strict=True))):
         at = (points.library == library) & (points.model == model)
@@ -385,16 +388,16 @@ def _by_point(points: Points, columns: Mapping[str, np.ndarray], engine: Any) ->
 
 
 def _both(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rows of TPOT, and behind them those of TTFT."""
+    """Stack the rows of TPOT and those of TTFT."""
     twice = {key: np.tile(x, 2) for key, x in columns.items()}
     count = len(columns["users"])
     return twice | {"late": np.repeat([0.0, 1.0], count)}
 
 
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
-    steps = Steps(**{f.name: columns[f.name] for f in dataclasses.fields(Steps)})
+    steps = LoopSteps(**{f.name: columns[f.name] for f in dataclasses.fields(LoopSteps)})
     tpot, ttft = loop_times(
-        replace(Engine(), **({"bunch": columns.get("bunch", 1.0)} | dict(parameters))),
+        replace(Engine(), **({"burst_size": columns.get("burst_size", 1.0)} | dict(parameters))),
         steps,
         users=columns["users"],
         prompt=columns["prompt"],

@@ -1,4 +1,4 @@
-"""How far calibrated kernels are from measured rows, beside the plain roofline and a rule of thumb."""
+"""Errors of calibrated kernels on measured rows, compared with the plain roofline and a rule of thumb."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -13,20 +13,21 @@ __all__ = ["GROUPS", "Scored", "Summary", "score", "summaries"]
 
 GROUPS = ("op", "chip", "library", "precision", "size", "model")
 _DECILES = 10
-_THUMB_SHARE, _THUMB_LAUNCH = 0.8, 3e-6  # of the bandwidth, and seconds an operator: aiconfigurator's
+# Rule of thumb of aiconfigurator: this share of the bandwidth, and these seconds per operator.
+_THUMB_SHARE, _THUMB_LAUNCH = 0.8, 3e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """Rows that were predicted.
+    """Rows with their predictions.
 
     Attributes:
-        labels: op, chip, library, precision, model and what else rows have, [R] each.
+        labels: op, chip, library, precision, model and other labels of the rows, [R] each.
         measured: seconds [R].
         predicted: seconds [R].
         roofline: seconds of the plain roofline [R].
-        inside: whether ln(measured / predicted) lies within the interval that is stated, [R].
-        basis: the file of the kernel's numbers.
+        inside: whether ln(measured / predicted) lies in the stated interval, [R].
+        basis: the file that has the kernel's parameters.
     """
 
     labels: Mapping[str, np.ndarray]
@@ -44,7 +45,18 @@ class Scored:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """The errors of some rows: medians and 90th percentiles of |ln(predicted / measured)|."""
+    """The errors of a group of rows.
+
+    Attributes:
+        name: name of the group.
+        rows: number of rows.
+        median: median of |ln(predicted / measured)|.
+        ninth: 90th percentile of the same.
+        bias: median of ln(predicted / measured).
+        inside: share of rows in the stated interval.
+        roofline: median of |ln(roofline / measured)|.
+        thumb: the same of the rule of thumb.
+    """
 
     name: str
     rows: int
@@ -59,14 +71,14 @@ class Summary:
 def score(
     selection: Selection, kernel: Mapping[str, float], interval: tuple[float, float], basis: str
 ) -> Scored:
-    """Predict the rows of a selection with all parameters of a kernel."""
+    """Predict the rows of a selection with the parameters of a kernel, and compare them with its interval."""
     run, columns, rows = selection.form.run, selection.columns, selection.rows
     predicted = predict(run, columns, kernel)
     off = np.log(rows.seconds / predicted)
-    whole = np.full(len(rows), selection.family.name)
+    op = np.full(len(rows), selection.family.name)
     labels = {name: rows.labels.get(name, np.full(len(rows), "")).astype(str) for name in GROUPS[1:-2]}
     return Scored(
-        labels={"op": whole, **labels, "model": _models(selection)},
+        labels={"op": op, **labels, "model": _models(selection)},
         measured=rows.seconds,
         predicted=predicted,
         roofline=predict(run, columns, {}),
@@ -76,7 +88,7 @@ def score(
 
 
 def summaries(scored: Iterable[Scored], group: str) -> list[Summary]:
-    """Sum up the errors by a group of `GROUPS`; "size" is tenths of each op's rows by their ideal time."""
+    """Summarise the errors by a label among `GROUPS`; "size" groups each op's rows into deciles of their ideal time."""
     parts = list(scored)
     ops = np.concatenate([part.labels["op"] for part in parts])
     errors = np.concatenate([part.errors for part in parts])
@@ -116,7 +128,7 @@ def summaries(scored: Iterable[Scored], group: str) -> list[Summary]:
 
 
 def _models(selection: Selection) -> np.ndarray:
-    """The model of every row, where the rows name one; else the value of its axis: a shape, heads."""
+    """Return the model of every row; where rows name none, the value on the held-out axis, such as a shape."""
     named = selection.rows.labels.get("model")
     if named is not None and (named != "").any():
         return named.astype(str)

@@ -1,14 +1,20 @@
-"""What serving a rate of requests takes: continuous batching in steady state."""
+"""Serving a rate of requests by continuous batching, in steady state."""
 
 from jaxcost.explore.serve.batch_limit import largest_batch
-from jaxcost.explore.serve.closed_loops import ClosedLoop, Steps, closed_loop, closed_loop_steps, loop_times
+from jaxcost.explore.serve.closed_loops import (
+    ClosedLoop,
+    LoopSteps,
+    closed_loop,
+    closed_loop_steps,
+    loop_times,
+)
 from jaxcost.explore.serve.deployment import Service
 from jaxcost.explore.serve.service import best_service, serve
 
 __all__ = [
     "ClosedLoop",
+    "LoopSteps",
     "Service",
-    "Steps",
     "best_service",
     "closed_loop",
     "closed_loop_steps",

@@ -1,4 +1,4 @@
-"""The largest number of requests in flight that fits memory and meets the targets."""
+"""The largest number of requests in flight that fits in memory and meets the latency targets."""
 
 import jax
 import jax.numpy as jnp
@@ -31,35 +31,39 @@ def largest_batch(
     prices: Prices | None = None,
     knobs: Knobs | None = None,
 ) -> jax.Array:
-    """Find the largest `traffic.batch` that `evaluate` finds to fit every memory tier and to meet both targets.
+    """Return the largest `traffic.batch` that fits in every memory tier and meets both latency targets in `evaluate`.
 
-    Exact by halving over whole numbers, given that a margin does not rise with the batch: 0 where not even the
-    smallest, a request for each replica and microbatch, is within all margins. At most about a million more than
-    that is tried. Prefill is of the whole batch at once, as in `evaluate`; `serve` has continuous batching.
+    The result is exact, by bisection over whole numbers, provided that no margin rises with the batch. It is 0 where
+    the smallest batch, one request per replica and microbatch, already violates a margin. Batches up to about 2^20
+    above the smallest are tried. The whole batch is prefilled at once, as in `evaluate`; `serve` models continuous
+    batching.
 
-    Its gradient is that of the relaxed solution: with u = dp x microbatches, k the largest whole number for which
-    the worst margin m(k u) is not negative, and at least 1,
+    The gradient is that of the relaxed solution: with u = dp x microbatches and k >= 1 the largest whole number for
+    which the worst margin m(k u) is not negative,
 
         batch = u (k + m(k u) / (m(k u) - m((k + 1) u)))
 
-    which is below u, or below 0, where nothing fits. Traceable as `evaluate`.
+    which is below u, or below 0, where no batch fits. Traceable as `evaluate`.
 
     Args:
         system: chips, links and hosts.
         model: the language model.
-        traffic: prompt, output and targets; its batch is not used.
+        traffic: prompt, output and targets; its batch is ignored.
         plan: the sharding, precisions and schedule.
-        relaxed: whether to return the relaxed solution, a fraction, in place of the whole number.
+        relaxed: whether to return the relaxed, fractional solution.
         prices: as for `evaluate`.
         knobs: as for `evaluate`.
+
+    Returns:
+        Requests in flight, [*batch].
     """
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
     return _largest_batch(
-        *arguments, relaxed=relaxed, present=design_features(system, traffic, plan, arguments[-1])
+        *arguments, relaxed=relaxed, features=design_features(system, traffic, plan, arguments[-1])
     )
 
 
-@program(static_argnames=("relaxed", "present"))
+@program(static_argnames=("relaxed", "features"))
 def _largest_batch(
     system: System,
     model: Model,
@@ -69,18 +73,18 @@ def _largest_batch(
     knobs: Knobs,
     *,
     relaxed: bool,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> jax.Array:
     unit = plan.dp * microbatches(plan)
     unit = jnp.broadcast_to(unit, batch_shape((system, model, traffic, plan, prices, knobs)))
 
     def margin(batch: Scalar) -> Scalar:
-        asked = replace(traffic, batch=batch)
-        report = evaluate(system, model, asked, plan, prices=prices, knobs=knobs, present=present)
+        loaded = replace(traffic, batch=batch)
+        report = evaluate(system, model, loaded, plan, prices=prices, knobs=knobs, features=features)
         return jnp.minimum(memory_margin(report), jnp.minimum(report.margins.ttft, report.margins.tpot))
 
     def round_(low: Scalar, item: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
-        """Try a step up from the largest that holds; the last two rounds look at either side of the relaxed one."""
+        """Try one bisection step; the last two rounds evaluate the margins on either side of the relaxed solution."""
         step, side = item
         units = jnp.maximum(jnp.floor(low / unit), 1)
         batch = jnp.where(step > 0, low + step, (units + side) * unit)

@@ -1,19 +1,20 @@
-"""A closed loop of users on a continuous-batching engine: mean times, in closed form over the steps of `evaluate`.
+"""Closed-loop latency of c users on a continuous-batching engine, in closed form over the steps of `evaluate`.
 
-Each of c users sends a request, reads the answer and sends the next. Symbols: b users in the batch, the rest wait for
-memory; d seconds of a decode step of b; P by how much a prompt lengthens the step it rides in; L layers; n and o
-tokens of prompt and output. In one life of a request every other user's prompt is prefilled once: m of them, mine
-included, before my first token, the rest while I decode. So work is conserved, whatever the engine puts first:
+Each of c users sends a request, waits for the answer and sends the next request. Symbols: b users in the batch, while
+the others wait for memory; d seconds of a decode step of b; P the time that one prompt adds to the step it is mixed
+into; L layers; n and o tokens of prompt and output. During the lifetime of a request every other user's prompt is
+prefilled once: m prompts, its own included, before its first token, and the others while it decodes. Work is therefore
+conserved, whichever of prefill and decode the engine runs first:
 
     b = min(c, slots),   slots = (kv_share x memory - weights) / (cache and state of a sequence of n + o)
-    P = S(mixed step - decode step, eager L / (1 + 400 / n), 0.2)
-    m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = min(b, bunch)
+    P = S(mixed step - decode step, eager_launch_floor L / (1 + 400 / n), 0.2)
+    m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = min(b, burst_size)
     TPOT = d + (b - m) P / o
-    TTFT = front + eager L + d + m P + (c / b - 1) (TTFT of a user in the batch + o TPOT)
+    TTFT = frontend_latency + eager_launch_floor L + d + m P + (c / b - 1) (TTFT of a user in the batch + o TPOT)
 
-S is `smooth.maximum`. `first` is the share of requests that the client sends all at once at the start: 1/10 where
-each user sends ten in all, 0 in steady state. Users with requests of equal length stay together: k of them come back
-in one step; lengths that vary break that up. The last term is Little's law for those who wait.
+S is `smooth.maximum`. `first` is the share of requests that clients send all at once at the start: 1/10 where each
+user sends ten requests, 0 in steady state. Users whose requests have equal lengths stay in lockstep, and k of them
+return in the same step; varying lengths break the lockstep. The last term of TTFT is Little's law for waiting users.
 """
 
 import jax.numpy as jnp
@@ -33,23 +34,23 @@ from jaxcost.spec.prices import Knobs
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["ClosedLoop", "Steps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
+__all__ = ["ClosedLoop", "LoopSteps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
 
-_TOGETHER = 400.0  # tokens of other prompts in a step that prefills one, on average
-_FULL = 0.03  # softness of the limit of memory: slots are not all of one size
-_FLOOR = 0.2  # softness of the eager floor, and of how many come back together
+_TOGETHER = 400.0  # mean tokens of other prompts in a step that prefills one
+_FULL = 0.03  # softness of the memory limit, since slots differ in size
+_FLOOR = 0.2  # softness of the eager launch floor and of the burst size
 
 
 @pytree
-class Steps:
-    """The steps of one group of users who share a batch, without what the engine adds to them."""
+class LoopSteps:
+    """The steps of one group of users who share a batch, without the overheads of the engine."""
 
     decode: Scalar = field("s", "kernels and messages of a decode step of the batch")
-    prefill: Scalar = field("s", "by how much one prompt lengthens such a step")
+    prefill: Scalar = field("s", "time that one prompt adds to such a step")
     batch: Scalar = field("1", "users in the batch")
-    slots: Scalar = field("1", "users whose whole context fits")
-    layers: Scalar = field("1", "layers that a step goes through")
-    tokens: Scalar = field("token", "tokens that a sequence gains in a decode step", default=1.0)
+    slots: Scalar = field("1", "users whose whole context fits in memory")
+    layers: Scalar = field("1", "layers of the model")
+    tokens: Scalar = field("token", "tokens that a sequence gains per decode step", default=1.0)
     interval: Scalar = field("1", "time between two steps of a sequence, in steps", default=1.0)
 
 
@@ -59,14 +60,14 @@ class ClosedLoop:
 
     tpot: Scalar = field("s", "time per output token after the first")
     ttft: Scalar = field("s", "time to first token, waiting included")
-    tokens_per_second: Scalar = field("token/s", "output of the whole system")
+    tokens_per_second: Scalar = field("token/s", "output tokens per second of the whole system")
     in_batch: Scalar = field("1", "users in the batches of all groups")
     waiting: Scalar = field("1", "users who wait for memory")
     slots: Scalar = field(
-        "1", "users whose context fits, all groups; below one a group nothing fits, and one is assumed"
+        "1", "users whose context fits, all groups; where not even one per group fits, one is assumed"
     )
-    decode: Scalar = field("s", "a decode step, with what the engine adds")
-    prefill: Scalar = field("s", "by how much one prompt lengthens such a step")
+    decode: Scalar = field("s", "a decode step, overheads of the engine included")
+    prefill: Scalar = field("s", "time that one prompt adds to such a step")
 
 
 def closed_loop(
@@ -79,26 +80,28 @@ def closed_loop(
     first: Scalar = 0.0,
     knobs: Knobs | None = None,
 ) -> ClosedLoop:
-    """Time the requests of a number of users, each of whom sends the next when the last is answered.
+    """Return the closed-loop latency and throughput of users who wait for each answer before the next request.
 
-    Pure, differentiable, traceable and native over a batch as `evaluate`, of which it takes one: a step of the users in
-    the batch, and one that carries a prompt along. `system.chip.efficiency.kernels` calibrates both, and its `engine`
-    the rest; without it the engine is ideal and kernels are the roofline.
+    Pure, traceable, differentiable and native over a batch of designs, as `evaluate`, which it calls once: for a decode
+    step of the users in the batch and for a step with a prompt mixed in. The times of both follow
+    `system.chip.efficiency.kernels`, and the overheads its `engine`. Without calibrated kernels the engine is ideal and
+    kernels follow the roofline. The equations are in `explore/serve/closed_loops.py`.
 
     Args:
         system: chips, links and hosts.
         model: the language model.
-        traffic: lengths; a variation above 0 keeps users from coming back together. Batch and rate are not used.
-        plan: layout; users are shared evenly among its data-parallel groups. Its chunk is not used.
-        users: in the whole system.
+        traffic: prompt and output lengths; with a variation above 0 users do not stay in lockstep. Batch and rate are
+            ignored.
+        plan: the sharding and precisions; users are divided evenly among its data-parallel groups. Chunk is ignored.
+        users: concurrent users of the whole system.
         first: share of requests that are sent all at once at the start.
-        knobs: as for `evaluate`; groups may hold a fraction of a user.
+        knobs: as for `evaluate`; groups may have a fraction of a user.
     """
     arguments = canonical((system, model, traffic, plan, knobs or Knobs(), users, first))
     return _closed_loop(*arguments, design_features(system, traffic, plan, arguments[4]))
 
 
-@program(static_argnames=("present",))
+@program(static_argnames=("features",))
 def _closed_loop(
     system: System,
     model: Model,
@@ -107,12 +110,12 @@ def _closed_loop(
     knobs: Knobs,
     users: Scalar,
     first: Scalar,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
 ) -> ClosedLoop:
     kernels = system.chip.efficiency.kernels
     engine = Engine() if kernels is None else kernels.engine
     each = users / plan.dp
-    steps = closed_loop_steps(system, model, traffic, plan, users=each, knobs=knobs, present=present)
+    steps = closed_loop_steps(system, model, traffic, plan, users=each, knobs=knobs, features=features)
     tpot, ttft = loop_times(
         engine,
         steps,
@@ -137,7 +140,7 @@ def _closed_loop(
 
 
 def in_batch(users: Scalar, slots: Scalar) -> Scalar:
-    """Users of a group in the batch: all, or as many as fit, and one at least."""
+    """Return the users of a group in the batch: all, or as many as fit in memory, and at least one."""
     return smooth.minimum(users, jnp.maximum(slots, 1), _FULL)
 
 
@@ -149,18 +152,18 @@ def closed_loop_steps(
     *,
     users: Scalar,
     knobs: Knobs | None = None,
-    present: tuple[str, ...] | None = None,
-) -> Steps:
-    """Evaluate the steps of a group of users who share a batch.
+    features: tuple[str, ...] | None = None,
+) -> LoopSteps:
+    """Evaluate the steps of one group of users who share a batch.
 
     Args:
-        system: as for `closed_loop`; only `kv_share` counts of its engine.
+        system: as for `closed_loop`; of its engine only `kv_share` is used.
         model: the language model.
-        traffic: lengths.
-        plan: layout.
-        users: of one group.
+        traffic: prompt and output lengths.
+        plan: the sharding and precisions.
+        users: concurrent users of the group.
         knobs: as for `evaluate`.
-        present: of `design_features`, where the caller knows better than tracing shows.
+        features: result of `design_features`; None to find it from the leaves that are not traced.
     """
     knobs = replace(Knobs() if knobs is None else knobs, fractional=1.0)
     kernels = system.chip.efficiency.kernels
@@ -178,12 +181,12 @@ def closed_loop_steps(
     memory = share * sum(getattr(chip, name).capacity for name in TIERS) - chip.reserved
     slots = (memory - one.weights - one.experts) / (one.kv + one.state)
     batch = in_batch(users, slots)
-    asked = replace(traffic, batch=batch * plan.dp)
-    riding = replace(plan, chunk=_computed(traffic))
-    report = evaluate(system, model, asked, riding, knobs=knobs, present=present)
+    loaded = replace(traffic, batch=batch * plan.dp)
+    mixed = replace(plan, chunk=_computed(traffic))
+    report = evaluate(system, model, loaded, mixed, knobs=knobs, features=features)
     s = report.schedule
     longer = s.interval * (report.prefill.total - report.decode.total) / parts
-    return Steps(
+    return LoopSteps(
         decode=report.decode.total,
         prefill=jnp.maximum(longer, 0),
         batch=batch,
@@ -196,7 +199,7 @@ def closed_loop_steps(
 
 def loop_times(
     engine: Engine,
-    steps: Steps,
+    steps: LoopSteps,
     *,
     users: Scalar,
     prompt: Scalar,
@@ -204,32 +207,34 @@ def loop_times(
     first: Scalar,
     equal: Scalar,
 ) -> tuple[Scalar, Scalar]:
-    """Return mean TPOT and TTFT of a group of users: the equations of the closed loop.
+    """Return mean TPOT and TTFT, s, of one group of users.
+
+        m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   TPOT = d + (b - m) P / o
 
     Args:
-        engine: its constants.
-        steps: of the group.
-        users: of the group.
-        prompt: tokens to be computed.
-        output: tokens.
+        engine: constants of the engine.
+        steps: steps of the group.
+        users: concurrent users of the group.
+        prompt: prompt tokens that are computed.
+        output: output tokens.
         first: share of requests that are sent all at once at the start.
-        equal: 1 where requests are of one length, 0 where they vary.
+        equal: 1 where requests have equal lengths, 0 where they vary.
     """
     batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps, prompt)
-    together = smooth.minimum(batch, 1 + equal * (engine.bunch - 1), _FLOOR)
-    ahead = (1 - first) * (together + 1) / 2 + first * (batch + 1) / 2
+    burst = smooth.minimum(batch, 1 + equal * (engine.burst_size - 1), _FLOOR)
+    ahead = (1 - first) * (burst + 1) / 2 + first * (batch + 1) / 2
     tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / output
-    served = engine.front + engine.eager * steps.layers + step + ahead * prefill
+    served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
     waiting = jnp.maximum(users / batch - 1, 0) * (served + output * tpot)
     return tpot, served + waiting
 
 
-def _decode(engine: Engine, steps: Steps) -> Scalar:
+def _decode(engine: Engine, steps: LoopSteps) -> Scalar:
     return steps.interval * (steps.decode + engine.layer * steps.layers + engine.sequence * steps.batch)
 
 
-def _prefill(engine: Engine, steps: Steps, prompt: Scalar) -> Scalar:
-    floor = engine.eager * steps.layers / (1 + _TOGETHER / prompt)
+def _prefill(engine: Engine, steps: LoopSteps, prompt: Scalar) -> Scalar:
+    floor = engine.eager_launch_floor * steps.layers / (1 + _TOGETHER / prompt)
     return smooth.maximum(steps.prefill, floor, _FLOOR)
 
 

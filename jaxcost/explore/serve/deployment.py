@@ -1,4 +1,4 @@
-"""A deployment that serves a rate of requests: what `serve` returns, parts and the totals over them."""
+"""The result of `serve`: a deployment for a rate of requests, as breakdowns and totals over them."""
 
 import jax.numpy as jnp
 
@@ -12,17 +12,17 @@ __all__ = ["FirstToken", "Joules", "Service", "ServiceMargins"]
 
 @pytree
 class FirstToken:
-    """Mean seconds until the first token."""
+    """Mean time to first token, by parts."""
 
-    prefill_wait: Scalar = field("s", "for the step under way and the prefills before")
-    slot_wait: Scalar = field("s", "for room in memory")
-    prefill: Scalar = field("s", "prefill itself")
-    transfer: Scalar = field("s", "the cache's way from a pool of prefill")
+    prefill_wait: Scalar = field("s", "wait for the current step and for earlier prefills")
+    slot_wait: Scalar = field("s", "wait for memory")
+    prefill: Scalar = field("s", "prefill")
+    transfer: Scalar = field("s", "transfer of the cache from the prefill pool")
     block: Scalar = field("s", "passes over the first block of a diffusion model")
 
     @derived("s")
     def total(self) -> Scalar:
-        """All of it."""
+        """Mean time to first token."""
         return self.prefill_wait + self.slot_wait + self.prefill + self.transfer + self.block
 
 
@@ -30,34 +30,34 @@ class FirstToken:
 class Joules:
     """Joules per output token, all pools."""
 
-    prefill: Scalar = field("J/token", "the work of prefill")
-    decode: Scalar = field("J/token", "the work of decode")
-    idle: Scalar = field("J/token", "chips, whether they work or not")
+    prefill: Scalar = field("J/token", "dynamic energy of prefill")
+    decode: Scalar = field("J/token", "dynamic energy of decode")
+    idle: Scalar = field("J/token", "idle energy of the chips")
     host: Scalar = field("J/token", "servers and network around the chips")
 
     @derived("J/token")
     def total(self) -> Scalar:
-        """All of it."""
+        """Energy of an output token."""
         return self.prefill + self.decode + self.idle + self.host
 
 
 @pytree
 class ServiceMargins:
-    """1 - used / available for every constraint, at the load: at least 0 where it holds."""
+    """1 - used / available for every constraint, at the operating point: at least 0 where the constraint holds."""
 
     memory: Scalar = field("1", "bytes in the fullest memory tier")
     ttft: Scalar = field("1", "mean time to first token against its target, 1 without one")
     tpot: Scalar = field("1", "mean time per output token against its target, 1 without one")
     prefill: Scalar = field("1", "utilisation of prefill")
-    slots: Scalar = field("1", "rate against what full slots serve")
+    slots: Scalar = field("1", "rate against the rate that full slots serve")
     power: Scalar = field(
-        "1", "average power of a chip in its hungrier step, prefill or decode, against its TDP"
+        "1", "larger of the average powers of a chip in prefill and decode, against its TDP"
     )
-    hardware: Scalar = field("1", "worst of chips, temperature, shoreline and endurance")
+    hardware: Scalar = field("1", "worst margin of chips, temperature, shoreline and endurance")
 
     @derived("1")
     def worst(self) -> Scalar:
-        """The smallest of them."""
+        """The smallest margin."""
         named = [jnp.asarray(getattr(self, f.name)) for f in leaf_fields(ServiceMargins)]
         return jnp.min(jnp.stack(jnp.broadcast_arrays(*named)), axis=0)
 
@@ -67,21 +67,21 @@ class Service:
     """A deployment that serves a rate of requests. Energy, cost and carbon are per output token."""
 
     plan: Plan = field(doc="plan of a replica")
-    rate: Scalar = field("1/s", "requests offered; without a rate, the most that one replica serves")
-    output: Scalar = field("token", "tokens generated per request")
-    largest_rate: Scalar = field("1/s", "requests that a replica can serve within memory and targets")
-    replicas: Scalar = field("1", "copies of the plan")
-    replica_chips: Scalar = field("1", "chips of one")
-    prefill_replicas: Scalar = field("1", "copies of the plan of the pool of prefill, 0 without one")
-    prefill_replica_chips: Scalar = field("1", "chips of one, 0 without a pool")
+    rate: Scalar = field("1/s", "offered requests; without a rate, the largest rate of one replica")
+    output: Scalar = field("token", "output tokens per request")
+    largest_rate: Scalar = field("1/s", "largest rate of a replica within memory and targets")
+    replicas: Scalar = field("1", "replicas of the plan")
+    replica_chips: Scalar = field("1", "chips of a replica")
+    prefill_replicas: Scalar = field("1", "replicas in the prefill pool, 0 without one")
+    prefill_replica_chips: Scalar = field("1", "chips of a replica in the prefill pool, 0 without one")
     in_flight: Scalar = field("1", "mean requests in a replica, from prefill to last token")
-    slots: Scalar = field("1", "requests that fit a replica's memory at full length")
+    slots: Scalar = field("1", "requests of full length that fit in a replica's memory")
     prefill_busy: Scalar = field("1", "utilisation of prefill")
     slots_busy: Scalar = field("1", "utilisation of the slots")
     tpot: Scalar = field("s", "mean time per output token")
     first: FirstToken = field(doc="time to first token, by parts")
-    ttft_met: Scalar = field("1", "probability that the first token comes in time")
-    tpot_met: Scalar = field("1", "probability that the others do")
+    ttft_met: Scalar = field("1", "probability that TTFT is within its target")
+    tpot_met: Scalar = field("1", "probability that TPOT is within its target")
     joules: Joules = field(doc="joules per output token")
     usd: Cost = field(doc="dollars per million output tokens")
     carbon: Carbon = field(doc="grams of CO2e per million output tokens")
@@ -104,7 +104,7 @@ class Service:
 
     @derived("1/s")
     def goodput(self) -> Scalar:
-        """Requests a second that meet both targets: rate x P(TTFT in time) x P(TPOT in time)."""
+        """Requests per second that meet both targets: rate x P(TTFT within target) x P(TPOT within target)."""
         return self.rate * self.ttft_met * self.tpot_met
 
     @derived("J/token")

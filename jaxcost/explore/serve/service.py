@@ -1,7 +1,7 @@
-"""What it takes to serve a rate of requests within targets, and what that costs.
+"""Size a deployment for a rate of requests within latency targets, and evaluate its cost.
 
-The largest rate that a replica serves within memory and the targets gives the number of replicas; their steady state
-at the rate that then comes to each gives latencies, utilisations and the cost of a token.
+The largest rate of a replica within memory and targets gives the number of replicas. Their steady state at the rate
+that each then receives gives latencies, utilisations and the cost of a token.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,17 @@ from jaxcost.evaluation import design_features
 from jaxcost.explore.analysis import candidate_columns, is_valid, system_plans, take_candidate, with_degrees
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.explore.serve.deployment import FirstToken, Joules, Service, ServiceMargins
-from jaxcost.explore.serve.operating_point import Found, search
+from jaxcost.explore.serve.operating_point import OperatingPoint, find_operating_point
 from jaxcost.explore.serve.queueing import Wait, busy_share, queue
-from jaxcost.explore.serve.steady_state import Bill, Load, Point, Replica, crossing, look, steady
+from jaxcost.explore.serve.steady_state import (
+    Bill,
+    LoadPoint,
+    Replica,
+    SteadyState,
+    crossing,
+    evaluate_point,
+    solve_steady_state,
+)
 from jaxcost.physics.compute.shards import microbatches, shard
 from jaxcost.physics.economics.carbon import Carbon
 from jaxcost.physics.economics.tco import Cost
@@ -34,18 +42,18 @@ from jaxcost.spec.traffic import Traffic
 
 __all__ = ["best_service", "serve"]
 
-_ROUNDING = 1e-4  # a margin that is 0 at the largest rate may come out this much below
-_MOST_SERVERS = 10.0  # doublings of the servers without wait that are tried
+_ROUNDING = 1e-4  # tolerance of a margin that is 0 at the largest rate
+_MOST_SERVERS = 10.0  # most doublings of the number of servers that is needed without waiting
 
 
 @pytree
 class _Pool:
-    """A pool of its own for prefill, before its size is known."""
+    """A prefill pool before it is sized."""
 
-    point: Point = field(doc="one request in each server of a copy of its plan")
-    servers: Scalar = field("1", "prefills that run side by side in a copy: dp")
-    chips: Scalar = field("1", "chips of a copy")
-    transfer: Scalar = field("s", "the cache's way to the replica that decodes")
+    point: LoadPoint = field(doc="one request in each server of a replica")
+    servers: Scalar = field("1", "prefills that run in parallel in a replica: dp")
+    chips: Scalar = field("1", "chips of a replica")
+    transfer: Scalar = field("s", "transfer of the cache to the replica that decodes")
 
 
 def serve(
@@ -62,28 +70,29 @@ def serve(
 
         replicas = ceil(rate / largest rate of a replica),   chip-seconds per token = chips / (rate x output)
 
-    The hardware is owned at this load all the time; dynamic energy of a request is that of its prefill and of its
-    share of decode steps. The equations are in `steady_state.py` and `queueing.py`.
-    Targets bind the means; `goodput` is what keeps to them request by request. Without a rate (0) there is one
-    replica at its largest. Without a target for the first token, waits are bound by utilisation alone.
+    The hardware is owned for the whole time at this load. The dynamic energy of a request is that of its prefill and of
+    its share of decode steps. The equations are in `steady_state.py` and `queueing.py`. Targets apply to the means;
+    `goodput` counts the requests that meet them. Without a rate (0) the result is one replica at its largest rate.
+    Without a target for the first token, only utilisation limits the waits.
 
-    Where not even an idle replica meets memory and targets, a margin is negative and the deployment is sized for
-    one request at a time a replica. Pure and traceable as `evaluate`; replicas are whole at tau = 0, and pass the
-    gradient of the quotient.
+    Where even an idle replica violates memory or a target, a margin is negative and the deployment is sized for one
+    request at a time per replica. Pure and traceable as `evaluate`. The number of replicas is whole at tau = 0, with
+    the gradient of the quotient.
 
     Args:
-        system: chips, links and hosts of a replica; a deployment has as many copies of the plan as it takes.
+        system: chips, links and hosts of a replica; the deployment has as many replicas as needed.
         model: the language model.
-        traffic: prompt and output lengths, rate, variation and targets; `batch` is not used.
-        plan: layout of a replica. With a chunk, prefill rides in decode steps; without, it goes before them.
-            "auto" takes the plan of the system's chips that serves at least dollars per token, at 16 bits
+        traffic: prompt and output lengths, rate, variation and targets; `batch` is ignored.
+        plan: sharding and precisions of a replica. With a chunk, prefill is mixed into decode steps; without, it has
+            priority over them. "auto" takes the plan of the system's chips with the least dollars per token, at 16 bits
             (`best_service`).
-        prefill: system and plan of a pool of its own for prefill; its chunk and the plan's are not used then.
+        prefill: system and plan of a separate prefill pool (disaggregated prefill). The chunks of both plans are then
+            ignored.
         prices: as for `evaluate`.
         knobs: as for `evaluate`.
 
     Raises:
-        ValueError: a plan that is a string, but not "auto".
+        ValueError: `plan` is a string other than "auto".
     """
     if isinstance(plan, str):
         if plan != "auto":
@@ -102,17 +111,18 @@ def best_service(
     prices: Prices | None = None,
     knobs: Knobs | None = None,
 ) -> Service:
-    """Serve by the best of all plans of a system's chips: `serve` with "auto", at other precisions too.
+    """Serve with the cheapest of all plans of a system's chips: `serve` with "auto", at any precisions.
 
-    Of the plans that the model can be cut by, that of least dollars per token within all margins; failing these
-    within all but power; failing these the one of the largest worst margin. Where none is valid (`is_valid`), the
-    first is returned and is not to be used.
+    Among the valid plans (`is_valid`), the one with the least dollars per token that satisfies all margins is chosen;
+    where none does, the cheapest that satisfies all margins but power; else the one with the largest worst margin.
+    Where no plan is valid, the result is that of the first plan and is meaningless.
 
     Args:
-        system: chips of a replica, all of which its plan uses; a power of two up to 64 where traced.
+        system: the system of a replica; its plan uses all chips. A traced number of chips must be a power of two up
+            to 64.
         model: the language model.
         traffic: as for `serve`.
-        plan: everything but the degrees; the defaults of `Plan` when absent.
+        plan: everything but the degrees of sharding; None for the defaults of `Plan`.
         prefill: as for `serve`.
         prices: as for `evaluate`.
         knobs: as for `evaluate`.
@@ -134,12 +144,12 @@ def _prepared(
     dtype = jnp.result_type(arguments[0].chips)
     degrees = None if candidates is None else jnp.asarray(candidates, dtype)
     knobs = arguments[5]
-    present = design_features(system, traffic, plan, knobs)
+    features = design_features(system, traffic, plan, knobs)
     in_pool = () if prefill is None else design_features(prefill[0], traffic, prefill[1], knobs)
-    return _serve(*arguments, degrees, present=present, in_pool=in_pool)
+    return _serve(*arguments, degrees, features=features, in_pool=in_pool)
 
 
-@program(static_argnames=("present", "in_pool"))
+@program(static_argnames=("features", "in_pool"))
 def _serve(
     system: System,
     model: Model,
@@ -150,13 +160,13 @@ def _serve(
     prefill: tuple[System, Plan] | None,
     candidates: jax.Array | None,
     *,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
     in_pool: tuple[str, ...],
 ) -> Service:
     point = None
     if prefill is not None:
         prefill = (prefill[0], replace(prefill[1], chunk=jnp.zeros_like(plan.chunk)))
-        point = look(prefill[0], model, traffic, prefill[1], prices, knobs, in_pool, 1.0)
+        point = evaluate_point(prefill[0], model, traffic, prefill[1], prices, knobs, in_pool, 1.0)
 
     def with_plan(plan: Plan) -> Service:
         pool = None
@@ -168,9 +178,9 @@ def _serve(
                 transfer=_transfer(model, traffic, (system, plan), prefill),
             )
 
-        def at(requests: Scalar, chunk: Scalar) -> Point:
+        def at(requests: Scalar, chunk: Scalar) -> LoadPoint:
             laid_out = replace(plan, chunk=chunk)
-            return look(system, model, traffic, laid_out, prices, knobs, present, requests)
+            return evaluate_point(system, model, traffic, laid_out, prices, knobs, features, requests)
 
         return _with_plan(traffic, plan, knobs.tau, at, pool)
 
@@ -191,10 +201,7 @@ def _serve(
 
 
 def _choose(services: Service, valid: Scalar) -> jax.Array:
-    """Index of the cheapest service within all margins, then all but power, then of the largest worst margin.
-
-    Candidates are the first axis.
-    """
+    """Return the index of the best candidate along the first axis, in the order that `best_service` states."""
     largest = jnp.finfo(jnp.result_type(services.rate)).max
     m = services.margins
     cool = valid & (replace(m, power=jnp.ones_like(m.power)).worst >= -_ROUNDING)
@@ -206,7 +213,7 @@ def _choose(services: Service, valid: Scalar) -> jax.Array:
 
 
 def _with_plan(
-    traffic: Traffic, plan: Plan, tau: Scalar, at: Callable[[Scalar, Scalar], Point], pool: _Pool | None
+    traffic: Traffic, plan: Plan, tau: Scalar, at: Callable[[Scalar, Scalar], LoadPoint], pool: _Pool | None
 ) -> Service:
     parts = microbatches(plan)
     chunked = jnp.where(plan.chunk > 0, 1, 0)
@@ -223,10 +230,10 @@ def _with_plan(
         ttft_target=traffic.ttft_target,
         tpot_target=traffic.tpot_target,
     )
-    # Without chunks a whole prompt counts as one: the buffers of one prefill at a time, beside those of decoding.
+    # Without chunked prefill the whole prompt is one chunk: memory holds the buffers of one prefill and of decoding.
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
     chunk = jnp.where(chunked, plan.chunk, context)
-    found = search(
+    found = find_operating_point(
         lambda requests, first: at(requests, jnp.where(first, plan.chunk, chunk)),
         replica,
         rate=traffic.rate,
@@ -237,9 +244,9 @@ def _with_plan(
     return _service(traffic, plan, found, pool, tau)
 
 
-def _service(traffic: Traffic, plan: Plan, found: Found, pool: _Pool | None, tau: Scalar) -> Service:
+def _service(traffic: Traffic, plan: Plan, found: OperatingPoint, pool: _Pool | None, tau: Scalar) -> Service:
     replica, point = found.replica, found.point
-    load = steady(found.own_rate, point, found.slope, replica)
+    load = solve_steady_state(found.replica_rate, point, found.slope, replica)
     waits, first = [load.prefill_wait, load.slot_wait], _first_token(load, point)
     prefill_busy, margins = load.prefill_busy, _margins(load, point)
     chips, tokens = _chips(plan), found.rate * traffic.output
@@ -277,7 +284,7 @@ def _service(traffic: Traffic, plan: Plan, found: Found, pool: _Pool | None, tau
         replica_chips=chips,
         prefill_replicas=pool_replicas,
         prefill_replica_chips=pool_chips,
-        in_flight=found.own_rate * load.residence,
+        in_flight=found.replica_rate * load.residence,
         slots=replica.slots,
         prefill_busy=prefill_busy,
         slots_busy=load.slots_busy,
@@ -297,7 +304,7 @@ def _service(traffic: Traffic, plan: Plan, found: Found, pool: _Pool | None, tau
     )
 
 
-def _first_token(load: Load, point: Point) -> FirstToken:
+def _first_token(load: SteadyState, point: LoadPoint) -> FirstToken:
     return FirstToken(
         prefill_wait=load.prefill_wait.mean + load.step_wait,
         slot_wait=load.slot_wait.mean,
@@ -307,7 +314,7 @@ def _first_token(load: Load, point: Point) -> FirstToken:
     )
 
 
-def _margins(load: Load, point: Point) -> ServiceMargins:
+def _margins(load: SteadyState, point: LoadPoint) -> ServiceMargins:
     return ServiceMargins(
         memory=point.memory,
         ttft=jnp.ones_like(load.ttft),
@@ -320,7 +327,7 @@ def _margins(load: Load, point: Point) -> ServiceMargins:
 
 
 def _in_time(waits: list[Wait], first: FirstToken, target: Scalar) -> Scalar:
-    """P(TTFT <= target), each wait with the other at its mean: exact where there is but one."""
+    """Return P(TTFT <= target), with each wait evaluated at the mean of the other; exact where only one occurs."""
     one, other = waits
     slack = target - first.total + one.mean + other.mean
     late = one.longer_than(slack - other.mean), other.longer_than(slack - one.mean)
@@ -328,7 +335,7 @@ def _in_time(waits: list[Wait], first: FirstToken, target: Scalar) -> Scalar:
 
 
 def _billed(bills: list[tuple[Bill, Scalar, Scalar]]) -> tuple[Cost, Carbon]:
-    """Add up pools: (bill, chip-seconds per token, joules of work per token)."""
+    """Add up the cost and carbon of pools, given as (bill, chip-seconds per token, dynamic joules per token)."""
 
     def charged(bill: Bill, seconds: Scalar, joules: Scalar) -> tuple[Cost, Carbon]:
         usd, carbon = jax.tree.map(lambda x: x * seconds, (bill.usd, bill.carbon))
@@ -349,12 +356,14 @@ def _chips(plan: Plan) -> Scalar:
 def _transfer(
     model: Model, traffic: Traffic, decode: tuple[System, Plan], prefill: tuple[System, Plan]
 ) -> Scalar:
-    """Seconds from one pool to the other: latency + bytes / (chips of a dp replica x scale-out bandwidth), the slower
-    pool's. A bandwidth of 0 takes no time.
+    """Return the seconds to move the cache of one request from the prefill pool to the decode pool.
+
+    It is latency + bytes / (chips of a dp replica x scale-out bandwidth) of the slower pool. A bandwidth of 0 counts as
+    unlimited.
     """
     model, traffic, decode, prefill = align((model, traffic, decode, prefill))
     bits = Plan(kv_bits=decode[1].kv_bits, activation_bits=decode[1].activation_bits)
-    held = memory_use(
+    cache = memory_use(
         model,
         bits,
         shard(model, Plan(), 0.0),
@@ -367,15 +376,15 @@ def _transfer(
     def seconds(system: System, plan: Plan) -> Scalar:
         link = system.fabric.scale_out
         bandwidth = link.bandwidth * system.chip.efficiency.link * _chips(plan) / plan.dp
-        return link.launch + link.overhead + link.latency + smooth.safe_div(held.kv + held.state, bandwidth)
+        return link.launch + link.overhead + link.latency + smooth.safe_div(cache.kv + cache.state, bandwidth)
 
     return jnp.maximum(seconds(*decode), seconds(*prefill))
 
 
-def _pool_replicas(pool: _Pool, found: Found, tau: Scalar) -> Scalar:
-    """Copies of the prefill pool's plan: enough to keep up, and to wait no longer than half of what the target leaves.
+def _pool_replicas(pool: _Pool, found: OperatingPoint, tau: Scalar) -> Scalar:
+    """Return the replicas of the prefill pool: enough to keep up, waiting at most half of the time left for it.
 
-    The servers are those without wait, rate x service, times 2^z, with z the root of the wait against its bound.
+    The number of servers is rate x service times 2^z, with z the root of the wait against its bound.
     """
     target, before = found.replica.ttft_target, found.replica.before + found.point.block
     allowed = (target - before) / 2

@@ -1,8 +1,9 @@
-"""Continuous batching in steady state: what one replica does at a rate of requests, in closed form.
+"""Continuous batching in steady state: latencies and utilisations of one replica at a rate of requests, in closed form.
 
-A replica is one copy of a plan's chips. It decodes in g = dp x microbatches groups side by side. Symbols: x requests
-in flight in a group as one of them sees it, itself included; D(x) seconds of decoding a request among x undisturbed;
-w seconds of decoding that the prefill of one request takes from the replica; lambda requests a second and replica.
+A replica is one copy of a plan's chips. It decodes in g = dp x microbatches groups in parallel. Symbols: x requests
+in flight in a group as seen by one of them, itself included; D(x) seconds to decode a request among x without prefill;
+w seconds of decoding time that the prefill of one request takes from the replica; lambda requests per second and
+replica.
 """
 
 from collections.abc import Callable
@@ -30,15 +31,15 @@ from jaxcost.spec.traffic import Traffic
 
 __all__ = [
     "Bill",
-    "Load",
-    "Point",
+    "LoadPoint",
     "Replica",
+    "SteadyState",
     "between",
     "crossing",
-    "look",
+    "evaluate_point",
     "memory_margin",
     "rate_at",
-    "steady",
+    "solve_steady_state",
 ]
 
 _GRID = 64
@@ -46,106 +47,107 @@ _GRID = 64
 
 @pytree
 class Bill:
-    """What a plan's chips cost by the second and by the joule, the facility and hours without traffic included."""
+    """Cost and carbon of a plan's chips per second and per joule of work; facility and unused hours are included."""
 
     idle: Scalar = field("W", "idle power of a chip")
     host: Scalar = field("W", "power of its host")
-    usd: Cost = field(doc="dollars per million seconds of a chip, whether it works or not")
-    carbon: Carbon = field(doc="grams of CO2e per million seconds of a chip, likewise")
-    usd_of_work: Scalar = field("USD/MJ", "electricity per million joules that only work costs")
-    water_of_work: Scalar = field("USD/MJ", "water for them")
-    carbon_of_work: Scalar = field("g/MJ", "grams of CO2e per million joules that only work costs")
+    usd: Cost = field(doc="dollars per million chip-seconds, busy or idle")
+    carbon: Carbon = field(doc="grams of CO2e per million chip-seconds, busy or idle")
+    usd_of_work: Scalar = field("USD/MJ", "electricity per million joules of dynamic energy")
+    water_of_work: Scalar = field("USD/MJ", "water per million joules of dynamic energy")
+    carbon_of_work: Scalar = field("g/MJ", "CO2e per million joules of dynamic energy")
 
 
 @pytree
-class Point:
-    """What an evaluation says of one request, with a number of them in flight in each group."""
+class LoadPoint:
+    """One request at a load: with a given number of requests in flight in each group."""
 
-    decode: Scalar = field("s", "decoding all its tokens, undisturbed by prefill; at least one step")
-    token: Scalar = field("s", "decoding one token, likewise")
-    step: Scalar = field("s", "between two of its steps, likewise")
+    decode: Scalar = field("s", "time to decode all its tokens without prefills of others; at least one step")
+    token: Scalar = field("s", "time to decode one token, likewise")
+    step: Scalar = field("s", "time between two of its steps, likewise")
     block: Scalar = field("s", "passes over the first block of a diffusion model")
-    prefill: Scalar = field("s", "its own prefill")
-    service: Scalar = field("s", "how long its prefill keeps a server of prefills busy")
+    prefill: Scalar = field("s", "its prefill")
+    service: Scalar = field("s", "time that its prefill occupies a prefill server")
     work: Scalar = field("s", "decoding time that its prefill takes from the replica")
     memory: Scalar = field("1", "margin of the fullest memory tier")
     power: Scalar = field("1", "margin of power")
     hardware: Scalar = field("1", "worst margin of chips, temperature, shoreline, endurance")
     prefill_joules: Scalar = field("J", "dynamic energy of its prefill")
     decode_joules: Scalar = field("J", "dynamic energy of its decoding")
-    bill: Bill = field(doc="what the chips cost")
+    bill: Bill = field(doc="cost of the chips")
 
 
 @pytree
 class Replica:
-    """What does not change with the load of a replica."""
+    """The properties of a replica that do not depend on its load."""
 
-    groups: Scalar = field("1", "groups that decode side by side: dp x microbatches")
-    servers: Scalar = field("1", "prefills that run side by side: dp, with chunks one a group")
-    slots: Scalar = field("1", "requests that fit memory")
-    full: Scalar = field("s", "decoding of a request with all slots taken, undisturbed")
+    groups: Scalar = field("1", "groups that decode in parallel: dp x microbatches")
+    servers: Scalar = field("1", "prefills that run in parallel: dp, with chunked prefill one per group")
+    slots: Scalar = field("1", "requests that fit in memory")
+    full: Scalar = field("s", "time to decode a request with all slots taken, without prefills of others")
     variation: Scalar = field("1", "squared coefficient of variation of a request's work")
     burst: Scalar = field(
-        "1", "q: servers per group where prefill goes before decoding, 0 where it rides along or stands apart"
+        "1",
+        "q: servers per group where prefill has priority over decoding; 0 with chunked or disaggregated prefill",
     )
-    separate: Scalar = field("1", "1 where prefill has a pool of its own")
-    before: Scalar = field("s", "prefill and transfer of a request, where prefill has a pool of its own")
+    separate: Scalar = field("1", "1 where prefill is disaggregated into its own pool")
+    before: Scalar = field("s", "prefill and transfer of a request, where prefill is disaggregated")
     ttft_target: Scalar = field("s", "longest acceptable time to first token, 0 for none")
     tpot_target: Scalar = field("s", "longest acceptable time per output token, 0 for none")
 
 
 @pytree
-class Load:
-    """A replica in steady state."""
+class SteadyState:
+    """A replica in steady state at a rate of requests."""
 
     tpot: Scalar = field("s", "mean time per output token")
-    residence: Scalar = field("s", "mean time from its prefill to its last token")
-    prefill_wait: Wait = field(doc="for a server of prefills to be free")
-    step_wait: Scalar = field("s", "for the step under way when it comes to end")
-    slot_wait: Wait = field(doc="for room in memory")
+    residence: Scalar = field("s", "mean time from prefill to last token")
+    prefill_wait: Wait = field(doc="wait for a free prefill server")
+    step_wait: Scalar = field("s", "wait for the end of the current step on arrival")
+    slot_wait: Wait = field(doc="wait for memory")
     prefill_busy: Scalar = field("1", "utilisation of prefill")
     slots_busy: Scalar = field("1", "utilisation of the slots")
-    slots_margin: Scalar = field("1", "that of slots were all taken, when decoding is slowest, against 1")
-    tpot_met: Scalar = field("1", "probability that a request's tokens come in time")
-    ttft: Scalar = field("s", "mean time to first token, a pool's wait for prefill left out")
+    slots_margin: Scalar = field("1", "1 - utilisation of the slots at the decoding speed of full slots")
+    tpot_met: Scalar = field("1", "probability that a request's TPOT is within its target")
+    ttft: Scalar = field("s", "mean time to first token, without the wait in a prefill pool")
     tpot_margin: Scalar = field("1", "time per output token against its target")
     worst: Scalar = field("1", "smallest margin of memory, targets and utilisations")
 
 
 def memory_margin(report: Report) -> Scalar:
-    """Return the smallest margin of any memory tier."""
+    """Return the smallest margin of all memory tiers."""
     margins = [jnp.asarray(getattr(report.margins, name)) for name in TIERS]
     return jnp.min(jnp.stack(margins), axis=0)
 
 
-def look(
+def evaluate_point(
     system: System,
     model: Model,
     traffic: Traffic,
     plan: Plan,
     prices: Prices,
     knobs: Knobs,
-    present: tuple[str, ...],
+    features: tuple[str, ...],
     requests: Scalar,
-) -> Point:
-    """Evaluate a plan with a number of requests in each group, and keep what a steady state needs.
+) -> LoadPoint:
+    """Evaluate a plan with `requests` in flight in each group.
 
-    With chunks a request's own prefill is its mixed steps, and what it takes from decoding is by how much they are
-    longer than decode steps, shared among the groups. Without, it is the prefill step.
+    With chunked prefill, the prefill of a request is its mixed steps, and its work is their excess over decode steps,
+    divided by the groups. Without, both are the prefill step.
     """
     groups = plan.dp * microbatches(plan)
     batch = replace(traffic, batch=requests * groups)
-    report = evaluate(system, model, batch, plan, prices=prices, knobs=knobs, present=present)
+    report = evaluate(system, model, batch, plan, prices=prices, knobs=knobs, features=features)
     s = report.schedule
     chunked = plan.chunk > 0
     step = s.interval * report.decode.total
     prefill = s.prefill_runs * report.prefill.total
     joules = report.energy.dynamic * s.output
-    # Decoding rides in mixed steps; where these are more than the decode steps there are, each is paid for but once.
+    # Decoding is part of mixed steps. Where there are more of them than decode steps, each decode step counts once.
     decode_joules = (1 - report.split.energy) * joules / (s.mixed_share + s.pure_share)
     m = report.margins
     others = [m.chips, m.temperature, m.shoreline, m.endurance]
-    return Point(
+    return LoadPoint(
         decode=jnp.maximum(s.decode_steps, 1) * step,
         token=step / s.tokens_per_step,
         step=step,
@@ -163,7 +165,7 @@ def look(
 
 
 def _bill(report: Report, prices: Prices) -> Bill:
-    """Take a report's cost apart: all of it is linear in the chips' seconds and the joules of work."""
+    """Split the cost of a report, which is linear in chip-seconds and in joules of dynamic energy."""
     e, seconds = report.energy, report.schedule.chips / report.tokens_per_second
     owned = report.reliability.chips_per_working_chip / prices.utilization
     standing = (e.idle + e.host) * owned
@@ -188,16 +190,16 @@ def between(below: Any, above: Any, share: Scalar) -> Any:
     return jax.tree.map(lambda a, b: a + share * (b - a), below, above)
 
 
-def rate_at(requests: Scalar, point: Point, replica: Replica) -> Scalar:
-    """Requests a second at which a request sees x in flight in its group.
+def rate_at(requests: Scalar, point: LoadPoint, replica: Replica) -> Scalar:
+    """Return the requests per second at which a request sees x in flight in its group.
 
         x - 1 = lambda D(x) / (g (1 - rho)) + q ((1 + rho^2 v) / (1 - rho)^2 - 1),   rho = lambda w
 
-    By Little's law in the time that prefill leaves to decoding; that a request sees itself beside the others is the
-    arrival theorem. For D linear in x the first term is exact whatever the distribution of work (processor sharing:
-    Kelly 1979), steps apart. The second is there where prefill goes before decoding: all that came during a busy
-    period of prefill begin to decode at once, and the number of these has a variance of (1 + rho^2 v) / (1 - rho)^2
-    times its mean (Borel 1942 for v = 0, from the same recursion for any v). With n = x - 1 and u = g w,
+    This is Little's law over the time that prefill leaves for decoding; by the arrival theorem a request sees itself
+    and the others in flight. For D linear in x the first term is exact for any distribution of work, up to whole steps
+    (processor sharing: Kelly 1979). The second term applies where prefill has priority: all requests that arrive during
+    a busy period of prefill start to decode together, and the variance of their number is (1 + rho^2 v) / (1 - rho)^2
+    times its mean (Borel 1942 for v = 0; the same recursion gives any v). With n = x - 1 and u = g w,
 
         lambda = 2 n g / (2 (n + q) u + D + sqrt(D^2 + 4 q u D + 4 q u^2 (q + n (1 + v))))
     """
@@ -208,24 +210,24 @@ def rate_at(requests: Scalar, point: Point, replica: Replica) -> Scalar:
     return 2 * others * replica.groups / (2 * (others + q) * taken + alone + jnp.sqrt(alone * alone + more))
 
 
-def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
-    """Work out the steady state of a replica.
+def solve_steady_state(rate: Scalar, point: LoadPoint, slope: Scalar, replica: Replica) -> SteadyState:
+    """Return the steady state of a replica at a rate of requests.
 
-        TTFT = wait for the step under way, for prefill and for a slot + prefill
+        TTFT = wait for the current step, for prefill and for a slot + prefill
         TPOT = W / tokens,   W = D + lambda w (W + T)
 
-    Prefill goes first come first served, one request a server at a time: M/G/1 with vacations (Doshi 1986), which
-    adds half a step to the wait where a request is in flight. While a request decodes, those are prefilled that
-    come meanwhile, and where prefill goes before decoding also those that came in the time T until its own prefill
-    was done. Slots are servers of all the time between prefill and last token; a request waits for one when all are
-    taken, and it is that load that sets how soon one comes free. TPOT is late where a request meets
-    more others than it may, a Poisson number of them, each costing its share of longer steps and its prefill.
+    Prefill is first come first served with one request per server: M/G/1 with vacations (Doshi 1986), which adds half
+    a step to the wait where other requests are in flight. While a request decodes, the requests that arrive are
+    prefilled; where prefill has priority, so are those that arrived in the time T before its own prefill ended. A slot
+    is a server that is occupied from prefill to last token. A request waits for one when all are taken, so the wait
+    follows from the decoding speed of full slots. TPOT misses its target where a request meets more others than the
+    target allows: their number is Poisson distributed, and each adds its share of longer steps and its prefill.
 
     Args:
-        rate: requests a second.
+        rate: requests per second.
         point: one request at this load.
-        slope: seconds per token that one more request in a group costs.
-        replica: what does not change.
+        slope: seconds per token that one more request in a group adds.
+        replica: the properties that do not depend on the load.
     """
     r = replica
     prefill_wait = queue(rate, point.service, r.servers, r.variation)
@@ -243,7 +245,7 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
     prefill_busy = busy_share(rate, point.service, r.servers)
     slots_busy = busy_share(rate, residence, r.slots)
     ttft = r.before + before + slot_wait.mean + point.block
-    # A pool leaves half of what its target allows for waiting to the other.
+    # With disaggregated prefill, each pool may use half of the waiting time that the target leaves.
     strict = ttft + r.separate * slot_wait.mean
     each = slope / r.groups + point.work / tokens
     allowed = met + (r.tpot_target - tpot) / jnp.maximum(each, 1e-12)
@@ -256,7 +258,7 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
         1 - smooth.safe_div(strict, r.ttft_target),
         tpot_margin,
     ]
-    return Load(
+    return SteadyState(
         tpot=tpot,
         residence=residence,
         prefill_wait=prefill_wait,
@@ -273,10 +275,10 @@ def steady(rate: Scalar, point: Point, slope: Scalar, replica: Replica) -> Load:
 
 
 def crossing(function: Callable[[Scalar, Any], Scalar], parameters: Any, low: Scalar, high: Scalar) -> Scalar:
-    """Find where falling functions of x, [*batch], cross 0 between two bounds: the nearer bound where one does not.
+    """Return the roots of decreasing functions of x, [*batch], between two bounds; the nearer bound without a root.
 
-    The root is found without gradients, by two grids; one step of Newton from there has the right slope in the
-    parameters (the implicit function theorem).
+    Two nested grids find the root without gradients. One Newton step from there has the correct derivative with
+    respect to the parameters, by the implicit function theorem.
     """
     fixed, low, high = jax.lax.stop_gradient((parameters, jnp.asarray(low), jnp.asarray(high)))
     lowest, highest = function(low, fixed), function(high, fixed)

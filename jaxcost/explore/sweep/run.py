@@ -94,7 +94,7 @@ def design_metrics(
         design.plan,
         prices=design.prices,
         knobs=design.knobs,
-        present=present,
+        features=present,
     )
     return jnp.stack([operator.attrgetter(name)(report) for name in metrics])
 

@@ -1,1 +1,1 @@
-"""What a step computes and moves, and how long each operator takes."""
+"""The operators of a step: their work, and the time of each by a roofline."""

@@ -1,12 +1,12 @@
-"""The op table: what one step of a model computes and moves, a row a kind of operator.
+"""The operator table of a step: FLOPs and bytes of every operator of a model, one row per operator.
 
-Symbols: B sequences in the step, q new tokens of each, c tokens already in its context, m = B q tokens;
-d width of the residual stream; t the tensor-parallel degree; b(x) = bits(x) / 8 bytes an element. A row holds
-what one chip does in one layer, `count` the layers; an absent operator has count 0. A matmul of m tokens with a
-K x N matrix is 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
+Symbols: B sequences in the step, q new tokens of each, c tokens already in its context, m = B q tokens; d width of the
+residual stream; t the tensor-parallel degree; b(x) = bits(x) / 8 bytes per element. A row is the work of one chip in
+one layer, and `count` the number of layers; an operator that the model does not have has count 0. A matmul of m tokens
+with a K x N matrix takes 2 m K N FLOPs, reads K N b(w) bytes of weights and moves m (K + N) b(a) bytes of activations.
 
-Operators are written by name; their columns are arrays `[operators, *batch]`, and all that follows is array
-arithmetic. Numbers of the steps (prefill, decode) have an axis in front of the batch, which the columns inherit.
+Operators are addressed by name; their columns are arrays `[operators, *batch]`, and the following stages are array
+arithmetic. Numbers that differ between the steps (prefill, decode) have the steps as an axis in front of the batch.
 
 Sources: Kaplan et al. 2020 (arXiv:2001.08361); latent attention, DeepSeek-V2 (arXiv:2405.04434); state spaces,
 Mamba-2 (arXiv:2405.21060).
@@ -23,7 +23,7 @@ import numpy as np
 from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.load import Load
+from jaxcost.physics.compute.load import StepLoad
 from jaxcost.physics.compute.shards import Shards, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -67,7 +67,7 @@ OPERATORS = (
     "draft",
     "retrieval",
 )
-# Class of the matmul's operand, whose precision sets its rate beside that of activations: a dense weight but for these.
+# Class of the matmul operand whose precision, with that of activations, sets the matmul rate; others: dense weights.
 OPERANDS = {
     "attention_full": "cache",
     "attention_window": "cache",
@@ -77,7 +77,7 @@ OPERANDS = {
 }
 PARAMETERS = {name: kind for name, kind in OPERANDS.items() if kind != "cache"}  # class of the weights
 CACHE_OPERATORS = tuple(name for name, kind in OPERANDS.items() if kind == "cache")
-# Class of the cached bytes: those that the requests themselves write but for these.
+# Class of the cached bytes; those of other operators are the cache that the requests write themselves.
 CACHED = {
     "attention_full": "cache",
     "attention_window": "cache",
@@ -86,7 +86,7 @@ CACHED = {
 }
 # Share of the cached bytes that is written.
 WRITES = {"attention_qkv": 1.0, "latent_qkv": 1.0, "recurrence_state": 0.5}
-# Operators whose matmul reads its operand from memory, and may run where that lies.
+# Operators whose matmul reads its operand from memory, and may run near that memory.
 NEAR_OPERATORS = tuple(
     name
     for name in OPERATORS
@@ -97,7 +97,7 @@ _CHANNEL_MIXERS = ("feed_forward", "shared_experts")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Op:
-    """One row: the work of one operator in one layer on one chip. Units as in `OpTable`."""
+    """One row: the work of one operator in one layer on one chip, in the units of `OpTable`."""
 
     count: Scalar = 1.0
     matmul_flops: Scalar = 0.0
@@ -110,9 +110,9 @@ class Op:
 
 @pytree
 class OpTable:
-    """The rows of a step, `[operators, *batch]` a column, in the order of `OPERATORS` for every model."""
+    """The rows of a step: columns `[operators, *batch]`, in the order of `OPERATORS` for every model."""
 
-    count: jax.Array = field("1", "times the operator runs in a step")
+    count: jax.Array = field("1", "number of times that the operator runs in a step")
     matmul_flops: jax.Array = field("FLOP", "matmul work")
     vector_flops: jax.Array = field("FLOP", "element-wise work")
     exponentials: jax.Array = field("1", "exponentials")
@@ -121,18 +121,20 @@ class OpTable:
         "B", "keys, values, latents, states and corpora read and written, of the class in `CACHED`"
     )
     activation_bytes: jax.Array = field("B", "activations read and written")
-    kept: jax.Array = field("1", "share of the weights that main memory keeps from earlier steps")
-    slices: jax.Array = field("1", "independent outputs for units near memory, if not those of weights")
+    kept: jax.Array = field("1", "share of the weights that stays in main memory from earlier steps")
+    slices: jax.Array = field(
+        "1", "independent rows of the cache over which units near memory are spread, else 1"
+    )
 
     @property
     def operand_bytes(self) -> jax.Array:
-        """Bytes of the class that the matmul reads once."""
+        """Bytes of the operand that the matmul reads once: weights, or cached keys and values."""
         cached = named(self.count, *CACHE_OPERATORS)
         return where(cached, self.cached_bytes, self.parameter_bytes)
 
 
 def named(like: Scalar, *names: str) -> Any:
-    """Mark operators by name: a constant bool column `[operators, 1, ...]` with as many axes as a table."""
+    """Return a constant bool column `[operators, 1, ...]` of the rank of `like`, true for the named operators."""
     marks = np.isin(OPERATORS, names)
     return marks.reshape((-1,) + (1,) * (np.ndim(like) - 1))
 
@@ -140,44 +142,49 @@ def named(like: Scalar, *names: str) -> Any:
 def by_class(
     values: jax.Array, classes: tuple[str, ...], of: Mapping[str, str], otherwise: str, like: jax.Array
 ) -> jax.Array:
-    """Spread a number of each class over the operators.
+    """Gather the value of each operator's class.
 
     Args:
-        values: `[classes, *batch]`.
-        classes: their names.
+        values: one value per class, `[classes, *batch]`.
+        classes: names of the classes.
         of: class of an operator by its name.
         otherwise: class of all other operators.
-        like: a table, whose axes the result lines up with: `[operators, 1, *batch]` with steps, else without the 1.
+        like: a table of the operators, with whose axes the result lines up.
+
+    Returns:
+        `[operators, *batch]`, or `[operators, 1, *batch]` where `like` has an axis of steps.
     """
     out = row(values, classes.index(otherwise))
     for kind in dict.fromkeys(of.values()):
         if kind != otherwise:
-            mine = named(like, *(name for name in OPERATORS if of.get(name) == kind))
-            out = where(mine, row(values, classes.index(kind)), out)
+            members = named(like, *(name for name in OPERATORS if of.get(name) == kind))
+            out = where(members, row(values, classes.index(kind)), out)
     return out
 
 
 def matmul_work(table: OpTable) -> jax.Array:
-    """Matmul FLOPs of one chip in a step."""
+    """Sum the matmul FLOPs of one chip in a step."""
     return jnp.sum(table.matmul_flops * table.count, 0)
 
 
 def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scalar) -> jax.Array:
-    """Expected number of different experts that a batch of tokens touches.
+    """Return the expected number of distinct experts that m tokens reach.
 
-    Uniform routing (skew s = 0), E experts of which each token picks k:  E (1 - (1 - k/E)^m).
+    With uniform routing (skew s = 0) over E experts, of which each token picks k:  E (1 - (1 - k/E)^m).
 
-    With uneven popularity, an expert's rate of being picked is taken Gamma-distributed with squared coefficient
-    of variation s, whose average is a negative binomial, scaled so that one token touches exactly k:
+    With uneven popularity, the rate at which an expert is picked is Gamma distributed with squared coefficient of
+    variation s. The average is a negative binomial, scaled so that one token reaches exactly k experts:
 
         E (1 - (1 + m ((1 - k/E)^-s - 1))^(-1/s))
 
-    which tends to the uniform formula as s -> 0, falls with s for m > 1, and is k at m = 1 for every s.
-    Below one token (a share of a step) it goes to 0 with m.
+    It tends to the uniform formula as s -> 0, falls with s for m > 1, and is k at m = 1 for every s. For fractions of
+    a token it goes to 0 with m.
     """
     share = smooth.safe_div(top_k, experts, 1.0)
     all_used = share >= 1
-    log_missed = jnp.log1p(-where(all_used, 0.5, share))  # log of the chance that one token passes it by
+    log_missed = jnp.log1p(
+        -where(all_used, 0.5, share)
+    )  # log of the probability that a token does not pick an expert
     uniform = tokens * log_missed
     even = skew <= 0
     s = where(even, 1, skew)
@@ -187,17 +194,23 @@ def distinct_experts(experts: Scalar, top_k: Scalar, tokens: Scalar, skew: Scala
 
 
 def step_table(
-    model: Model, plan: Plan, shards: Shards, load: Load, corpus_read: Scalar = 0.0, *, window: bool = False
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    load: StepLoad,
+    corpus_read: Scalar = 0.0,
+    *,
+    window: bool = False,
 ) -> OpTable:
-    """Build the op table of one step that runs all sequences of a load together (mixed, chunked steps too).
+    """Build the operator table of a step that runs all sequences of a load together, mixed steps included.
 
     Args:
         model: the language model.
         plan: precisions and degrees.
-        shards: the part of the model that one chip holds.
-        load: what the sequences add up to.
-        corpus_read: bytes of a corpus that a request reads from all chips of its replica.
-        window: whether `plan.neuron_window` counts; otherwise no neurons are kept from step to step.
+        shards: the part of the model on one chip.
+        load: sums over the sequences of the step.
+        corpus_read: bytes of the corpus that a request reads from all chips of its replica.
+        window: whether `plan.neuron_window` is used; otherwise no neurons stay in memory from step to step.
     """
     d, m = model.hidden, load.tokens
     weight, expert, kv, act = (
@@ -236,7 +249,7 @@ def step_table(
 
     qkv_width = query_width * attention.query_outputs + kv_width * own_kv
 
-    # --- latent attention: absorbed (queries meet the latents) or expanded (latents become keys and values) ---
+    # --- latent attention: absorbed (queries attend to latents) or expanded (latents become keys and values) ---
     latent = model.latent
     up = shards.latent_up
     expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
@@ -256,11 +269,11 @@ def step_table(
     # --- channel mixers ---
     feed_forward, experts = model.feed_forward, model.experts
     kept = 1 - plan.activation_sparsity
-    # Different tokens skip different neurons: m of them together touch 1 - a^m.
+    # Different tokens skip different neurons: m tokens together use a share 1 - a^m.
     skips = plan.activation_sparsity > 0
     log_skipped = m * jnp.log(where(skips, plan.activation_sparsity, 0.5))
     touched = where(skips, 1 - jnp.exp(log_skipped), 1)
-    # A neuron is new where none of the window's tokens used it: a^(m k) of them.
+    # A neuron must be loaded where no token of the window's k steps used it: a share a^(m k).
     resident = where(skips, -jnp.expm1(plan.neuron_window * log_skipped), 0) if window else 0.0
     group_tokens = m * shards.joined_replicas
     routed_tokens = group_tokens * experts.top_k * per_expert_rank

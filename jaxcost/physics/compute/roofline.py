@@ -1,18 +1,19 @@
-"""How long each operator takes: the slowest of its engines, its memory traffic and its messages.
+"""The roofline time of each operator, and the time of a step.
 
-Memory traffic is that of main memory and of the auxiliary tiers, at once or in turn. An operator whose operand lies
-in a tier with engines runs there where that is no slower, or by no more than the plan's slack:
-
-    near = max(operand bytes / internal bandwidth, FLOPs / engines' rate) + moving inputs and outputs + starting it
-
-An operator's legs are the times it would need if only one resource counted:
+The legs of an operator are its times on each resource alone:
 
     matmul = FLOPs / (peak(bits) e_matmul)        vector = FLOPs / (peak e_vector)
     exponential = exps / (peak e_vector)          memory = bytes / (bandwidth e_memory)
 
-Its time is their maximum (smooth above tau = 0) plus the overhead of launching it; with calibrated kernels, what
-they make of these legs (`kernel_rows`). All operators are one table `[operators, *batch]`, the steps an axis of the
-batch. Source: Williams, Waterman and Patterson 2009 (doi 10.1145/1498765.1498785), with one leg an engine.
+Its time is the maximum of the legs (smooth above tau = 0) plus a launch overhead. With calibrated kernels it is a
+function of these legs (`kernel_rows`). The memory leg covers main memory and auxiliary tiers, read concurrently or
+serially. An operator whose operand lies in a tier with engines runs there where that is not slower, up to the plan's
+slack:
+
+    near = max(operand bytes / internal bandwidth, FLOPs / engines' rate) + transfer of inputs and outputs + launch
+
+All operators are one table `[operators, *batch]`, with the steps as an axis of the batch. Source: Williams, Waterman
+and Patterson 2009 (doi 10.1145/1498765.1498785), with one leg per resource.
 """
 
 import jax
@@ -36,9 +37,9 @@ from jaxcost.physics.compute.operators import (
     named,
 )
 from jaxcost.physics.kernels.rows import KernelRuns, kernel_seconds
-from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearStream
+from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearMemoryCosts
 from jaxcost.physics.memory.placement import TRAFFIC_CLASSES
-from jaxcost.physics.memory.tiers import Stream
+from jaxcost.physics.memory.tiers import TrafficCosts
 from jaxcost.physics.network.messages import Messages
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.kernels import Kernels
@@ -63,7 +64,7 @@ _BIT_BOUNDS = (5.0, 7.0, 10.0, 20.0)
 
 @pytree
 class OpTime:
-    """Seconds of operators in one step, all their runs together."""
+    """Time of the operators in one step, summed over the runs of each."""
 
     matmul: jax.Array = field("s", "matmul leg")
     vector: jax.Array = field("s", "element-wise leg")
@@ -71,27 +72,27 @@ class OpTime:
     memory: jax.Array = field("s", "memory leg")
     network: jax.Array = field("s", "message leg")
     near: jax.Array = field("s", "leg of the engines near memory")
-    seconds: jax.Array = field("s", "what the operator takes")
+    seconds: jax.Array = field("s", "time of the operator")
 
     @derived("1")
     def binding(self) -> jax.Array:
-        """Index into `LEGS` of the resource that binds the operator."""
+        """Index into `LEGS` of the longest leg."""
         return jnp.argmax(stack([getattr(self, leg) for leg in LEGS]), axis=0)
 
 
 @pytree
 class OpTimes:
-    """Seconds of every operator in one step."""
+    """Times of one step, operator by operator."""
 
     operators: OpTime = field(doc="operators, messages last, `[*batch, operators]`", table=True)
-    hidden: Scalar = field("s", "time in which messages, the chip and engines near memory overlap")
-    capped: Scalar = field("s", "time lost to a clock that keeps a power cap", default=0.0)
+    hidden: Scalar = field("s", "time saved by overlap of messages, chip and engines near memory")
+    capped: Scalar = field("s", "time lost to the lower clock of a power cap", default=0.0)
     heat: Scalar = field("s", "time lost to heat", default=0.0)
     names: tuple[str, ...] = field(doc="name of each operator", static=True)
 
     @property
     def rows(self) -> tuple[OpTime, ...]:
-        """The operators one by one, in the order of `names`."""
+        """The operators as a tuple, in the order of `names`."""
         return tuple(jax.tree.map(lambda x, i=i: x[..., i], self.operators) for i in range(len(self.names)))
 
     @derived("s")
@@ -101,19 +102,19 @@ class OpTimes:
 
 
 def math_class(bits: Scalar) -> jax.Array:
-    """Width of the matmul engine that takes operands of `bits` bits: 4, 6, 8, 16 or 32."""
+    """Return the width of the matmul engine for operands of `bits` bits: 4, 6, 8, 16 or 32."""
     return smooth.select_steps(bits, _BIT_BOUNDS, (4.0, 6.0, 8.0, 16.0, 32.0))
 
 
 def math_rate(chip: Chip, bits: Scalar) -> jax.Array:
-    """Peak matmul FLOP/s with operands of `bits` bits, block scales included (4.25 bits run at the 4-bit rate)."""
+    """Return the peak matmul FLOP/s for operands of `bits` bits, scales included (4.25 bits run at the 4-bit rate)."""
     c = chip.compute
     return smooth.select_steps(bits, _BIT_BOUNDS, (c.flops_4, c.flops_6, c.flops_8, c.flops_16, c.flops_32))
 
 
 @pytree
 class Rates:
-    """Seconds and joules a unit of work costs on a chip, at the precisions and the placement of a plan."""
+    """Time and energy per unit of work on a chip, at the precisions and the placement of a plan."""
 
     seconds_per_flop: jax.Array = field("s/FLOP", "matmul, `[operand classes, *batch]`")
     joules_per_flop: jax.Array = field("J/FLOP", "matmul, `[operand classes, *batch]`")
@@ -121,18 +122,20 @@ class Rates:
     seconds_per_vector_flop: Scalar = field("s/FLOP", "element-wise")
     seconds_per_exponential: Scalar = field("s", "exponentials")
     seconds_per_byte: Scalar = field("s/B", "main memory")
-    operator_overhead: Scalar = field("s", "launching one operator")
-    kernels: Kernels | None = field(doc="calibrated kernels, where there are")
-    refreshing: Scalar = field("1", "by what main memory slows where refresh doubles")
-    serial_tier_reads: Scalar = field("1", "1 where an operator reads its tiers in turn")
-    interleaved: Scalar = field("1", "share of near-memory work that hides")
-    near_slack: Scalar = field("1", "share by which work near memory may be slower")
-    stream: Stream = field(doc="what a byte of each class of data costs, `[stream classes, *batch]`")
-    near: NearStream | None = field(doc="operand classes near memory, `[operand classes, *batch]`")
+    operator_overhead: Scalar = field("s", "launch of one operator")
+    kernels: Kernels | None = field(doc="calibrated kernels; None without")
+    refreshing: Scalar = field("1", "slowdown of main memory where refresh doubles")
+    serial_tier_reads: Scalar = field("1", "1 where an operator reads its tiers one after another")
+    interleaved: Scalar = field("1", "share of the shorter of near-memory and chip time that overlaps")
+    near_slack: Scalar = field("1", "relative slowdown at which an operator still runs near memory")
+    traffic: TrafficCosts = field(doc="cost of a byte of each class of data, `[traffic classes, *batch]`")
+    near: NearMemoryCosts | None = field(
+        doc="costs of operand classes near memory, `[operand classes, *batch]`; None without engines"
+    )
 
 
-def rates(chip: Chip, plan: Plan, stream: Stream, near: NearStream | None) -> Rates:
-    """Work out the unit costs once, for all operators of all steps.
+def rates(chip: Chip, plan: Plan, traffic: TrafficCosts, near: NearMemoryCosts | None) -> Rates:
+    """Return the unit costs for all operators of all steps.
 
     A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of activations).
     """
@@ -156,30 +159,30 @@ def rates(chip: Chip, plan: Plan, stream: Stream, near: NearStream | None) -> Ra
         operator_overhead=share.operator_overhead,
         kernels=share.kernels,
         refreshing=(1 - refresh) / (1 - 2 * refresh),
-        serial_tier_reads=plan.placement.in_turn,
+        serial_tier_reads=plan.placement.serial_tier_reads,
         interleaved=plan.placement.interleaved,
         near_slack=plan.placement.near_slack,
-        stream=stream,
+        traffic=traffic,
         near=near,
     )
 
 
 @pytree
 class StepTimes:
-    """Times of a step, `[operators, *batch]` or `[*batch]`, and what heat, power and energy need of it."""
+    """Times of a step, `[operators, *batch]` or `[*batch]`."""
 
-    operators: OpTime = field(doc="operators, all but messages; the network leg is 0")
-    engine: jax.Array | None = field("s", "what the serving engine adds, where calibrated")
-    messages: jax.Array = field("s", "messages of each kind, all of a step, `[messages, *batch]`")
-    hidden: jax.Array = field("s", "time that overlaps")
+    operators: OpTime = field(doc="operators without messages; the network leg is 0")
+    engine: jax.Array | None = field("s", "overhead of the serving engine; None where not calibrated")
+    messages: jax.Array = field("s", "all messages of each kind in a step, `[messages, *batch]`")
+    hidden: jax.Array = field("s", "time saved by overlap")
     near: jax.Array | None = field(
-        "1", "1 for each operator that runs near memory; None without engines there"
+        "1", "1 for each operator that runs near memory; None without engines near memory"
     )
-    hot: jax.Array = field("s", "what the step takes longer where refresh doubles")
+    hot: jax.Array = field("s", "time that the step takes longer where refresh doubles")
 
     @property
     def total(self) -> jax.Array:
-        """Time of the step, power cap and heat apart."""
+        """Time of the step before power capping and heat."""
         busy = jnp.sum(self.operators.seconds, 0) + jnp.sum(self.messages, 0)
         return (busy if self.engine is None else busy + self.engine) - self.hidden
 
@@ -197,10 +200,18 @@ def op_times(
 ) -> StepTimes:
     """Time every operator of the table, and the messages.
 
-    Of C seconds of operators and M of messages the shorter can hide behind the longer, and `overlap` of it does:
-    the step takes C + M - overlap min(C, M). Of work near memory and on the chip `interleaved` hides likewise.
-    `kernels` are the operators' own, where the chip's are calibrated; there `engine` is what the serving engine
-    adds to the step, a row between operators and messages that hides nothing.
+    With C seconds of operators and M of messages, the step takes C + M - overlap min(C, M). Work near memory and on the
+    chip overlaps likewise, by the share `interleaved`.
+
+    Args:
+        table: the operators of the steps.
+        messages: the messages of the steps.
+        unit: unit costs.
+        overlap: share of the shorter of computation and messages that overlaps with the longer.
+        tau: softness.
+        kernels: the calibrated kernels of the operators; None for the plain roofline.
+        engine: overhead of the serving engine per step, which nothing hides; None where not calibrated.
+        heat: whether to compute the effect of a doubled refresh rate.
     """
     operators, near = _operator_times(table, unit, tau, kernels)
     sent = messages.counts * messages.seconds
@@ -211,21 +222,21 @@ def op_times(
         hidden = hidden + unit.interleaved * smooth.minimum(there, busy - there, tau)
     hot = jnp.zeros_like(busy)
     if heat:
-        # Refresh takes main memory's time: an operator grows by what its memory leg then exceeds it.
+        # A doubled refresh rate lengthens the memory leg: an operator takes longer where that exceeds its time.
         slower = operators.memory * unit.refreshing + table.count * unit.operator_overhead - operators.seconds
         hot = jnp.sum(jnp.maximum(slower, 0), 0)
     return StepTimes(operators=operators, engine=engine, messages=sent, hidden=hidden, near=near, hot=hot)
 
 
 def by_operand(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Spread a number of each operand class, `[classes, *batch]`, over the operators of a table `like`."""
+    """Gather the value of each operator's operand class, `[classes, *batch]`, for a table `like`."""
     return by_class(values, OPERAND_CLASSES, OPERANDS, "weights", like)
 
 
 def _operator_times(
     table: OpTable, unit: Rates, tau: Scalar, kernels: KernelRuns | None
 ) -> tuple[OpTime, jax.Array | None]:
-    """Time every operator, all its runs together; and tell which run near memory, None where none can."""
+    """Return the times of the operators, summed over their runs, and which run near memory (None without engines)."""
     matmul = table.matmul_flops * by_operand(unit.seconds_per_flop, table.count)
     vector = table.vector_flops * unit.seconds_per_vector_flop
     exponential = table.exponentials * unit.seconds_per_exponential
@@ -233,24 +244,24 @@ def _operator_times(
     near_leg, near = jnp.zeros_like(memory), None
     matmul, vector, exponential, memory = materialize_once((matmul, vector, exponential, memory))
     if kernels is not None and unit.kernels is not None:
-        passing = unit.kernels.elementwise
-        paced = kernel_seconds(kernels, memory, matmul)
-        memory = where(kernels.present, paced.memory, memory / passing.memory)
-        matmul = where(kernels.present, paced.busy, matmul)
-        longest = _longest(matmul, memory, vector, exponential, tau) + passing.launch
-        seconds = where(kernels.present, paced.seconds, longest)
+        elementwise = unit.kernels.elementwise
+        legs = kernel_seconds(kernels, memory, matmul)
+        memory = where(kernels.calibrated, legs.memory, memory / elementwise.memory)
+        matmul = where(kernels.calibrated, legs.busy, matmul)
+        longest = _longest(matmul, memory, vector, exponential, tau) + elementwise.launch
+        seconds = where(kernels.calibrated, legs.seconds, longest)
     else:
         seconds = _longest(matmul, memory, vector, exponential, tau)
     if unit.near is not None:
-        there = jax.tree.map(lambda x: by_operand(x, table.count), unit.near)
-        near_leg = _near_leg(table, there)
-        rest_matmul, rest_memory = matmul * (1 - there.share), _memory_leg(table, unit, there)
+        costs = jax.tree.map(lambda x: by_operand(x, table.count), unit.near)
+        near_leg = _near_leg(table, costs)
+        rest_matmul, rest_memory = matmul * (1 - costs.share), _memory_leg(table, unit, costs)
         near_leg, rest_memory, seconds = materialize_once((near_leg, rest_memory, seconds))
         meanwhile = jnp.maximum(jnp.maximum(rest_matmul, rest_memory), jnp.maximum(vector, exponential))
-        split = jnp.maximum(meanwhile, near_leg) + there.blocking * jnp.minimum(rest_memory, near_leg)
+        split = jnp.maximum(meanwhile, near_leg) + costs.blocking * jnp.minimum(rest_memory, near_leg)
         able = named(table.count, *NEAR_OPERATORS)
         split = materialize_once(split)
-        runs_there = able & (there.share > 0) & (split <= seconds * (1 + unit.near_slack))
+        runs_there = able & (costs.share > 0) & (split <= seconds * (1 + unit.near_slack))
         near = where(runs_there, 1.0, 0.0)
         seconds = where(runs_there, split, seconds)
         matmul = where(runs_there, rest_matmul, matmul)
@@ -272,33 +283,33 @@ def _longest(matmul: Scalar, memory: Scalar, vector: Scalar, exponential: Scalar
     return smooth.maximum(engines, exponential, tau)
 
 
-def _near_leg(table: OpTable, near: NearStream) -> jax.Array:
-    """Time of the matmuls near memory, with the way of their inputs and outputs."""
+def _near_leg(table: OpTable, near: NearMemoryCosts) -> jax.Array:
+    """Return the time of the matmuls near memory, transfer of inputs and outputs included."""
     work = jnp.maximum(table.operand_bytes * near.byte, table.matmul_flops * near.flop)
     crossing = jnp.maximum(near.transfer, near.partials / table.slices)
     return work + table.activation_bytes * crossing + near.overhead
 
 
-def _memory_leg(table: OpTable, unit: Rates, near: NearStream | None = None) -> jax.Array:
-    """Time of the bytes through main memory's interface and in the auxiliary tiers.
+def _memory_leg(table: OpTable, unit: Rates, near: NearMemoryCosts | None = None) -> jax.Array:
+    """Return the time of the bytes through main memory's interface and in the auxiliary tiers.
 
-    Work near memory leaves `near.main` of its operand to the interface, and none to the auxiliary tiers whose
-    engines read it; the part of a class in tiers without engines is read by the chip in any case.
+    With work near memory, `near.main` of the operand still passes the interface, and none passes from auxiliary tiers
+    whose engines read it; the chip reads the part of a class in tiers without engines in any case.
     """
-    stream, like = unit.stream, table.count
+    traffic, like = unit.traffic, table.count
 
     def spread(values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Values of the classes that parameters, cached data and activations of each operator belong to."""
+        """Gather the values of the classes of each operator's parameters, cached data and activations."""
         parameters = by_class(values, TRAFFIC_CLASSES, PARAMETERS, "weights", like)
-        cached = by_class(values, TRAFFIC_CLASSES, CACHED, "recent", like)
+        cached = by_class(values, TRAFFIC_CLASSES, CACHED, "request_kv", like)
         return parameters, cached, row(values, TRAFFIC_CLASSES.index("activations"))
 
-    through, outside = list(spread(stream.main)), list(spread(stream.auxiliary))
+    through, outside = list(spread(traffic.main)), list(spread(traffic.auxiliary))
     if near is not None:
         cached = named(like, *CACHE_OPERATORS)
-        for index, mine in enumerate((~cached, cached)):
-            through[index] = where(mine, near.main, through[index])
-            outside[index] = where(mine, outside[index] * near.unread, outside[index])
+        for index, members in enumerate((~cached, cached)):
+            through[index] = where(members, near.main, through[index])
+            outside[index] = where(members, outside[index] * near.unread, outside[index])
     through[0] = through[0] + table.kept * (1 - through[0])
     outside[0] = outside[0] * (1 - table.kept)
     moved = (table.parameter_bytes, table.cached_bytes, table.activation_bytes)
@@ -306,8 +317,8 @@ def _memory_leg(table: OpTable, unit: Rates, near: NearStream | None = None) -> 
         moved[0] * share[0] + moved[1] * share[1] + moved[2] * share[2] for share in (through, outside)
     )
     writes = column([WRITES.get(name, 0.0) for name in OPERATORS], like)
-    written = table.cached_bytes * (writes * row(stream.write, TRAFFIC_CLASSES.index("recent")))
-    waits = where(named(like, "routed_experts"), row(stream.wait, TRAFFIC_CLASSES.index("experts")), 0)
+    written = table.cached_bytes * (writes * row(traffic.write, TRAFFIC_CLASSES.index("request_kv")))
+    waits = where(named(like, "routed_experts"), row(traffic.wait, TRAFFIC_CLASSES.index("experts")), 0)
     passing = main * unit.seconds_per_byte
     at_once = (1 - unit.serial_tier_reads) * jnp.minimum(passing, auxiliary)
     return passing + auxiliary - at_once + written + waits
@@ -316,28 +327,28 @@ def _memory_leg(table: OpTable, unit: Rates, near: NearStream | None = None) -> 
 def report_times(
     step: StepTimes, messages: tuple[str, ...], shape: tuple[int, ...], *, capped: jax.Array, heat: jax.Array
 ) -> tuple[OpTimes, ...]:
-    """Lay the times of each step out for the report: operators, the engine and messages in the last axis.
+    """Arrange the times of each step for the report: operators, the engine and messages in the last axis.
 
     Args:
         step: the times, `[operators, steps, *batch]`.
         messages: names of the messages.
-        shape: of the batch.
+        shape: shape of the batch.
         capped: time lost to a power cap, `[steps, *batch]`.
-        heat: time lost to heat, likewise.
+        heat: time lost to heat, `[steps, *batch]`.
     """
     host = () if step.engine is None else ("engine",)
     names = (*OPERATORS, *host, *messages)
     steps = step.messages.shape[1]
 
-    def whole(x: Scalar, before: int = 0) -> jax.Array:
-        """Rows of zeros around those that have a leg."""
+    def padded(x: Scalar, before: int = 0) -> jax.Array:
+        """Pad with rows of zeros, `before` of them in front, to one row per name."""
         x = jnp.broadcast_to(x, (np.shape(x)[0], steps, *shape))
         after = len(names) - before - x.shape[0]
         return lax.pad(x, np.zeros((), x.dtype), [(before, after, 0), *[(0, 0, 0)] * (x.ndim - 1)])
 
-    legs = {leg: whole(getattr(step.operators, leg)) for leg in LEGS if leg not in ("network", "near")}
-    legs["network"] = whole(step.messages, len(names) - len(messages))
-    legs["near"] = jnp.zeros_like(legs["network"]) if step.near is None else whole(step.operators.near)
+    legs = {leg: padded(getattr(step.operators, leg)) for leg in LEGS if leg not in ("network", "near")}
+    legs["network"] = padded(step.messages, len(names) - len(messages))
+    legs["near"] = jnp.zeros_like(legs["network"]) if step.near is None else padded(step.operators.near)
     parts = (step.operators.seconds, *(() if step.engine is None else (step.engine[None],)), step.messages)
     legs["seconds"] = lax.concatenate([jnp.broadcast_to(x, (x.shape[0], steps, *shape)) for x in parts], 0)
     return tuple(

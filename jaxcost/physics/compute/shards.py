@@ -1,8 +1,8 @@
-"""The share of a model that one chip of a plan holds, and how many parameters a model has.
+"""The shard of a model on one chip of a plan, and the number of parameters of a model.
 
-Symbols: d width of the residual stream, t the tensor-parallel degree. A width that t does not divide is padded:
-the chip with the most of it sets the time, so a share is ceil(width / t). Key-value heads fewer than t are
-replicated, which is the same ceiling.
+Symbols: d width of the residual stream, t the tensor-parallel degree. A width that t does not divide is padded: the
+chip with the largest shard sets the time, so a shard is ceil(width / t). Fewer key-value heads than t are replicated,
+which is the same ceiling.
 
 Sources: Shoeybi et al. 2019 (arXiv:1909.08053); experts, Lepikhin et al. 2020 (arXiv:2006.16668).
 """
@@ -42,21 +42,21 @@ class Shards:
     state_share: Scalar = field("1", "share of a recurrent layer")
     feed_forward_width: Scalar = field("1", "intermediate width of a dense feed-forward layer")
     expert_width: Scalar = field("1", "intermediate width of a routed expert")
-    expert_parameters: Scalar = field("1", "parameters of (the held part of) one routed expert")
-    experts_held: Scalar = field("1", "routed experts held, whole or in part")
+    expert_parameters: Scalar = field("1", "parameters of one routed expert, or of its shard")
+    local_experts: Scalar = field("1", "routed experts on the chip, whole or sharded")
     shared_width: Scalar = field("1", "intermediate width of the shared experts")
     vocabulary: Scalar = field("1", "rows of the output head")
     encoder: Scalar = field("1", "parameters of the encoder")
     draft: Scalar = field("1", "parameters of the draft model")
-    joined_replicas: Scalar = field("1", "replicas whose tokens meet at one set of experts")
+    joined_replicas: Scalar = field("1", "replicas that share one set of experts")
     stage_share: Scalar = field("1", "share of the layers in the largest pipeline stage")
 
 
 def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
-    """Cut the model for one chip of the plan.
+    """Return the shard of the model on one chip of the plan.
 
-    Experts: e = `ep` ranks. While e <= t they lie inside a tensor-parallel group and each expert is cut t / e
-    ways; beyond that e / t replicas pool their tokens over one set of whole experts.
+    Experts: e = `ep` ranks. For e <= t the ranks are inside a tensor-parallel group and each expert is sharded t / e
+    ways; for e > t, e / t replicas share one set of whole experts.
     """
     t, d = plan.tp, model.hidden
 
@@ -83,7 +83,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         feed_forward_width=cut(model.feed_forward.width),
         expert_width=expert_width,
         expert_parameters=experts.matrices * d * expert_width,
-        experts_held=cut(experts.experts, plan.ep),
+        local_experts=cut(experts.experts, plan.ep),
         shared_width=cut(experts.shared_width),
         vocabulary=cut(model.vocabulary),
         encoder=model.encoder_parameters / t,
@@ -94,17 +94,17 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
 
 
 def sequence_ranks(plan: Plan) -> Scalar:
-    """Count the ranks that norms and the residual stream are cut over: tp where they are, else one."""
+    """Return the ranks over which norms and the residual stream are sharded: tp with sequence parallelism, else 1."""
     return where(plan.sequence_parallel > 0.5, plan.tp, 1)
 
 
 def microbatches(plan: Plan) -> Scalar:
-    """Count the parts of a replica's batch in its pipeline: as many as stages unless the plan says."""
+    """Return the microbatches of a replica: `plan.microbatches`, or one per pipeline stage where that is 0."""
     return where(plan.microbatches > 0, plan.microbatches, plan.pp)
 
 
 def layer_count(model: Model) -> Scalar:
-    """Count the layers that pipeline stages divide: blocks of a mixer and what follows it."""
+    """Count the transformer blocks, which pipeline stages divide: the larger of token and channel mixers."""
     a = model.attention
     mixers = a.full_layers + a.window_layers + model.latent.layers + model.recurrence.layers
     return jnp.maximum(mixers, model.feed_forward.layers + model.experts.layers)
@@ -122,12 +122,12 @@ class StoredParameters:
 
     @property
     def total(self) -> Scalar:
-        """All of them."""
+        """All parameters."""
         return self.mixers + self.feed_forward + self.experts + self.tables + self.other
 
 
 def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
-    """Count the parameters one chip would hold of the whole depth of the model (before pipeline stages)."""
+    """Count the parameters of one chip's shard over the whole depth of the model, before pipeline stages."""
     d, a, x = model.hidden, model.attention, model.experts
     query_width, kv_width = shards.heads * a.head_dim, 2 * shards.kv_heads * a.head_dim
     layers = a.full_layers + a.window_layers
@@ -136,23 +136,23 @@ def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     latent = model.latent.layers * (shards.latent_down + shards.latent_up + latent_out)
     recurrence = model.recurrence.layers * model.recurrence.parameters * shards.state_share
     dense = model.feed_forward.layers * model.feed_forward.matrices * d * shards.feed_forward_width
-    beside = x.layers * (d * x.experts * (x.experts > 1) + x.matrices * d * shards.shared_width)
+    router_and_shared = x.layers * (d * x.experts * (x.experts > 1) + x.matrices * d * shards.shared_width)
     return StoredParameters(
         mixers=attention + latent + recurrence,
-        feed_forward=dense + beside,
-        experts=x.layers * shards.experts_held * shards.expert_parameters,
+        feed_forward=dense + router_and_shared,
+        experts=x.layers * shards.local_experts * shards.expert_parameters,
         tables=shards.vocabulary * d * (2 - model.tied) + model.table_parameters,
         other=model.small_parameters + shards.encoder + shards.draft,
     )
 
 
 def total_parameters(model: Model) -> Scalar:
-    """Count every parameter of the model, the built-in draft module apart."""
+    """Count all parameters of the model except those of the built-in draft module."""
     return stored_parameters(model, shard(model, Plan(), 0.0)).total
 
 
 def active_parameters(model: Model) -> Scalar:
-    """Count the parameters one token uses: all but the routed experts it is not sent to, and the encoder."""
+    """Count the parameters that one token uses: all but the encoder and the routed experts that it does not pick."""
     x = model.experts
     stored = stored_parameters(model, shard(model, Plan(), 0.0))
     used = smooth.safe_div(x.top_k, x.experts, 1.0)

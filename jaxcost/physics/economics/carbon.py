@@ -1,17 +1,17 @@
-"""Grams of CO2e per million output tokens: running the hardware, and its share of having made it.
+"""Operational and embodied carbon per output token.
 
-Making a chip (after ACT: Gupta et al., ISCA 2022, doi 10.1145/3470496.3527408), spread over lifetime x utilisation as
-its price is; A area of its dies, Y their yield:
+Embodied carbon of a chip (ACT: Gupta et al., ISCA 2022, doi 10.1145/3470496.3527408), amortised over lifetime x
+utilisation as its price is; A area of its dies, Y their yield:
 
     dies = A / Y x (fab electricity x fab grid + gases + materials) / assembly yield
     memory = bytes x kg/B,   package = kg of package, board, power supply and heat sink
 
-Running it: metered energy times the grid's intensity, weighted by the hours of traffic. Both swing over the day as
-1 + s cos 2 pi (h - peak); only where their swings meet does the mean of the product differ:
+Operational carbon: metered energy times the grid intensity, weighted by the traffic over the day. Both vary as
+1 + s cos 2 pi (h - peak), so the mean of the product is
 
     grid carbon x (1 + s_grid s_load / 2 x cos 2 pi (peak_grid - peak_load))
 
-which is exact for any shape of the one where the other is a cosine.
+which is exact for any shape of one of them where the other is a cosine.
 """
 
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ __all__ = ["Carbon", "Embodied", "carbon_per_token", "embodied", "grid_intensity
 
 @pytree
 class Embodied:
-    """Kilograms of CO2e of making one chip with its memory."""
+    """Kilograms of CO2e of manufacturing one chip with its memory."""
 
-    dies: Scalar = field("kg", "logic dies, those thrown away included")
-    memory: Scalar = field("kg", "all its memory")
+    dies: Scalar = field("kg", "logic dies, bad dies included")
+    memory: Scalar = field("kg", "all memory tiers")
     package: Scalar = field("kg", "package, board, power supply and heat sink")
 
     @derived("kg")
     def total(self) -> Scalar:
-        """All of it."""
+        """Embodied carbon of one chip."""
         return self.dies + self.memory + self.package
 
 
@@ -47,28 +47,28 @@ class Embodied:
 class Carbon:
     """Grams of CO2e per million output tokens."""
 
-    operation: Scalar = field("g/Mtok", "energy, at the grid's intensity")
-    dies: Scalar = field("g/Mtok", "making the logic dies")
-    memory: Scalar = field("g/Mtok", "making the memory")
-    package: Scalar = field("g/Mtok", "making package, board and heat sink")
-    hosts: Scalar = field("g/Mtok", "making servers and network")
-    building: Scalar = field("g/Mtok", "building the datacenter")
+    operation: Scalar = field("g/Mtok", "metered energy at the grid intensity")
+    dies: Scalar = field("g/Mtok", "manufacture of logic dies")
+    memory: Scalar = field("g/Mtok", "manufacture of memory")
+    package: Scalar = field("g/Mtok", "manufacture of package, board and heat sink")
+    hosts: Scalar = field("g/Mtok", "manufacture of servers and network")
+    building: Scalar = field("g/Mtok", "construction of the datacenter")
 
     @derived("g/Mtok")
     def embodied(self) -> Scalar:
-        """Having made all of it."""
+        """Embodied carbon."""
         return self.dies + self.memory + self.package + self.hosts + self.building
 
     @derived("g/Mtok")
     def total(self) -> Scalar:
-        """All of it."""
+        """Operational and embodied carbon."""
         return self.operation + self.embodied
 
 
-def embodied(chip: Chip, made: Build, auxiliary: Sequence[str]) -> Embodied:
-    """Account making one chip and the tiers beside its main memory, by name, each with all its capacity.
+def embodied(chip: Chip, chip_build: Build, auxiliary: Sequence[str]) -> Embodied:
+    """Return the embodied carbon of one chip with its auxiliary tiers, named in `auxiliary`.
 
-    On-chip memory counts by its area where the area is that of the parts.
+    On-chip memory counts by its area where the die area is the sum of the parts, and by its capacity otherwise.
     """
     p = chip.process
     wafer = p.fab_energy * p.fab_grid + p.fab_gases + p.fab_materials
@@ -79,14 +79,14 @@ def embodied(chip: Chip, made: Build, auxiliary: Sequence[str]) -> Embodied:
     if "sram" in made_of:
         made_of["sram"] = where(chip.die_area > 0, made_of["sram"], 0)
     return Embodied(
-        dies=made.die_area * wafer / (made.good_share * kept),
+        dies=chip_build.die_area * wafer / (chip_build.good_share * kept),
         memory=total(made_of.values()),
         package=chip.package.carbon / kept,
     )
 
 
 def grid_intensity(prices: Prices) -> Scalar:
-    """CO2e of a joule, kg, as the traffic of a day meets it."""
+    """Return the CO2e of a joule, kg, weighted by the traffic over the day."""
     apart = jnp.cos(2 * jnp.pi * (prices.grid_peak - prices.load_peak))
     return prices.grid_carbon * (1 + prices.grid_swing * prices.load_swing / 2 * apart)
 
@@ -94,14 +94,14 @@ def grid_intensity(prices: Prices) -> Scalar:
 def carbon_per_token(
     system: System, prices: Prices, one: Embodied, *, owned_seconds: Scalar, metered: Scalar
 ) -> Carbon:
-    """Account `owned_seconds` of chips, spares included, and `metered` joules, both per output token.
+    """Return the carbon of `owned_seconds` chip-seconds and `metered` joules per output token.
 
     Args:
-        system: the chips' power and hosts.
+        system: power and hosts of the chips.
         prices: lifetime, utilisation and grid.
-        one: making one chip.
-        owned_seconds: chip-seconds.
-        metered: joules at the meter.
+        one: embodied carbon of one chip.
+        owned_seconds: chip-seconds per output token, spares included.
+        metered: joules at the facility's meter per output token.
     """
     owned = 1e9 * owned_seconds / prices.utilization
     share = owned / prices.lifetime

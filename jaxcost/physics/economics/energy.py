@@ -1,8 +1,11 @@
-"""Joules of one step, by what spends them.
+"""Energy of the steps by component.
 
-matmul = FLOPs x J/FLOP (in proportion to operand bits); element-wise and exponential likewise; a byte costs its tier
-what a read or a write there costs, and the way between memory and engines; a byte sent, each level that it crosses.
-Bytes of work near memory stay there. Idle power lasts as long as the step, that of tiers and engines near memory too.
+    matmul = FLOPs x J/FLOP, in proportion to the operand bits; element-wise work and exponentials likewise
+    memory = bytes x J/B of a read or a write in their tier + bytes x J/B of the wires to the engines
+    links  = bytes x hops x J/B of every level
+
+Bytes that engines near memory read do not pass the wires. Idle power, that of tiers and engines near memory included,
+is integrated over the time of the step.
 
 Source: Horowitz 2014 (doi 10.1109/ISSCC.2014.6757323), energies by operation and by level of memory.
 """
@@ -32,12 +35,12 @@ from jaxcost.spec.fabric import Fabric
 __all__ = ["ByLevel", "ByPrecision", "ByTier", "Energy", "StepEnergy", "energy_parts", "step_energy"]
 
 _WIDTHS = (32.0, 16.0, 8.0, 6.0, 4.0)  # of matmul engines, as in `ByPrecision`
-_WRITTEN = 0.5  # share of the activations' bytes: what one operator writes, the next one reads
+_WRITTEN = 0.5  # written share of the bytes of activations: the next operator reads what one has written
 
 
 @pytree
 class ByPrecision:
-    """Joules of matmul engines, by the width of the engine that takes the operands."""
+    """Joules of matmul engines, by the width of the engine for the operands."""
 
     bits_32: Scalar = field("J", "above 20 bits")
     bits_16: Scalar = field("J", "above 10 bits")
@@ -47,13 +50,13 @@ class ByPrecision:
 
     @derived("J")
     def total(self) -> Scalar:
-        """All of it."""
+        """All matmul engines."""
         return self.bits_32 + self.bits_16 + self.bits_8 + self.bits_6 + self.bits_4
 
 
 @pytree
 class ByTier:
-    """Joules by memory tier; 0 for those that a chip lacks."""
+    """Joules by memory tier; 0 for tiers that a chip does not have."""
 
     sram: Scalar = field("J", "on-chip memory", default=0.0)
     memory: Scalar = field("J", "main memory", default=0.0)
@@ -64,7 +67,7 @@ class ByTier:
 
     @derived("J")
     def total(self) -> Scalar:
-        """All of it."""
+        """All tiers."""
         return self.sram + self.memory + self.hbf + self.host + self.cxl + self.ssd
 
 
@@ -78,23 +81,23 @@ class ByLevel:
 
     @derived("J")
     def total(self) -> Scalar:
-        """All of it."""
+        """All levels."""
         return self.package + self.scale_up + self.scale_out
 
 
 @pytree
 class Energy:
-    """Joules by what spends them."""
+    """Joules by component."""
 
     precision: ByPrecision = field(doc="matmul engines of the chip")
     elementwise: Scalar = field("J", "element-wise engines")
     exponential: Scalar = field("J", "exponential engines")
-    read: ByTier = field(doc="memory devices and their interfaces, reads")
-    write: ByTier = field(doc="the same, writes")
-    wires: Scalar = field("J", "between memory interfaces and engines")
-    near: Scalar = field("J", "engines near memory: reads on the spot and matmuls")
+    read: ByTier = field(doc="reads of memory devices, interfaces included")
+    write: ByTier = field(doc="writes of memory devices, interfaces included")
+    wires: Scalar = field("J", "wires between memory interfaces and engines")
+    near: Scalar = field("J", "engines near memory: their reads and matmuls")
     links: ByLevel = field(doc="messages")
-    idle: Scalar = field("J", "chips, whether they work or not")
+    idle: Scalar = field("J", "idle power of the chips")
     host: Scalar = field("J", "servers and network around the chips")
 
     @derived("J")
@@ -109,7 +112,7 @@ class Energy:
 
     @derived("J")
     def memory(self) -> Scalar:
-        """Reads, writes, the way to the engines, and engines near memory."""
+        """Reads, writes, wires to the engines, and engines near memory."""
         return self.read.total + self.write.total + self.wires + self.near
 
     @derived("J")
@@ -119,23 +122,23 @@ class Energy:
 
     @derived("J")
     def total(self) -> Scalar:
-        """All of it."""
+        """All energy."""
         return self.dynamic + self.idle + self.host
 
     @property
     def dynamic(self) -> Scalar:
-        """What only work costs."""
+        """Dynamic energy: everything but idle chips and hosts."""
         return self.engines + self.memory + self.network
 
     @property
     def engines(self) -> Scalar:
-        """What follows the supply voltage of the chip's engines."""
+        """Energy of the chip's engines, which scales with their supply voltage."""
         return self.matmul + self.vector
 
 
 @pytree
 class StepEnergy:
-    """Dynamic joules of one chip in each step, parts along the leading axis, the steps in front of the batch."""
+    """Dynamic joules of one chip in each step: components along the leading axis, then steps, then the batch."""
 
     precision: jax.Array = field("J", "matmul engines, `[widths, *batch]`")
     vector: jax.Array = field("J", "element-wise and exponential engines, `[2, *batch]`")
@@ -148,22 +151,22 @@ class StepEnergy:
 
     @property
     def engines(self) -> jax.Array:
-        """What follows the supply voltage of the chip's engines."""
+        """Energy of the chip's engines, which scales with their supply voltage."""
         return jnp.sum(self.precision, 0) + jnp.sum(self.vector, 0)
 
     @property
     def others(self) -> jax.Array:
-        """What does not."""
+        """Dynamic energy of all other components."""
         devices = jnp.sum(self.read, 0) + jnp.sum(self.write, 0)
         return devices + self.wires + self.near + jnp.sum(self.links, 0)
 
     @property
     def dynamic(self) -> jax.Array:
-        """What only work costs."""
+        """Dynamic energy: everything but idle chips and hosts."""
         return self.engines + self.others
 
     def slowed(self, saved: Scalar) -> "StepEnergy":
-        """Save a share of what the engines take, at a lower voltage."""
+        """Return the energy with a share of the engines' energy saved by a lower voltage."""
         return replace(self, precision=self.precision * (1 - saved), vector=self.vector * (1 - saved))
 
 
@@ -176,32 +179,32 @@ def step_energy(
     hierarchy: Hierarchy,
     unit: Rates,
 ) -> StepEnergy:
-    """Dynamic energy of one chip in each step; idle and host energy depend on the time and are added later.
+    """Return the dynamic energy of one chip in each step; idle and host energy depend on time and are added later.
 
-    Bytes are added up by class of data, and FLOPs by operand class, before they are priced.
+    Bytes are summed by class of data, and FLOPs by operand class, before they are multiplied by energies.
 
     Args:
         table: the operators of the steps.
-        near: 1 for each operator that runs near memory; None where none can.
-        messages: those of the steps.
+        near: 1 for each operator that runs near memory; None without engines near memory.
+        messages: the messages of the steps.
         chip: energies of the engines and tiers.
         fabric: energies of the links.
-        hierarchy: memory tiers, and where each class of data lies.
+        hierarchy: memory tiers, and the shares of each class of data in them.
         unit: unit costs.
     """
     moved, written = _class_bytes(table)
-    flops, spot, there = table.matmul_flops * table.count, None, jnp.zeros_like(row(moved, 0))
+    flops, near_bytes, near_joules = table.matmul_flops * table.count, None, jnp.zeros_like(row(moved, 0))
     if near is not None and unit.near is not None:
-        on_the_spot = _sums(table.operand_bytes * table.count * near, OPERANDS, "weights")
-        spot = stack([on_the_spot[name] for name in OPERAND_CLASSES])
-        away = flops * near
-        there = jnp.sum(away * by_operand(unit.near.flop_energy, flops), 0)
-        there = there + jnp.sum(spot * _lined_up(unit.near.energy, spot), 0)
-        flops = flops - away * by_operand(unit.near.share, flops)
+        sums = _sums(table.operand_bytes * table.count * near, OPERANDS, "weights")
+        near_bytes = stack([sums[name] for name in OPERAND_CLASSES])
+        near_flops = flops * near
+        near_joules = jnp.sum(near_flops * by_operand(unit.near.flop_energy, flops), 0)
+        near_joules = near_joules + jnp.sum(near_bytes * _lined_up(unit.near.energy, near_bytes), 0)
+        flops = flops - near_flops * by_operand(unit.near.share, flops)
     by_class = _sums(flops, OPERANDS, "weights")
     joules = stack([by_class[name] for name in OPERAND_CLASSES]) * _lined_up(unit.joules_per_flop, moved)
     width = _lined_up(unit.width, moved)
-    read, write, wires = memory_energy(chip, hierarchy, moved, written, spot)
+    read, write, wires = memory_energy(chip, hierarchy, moved, written, near_bytes)
     link_energy = stack(
         [level.energy_per_byte for level in (fabric.package, fabric.scale_up, fabric.scale_out)]
     )
@@ -217,23 +220,23 @@ def step_energy(
         read=read,
         write=write,
         wires=wires,
-        near=there,
+        near=near_joules,
         links=sent * _lined_up(link_energy, sent),
-        tiers=hierarchy.layout.tiers,
+        tiers=hierarchy.shares.tiers,
     )
 
 
 def _lined_up(values: jax.Array, like: jax.Array) -> jax.Array:
-    """Give `[classes, *batch]` the axes of the steps: `[classes, 1, *batch]`."""
+    """Insert axes for the steps: `[classes, *batch]` to `[classes, 1, *batch]`."""
     more = jnp.ndim(like) - jnp.ndim(values)
     return jnp.expand_dims(values, tuple(range(1, 1 + more)))
 
 
 def _sums(values: jax.Array, of: dict[str, str], otherwise: str) -> dict[str, jax.Array]:
-    """Add up the operators of each class: `[operators, *batch]` to `[*batch]` by class.
+    """Sum the operators of each class: `[operators, *batch]` to `[*batch]` by class.
 
     Args:
-        values: of the operators.
+        values: one value per operator.
         of: class of an operator by its name.
         otherwise: class of all other operators.
     """
@@ -254,14 +257,14 @@ def _class_bytes(table: OpTable) -> tuple[jax.Array, jax.Array]:
     activations = jnp.sum(table.activation_bytes * table.count, 0)
     writes = column([WRITES.get(name, 0.0) for name in OPERATORS], cached)
     by_class = _sums(table.parameter_bytes * table.count, PARAMETERS, "weights")
-    by_class |= _sums(cached, CACHED, "recent") | {"activations": activations}
-    stored = {"recent": jnp.sum(cached * writes, 0), "activations": _WRITTEN * activations}
+    by_class |= _sums(cached, CACHED, "request_kv") | {"activations": activations}
+    stored = {"request_kv": jnp.sum(cached * writes, 0), "activations": _WRITTEN * activations}
     moved, written = (stack([of.get(name, 0.0) for name in TRAFFIC_CLASSES]) for of in (by_class, stored))
     return moved, written
 
 
 def energy_parts(joules: StepEnergy) -> Energy:
-    """Name the parts of the steps' energy together: leaves `[parts, *batch]`, the steps added up."""
+    """Return the energy by component from leaves `[components, *batch]`, summed over the steps."""
     by_tier = lambda table: ByTier(**{name: row(table, i) for i, name in enumerate(joules.tiers)})  # noqa: E731
     elementwise, exponential = (row(joules.vector, i) for i in range(2))
     return Energy(

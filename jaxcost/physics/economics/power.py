@@ -1,13 +1,13 @@
-"""The clock that keeps a step within a power cap.
+"""The clock at which a step stays within a power cap.
 
-Symbols: f clock against the nominal one, V supply voltage against nominal, s its slope; E_e joules of the engines at
-nominal voltage, E_r of all else, P_0 idle power, P_c the cap; t_r seconds of row r, c_r those its engines compute at
-nominal clock.
+Symbols: f clock over the nominal clock, V supply voltage over nominal, s its slope; E_e joules of the engines at
+nominal voltage, E_r of everything else, P_0 idle power, P_c the cap; t_r seconds of operator r, c_r the compute time of
+its engines at nominal clock.
 
     V(f) = 1 - s (1 - f)        E(f) = E_r + E_e V(f)^2        T(f) = sum_r max(t_r, t_r - busy_r + c_r / f)
 
-The clock is the highest f <= 1 with  E(f) + P_0 T(f) <= P_c T(f):  memory and links keep their pace, engines slow down
-and take less energy an operation. Below the lowest clock the engines pause, which saves time alone.
+The clock is the highest f <= 1 with  E(f) + P_0 T(f) <= P_c T(f):  memory and links keep their speed, engines slow down
+and take less energy per operation. At the lowest clock the engines pause instead, which lowers power but not energy.
 Source of E ~ V^2: Chandrakasan, Sheng and Brodersen 1992 (doi 10.1109/4.126534).
 """
 
@@ -28,27 +28,27 @@ _HALVINGS = 30
 
 @pytree
 class Clock:
-    """The clock of a step under its power cap, and the time that is lost by it."""
+    """The clock of a step under a power cap, and the time lost to it."""
 
-    share: Scalar = field("1", "clock of the engines against the nominal one", default=1.0)
-    lost: Scalar = field("s", "time the step takes longer", default=0.0)
+    share: Scalar = field("1", "clock of the engines over the nominal clock", default=1.0)
+    lost: Scalar = field("s", "time that the step takes longer", default=0.0)
     saved: Scalar = field("1", "share of the engines' energy that the lower voltage saves", default=0.0)
 
 
 def voltage(chip: Chip, clock: Scalar) -> Scalar:
-    """Supply voltage against the nominal one, at a clock against the nominal one."""
+    """Return the supply voltage over nominal at a clock over nominal: 1 - slope (1 - f)."""
     return 1 - chip.voltage_slope * (1 - clock)
 
 
 def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, others: Scalar) -> Clock:
-    """Find the clock of every step.
+    """Return the clock of every step under the power cap.
 
     Args:
-        chip: the chip; its idle power is that of its tiers too.
+        chip: the chip; its idle power includes that of its tiers.
         operators: times at nominal clock, `[operators, *batch]`.
-        seconds: time of the step then, what messages hide taken off, `[*batch]`.
-        engines: dynamic joules of the engines then.
-        others: dynamic joules of all else.
+        seconds: time of the step at nominal clock, after overlap, `[*batch]`.
+        engines: dynamic joules of the engines at nominal clock.
+        others: dynamic joules of all other components.
     """
     computing = jnp.maximum(jnp.maximum(operators.matmul, operators.vector), operators.exponential)
     longest = jnp.maximum(jnp.maximum(computing, operators.memory), operators.near)
@@ -73,7 +73,7 @@ def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, ot
 
     low, high = jax.lax.fori_loop(0, _HALVINGS, halve, (stop_gradient(floor), jnp.ones_like(floor)))
     root = stop_gradient((low + high) / 2)
-    # A step of Newton's gives the root its gradient: df = -d(excess) / (d excess / d f).
+    # One Newton step gives the root its gradient: df = -d(excess) / (d excess / d f).
     _, slope = jax.jvp(excess, (root,), (jnp.ones_like(root),))
     refined = root - excess(root) / stop_gradient(where(slope > 0, slope, 1))
     free = excess(jnp.ones_like(floor)) <= 0

@@ -1,7 +1,7 @@
-"""Junction temperature, and what heat takes away: refresh above 85 C, and the clock above the limit.
+"""Junction temperature, and time lost to heat: doubled refresh above 85 C, and throttling at the temperature limit.
 
-Symbols: T temperature, P power of the chip, R = (sink + layers x layer) / area the resistance of its way out,
-T = coolant + P R. All of the power passes all layers: memory above logic is as hot as the logic under it.
+Symbols: T temperature, P power of the chip, R = (sink + layers x layer) / area its thermal resistance,
+T = coolant + P R. All power passes all layers, so memory above logic is as hot as the logic.
 
 Source: conduction in one dimension; refresh twice as often above 85 C, JEDEC JESD79-4.
 """
@@ -16,37 +16,39 @@ from jaxcost.spec.chip import Chip
 __all__ = ["Heat", "heat_of", "limit", "refresh_share", "resistance", "temperature", "throttle"]
 
 _REFRESH = 358.15  # K: above 85 C DRAM refreshes twice as often (JEDEC JESD79-4, JESD235)
-_RAMP = 5.0  # K over which that sets in, so that a gradient sees it coming
-_LEAST = 0.01  # share of the allowed rise that is left to work where idling alone is too hot
+_RAMP = 5.0  # K over which refresh doubles, for a finite gradient
+_LEAST = (
+    0.01  # least share of the allowed rise that is left for dynamic power where idle power alone is too hot
+)
 
 
 @pytree
 class Heat:
-    """How hot a step runs, and the time it loses by that."""
+    """The temperature in a step, and the time lost to heat."""
 
-    temperature: Scalar = field("K", "of the junction; 0 where heat is left out", default=0.0)
-    refresh: Scalar = field("s", "lost to the second refresh of hot memory", default=0.0)
-    throttling: Scalar = field("s", "lost to a clock low enough for the temperature limit", default=0.0)
+    temperature: Scalar = field("K", "temperature of the junction; 0 where heat is not modelled", default=0.0)
+    refresh: Scalar = field("s", "time lost to the doubled refresh of hot memory", default=0.0)
+    throttling: Scalar = field("s", "time lost to throttling at the temperature limit", default=0.0)
 
     @property
     def lost(self) -> Scalar:
-        """Both."""
+        """All time lost to heat."""
         return self.refresh + self.throttling
 
 
 def resistance(chip: Chip) -> Scalar:
-    """Return R, K/W; 0 where no area is given."""
+    """Return the thermal resistance R, K/W: (sink + layers x layer) / area; 0 where the area is 0."""
     c = chip.cooling
     return smooth.safe_div(c.sink + c.layers * c.layer, c.area)
 
 
 def temperature(chip: Chip, power: Scalar) -> Scalar:
-    """Return T at a power."""
+    """Return the temperature T, K, at a power: coolant + P R."""
     return chip.cooling.coolant + power * resistance(chip)
 
 
 def limit(chip: Chip) -> Scalar:
-    """Return the highest temperature: of the junction, or of main memory where it is stacked; 0 for none."""
+    """Return the temperature limit, K: of the junction, or of main memory where it is stacked; 0 for none."""
     c = chip.cooling
     stacked = (c.layers > 0) & (chip.memory.temperature_limit > 0)
     cells = where(stacked, chip.memory.temperature_limit, c.limit)
@@ -54,16 +56,16 @@ def limit(chip: Chip) -> Scalar:
 
 
 def refresh_share(at: Scalar) -> Scalar:
-    """How far refresh has doubled at a temperature: 0 up to 85 C, 1 from 90 C on."""
+    """Return how far refresh has doubled at a temperature: 0 up to 85 C, rising linearly to 1 at 90 C."""
     return clip((at - _REFRESH) / _RAMP, 0, 1)
 
 
 def throttle(chip: Chip, idle: Scalar, joules: Scalar, seconds: Scalar) -> Scalar:
-    """Factor by which a step of `joules` takes longer, so that T keeps within the limit.
+    """Return the factor by which a step of `joules` must take longer for T to stay within the limit.
 
         k = max(1, R P_dynamic / (T_limit - coolant - R P_idle))
 
-    Work takes the same energy at a lower clock, so that power falls as time grows: no gain by a lower voltage.
+    The dynamic energy is taken as independent of the clock: savings by a lower voltage are neglected.
     """
     r, top = resistance(chip), limit(chip)
     rise = top - chip.cooling.coolant
@@ -75,13 +77,13 @@ def throttle(chip: Chip, idle: Scalar, joules: Scalar, seconds: Scalar) -> Scala
 
 
 def heat_of(chip: Chip, joules: Scalar, seconds: Scalar, hot_seconds: Scalar) -> Heat:
-    """How hot a step runs, and what it loses by that.
+    """Return the temperature in a step, and the time lost to heat.
 
     Args:
-        chip: the chip; its idle power is that of its tiers too.
+        chip: the chip; its idle power includes that of its tiers.
         joules: dynamic energy of the step.
-        seconds: its time while cool.
-        hot_seconds: what it takes longer where refresh has doubled.
+        seconds: time of the step without heat.
+        hot_seconds: extra time where refresh has doubled.
     """
     at_first = temperature(chip, chip.idle_power + smooth.safe_div(joules, seconds))
     refresh = hot_seconds * refresh_share(at_first)

@@ -1,1 +1,1 @@
-"""How the kernels of a serving library use a chip: calibrated forms."""
+"""Calibrated timing of the kernels of serving libraries: matmul, attention, routed experts and collectives."""

@@ -1,27 +1,30 @@
-"""What a library's collectives take within a domain: rings, its own all-reduce, and all-to-alls of experts.
+"""The timing of a library's collectives within a scale-up domain: rings, custom all-reduces, all-to-alls of experts.
 
-Symbols: n ranks; S bytes of the whole vector on a rank; b seconds a byte takes over a link, t a hop; W bandwidth of
-memory, of which one of c cores moves W / c.
+Symbols: n ranks; S bytes of the whole vector on a rank; b seconds per byte on a link, t seconds per hop; W bandwidth of
+memory, of which one of c cores reaches W / c. S(a, b, s) is `smooth.maximum`, the sum at s = 1.
 
-    S(launch + rounds round + hops t,  load S b (n / 2)^crowd / share + (copies own + staging) S / W,  change)
+    S(launch + rounds round + hops t,
+      load S b (n / 2)^contention_exponent / share + (copies own + staging) S / W,   protocol_switch)
 
-with rounds, hops and load of a ring: n - 1 rounds for a gather or its mirror, twice that for an all-reduce, and own
-= 1 / n, the part that a rank copies to itself. S(a, b, s) is `smooth.maximum`: the sum at s = 1. Above it small
-messages take s^2 more a byte and large ones s^2 more to start: libraries send small messages by a protocol with
-less latency and less bandwidth, and one number stands for its change to the other. (n / 2)^crowd is for ranks that
+with the rounds, hops and load of a ring: n - 1 rounds for an all-gather or a reduce-scatter, twice that for an
+all-reduce, and own = 1 / n, the shard that a rank copies to itself. Libraries send small messages by a protocol of
+lower latency and lower bandwidth. With s = protocol_switch above 1, small messages cost s^2 more per byte and large
+messages s^2 more to start, which models both protocols with one number. (n / 2)^contention_exponent models ranks that
 share a bus of the host.
 
-A library's own all-reduce is the faster of one shot, in which every rank sends all to each other, one message after
-another, and two, and gives way to the ring at large sizes:
+A custom all-reduce takes the faster of one shot, in which every rank sends its vector to all others one after another,
+and two shots, and changes to the ring at large sizes:
 
-    quick + w max(ring + floor launch + staging S / W - quick, 0),   w = 1 / (1 + (limit / S)^8)
+    shots + w max(ring + floor launch + staging S / W - shots, 0),   w = 1 / (1 + (limit / S)^8)
 
-Experts' all-to-all of m tokens a rank, k of E experts each, rows of r bytes, of which `away` leave the rank:
+An all-to-all of experts sends m tokens of a rank to k of E experts each, in rows of r bytes; a token sends `away` rows
+to other ranks:
 
-    S(launch + expert E + hops t + chunk r c / W,   S(m away r b / share, m n k / E r receiver c / W, 0.2),   change)
+    S(launch + expert E + hops t + chunk r c / W,
+      S(m away r b / share, m n k / E r receiver c / W, 0.2),   protocol_switch)
 
-where away = k (n - 1) / n with a copy for every expert, else (n - 1) / n of the ranks that a token's experts fall
-into. With ideal kernels these are the roofline of the ring and of the exchange.
+where away = k (n - 1) / n with one copy per expert, else (n - 1) / n times the ranks that hold the token's experts.
+With ideal kernels these are the rooflines of the ring and of the exchange.
 """
 
 from typing import Any
@@ -30,10 +33,10 @@ import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.kernels.matmul import shares_of_cache
+from jaxcost.physics.kernels.matmul import cached_share
 from jaxcost.physics.network.algorithms import CollectiveCost
 from jaxcost.physics.network.levels import Level
-from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, Kernels, QuickKernel
+from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, CustomAllReduceKernel, Kernels
 
 __all__ = [
     "AllToAllWork",
@@ -44,78 +47,80 @@ __all__ = [
     "all_to_all_seconds",
     "collective_backend",
     "collective_seconds",
+    "custom_all_reduce_seconds",
     "exchange_of",
     "exchange_seconds",
-    "quick_seconds",
     "ring_work",
     "shot_works",
     "without_all_reduce",
 ]
 
-_SHARPNESS = 8.0  # of the change to the ring: from 10% to 90% between 0.76 and 1.32 of the limit
-_BOTH_ENDS = 0.2  # how little sending and unpacking overlap
+_SHARPNESS = 8.0  # the weight of the ring grows from 10% to 90% between 0.76 and 1.32 of the size limit
+_BOTH_ENDS = 0.2  # how sending and unpacking combine: 0 where they overlap fully, 1 where not at all
 
 
 @pytree
 class CollectiveWork:
-    """A collective of one algorithm: what it takes at the datasheet's rates."""
+    """The work of a collective by one algorithm, in seconds at datasheet rates."""
 
     ranks: Scalar = field("1", "ranks n")
-    rounds: Scalar = field("1", "messages of a rank one after the other")
-    hops: Scalar = field("s", "time on wires and in switches of messages that wait for each other")
-    link: Scalar = field("s", "bytes over the busiest link")
-    own: Scalar = field("s", "bytes of a rank's own part, at the bandwidth of memory")
-    whole: Scalar = field("s", "bytes of the vector, at the bandwidth of memory")
+    rounds: Scalar = field("1", "sequential messages of a rank")
+    hops: Scalar = field("s", "time on wires and in switches on the critical path")
+    link: Scalar = field("s", "time of the bytes on the busiest link")
+    own: Scalar = field("s", "time of a rank's own shard at the bandwidth of memory")
+    whole: Scalar = field("s", "time of the whole vector at the bandwidth of memory")
 
 
 @pytree
 class AllToAllWork:
-    """A dispatch or a combination of tokens among the ranks that share experts."""
+    """The work of a dispatch or a combine among the ranks of an expert-parallel group."""
 
     ranks: Scalar = field("1", "ranks n")
     tokens: Scalar = field("1", "tokens m of a rank")
-    top_k: Scalar = field("1", "experts k of a token")
+    top_k: Scalar = field("1", "experts k per token")
     experts: Scalar = field("1", "experts E of all ranks")
-    row: Scalar = field("s", "bytes of a token, at the bandwidth of one core")
-    link: Scalar = field("s", "bytes that leave a rank, at the bandwidth of its link")
+    row: Scalar = field("s", "time of a token's bytes at the memory bandwidth of one core")
+    link: Scalar = field("s", "time of the bytes that leave a rank, on its link")
     hops: Scalar = field("s", "time on wires and in switches")
 
 
 @pytree
 class CollectiveBackend:
-    """The calibrated kernels of a library that send messages within a domain."""
+    """The calibrated communication kernels of a library within a scale-up domain; None for closed forms."""
 
-    collective: CollectiveKernel | None = field(doc="rings", default=None)
-    all_reduce: QuickKernel | None = field(doc="the library's own all-reduce", default=None)
-    dispatch: AllToAllKernel | None = field(doc="tokens to their experts", default=None)
-    combine: AllToAllKernel | None = field(doc="results back", default=None)
-    seconds_per_byte: Scalar = field("s/B", "memory of a chip", default=0.0)
+    collective: CollectiveKernel | None = field(doc="ring collectives", default=None)
+    all_reduce: CustomAllReduceKernel | None = field(doc="custom all-reduce", default=None)
+    dispatch: AllToAllKernel | None = field(doc="dispatch of tokens to experts", default=None)
+    combine: AllToAllKernel | None = field(doc="combine of the experts' results", default=None)
+    seconds_per_byte: Scalar = field("s/B", "time per byte of the memory of a chip", default=0.0)
     cores: Scalar = field(
-        "1", "cores of a chip; 0 where not known: what one core moves takes no time", default=0.0
+        "1", "cores of a chip; 0 where unknown: work of a single core then takes no time", default=0.0
     )
 
 
 @pytree
 class Exchange:
-    """A dispatch of tokens to experts, or a combination of their results, with the kernel that carries it."""
+    """A dispatch of tokens to experts, or a combine of their results, and the kernel that runs it."""
 
-    kernel: AllToAllKernel | CollectiveKernel = field(doc="the kernel: of its own, or of collectives")
+    kernel: AllToAllKernel | CollectiveKernel = field(
+        doc="all-to-all kernel, or that of collectives without one"
+    )
     tokens: Scalar = field("1", "tokens of a rank")
-    top_k: Scalar = field("1", "experts of a token")
+    top_k: Scalar = field("1", "experts per token")
     experts: Scalar = field("1", "experts of all ranks")
-    row: Scalar = field("s", "bytes of a token, at the bandwidth of one core")
-    seconds_per_byte: Scalar = field("s/B", "memory of a chip")
+    row: Scalar = field("s", "time of a token's bytes at the memory bandwidth of one core")
+    seconds_per_byte: Scalar = field("s/B", "time per byte of the memory of a chip")
 
     @property
     def every_expert(self) -> Scalar:
-        """1 where a token is sent once for every expert."""
+        """1 where a token is sent once per expert, 0 where once per rank."""
         return self.kernel.copies if isinstance(self.kernel, AllToAllKernel) else 0.0
 
 
 def collective_backend(
     kernels: Kernels | None, seconds_per_byte: Scalar, cores: Scalar
 ) -> CollectiveBackend | None:
-    """Collect the kernels that send messages; None where none is calibrated, and closed forms stay."""
+    """Collect the calibrated communication kernels; None where there are none, so that closed forms apply."""
     if kernels is None:
         return None
     fitted = {name: getattr(kernels, name) for name in ("collective", "all_reduce", "dispatch", "combine")}
@@ -125,36 +130,36 @@ def collective_backend(
 
 
 def without_all_reduce(backend: CollectiveBackend | None) -> CollectiveBackend | None:
-    """Leave out the library's own all-reduce, which serves tensor-parallel groups alone."""
+    """Return the backend without the custom all-reduce, which serves only tensor-parallel groups."""
     if backend is None or backend.collective is None:
         return None
     return replace(backend, all_reduce=None)
 
 
 def collective_seconds(kernel: CollectiveKernel, work: CollectiveWork) -> Any:
-    """Time a collective of one algorithm."""
-    crowd = (jnp.maximum(work.ranks, 2) / 2) ** kernel.crowd
+    """Time a collective by one algorithm."""
+    contention = (jnp.maximum(work.ranks, 2) / 2) ** kernel.contention_exponent
     waiting = kernel.launch + work.rounds * kernel.round + work.hops
-    moving = work.link * crowd / kernel.share + kernel.copies * work.own + kernel.staging * work.whole
-    return smooth.maximum(waiting, moving, kernel.change)
+    moving = work.link * contention / kernel.share + kernel.copies * work.own + kernel.staging * work.whole
+    return smooth.maximum(waiting, moving, kernel.protocol_switch)
 
 
-def quick_seconds(
-    kernel: QuickKernel, one: CollectiveWork, two: CollectiveWork, size: Scalar, ring: Scalar
+def custom_all_reduce_seconds(
+    kernel: CustomAllReduceKernel, one: CollectiveWork, two: CollectiveWork, size: Scalar, ring: Scalar
 ) -> Any:
-    """Time a library's own all-reduce of `size` bytes in one or two shots; the ring takes `ring` seconds."""
-    quick = jnp.minimum(collective_seconds(kernel, one), collective_seconds(kernel, two))
-    over = shares_of_cache(kernel.limit, jnp.maximum(size, 1), _SHARPNESS)
+    """Time a custom all-reduce of `size` bytes in one or two shots, which changes to the ring of `ring` seconds."""
+    shots = jnp.minimum(collective_seconds(kernel, one), collective_seconds(kernel, two))
+    over = cached_share(kernel.limit, jnp.maximum(size, 1), _SHARPNESS)
     bulk = ring + kernel.floor * kernel.launch + kernel.staging * one.whole
-    return quick + over * jnp.maximum(bulk - quick, 0)
+    return shots + over * jnp.maximum(bulk - shots, 0)
 
 
 def all_to_all_seconds(kernel: AllToAllKernel, work: AllToAllWork) -> Any:
-    """Time a dispatch or a combination."""
+    """Time a dispatch or a combine."""
     waiting = kernel.launch + kernel.expert * work.experts + work.hops + kernel.chunk * work.row
     expert_rows = work.tokens * work.ranks * smooth.safe_div(work.top_k, work.experts)
     moving = smooth.maximum(work.link / kernel.share, expert_rows * work.row * kernel.receiver, _BOTH_ENDS)
-    return smooth.maximum(waiting, moving, kernel.change)
+    return smooth.maximum(waiting, moving, kernel.protocol_switch)
 
 
 def exchange_of(
@@ -165,7 +170,7 @@ def exchange_of(
     experts: Scalar,
     row_bytes: Scalar,
 ) -> Exchange | None:
-    """Describe the dispatch or the combination that a backend sends; None where it sends none."""
+    """Describe the dispatch or the combine (`phase`) of a backend; None where it has no kernel for it."""
     if backend is None:
         return None
     kernel = backend.dispatch if phase == "dispatch" else backend.combine
@@ -196,12 +201,12 @@ def exchange_seconds(
 
     Args:
         exchange: the exchange, with its kernel.
-        size: bytes that the busiest rank sends, or receives.
-        per_byte: seconds a byte on the busiest link.
-        hops: seconds on wires and in switches of one message.
-        ranks: of the whole group.
-        domain_ranks: of the domain.
-        peak: what the busiest rank receives, in that of an average one.
+        size: bytes that the busiest rank sends or receives.
+        per_byte: seconds per byte on the busiest link.
+        hops: seconds of one message on wires and in switches.
+        ranks: ranks of the whole group.
+        domain_ranks: ranks of the group within the domain.
+        peak: bytes that the busiest rank receives over the average.
     """
     if isinstance(exchange.kernel, CollectiveKernel):
         others = jnp.maximum(domain_ranks, 2) - 1
@@ -235,15 +240,15 @@ def ring_work(
     seconds_per_byte: Scalar,
     times: float = 1.0,
 ) -> CollectiveWork:
-    """Work of a ring that gathers, or done twice of one that sums, a vector of `size` bytes over a level.
+    """Return the work of a ring all-gather of a vector of `size` bytes over a level, repeated `times` times.
 
     Args:
-        cost: the ring's rounds, hops and load.
+        cost: rounds, hops and load of the ring.
         level: the level.
         size: bytes of the whole vector.
-        ranks: ranks on it.
-        seconds_per_byte: memory of a chip.
-        times: how often it is done: 2 for an all-reduce.
+        ranks: ranks on the level.
+        seconds_per_byte: time per byte of the memory of a chip.
+        times: repetitions: 1 for an all-gather or reduce-scatter, 2 for an all-reduce.
     """
     return CollectiveWork(
         ranks=ranks,
@@ -258,7 +263,7 @@ def ring_work(
 def shot_works(
     cost: CollectiveCost, level: Level, size: Scalar, ranks: Scalar, seconds_per_byte: Scalar
 ) -> tuple[CollectiveWork, CollectiveWork]:
-    """Work of an all-reduce in one shot, whose hops and load are given, and in two of a share each."""
+    """Return the work of an all-reduce in one shot, with the hops and load in `cost`, and in two shots."""
     others = jnp.maximum(ranks, 1) - 1
     one, two = (
         CollectiveWork(
@@ -284,17 +289,17 @@ def all_reduce_seconds(
     scattered: Scalar,
     closed: Scalar,
 ) -> Any:
-    """Time an all-reduce on one level, or where `scattered` its two halves, which are collectives of their own.
+    """Time an all-reduce on one level, or where `scattered` a reduce-scatter and an all-gather.
 
     Args:
         backend: the kernels.
-        ring: a gather by the ring of the level.
-        one_shot: its all-reduce in one shot.
+        ring: cost of a ring all-gather on the level.
+        one_shot: cost of a one-shot all-reduce on the level.
         level: the level.
         size: bytes of the vector.
-        ranks: ranks on it.
-        scattered: 1 where the vector stays cut between the halves.
-        closed: seconds of the fastest algorithm, with its start, where rings are not calibrated.
+        ranks: ranks on the level.
+        scattered: 1 where the vector stays sharded between the two halves.
+        closed: seconds of the fastest closed form, launch included, where rings are not calibrated.
     """
     whole = halves = closed
     if backend.collective is not None:
@@ -307,5 +312,5 @@ def all_reduce_seconds(
         halves = 2 * half
     if backend.all_reduce is not None:
         shots = shot_works(one_shot, level, size, ranks, backend.seconds_per_byte)
-        whole = quick_seconds(backend.all_reduce, *shots, size, whole)
+        whole = custom_all_reduce_seconds(backend.all_reduce, *shots, size, whole)
     return jnp.where(scattered < 0.5, whole, halves)

@@ -1,10 +1,10 @@
-"""What a kernel makes of its roofline legs: tiles, waves, launches, what overlaps and what does not.
+"""The time of a kernel from its roofline legs, and the timing of matmul kernels: launch, tiles, waves and overlap.
 
     seconds = fixed + S(bandwidth_overhead x memory leg, busy, serial)
 
-S is `smooth.maximum`: the longer leg at serial = 0, both at 1. `fixed` is what nothing hides, `bandwidth_overhead` what
-a byte costs over the datasheet's, and `busy` the time of the cores with what tiles waste. With an ideal kernel this is
-the roofline: max(bytes / bandwidth, FLOPs / peak).
+S is `smooth.maximum`: the longer leg at serial = 0, their sum at 1. `fixed` is time that nothing hides,
+`bandwidth_overhead` the time of a byte over that of the datasheet, and `busy` the time of the cores, padding of tiles
+included. With an ideal kernel this is the roofline: max(bytes / bandwidth, FLOPs / peak).
 """
 
 from typing import Any
@@ -20,44 +20,46 @@ __all__ = [
     "KernelTiming",
     "Machine",
     "MatmulWork",
+    "cached_share",
     "matmul_bytes",
     "matmul_timing",
-    "shares_of_cache",
     "timing_seconds",
 ]
 
-_FAR = 1e3  # capacities beyond which nothing is held, and a power of which 32 bits still hold
-_TILE = 128.0  # rows and columns of a large tile, by which waves are counted
+_FAR = 1e3  # bytes over capacity at which a cache keeps nothing, whose power float32 can still represent
+_TILE = 128.0  # rows and columns of the tile by which waves are counted
 
 
 @pytree
 class Machine:
-    """What of a chip's datasheet a kernel meets."""
+    """The datasheet numbers of a chip that kernels depend on."""
 
-    rate: Scalar = field("FLOP/s", "matmul peak at the kernel's operands")
-    bandwidth: Scalar = field("B/s", "main memory")
-    cores: Scalar = field("1", "cores that take tiles; 0 where not known: none are counted", default=0.0)
-    cache: Scalar = field("B", "last-level cache", default=0.0)
-    exponentials: Scalar = field("1/s", "exponentials", default=0.0)
+    rate: Scalar = field("FLOP/s", "matmul peak at the precision of the kernel's operands")
+    bandwidth: Scalar = field("B/s", "bandwidth of main memory")
+    cores: Scalar = field(
+        "1", "cores that take tiles; 0 where unknown: waves are then not counted", default=0.0
+    )
+    cache: Scalar = field("B", "capacity of the last-level cache", default=0.0)
+    exponentials: Scalar = field("1/s", "exponentials per second", default=0.0)
 
 
 @pytree
 class KernelTiming:
-    """How a kernel goes through its work."""
+    """The components of a kernel's time."""
 
-    fixed: Scalar = field("s", "what nothing hides", default=0.0)
-    bandwidth_overhead: Scalar = field("1", "seconds of a byte over those of the datasheet", default=1.0)
+    fixed: Scalar = field("s", "time that nothing hides", default=0.0)
+    bandwidth_overhead: Scalar = field("1", "time of a byte over that of the datasheet", default=1.0)
     busy: Scalar = field("s", "time of the cores", default=0.0)
-    serial: Scalar = field("1", "how little the two overlap", default=0.0)
+    serial: Scalar = field("1", "0 where memory and cores overlap fully, 1 where not at all", default=0.0)
 
 
 def timing_seconds(timing: KernelTiming, memory: Scalar) -> Any:
-    """Seconds of a kernel whose bytes take `memory` seconds at the datasheet's bandwidth."""
+    """Return the seconds of a kernel whose bytes take `memory` seconds at the datasheet's bandwidth."""
     return timing.fixed + smooth.maximum(timing.bandwidth_overhead * memory, timing.busy, timing.serial)
 
 
-def shares_of_cache(moved: Scalar, capacity: Scalar, sharpness: float) -> Any:
-    """Share of the bytes that a cache still holds from the run before: 1 / (1 + (bytes / capacity)^sharpness)."""
+def cached_share(moved: Scalar, capacity: Scalar, sharpness: float) -> Any:
+    """Return the share of bytes that a cache keeps from the previous run: 1 / (1 + (bytes / capacity)^sharpness)."""
     return 1 / (1 + jnp.minimum(moved / capacity, _FAR) ** sharpness)
 
 
@@ -73,7 +75,7 @@ class MatmulWork:
 
 
 def matmul_bytes(work: MatmulWork) -> Any:
-    """Count the bytes of a matmul whose result has 16 bits."""
+    """Count the bytes that a matmul with 16-bit results must move."""
     m, n, k = work.rows, work.columns, work.inner
     return (work.weight_bits * n * k + work.activation_bits * m * k + 16 * m * n) / 8
 
@@ -84,7 +86,7 @@ def matmul_timing(machine: Machine, kernel: MatmulKernel, work: MatmulWork) -> K
         busy = 2 max(m, rows) n k / (peak matmul) (ceil(x) / x)^waves,   x = max(m, rows) n / (128^2 cores)
         fixed = launch + depth k + quantise m k (2 + b) / bandwidth
 
-    the last where activations have b <= 1 bytes: they are written as 16 bits before, and read to be narrowed.
+    The last term applies where activations have b <= 1 bytes: 16-bit activations are read and quantized ones written.
     """
     m, n, k = work.rows, work.columns, work.inner
     tall = jnp.maximum(m, kernel.rows)

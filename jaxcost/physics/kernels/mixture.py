@@ -1,18 +1,18 @@
-"""How a kernel of routed experts goes through its work: grouped matmuls, with a permutation before and after.
+"""The timing of kernels of routed experts: grouped matmuls, with a permutation before and after.
 
-Symbols: of one rank, r rows (token-expert pairs that it multiplies), e distinct experts that they reach, H experts
-held, s slots (tokens with an expert here, times the experts of a token); h hidden and i inner width, n matrices (3
+Symbols: of one rank, r rows (token-expert pairs that it multiplies), e distinct experts that they reach, H local
+experts, s slots (tokens with a local expert, times the experts per token); h hidden and i inner width, n matrices (3
 with a gate), w and a bytes of a weight and of an activation; P peak, W bandwidth of memory.
 
-    filled   = S(r, e rows, padding)                        rows with those that only fill tiles
+    filled   = S(r, e rows, padding)                        rows, padding of tiles included
     busy     = 2 filled ((n - 1) i (h + depth) + h (i + depth)) / (P matmul)
-    kept     = 1 / (1 + (weights of all reached / (resident cache))^4)   of the weights, where a run is replayed
+    kept     = 1 / (1 + (weights of all reached / (resident cache))^4)   share of cached weights in repeated runs
     moved    = e n h i w (1 - kept + kept / cache) + r (2 h + n i) a
-    fixed    = launch + expert H + passes (r + foreign (s - r)) (2 h + n i) 2 B / W
+    fixed    = launch + expert H + passes (r + remote_fraction (s - r)) (2 h + n i) 2 B / W
     seconds  = fixed + S(moved / (W memory), busy, serial)
 
-`moved` without `kept` is the roofline's; the passes are over 16-bit activations, which permuting, the activation
-function, narrowing and the weighted sum read and write. With an ideal kernel this is max(bytes / W, FLOPs / P).
+`moved` without `kept` is that of the roofline. The passes are over 16-bit activations, which permutation, activation
+function, quantization and weighted sum read and write. With an ideal kernel this is max(bytes / W, FLOPs / P).
 """
 
 from typing import Any
@@ -20,23 +20,23 @@ from typing import Any
 from jaxcost.core import smooth
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.kernels.matmul import KernelTiming, Machine, shares_of_cache
+from jaxcost.physics.kernels.matmul import KernelTiming, Machine, cached_share
 from jaxcost.spec.kernels import MixtureKernel
 
 __all__ = ["MixtureWork", "mixture_bytes", "mixture_flops", "mixture_timing"]
 
-_SHARPNESS = 4.0  # of the fall of the cache's share: from 74% to 26% between 0.77 and 1.3 of its capacity
+_SHARPNESS = 4.0  # the cached share falls from 74% to 26% between 0.77 and 1.3 of the cache's capacity
 _PASSED = 2.0  # bytes of an activation between kernels
 
 
 @pytree
 class MixtureWork:
-    """What one rank does of a layer of routed experts."""
+    """The work of one rank in a layer of routed experts."""
 
     rows: Scalar = field("1", "pairs of a token and one of its experts that the rank multiplies")
-    experts: Scalar = field("1", "distinct experts that they reach")
-    held: Scalar = field("1", "experts of the rank")
-    slots: Scalar = field("1", "tokens that have an expert on the rank, times the experts of a token")
+    experts: Scalar = field("1", "distinct experts that the rows reach")
+    held: Scalar = field("1", "local experts of the rank")
+    slots: Scalar = field("1", "tokens with an expert on the rank, times the experts per token")
     hidden: Scalar = field("1", "width of the residual stream")
     inner: Scalar = field("1", "width of (the held part of) an expert")
     weight_bytes: Scalar = field("B", "bytes of a weight, scales included")
@@ -44,30 +44,30 @@ class MixtureWork:
     matrices: Scalar = field("1", "matrices of an expert: 3 with a gate, 2 without", default=3.0)
     replayed: Scalar = field(
         "1",
-        "distinct experts of all the runs that take turns with the cache; 0 within a model: nothing is kept",
+        "distinct experts of all alternating runs that share the cache; 0 within a model, where no weights stay cached",
         default=0.0,
     )
 
 
 def mixture_bytes(work: MixtureWork) -> Any:
-    """Count the bytes that must move: the weights of the experts reached, inputs, outputs and what is between."""
+    """Count the bytes that must move: weights of the reached experts, inputs, intermediates and outputs."""
     return _weights(work) + work.rows * _row(work) * work.activation_bytes
 
 
 def mixture_flops(work: MixtureWork) -> Any:
-    """Count the FLOPs of the rows."""
+    """Count the matmul FLOPs of the rows."""
     return 2 * work.rows * work.matrices * work.hidden * work.inner
 
 
 def mixture_timing(machine: Machine, kernel: MixtureKernel, work: MixtureWork) -> KernelTiming:
-    """KernelTiming routed experts; `machine.rate` is the matmul peak at the bits they compute in."""
+    """Time routed experts by the module's equations; `machine.rate` is the matmul peak at their compute precision."""
     filled = smooth.maximum(work.rows, work.experts * kernel.rows, kernel.padding)
     up = (work.matrices - 1) * work.inner * (work.hidden + kernel.depth)
     down = work.hidden * (work.inner + kernel.depth)
-    among = smooth.safe_div(work.replayed, work.experts) * _weights(work)
-    kept = where(work.replayed > 0, shares_of_cache(among, kernel.resident * machine.cache, _SHARPNESS), 0)
+    reached = smooth.safe_div(work.replayed, work.experts) * _weights(work)
+    kept = where(work.replayed > 0, cached_share(reached, kernel.resident * machine.cache, _SHARPNESS), 0)
     weights = smooth.safe_div(_weights(work), mixture_bytes(work))
-    moved = work.rows + kernel.foreign * (work.slots - work.rows)
+    moved = work.rows + kernel.remote_fraction * (work.slots - work.rows)
     passed = kernel.passes * moved * _row(work) * _PASSED / machine.bandwidth
     return KernelTiming(
         fixed=kernel.launch + kernel.expert * work.held + passed,

@@ -1,8 +1,7 @@
-"""Which kernels the rows of the op table run, and what they make of the rows' legs.
+"""The calibrated kernels of the rows of the operator table, and the rows' times with them.
 
-A row's legs at the datasheet's rates come from the roofline, where tiers, placement and sparsity have already counted.
-A kernel is timed by the shape of its work; its legs are then scaled so that those of a row's kernels add up to the
-row's own:
+A row's legs at datasheet rates come from the roofline, with tiers, placement and sparsity applied. A kernel is timed by
+the shape of its work; its legs are then scaled so that the legs of a row's kernels sum to those of the row:
 
     seconds = sum over kernels of fixed + S(overhead x memory_i, busy_i, serial),   sum of memory_i = the row's leg
 """
@@ -18,61 +17,61 @@ from jax import lax
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, total, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.compute.load import Group, Load
+from jaxcost.physics.compute.load import Group, StepLoad
 from jaxcost.physics.compute.operators import OPERATORS, distinct_experts, named
 from jaxcost.physics.compute.shards import Shards
 from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
 from jaxcost.physics.kernels.matmul import KernelTiming, Machine, MatmulWork, matmul_bytes, matmul_timing
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.network.messages import touched_groups
-from jaxcost.spec.kernels import Attention, Kernels, Matmul, Mixture
+from jaxcost.spec.kernels import AttentionKernels, Kernels, MatmulKernels, MixtureKernels
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = ["KernelRuns", "Legs", "kernel_rows", "kernel_seconds"]
 
-_FEW = 16.0  # new tokens of a sequence up to which attention is that of decoding: drafts are checked so
-_UNNARROWED = ("router",)
+_FEW = 16.0  # new tokens per sequence up to which decode attention is used, so that it covers drafts
+_UNQUANTIZED = ("router",)
 Shape = tuple[Scalar, Scalar, Scalar]
 
 
 @pytree
 class KernelRuns:
-    """Kernels of the operators that have their own, `[kernels, *batch]`, with their legs at the datasheet's rates."""
+    """The calibrated kernels of a step, `[kernels, *batch]`, with their legs at datasheet rates."""
 
-    timing: KernelTiming = field(doc="how each goes through them")
-    memory: jax.Array = field("s", "bytes at the bandwidth")
-    matmul: jax.Array = field("s", "matmul work at the peak; 0 to take it as it is")
-    runs: jax.Array = field("1", "0 where there is nothing to do")
+    timing: KernelTiming = field(doc="timing of each kernel")
+    memory: jax.Array = field("s", "bytes at the memory bandwidth")
+    matmul: jax.Array = field("s", "matmul work at the peak; 0 to leave `timing.busy` unscaled")
+    runs: jax.Array = field("1", "1 where the kernel runs, 0 where it has no work")
     names: tuple[str, ...] = field(doc="operator of each kernel", static=True)
 
     @property
-    def present(self) -> Any:
-        """Mark the operators that have kernels."""
+    def calibrated(self) -> Any:
+        """Return a bool column of the operators that have calibrated kernels."""
         return named(self.memory, *self.names)
 
 
 @pytree
 class Legs:
-    """What operators take of memory and of the cores, and their time, `[operators, *batch]`."""
+    """The times of operators, `[operators, *batch]`."""
 
-    memory: jax.Array = field("s", "memory")
-    busy: jax.Array = field("s", "cores")
-    seconds: jax.Array = field("s", "the operator")
+    memory: jax.Array = field("s", "memory leg")
+    busy: jax.Array = field("s", "time of the cores")
+    seconds: jax.Array = field("s", "time of the operator")
 
 
 def kernel_seconds(kernels: KernelRuns, memory: Scalar, matmul: Scalar) -> Legs:
-    """Time the operators' kernels, given their memory and matmul legs at the datasheet's rates."""
+    """Time the operators with their kernels, from their memory and matmul legs at datasheet rates."""
 
     def sums(x: jax.Array) -> jax.Array:
-        """Add up the kernels of each operator."""
+        """Sum the kernels of each operator."""
         parts: dict[str, list[jax.Array]] = {name: [] for name in OPERATORS}
         for name, part in zip(kernels.names, unstack(x), strict=True):
             parts[name].append(part)
         return stack([total(of) if of else 0.0 for of in parts.values()])
 
     def shared(x: jax.Array) -> jax.Array:
-        """Give each kernel what its operator has."""
+        """Gather for each kernel the value of its operator."""
         rows = unstack(x)
         return stack([rows[OPERATORS.index(name)] for name in kernels.names])
 
@@ -90,20 +89,20 @@ def kernel_rows(
     plan: Plan,
     shards: Shards,
     groups: tuple[Group, Group],
-    load: Load,
+    load: StepLoad,
     kernels: Kernels,
     machine: Callable[[str], Machine],
 ) -> KernelRuns:
-    """Name the kernels of every operator that has its own; the rest only pass data.
+    """List the calibrated kernels of all operators with their timing; other operators run element-wise kernels.
 
     Args:
         model: the language model.
         plan: precisions and degrees.
-        shards: the part of the model that one chip holds.
-        groups: the sequences of the steps: those each is for, and those that ride along decoding.
-        load: what they add up to.
-        kernels: those of the library.
-        machine: the chip as operands of a class of data meet it.
+        shards: the part of the model on one chip.
+        groups: the main sequences of the steps, and the sequences that decode along in mixed steps.
+        load: sums over both.
+        kernels: the kernels of the library.
+        machine: function of an operand class that returns the chip's datasheet numbers for it.
     """
     d, m = model.hidden, load.tokens
     attention, latent, experts = model.attention, model.latent, model.experts
@@ -148,7 +147,7 @@ def kernel_rows(
 
 
 def _join(parts: tuple[KernelRuns, ...]) -> KernelRuns:
-    """Put the kernels of all families into one table."""
+    """Concatenate the kernels of all families into one table."""
     shape = np.broadcast_shapes(*(np.shape(part.memory)[1:] for part in parts))
 
     def join(*leaves: Scalar) -> jax.Array:
@@ -161,16 +160,16 @@ def _join(parts: tuple[KernelRuns, ...]) -> KernelRuns:
 
 
 def _matmuls(
-    rows: dict[str, list[Shape]], plan: Plan, kernels: Matmul, machine: Machine, like: jax.Array
+    rows: dict[str, list[Shape]], plan: Plan, kernels: MatmulKernels, machine: Machine, like: jax.Array
 ) -> KernelRuns:
-    """Time all matmuls at once."""
+    """Time all matmuls."""
     names = tuple(name for name, shapes in rows.items() for _ in shapes)
     m, n, k = (
         stack(side, np.ndim(like))
         for side in zip(*(s for shapes in rows.values() for s in shapes), strict=True)
     )
-    # Routers are kept in 16 bits whatever the plan's.
-    wide = np.isin(names, _UNNARROWED).reshape((-1,) + (1,) * np.ndim(like))
+    # Routers have 16 bits at any precision of the plan.
+    wide = np.isin(names, _UNQUANTIZED).reshape((-1,) + (1,) * np.ndim(like))
     weight_bits, activation_bits = (
         where(wide, jnp.maximum(bits, 16), bits) for bits in (plan.weight_bits, plan.activation_bits)
     )
@@ -195,11 +194,11 @@ def _matmuls(
 def _attend(
     rows: dict[str, list[AttentionWork]],
     prompts: list[jax.Array],
-    kernels: tuple[Attention, Attention],
+    kernels: tuple[AttentionKernels, AttentionKernels],
     bits: Scalar,
     machine: Callable[[str], Machine],
 ) -> KernelRuns:
-    """Time all attention at once. `prompts` is true where a group's queries are those of a prompt."""
+    """Time all attention. `prompts` is true where a group's queries are those of a prompt."""
     works = [work for group in rows.values() for work in group]
     rank = max(np.ndim(x) for x in jax.tree.leaves(works))
     runs = stack([work.sequences for work in works], rank) > 0
@@ -234,7 +233,7 @@ def _softmax_work(model: Model, plan: Plan, shards: Shards, group: Group, window
 
 
 def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> AttentionWork:
-    """Absorbed, one latent is key and value of all heads; expanded, they are written out in 16 bits."""
+    """Return the work of latent attention: one latent for all heads if absorbed, else 16-bit keys and values."""
     latent, absorbed = model.latent, group.absorbed > 0
     wide = latent.kv_rank + latent.rope_dim
     key = where(absorbed, wide, latent.nope_dim + latent.rope_dim)
@@ -254,19 +253,19 @@ def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> Atte
 
 
 def _mix(
-    model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: Mixture, machine: Machine
+    model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: MixtureKernels, machine: Machine
 ) -> KernelRuns:
-    """Time the routed experts of an average rank, as the op table counts them."""
+    """Time the routed experts of an average rank, as in the operator table."""
     x = model.experts
-    together = tokens * shards.joined_replicas
-    rows = together * x.top_k / plan.ep
+    group_tokens = tokens * shards.joined_replicas
+    rows = group_tokens * x.top_k / plan.ep
     there = rows * shards.expert_width > 0
-    # Of the places that a token's experts fall into, each rank is one as often as any other.
-    seen = together * touched_groups(plan.ep, x.experts, x.top_k) / plan.ep
+    # A token's experts are on `touched_groups` ranks, and each rank is among them equally often.
+    seen = group_tokens * touched_groups(plan.ep, x.experts, x.top_k) / plan.ep
     work = MixtureWork(
         rows=rows,
-        experts=distinct_experts(x.experts, x.top_k, together, x.skew) / plan.ep,
-        held=shards.experts_held,
+        experts=distinct_experts(x.experts, x.top_k, group_tokens, x.skew) / plan.ep,
+        held=shards.local_experts,
         slots=jnp.maximum(seen * x.top_k, rows),
         hidden=model.hidden,
         inner=shards.expert_width,
@@ -282,16 +281,16 @@ def _mix(
         kernels.bits_8,
         kernels.bits_4,
     )
-    alone = KernelRuns(
+    run = KernelRuns(
         timing=mixture_timing(machine, kernel, work),
         memory=mixture_bytes(work) / machine.bandwidth,
         matmul=mixture_flops(work) / machine.rate,
         runs=where(there, 1.0, 0.0),
         names=("routed_experts",),
     )
-    return jax.tree.map(lambda x: stack([x], np.ndim(tokens)), alone)
+    return jax.tree.map(lambda x: stack([x], np.ndim(tokens)), run)
 
 
-def _by_bits(kernels: Matmul | Attention, bits: Scalar) -> Any:
-    """Take the kernel of a width of operands: 16 bits above 10, 8 below."""
+def _by_bits(kernels: MatmulKernels | AttentionKernels, bits: Scalar) -> Any:
+    """Select the kernel by the bits of its operands: 16 bits above 10, else 8 bits."""
     return jax.tree.map(lambda wide, narrow: where(bits > 10, wide, narrow), kernels.bits_16, kernels.bits_8)

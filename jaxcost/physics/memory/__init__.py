@@ -1,1 +1,1 @@
-"""Memory tiers, where data are placed, capacity, wear, and compute near memory."""
+"""Memory tiers, placement of data, capacity, wear, and compute near memory."""

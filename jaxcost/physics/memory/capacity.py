@@ -1,8 +1,8 @@
-"""What one chip must hold: weights, experts, caches, states and working buffers.
+"""The memory use of one chip: weights, experts, caches, states and working buffers.
 
     cache of a token = layers x (width of keys + width of values) x key-value heads x bytes of a number
 
-windowed layers stop at their window; latent attention keeps its latent and one rotary key in place of all heads'.
+Window layers cache only their window; latent attention caches its latent and one rotary key instead of all heads.
 Source: Pope et al. 2022 (arXiv:2211.05102).
 """
 
@@ -31,28 +31,28 @@ class MemoryUse:
 
     @derived("B")
     def used(self) -> Scalar:
-        """All of it."""
-        held = self.weights + self.experts + self.kv + self.state + self.activations + self.communication
-        return held + self.corpus
+        """All bytes."""
+        model = self.weights + self.experts + self.kv + self.state + self.activations + self.communication
+        return model + self.corpus
 
 
 def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
-    """Bytes that the cache of one sequence of `tokens` tokens takes on one chip, over the whole depth.
+    """Return the bytes of the cache of one sequence of `tokens` tokens on one chip, over the whole depth.
 
-    (full layers x tokens + window layers x min(tokens, W)) x 2 kv_heads head_dim b(kv)  for softmax attention,
-    less the layers that reuse another's cache, and  layers x tokens x (kv_rank + rope_dim) b(kv)  for latents.
+    It is (full layers x tokens + window layers x min(tokens, W)) x 2 kv_heads head_dim b(kv) for softmax attention,
+    without layers that reuse the cache of another, and layers x tokens x (kv_rank + rope_dim) b(kv) for latents.
     """
     a, latent = model.attention, model.latent
     layers = a.full_layers + a.window_layers
     own = 1 - where(layers > 0, a.shared_layers / where(layers > 0, layers, 1), 0)
-    held = a.full_layers * tokens + a.window_layers * jnp.minimum(tokens, a.window)
-    softmax = own * held * 2 * shards.kv_heads * a.head_dim
+    cached = a.full_layers * tokens + a.window_layers * jnp.minimum(tokens, a.window)
+    softmax = own * cached * 2 * shards.kv_heads * a.head_dim
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
     return (softmax + latents) * plan.kv_bits / 8 / plan.cp
 
 
 def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:
-    """Bytes of cache that one more token adds, all chips together, while it is within every window."""
+    """Return the bytes of cache that one more token adds, on all chips together, while it is within every window."""
     plan = Plan() if plan is None else plan
     whole = shard(model, Plan(), 0.0)
     return cached_bytes(model, Plan(kv_bits=plan.kv_bits), whole, 1.0)
@@ -69,15 +69,25 @@ def memory_use(
     communication: Scalar,
     corpus: Scalar = 0.0,
 ) -> MemoryUse:
-    """Add up the fullest chip: its stage's weights, the caches of `sequences` at full `context`, its buffers.
+    """Return the memory use of the fullest chip, in bytes by kind.
 
-    The buffers hold, for every token of the widest step, the residual stream twice, cut along the sequence where
-    norms are, and the widest intermediate of any layer; and what `communication` needs.
+    The working buffers hold, for every token of the widest step, the residual stream twice, sharded along the sequence
+    with sequence parallelism, and the widest intermediate of any layer.
+
+    Args:
+        model: the language model.
+        plan: precisions and degrees.
+        shards: the part of the model on one chip.
+        sequences: sequences per pipeline stage and replica.
+        context: tokens per sequence at full length.
+        step_tokens: tokens of the widest step.
+        communication: bytes of message buffers.
+        corpus: bytes of the retrieval corpus on the chip.
     """
     stored = stored_parameters(model, shards)
     stage, kept = shards.stage_share, 1 - plan.weight_sparsity
     layers = stored.mixers + stored.feed_forward
-    # The first stage also holds the embedding, the last the output head: the fuller of the two counts.
+    # The first stage also holds the embedding and the last stage the output head; the fuller stage counts.
     dense = layers * stage + stored.tables / jnp.minimum(plan.pp, 2) + stored.other * stage
     a, recurrence = model.attention, model.recurrence
     widest = jnp.maximum(
@@ -107,17 +117,18 @@ def memory_use(
 
 
 def shared_bytes(model: Model, plan: Plan, shards: Shards) -> Scalar:
-    """Bytes of the shared experts among a chip's dense weights."""
+    """Return the bytes of the shared experts among the dense weights of a chip."""
     x = model.experts
     parameters = x.layers * x.matrices * model.hidden * shards.shared_width * shards.stage_share
     return parameters * (1 - plan.weight_sparsity) * plan.weight_bits / 8
 
 
 def kept_neurons(model: Model, plan: Plan, shards: Shards, tokens: Scalar, outside: Scalar) -> Scalar:
-    """Bytes of main memory for dense and shared experts' neurons kept from `plan.neuron_window` steps of m tokens.
+    """Return the bytes of main memory for neurons that stay loaded for `plan.neuron_window` steps of m tokens.
 
-    Of neurons that a token skips with chance a, k steps of m tokens use 1 - a^(m k); `outside` is the share of the
-    weights that does not lie in main memory anyway. Source: LLM in a flash (arXiv:2312.11514).
+    Counted are dense layers and shared experts. If a token skips a neuron with probability a, k steps of m tokens use a
+    share 1 - a^(m k) of the neurons; `outside` is the share of the weights that is not placed in main memory anyway.
+    Source: LLM in a flash (arXiv:2312.11514).
     """
     skips = (plan.activation_sparsity > 0) & (plan.neuron_window > 0)
     log_skipped = jnp.log(where(skips, plan.activation_sparsity, 0.5))

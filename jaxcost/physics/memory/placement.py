@@ -1,19 +1,19 @@
-"""Which data lie in which tier: by a closed form, hottest bytes first, or as given.
+"""Placement of data in memory tiers: by a closed form, hottest bytes first, or by shares set by hand.
 
-Symbols: S_c bytes of class c, h_c how often each of them is read in a step, C_t and B_t capacity and bandwidth of
-tier t, y_ct bytes of class c in tier t. Tiers that stream at once take h_c max_t y_ct / B_t seconds a class, tiers in
-turn h_c sum_t y_ct / B_t. The least total over all y with sum_c y_ct <= C_t is reached by placing the classes by
-falling h_c, each
+Symbols: S_c bytes of class c, h_c reads of each of its bytes per step (heat), C_t and B_t capacity and bandwidth of
+tier t, y_ct bytes of class c in tier t. Reading a class takes h_c max_t y_ct / B_t seconds where tiers stream
+concurrently, and h_c sum_t y_ct / B_t where reads are serial. The minimum of the total over all y with
+sum_c y_ct <= C_t is reached by placing the classes by falling h_c, each
 
-    at once:  spread over all tiers with room, y_ct = min(B_t theta, room_t) with sum_t y_ct = S_c,
-    in turn:  into the tier with the largest B_t with room, then the next.
+    concurrent:  spread over all tiers with room, y_ct = min(B_t theta, room_t) with sum_t y_ct = S_c,
+    serial:      into the tier of largest B_t with room, then the next.
 
-Proof, at once: let theta_j be the time of classes 1..j together. A tier holds at most min(B_t theta_j, C_t) of them,
-so theta_j >= theta(S_1 + .. + S_j), which the spreading attains for every j; and the total is
-sum_j (h_j - h_j+1) theta_j. In turn, it is the fractional knapsack. What has no room is left to main memory.
+Proof, concurrent: let theta_j be the time of classes 1..j together. A tier holds at most min(B_t theta_j, C_t) of their
+bytes, so theta_j >= theta(S_1 + .. + S_j), which spreading attains for every j; and the total is
+sum_j (h_j - h_j+1) theta_j. The serial case is the fractional knapsack. Bytes without room go to main memory.
 
-So the room that a class finds follows from the bytes of all hotter classes together, and all classes are placed at
-once, as one table `[classes, tiers, *batch]`.
+The room for a class follows from the bytes of all hotter classes together, so all classes are placed in one table
+`[classes, tiers, *batch]`.
 """
 
 import math
@@ -35,27 +35,27 @@ __all__ = [
     "BANDS",
     "CLASSES",
     "TRAFFIC_CLASSES",
-    "Layout",
+    "TierShares",
     "allot",
+    "compute_tier_shares",
     "hit_rate",
-    "lay_out",
     "popularity",
     "touched",
 ]
 
-# Shares of a layer's routed experts, the most popular first, that are placed as one.
+# Bands of a layer's routed experts, the most popular first, as shares of the experts; a band is placed as one part.
 BANDS = (1 / 16, 3 / 16, 3 / 4)
-# Standard normal quantiles at 1 - 0, 1 - 1/16, 1 - 1/4 and 1 - 1, where bands begin and end. The first and the last, at
-# infinity, are numbers beyond which nothing is left in f64.
+# Standard normal quantiles at 1 - 0, 1 - 1/16, 1 - 1/4 and 1 - 1, the ends of the bands. The first and the last, which
+# are infinite, are numbers beyond which the distribution is 0 in float64.
 _QUANTILES = (1e3, 1.5341205443525463, 0.6744897501960817, -1e3)
 _HEADROOM = (
-    1e-5  # of a tier's capacity left free, so that a tier filled to the brim never looks overfull in f32
+    1e-5  # share of a tier's capacity that stays free, so that a full tier does not exceed it in float32
 )
-CLASSES = ("weights", "shared", "experts", "recent", "old", "activations", "corpus")
+CLASSES = ("weights", "shared", "experts", "request_kv", "cached_prefix", "activations", "corpus")
 TRAFFIC_CLASSES = (*CLASSES, "cache")
-# What is placed, the hottest first, as sums of classes: buffers and the requests' own cache, which are written all the
-# time; dense and shared weights; the cached prefix; the experts by band; the corpus. Turned, the same numbers make
-# shares of classes of those of parts.
+# The placed parts, the hottest first, as sums of classes: buffers and the cache of the requests, which are written
+# continuously; dense and shared weights; the cached prefix; the experts by band; the corpus. The transpose maps shares
+# of parts back to shares of classes.
 _PARTS = np.array(
     [
         [0, 0, 0, 0, 0, 1, 0],
@@ -66,48 +66,47 @@ _PARTS = np.array(
         [0, 0, 0, 0, 0, 0, 1],
     ]
 )
-_WRITTEN = 2  # parts, the first, that stay off tiers that wear
+_WRITTEN = 2  # number of leading parts that are not placed in tiers that wear
 _FIRST_BAND = 4
 
 
 @pytree
-class Layout:
-    """Shares of every class of data in every tier; main memory holds what lies nowhere else."""
+class TierShares:
+    """Shares of every class of data in every tier; main memory has the rest."""
 
-    stored: jax.Array = field("1", "of its bytes, `[CLASSES, tiers, *batch]`")
-    read: jax.Array = field("1", "of its traffic, `[TRAFFIC_CLASSES, tiers, *batch]`")
+    stored: jax.Array = field("1", "shares of the bytes of a class, `[CLASSES, tiers, *batch]`")
+    read: jax.Array = field("1", "shares of the traffic of a class, `[TRAFFIC_CLASSES, tiers, *batch]`")
     tiers: tuple[str, ...] = field(doc="names of the tiers", static=True)
 
 
 def allot(
     sizes: jax.Array, capacity: jax.Array, bandwidth: jax.Array, serial_tier_reads: Scalar
 ) -> jax.Array:
-    """Place classes by falling heat: bytes of each class in each tier, `[classes, tiers, *batch]`.
+    """Place classes by falling heat; return the bytes of each class in each tier, `[classes, tiers, *batch]`.
 
     Args:
         sizes: bytes of each class, the hottest first, `[classes, *batch]`.
         capacity: bytes of each tier, `[tiers, *batch]`.
         bandwidth: B/s of each tier, `[tiers, *batch]`.
-        serial_tier_reads: 1 where tiers stream in turn, 0 at once.
+        serial_tier_reads: 1 where tiers are read one after another, 0 where concurrently.
     """
     count = len(sizes)
     hotter, sizes = combine(np.tri(count, count, -1), sizes)[:, None], sizes[:, None]
     # Axes: a tier that comes before another, that other tier.
     first, second = (capacity[:, None], bandwidth[:, None]), (capacity[None], bandwidth[None])
-    in_turn = _fill_in_turn(sizes, hotter, first, second)
-    at_once = _fill_at_once(sizes, hotter, first, second)
-    # Chosen, not mixed: between the two orders there is no placement in between that would be better.
-    return serial_tier_reads * in_turn + (1 - serial_tier_reads) * at_once
+    serial = _fill_by_bandwidth(sizes, hotter, first, second)
+    concurrent = _spread_by_bandwidth(sizes, hotter, first, second)
+    return serial_tier_reads * serial + (1 - serial_tier_reads) * concurrent
 
 
 _Tiers = tuple[jax.Array, jax.Array]  # capacity and bandwidth
 
 
-def _fill_at_once(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
-    """Spread each class over the tiers that the bytes of hotter classes have left room in.
+def _spread_by_bandwidth(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
+    """Spread each class over the tiers with room left by hotter classes, in proportion to bandwidth.
 
-    theta(S) = max over t of (S - capacity of the tiers that fill up before t) / (bandwidth of the others), tiers
-    filling up in the order of C_t / B_t: S(theta) is concave, and its inverse the largest of its tangents.
+    theta(S) = max over t of (S - capacity of the tiers that fill up before t) / (bandwidth of the others), where tiers
+    fill up in the order of C_t / B_t: S(theta) is concave, so its inverse is the maximum of its tangents.
     """
     (capacity, bandwidth), dtype = second, sizes.dtype
     before = (first[0] * bandwidth < capacity * first[1]).astype(dtype)
@@ -122,31 +121,31 @@ def _fill_at_once(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _T
     return jnp.minimum(bandwidth * theta(sizes, jnp.sum(before * room[:, :, None], 1)), room)
 
 
-def _fill_in_turn(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
-    """Fill the tiers one after the other by falling bandwidth; ties by place."""
+def _fill_by_bandwidth(sizes: jax.Array, hotter: jax.Array, first: _Tiers, second: _Tiers) -> jax.Array:
+    """Fill the tiers one after another by falling bandwidth; ties in the order of the tiers."""
     capacity, bandwidth = second
     count = bandwidth.shape[1]
     earlier = np.reshape(np.tri(count, count, -1).T > 0, (count, count) + (1,) * (bandwidth.ndim - 2))
     wider = (first[1] > bandwidth) | ((first[1] == bandwidth) & earlier)
-    reached = hotter - jnp.sum(wider * first[0], 0)[None]  # how far into a tier the hotter classes reach
+    reached = hotter - jnp.sum(wider * first[0], 0)[None]  # bytes of a tier that hotter classes occupy
     room = capacity - clip(reached, 0, capacity)
     return clip(sizes - jnp.maximum(-reached, 0), 0, room)
 
 
 def combine(weights: np.ndarray, table: jax.Array) -> jax.Array:
-    """Add up rows of a table: `[rows, *batch]` by constants `[sums, rows]` to `[sums, *batch]`."""
+    """Return weighted sums of the rows of a table: constants `[sums, rows]` x `[rows, *batch]` to `[sums, *batch]`."""
     factors = np.reshape(weights, weights.shape + (1,) * (table.ndim - 1)).astype(table.dtype)
     return jnp.sum(factors * table[None], 1)
 
 
 def _constants(values: Sequence[float], like: Scalar) -> jax.Array:
-    """Put constants on a new axis in front of those of a number."""
+    """Return constants along a new leading axis that broadcast against `like`."""
     made = np.asarray(values, jnp.result_type(like))
     return cast(jax.Array, np.reshape(made, (-1,) + (1,) * np.ndim(like)))
 
 
 def popularity(skew: Scalar) -> jax.Array:
-    """Share of all picks that fall on each of `BANDS`, expert popularity taken log-normal with CoV^2 = skew.
+    """Return the share of all picks in each of `BANDS`, `[bands, ...]`, for log-normal popularity with CoV^2 = skew.
 
     The most popular share x gets  1 - Phi(Phi^-1(1 - x) - sigma),  sigma^2 = ln(1 + skew)  (its Lorenz curve).
     """
@@ -158,9 +157,9 @@ def popularity(skew: Scalar) -> jax.Array:
 
 
 def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> jax.Array:
-    """Share of a step's expert reads that fall on each of `BANDS`: of band j, 1 - (1 - k/E)^(m g_j) are touched.
+    """Return the share of a step's expert reads in each of `BANDS`: a share 1 - (1 - k/E)^(m g_j) of band j is read.
 
-    g_j is its mean popularity; one token reads by popularity, many read all experts alike.
+    g_j is the mean popularity of the band. One token reads in proportion to popularity; many tokens read all experts.
     """
     missed = tokens * jnp.log1p(-clip(top_share, 0, 1 - 1e-6))
     picks = popularity(skew)
@@ -170,41 +169,41 @@ def touched(skew: Scalar, top_share: Scalar, tokens: Scalar) -> jax.Array:
 
 
 def hit_rate(cached: jax.Array, reads: jax.Array) -> jax.Array:
-    """Share of expert reads that the most popular share `cached` of the experts serves, linear within a band.
+    """Return the share of expert reads that go to the most popular share `cached` of the experts, linear in a band.
 
     Args:
         cached: share of the experts, of any shape.
-        reads: share of the reads that fall on each band, `[bands, ...]` broadcastable to it.
+        reads: share of the reads of each band, `[bands, ...]`, broadcastable to it.
     """
     sizes, low = _constants(BANDS, cached), _constants([0, *np.cumsum(BANDS)[:-1]], cached)
     return jnp.sum(reads * clip((cached - low) / sizes, 0, 1), 0)
 
 
-def lay_out(
+def compute_tier_shares(
     memory: Any,
     tiers: tuple[str, ...],
     placement: Placement,
     sizes: jax.Array,
     reads: jax.Array,
     prefix: Scalar,
-) -> Layout:
-    """Decide the shares of every class in the tiers.
+) -> TierShares:
+    """Return the shares of every class in the tiers.
 
-    By the closed form, buffers and the requests' own cache come first and stay off tiers that wear; then dense and
-    shared weights and the cached prefix, which every step reads whole, the experts by popularity, the corpus last.
+    The closed form places buffers and the cache of the requests first and outside tiers that wear; then dense and
+    shared weights and the cached prefix, which every step reads completely; the experts by popularity; the corpus last.
 
     Args:
-        memory: the tiers, of `stack_tiers`, their capacities as usable.
+        memory: the tiers with usable capacities, of `stack_tiers`.
         tiers: names of the tiers.
-        placement: by the closed form, or the shares given.
+        placement: the closed form, or shares set by hand.
         sizes: bytes of each class, `[CLASSES, *batch]`.
-        reads: share of a step's expert reads that fall on each of `BANDS`.
-        prefix: share of the cache that was there before the requests came.
+        reads: share of a step's expert reads in each of `BANDS`.
+        prefix: share of the cache that existed before the requests.
     """
     main = main_column(tiers, memory.bandwidth)
 
     def complete(shares: jax.Array) -> jax.Array:
-        """Put what lies in no auxiliary tier into main memory."""
+        """Set the share of main memory to the rest."""
         auxiliary = shares * (1 - main)
         return auxiliary + main * (1 - jnp.sum(auxiliary, 1)[:, None])
 
@@ -212,22 +211,24 @@ def lay_out(
     in_sram = column([name == "sram" for name in tiers], memory.bandwidth)
     capacity = (1 - _HEADROOM) * jnp.maximum(memory.capacity - in_sram * buffers, 0)
     parts = combine(_PARTS, sizes)
-    # What is written all the time first, into tiers that do not wear; the rest finds the room that is left.
-    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.in_turn
+    # Continuously written parts are placed first, in tiers without wear; the others use the remaining room.
+    durable, bandwidth, serial = memory.endurance <= 0, memory.bandwidth, placement.serial_tier_reads
     written = allot(parts[:_WRITTEN], capacity * durable, bandwidth * durable, serial)
     others = allot(parts[_WRITTEN:], capacity - jnp.sum(written, 0), bandwidth, serial)
     computed = complete(smooth.safe_div(_concatenate(written, others), parts[:, None]))
     manual, automatic = complete(_manual_shares(placement, tiers)), placement.automatic
     stored = automatic * combine(_PARTS.T, computed) + (1 - automatic) * manual
-    # Traffic differs from bytes for experts, of which the popular are read more, and for the cache as a whole.
-    at, old, recent = (CLASSES.index(name) for name in ("experts", "old", "recent"))
+    # Shares of traffic differ from shares of bytes for experts, by popularity, and for the cache as a whole.
+    experts_row, prefix_row, request_row = (
+        CLASSES.index(name) for name in ("experts", "cached_prefix", "request_kv")
+    )
     bands = computed[_FIRST_BAND : _FIRST_BAND + len(BANDS)]
     experts = automatic * jnp.sum(reads[:, None] * bands, 0) + (1 - automatic) * _by_popularity(
-        row(manual, at), reads[:, None]
+        row(manual, experts_row), reads[:, None]
     )
-    cache = prefix * row(stored, old) + (1 - prefix) * row(stored, recent)
-    read = _concatenate(stored[:at], experts[None], stored[at + 1 :], cache[None])
-    return Layout(stored=stored, read=read, tiers=tiers)
+    cache = prefix * row(stored, prefix_row) + (1 - prefix) * row(stored, request_row)
+    read = _concatenate(stored[:experts_row], experts[None], stored[experts_row + 1 :], cache[None])
+    return TierShares(stored=stored, read=read, tiers=tiers)
 
 
 def _concatenate(*tables: jax.Array) -> jax.Array:
@@ -237,7 +238,7 @@ def _concatenate(*tables: jax.Array) -> jax.Array:
 
 
 def _manual_shares(placement: Placement, tiers: Sequence[str]) -> jax.Array:
-    """Stack the shares given, `[CLASSES, tiers, *batch]`; in main memory's place stands a number without meaning."""
+    """Stack the shares set by hand, `[CLASSES, tiers, *batch]`; the values of main memory are placeholders."""
     splits = [getattr(placement, name) for name in CLASSES]
     columns = [name if name in AUXILIARY_TIERS else AUXILIARY_TIERS[0] for name in tiers]
     shares = stack([getattr(split, name) for split in splits for name in columns])
@@ -245,7 +246,7 @@ def _manual_shares(placement: Placement, tiers: Sequence[str]) -> jax.Array:
 
 
 def _by_popularity(shares: jax.Array, reads: jax.Array) -> jax.Array:
-    """Turn shares of experts into shares of their reads, the most popular experts in the first tier."""
+    """Convert shares of experts to shares of their reads, with the most popular experts in the first tier."""
     count = len(shares)
     served = hit_rate(combine(np.tri(count), shares), reads)
     return combine(np.eye(count) - np.eye(count, k=-1), served)

@@ -1,8 +1,8 @@
-"""Memory tiers of a chip: which there are, how fast each streams, and what a byte of a class of data costs.
+"""Memory tiers of a chip, their achieved bandwidth, and the cost of a byte of each class of data.
 
-Symbols: f_ct the share of class c of data that lies in tier t, B_t its bandwidth, L_t its latency. The tiers in play
-stand side by side in one table `[tiers, *batch]`, in the order of `TIERS`; main memory is one of them, and the others
-are auxiliary. Tiers that a chip is known to lack are left out while tracing.
+Symbols: f_ct the share of data class c that lies in tier t, B_t the bandwidth and L_t the latency of the tier. The
+tiers of a chip form one table `[tiers, *batch]`, in the order of `TIERS`; main memory is one of them, and the others
+are auxiliary tiers. A tier of known zero capacity is not traced.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from jaxcost.spec.memory import TIERS, Memory
 
 __all__ = [
     "AUXILIARY_TIERS",
-    "Stream",
     "TierCosts",
-    "features",
+    "TrafficCosts",
+    "chip_features",
     "is_known",
     "main_column",
     "prefetch_buffer",
     "read_seconds",
     "stack_tiers",
-    "stream",
     "tier_costs",
     "tiers_of",
+    "traffic_costs",
     "usable_chip",
     "write_energy",
     "write_seconds",
@@ -40,14 +40,14 @@ __all__ = [
 AUXILIARY_TIERS = tuple(name for name in TIERS if name != "memory")
 
 
-def features(chip: Chip) -> tuple[str, ...]:
-    """Name what a chip has beyond main memory: tiers, engines near memory, stacking, cooling, cap, memory in use.
+def chip_features(chip: Chip) -> tuple[str, ...]:
+    """Name the optional features of a chip: auxiliary tiers, near memory, stacking, cooling, cap, reserved memory.
 
-    A number that is traced counts as there: only what is known to be absent is left out.
+    A feature with a traced number is included: only features that are known to be absent are left out.
     """
     near = {f"{name}.near": getattr(chip, name).near.bandwidth for name in TIERS}
     stacking = chip.stacking
-    there = {
+    enabled = {
         **{name: not is_known(getattr(chip, name).capacity, 0) for name in AUXILIARY_TIERS},
         **{name: not is_known(bandwidth, 0) for name, bandwidth in near.items()},
         "stacking": not (
@@ -59,23 +59,24 @@ def features(chip: Chip) -> tuple[str, ...]:
         "cap": not is_known(chip.power_cap, 0),
         "reserved": not is_known(chip.reserved, 0),
     }
-    return tuple(name for name, found in there.items() if found)
+    return tuple(name for name, is_enabled in enabled.items() if is_enabled)
 
 
 def is_known(leaf: Any, value: float) -> bool:
-    """Tell whether a leaf is known, now, to be a value everywhere; False for what is traced."""
+    """Return whether a leaf is a concrete number equal to `value` everywhere; False for a traced leaf."""
     return not isinstance(leaf, jax.core.Tracer) and bool(np.all(np.asarray(leaf) == value))
 
 
 def tiers_of(features: Sequence[str]) -> tuple[str, ...]:
-    """Name the tiers in play, in the order of `TIERS`: main memory and those that the features name."""
+    """Name the tiers of a chip in the order of `TIERS`: main memory and the auxiliary tiers among its features."""
     return tuple(name for name in TIERS if name == "memory" or name in features)
 
 
 def usable_chip(chip: Chip, features: Sequence[str]) -> Chip:
-    """Return the chip as its data see it: bonds give main memory its bandwidth, others and logic take capacity.
+    """Return the chip with the capacities and the bandwidth that a model can use.
 
-    Bonded main memory moves  bonds/m^2 x area x bit/s of a bond x yield / 8  bytes a second.
+    Reserved memory and logic in the memory dies reduce capacity. The bandwidth of bonded main memory is
+    bonds/m^2 x area x bit/s of a bond x yield / 8 B/s.
     """
     changed = {}
     if "reserved" in features:
@@ -87,13 +88,13 @@ def usable_chip(chip: Chip, features: Sequence[str]) -> Chip:
     if "stacking" in features:
         s, main = chip.stacking, changed.get("memory", chip.memory)
         bonded = s.bond_density * s.area * s.bond_rate / 8
-        given = where(s.bond_density > 0, bonded, main.bandwidth)
-        changed["memory"] = replace(main, bandwidth=given * s.bond_yield)
+        peak = where(s.bond_density > 0, bonded, main.bandwidth)
+        changed["memory"] = replace(main, bandwidth=peak * s.bond_yield)
     return replace(chip, **changed)
 
 
 class _StackedTrees:
-    """Trees of one kind side by side: each leaf stacked, `[trees, *batch]`, when first asked for."""
+    """A stack of equal trees: each leaf is stacked, `[trees, *batch]`, on first access."""
 
     def __init__(self, trees: Sequence[Any]) -> None:
         self._trees = trees
@@ -106,17 +107,17 @@ class _StackedTrees:
 
 
 def stack_tiers(chip: Chip, tiers: Sequence[str]) -> Any:
-    """Stack the memories in play: like a `Memory` with leaves `[tiers, *batch]`, each stacked when first asked for."""
+    """Stack the tiers of a chip: a `Memory` with leaves `[tiers, *batch]`, each stacked on first access."""
     return _StackedTrees([getattr(chip, name) for name in tiers])
 
 
 def main_column(tiers: Sequence[str], like: Scalar) -> jax.Array:
-    """Make a column `[tiers, 1, ...]` that is 1 for main memory and 0 for auxiliary tiers."""
+    """Return a column `[tiers, 1, ...]` that is 1 for main memory and 0 for auxiliary tiers."""
     return column([name == "memory" for name in tiers], like)
 
 
 def prefetch_buffer(memory: Memory) -> Scalar:
-    """Bytes of buffer that hide a tier's latency: two halves, one filled while the other is used, 2 B L each way.
+    """Return the bytes of a double buffer that hides a tier's latency: 2 B L.
 
     Source: the rule of FlashAccel (arXiv:2607.10186), SRAM > 2 x bandwidth x read latency.
     """
@@ -124,57 +125,58 @@ def prefetch_buffer(memory: Memory) -> Scalar:
 
 
 def read_seconds(memory: Memory, efficiency: Scalar, tau: Scalar) -> Scalar:
-    """Seconds a byte of a long stream of reads, by Little's law (Little 1961, doi 10.1287/opre.9.3.383).
+    """Return the seconds per byte of a long stream of reads, by Little's law (Little 1961, doi 10.1287/opre.9.3.383).
 
         t = a (m + w - (1 - o) min(m, w)),   m = 1 / (B e),   w = L / bytes in flight
 
-    Bytes in flight are queue depth x read size and at most half the prefetch buffer, where these are given; a is
-    what a read moves over what it asks for, whole granules. Reads that run ahead (o = 0) wait and move at once.
+    Bytes in flight are queue depth x read size, and at most half the prefetch buffer, where these are not 0; a is the
+    ratio of whole granules moved to bytes requested; o is 1 for in-order batches of reads, which wait before they move,
+    and 0 for reads that run ahead, whose latency overlaps with transfer.
     """
-    asked = where(memory.read_size > 0, memory.read_size, memory.granularity)
-    by_queue = smooth.safe_div(memory.latency, memory.queue_depth * asked)
+    requested = where(memory.read_size > 0, memory.read_size, memory.granularity)
+    by_queue = smooth.safe_div(memory.latency, memory.queue_depth * requested)
     by_buffer = smooth.safe_div(2 * memory.latency, memory.buffer)
     wait = jnp.maximum(by_queue, by_buffer)
     move = smooth.safe_div(1.0, memory.bandwidth * efficiency)
     cut = memory.granularity > 0
-    granules = smooth.ceil_div(asked, where(cut, memory.granularity, 1), tau)
-    whole = smooth.safe_div(granules * memory.granularity, asked, 1.0)
-    return where(cut, whole, 1) * (move + wait - (1 - memory.in_order) * jnp.minimum(move, wait))
+    granules = smooth.ceil_div(requested, where(cut, memory.granularity, 1), tau)
+    excess = smooth.safe_div(granules * memory.granularity, requested, 1.0)
+    return where(cut, excess, 1) * (move + wait - (1 - memory.in_order) * jnp.minimum(move, wait))
 
 
 def write_seconds(memory: Memory, efficiency: Scalar) -> Scalar:
-    """Seconds a byte of a long stream of writes: 1 / (B_write e), of reads where no write bandwidth is given."""
+    """Return the seconds per byte of a long stream of writes: 1 / (B_write e), with B_read where B_write is 0."""
     rate = where(memory.write_bandwidth > 0, memory.write_bandwidth, memory.bandwidth)
     return smooth.safe_div(1.0, rate * efficiency)
 
 
 def write_energy(memory: Memory) -> Scalar:
-    """Joules of a byte written: that of a read where none is given."""
+    """Return the joules per byte written: those of a read where write energy is 0."""
     return where(memory.write_energy_per_byte > 0, memory.write_energy_per_byte, memory.energy_per_byte)
 
 
 @pytree
 class TierCosts:
-    """What a byte of each tier costs, shape `[tiers, *batch]`."""
+    """Costs of a byte of each tier, `[tiers, *batch]`."""
 
-    read: Scalar = field("s/B", "time of a byte read, with latency, queue and prefetch buffer")
-    write: Scalar = field("s/B", "what a byte written takes longer")
-    latency: Scalar = field("s", "of a read whose address is not known ahead")
+    read: Scalar = field("s/B", "time per byte read, with latency, queue depth and prefetch buffer")
+    write: Scalar = field("s/B", "extra time per byte written")
+    latency: Scalar = field("s", "latency of a read whose address is not known ahead")
     chained: Scalar = field("1", "1 where its bytes pass the main memory's interface")
 
 
 @pytree
-class Stream:
-    """What a byte of each class of data costs, all its tiers together, shape `[traffic classes, *batch]`."""
+class TrafficCosts:
+    """Costs of a byte of each class of data over all its tiers, `[traffic classes, *batch]`."""
 
     main: jax.Array = field("1", "share that passes the main memory's interface")
     auxiliary: jax.Array = field("s/B", "time of the auxiliary tiers")
-    write: jax.Array = field("s/B", "what a byte written takes longer than one read")
+    write: jax.Array = field("s/B", "extra time of a byte written over one read")
     wait: jax.Array = field("s", "latency of a read whose address is not known ahead")
 
 
 def tier_costs(chip: Chip, tiers: Sequence[str], memory: Any, tau: Scalar) -> TierCosts:
-    """Cost a byte of each tier; bytes of main memory itself all pass its interface.
+    """Return the costs of a byte of each tier; all bytes of main memory pass its interface.
 
     Args:
         chip: the chip, for its efficiencies.
@@ -184,7 +186,7 @@ def tier_costs(chip: Chip, tiers: Sequence[str], memory: Any, tau: Scalar) -> Ti
     """
     efficiency, main = chip.efficiency.memory, main_column(tiers, memory.bandwidth)
     read = read_seconds(memory, efficiency, tau)
-    # The roofline reads main memory at its bandwidth, so its writes are held against that.
+    # The roofline reads main memory at its peak bandwidth, so the extra time of writes is relative to that.
     plain = smooth.safe_div(1.0, memory.bandwidth * efficiency)
     return TierCosts(
         read=read,
@@ -194,17 +196,19 @@ def tier_costs(chip: Chip, tiers: Sequence[str], memory: Any, tau: Scalar) -> Ti
     )
 
 
-def stream(costs: TierCosts, tiers: Sequence[str], shares: jax.Array, serial_tier_reads: Scalar) -> Stream:
-    """Cost a byte of each class of data by the shares of its traffic in the tiers, `[classes, tiers, *batch]`.
+def traffic_costs(
+    costs: TierCosts, tiers: Sequence[str], shares: jax.Array, serial_tier_reads: Scalar
+) -> TrafficCosts:
+    """Return the costs of a byte of each class from the shares of its traffic in the tiers, `[classes, tiers, *batch]`.
 
-    Auxiliary tiers of a class stream at once, max_t f_t / B_t, or in turn, sum of f_t / B_t. A chained tier also
-    passes the main memory's interface (the daisy chain of Yu et al. 2026: T = (D_HBM + D_HBF) / B).
+    Auxiliary tiers of a class stream concurrently, max_t f_t / B_t, or serially, sum of f_t / B_t. Bytes of a chained
+    tier also pass the main memory's interface (the daisy chain of Yu et al. 2026: T = (D_HBM + D_HBF) / B).
     """
     auxiliary = 1 - main_column(tiers, costs.read)
     reads = shares * (auxiliary * costs.read)
     slowest, total = jnp.max(reads, 1), jnp.sum(reads, 1)
     latency = where(shares > 1e-6, auxiliary * costs.latency, 0)
-    return Stream(
+    return TrafficCosts(
         main=jnp.sum(shares * costs.chained, 1),
         auxiliary=slowest + serial_tier_reads * (total - slowest),
         write=jnp.sum(shares * costs.write, 1),

@@ -1,9 +1,9 @@
-"""How long a tier lives under what is written to it, and what keeping data alive costs.
+"""Wear of a memory tier by writes, and the power of refreshing its data.
 
-    life = capacity x cycles / (write amplification x bytes written a second)
+    life = capacity x cycles / (write amplification x bytes written per second)
 
-Written are the requests' own cache where it lies, weights and corpus when they are renewed, and everything held in a
-memory that forgets, once a retention time. A memory here is one tier or, with arrays `[tiers, *batch]`, all of them.
+Writes are the cache of the requests, weights and corpus at every update, and all data of a memory with limited
+retention once per retention time. A memory here is one tier or, with arrays `[tiers, *batch]`, a table of tiers.
 
 Source: the definition of endurance, JEDEC JESD218.
 """
@@ -17,15 +17,15 @@ __all__ = ["rewrites", "standby_power", "wear_share"]
 
 
 def rewrites(memory: Memory, used: Scalar) -> Scalar:
-    """Bytes a second that are written again before a tier forgets them."""
+    """Return the B/s that a tier must rewrite within its retention time: used / retention; 0 without one."""
     return smooth.safe_div(used, memory.retention)
 
 
 def standby_power(memory: Memory, used: Scalar) -> Scalar:
-    """Watts of a tier at rest: its own, its engines', and those of rewriting what it holds."""
+    """Return the W of an idle tier: its own, those of its engines, and those of rewriting its data."""
     return memory.idle_power + memory.near.idle_power + rewrites(memory, used) * write_energy(memory)
 
 
 def wear_share(memory: Memory, written: Scalar, seconds: Scalar) -> Scalar:
-    """Share of a tier's cycles that `written` bytes a second use up in a time; 0 where it has no limit."""
+    """Return the share of a tier's endurance that `written` B/s use in some seconds; 0 without a limit."""
     return smooth.safe_div(memory.write_amplification * written * seconds, memory.capacity * memory.endurance)

@@ -1,13 +1,12 @@
 """Rounds, hops and loads of collective algorithms, in closed form, on every topology.
 
-Symbols: n ranks; S bytes of the whole vector on a rank; o seconds of software a round of messages, t a hop; b
-seconds a byte takes over one link of a chip, v over all those it may use at once. q, L = sum of (q - 1) and D:
-sides, steps and diameter of a grid; H tiers of a tree with branches r, of which each keeps r / s times the
-bandwidth of its branches; groups of a chips in a dragonfly.
+Symbols: n ranks; S bytes of the whole vector on a rank; o seconds of software per round of messages, t seconds per hop;
+b seconds per byte on one link of a chip. q, L = sum of (q - 1) and D: sides, steps and diameter of a grid; H tiers of a
+tree with branches r, in which a subtree has r / s times the bandwidth of a branch; groups of a chips in a dragonfly.
 
-An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is taken. Each is written
-by name, its numbers a table over groups and levels: as one more axis, algorithms would be pieces put together, which
-XLA then takes apart again an element at a time.
+An algorithm takes times x (rounds x o + hops x t + load x S b) on a level, and the fastest is used. Algorithms are
+entries of a mapping, each a table over groups and levels. An axis of algorithms would be slower: XLA would compute its
+concatenation element by element.
 
     gather (all-gather; reduce-scatter is its mirror)
       ring      n - 1 steps to a neighbour; on a grid, dimension by dimension over all ports
@@ -30,11 +29,11 @@ import jax.numpy as jnp
 from jaxcost.core import arrays, smooth
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.network.levels import Level
-from jaxcost.physics.network.topology import crossing, degree, diameter, grid_ports, layout, mean_hops
+from jaxcost.physics.network.topology import crossing, degree, diameter, grid_ports, lay_out_ranks, mean_hops
 
 __all__ = [
     "INDIVISIBLE",
-    "QUICK",
+    "LOW_LATENCY",
     "AlgorithmCosts",
     "CollectiveCost",
     "algorithm_costs",
@@ -43,34 +42,43 @@ __all__ = [
     "fastest",
 ]
 
-INDIVISIBLE = ("doubling", "double-tree", "one-shot", "in-network")  # others are a gather after its mirror
-QUICK = ("doubling", "one-shot", "in-network")  # a round, or log2 n, for small vectors
-_NEVER = 1e18  # seconds: what an algorithm takes that a level does not have
+INDIVISIBLE = (
+    "doubling",
+    "double-tree",
+    "one-shot",
+    "in-network",
+)  # others are a reduce-scatter and an all-gather
+LOW_LATENCY = (
+    "doubling",
+    "one-shot",
+    "in-network",
+)  # 1 or log2 n rounds of the whole vector, for small vectors
+_NEVER = 1e18  # seconds of an algorithm that a level cannot run
 
 
 @pytree
 class CollectiveCost:
-    """What an algorithm takes: times (rounds x o + hops x t + load x S b)."""
+    """The cost of a collective algorithm: times (rounds x o + hops x t + load x S b) seconds."""
 
     rounds: Scalar = field("1", "rounds of messages")
     hops: Scalar = field("1", "hops on the critical path")
     load: Scalar = field("1", "share of the vector that the busiest link carries")
-    times: Scalar = field("1", "times that it is done", default=1.0)
+    times: Scalar = field("1", "repetitions", default=1.0)
     absent: jax.Array | None = field(
-        "1", "true where the topology cannot do it; None where all can", default=None
+        "1", "true where the topology cannot run it; None where all can", default=None
     )
 
     def seconds(self, o: Scalar, t: Scalar, x: Scalar) -> Scalar:
-        """Evaluate it for a round of o seconds, a hop of t and x = S b."""
+        """Return the seconds for o per round, t per hop and x = S b."""
         taken = self.times * (self.rounds * o + self.hops * t + self.load * x)
         return taken if self.absent is None else arrays.where(self.absent, _NEVER, taken)
 
     def __mul__(self, times: float) -> "CollectiveCost":
-        """Repeat it."""
+        """Return the cost of the algorithm repeated."""
         return replace(self, times=self.times * times)
 
     def unless(self, absent: jax.Array) -> "CollectiveCost":
-        """Leave it out where something holds."""
+        """Return the cost with the algorithm excluded where `absent` is true."""
         return replace(self, absent=absent if self.absent is None else self.absent | absent)
 
 
@@ -79,27 +87,27 @@ Costs = dict[str, CollectiveCost]
 
 @pytree
 class AlgorithmCosts:
-    """What every algorithm takes a group on one level, or on each of a table."""
+    """The costs of all algorithms for a group on one level, or on each level of a table."""
 
     gather: Costs = field(doc="all-gather or reduce-scatter, by algorithm")
     all_reduce: Costs = field(doc="all-reduce, by algorithm")
-    exchange: CollectiveCost = field(doc="all-to-all, of the bytes a rank sends to others")
+    exchange: CollectiveCost = field(doc="all-to-all, per byte that a rank sends to others")
     neighbour_hops: jax.Array = field("1", "hops of a step of the ring")
     mean_hops: jax.Array = field("1", "hops between two ranks, on average")
 
 
 def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
-    """Follow every algorithm for groups of `ranks` on a level, or on each of a table.
+    """Return the costs of all algorithms for groups of `ranks` on a level, or on each level of a table.
 
-    Rounds, hops and loads step with the ranks and the wiring, and no gradient passes through them.
+    Rounds, hops and loads are step functions of the ranks and the topology; no gradient passes through them.
     """
-    lay = layout(level.wiring, ranks, level.size)
-    n, bits, H, r, s, a = lay.ranks, lay.bits, lay.tiers, lay.branches, lay.narrowing, lay.group
-    others, tree = n - 1, level.wiring.is_tree
-    # On a grid each dimension is a ring of its own, the streams of all ports taking them in different orders; an
-    # open side closes its ring with one way back of q - 1 hops. In a tree a subtree's border is crossed once in and
-    # once out, and the last hop of the cycle is not on the way. Rings that share no link cover the fully connected
-    # (Walecki), but for one link of a chip where n is even.
+    lay = lay_out_ranks(level.topology, ranks, level.size)
+    n, bits, H, r, s, a = lay.ranks, lay.bits, lay.switch_tiers, lay.branches, lay.narrowing, lay.group
+    others, tree = n - 1, level.topology.is_tree
+    # On a grid each dimension is a ring, and the streams of the ports traverse the dimensions in different orders; a
+    # side without wrap-around closes its ring by a path of q - 1 hops. In a tree the ring enters and leaves each
+    # subtree once, and its last hop is not needed. Edge-disjoint rings cover a fully connected graph (Walecki), except
+    # for one link per chip where n is even.
     and_back = 2 * lay.steps - grid_ports(lay, 1.0)
     ring = CollectiveCost(
         rounds=lay.choose(lay.steps, others, others, others),
@@ -115,8 +123,8 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
             lay.choose(grid_ports(lay, lay.ports), 2 * jnp.floor(others / 2), 1.0, jnp.minimum(others, 2)), 1
         ),
     )
-    # Partners 1, 2, 4, ... away. Tier t of a tree takes part in lg r rounds, over links s^(t - 1) times as busy as
-    # the port; of what is halved the nearest partner gets the most.
+    # Partners are 1, 2, 4, ... ranks away. Tier t of a tree carries lg r rounds, on links s^(t - 1) times as busy as
+    # the port; with halving, the nearest partner gets the most bytes.
     p = jnp.maximum(lay.long_side, 2)
     inside = jnp.log2(a)
     outside = lay.log - inside
@@ -153,16 +161,16 @@ def algorithm_costs(level: Level, ranks: Scalar) -> AlgorithmCosts:
 
 
 def _geometric_sum(x: Scalar, power: Scalar, count: Scalar) -> Scalar:
-    """Add up x^t for t = 0 ... count - 1, given x^count."""
+    """Return the sum of x^t for t = 0 ... count - 1, where `power` is x^count."""
     growth = x - 1
     even = jnp.abs(growth) < 1e-3
     return arrays.where(even, count, (power - 1) / arrays.where(even, 1, growth))
 
 
 def broadcast_costs(level: Level, ranks: Scalar) -> Costs:
-    """Follow the algorithms that send a vector of one rank to all others."""
+    """Return the costs of the algorithms that broadcast a vector of one rank to all others."""
     costs = algorithm_costs(level, ranks)
-    lay = layout(level.wiring, ranks, level.size)
+    lay = lay_out_ranks(level.topology, ranks, level.size)
     scatter = (lay.ranks - 1) / lay.ranks / jnp.maximum(degree(lay), 1)
     direct = costs.gather["direct"]
 
@@ -180,12 +188,12 @@ def broadcast_costs(level: Level, ranks: Scalar) -> Costs:
 
 
 def duration(cost: CollectiveCost, level: Level, size: Scalar) -> Scalar:
-    """Seconds that one algorithm takes for a vector of `size` bytes."""
+    """Return the seconds of one algorithm for a vector of `size` bytes."""
     return cost.seconds(level.round, level.hop, size * level.per_byte)
 
 
 def fastest(costs: Costs, level: Level, size: Scalar, tau: Scalar) -> jax.Array:
-    """Take the least time of several algorithms, smooth above tau = 0."""
+    """Return the seconds of the fastest of several algorithms, smooth above tau = 0."""
     options, o, t, x = list(costs.values()), level.round, level.hop, size * level.per_byte
     if smooth.is_exact(tau):
         return smooth.least([cost.seconds(o, t, x) for cost in options], tau)
@@ -199,7 +207,7 @@ def _fastest(options: list[CollectiveCost], o: Scalar, t: Scalar, x: Scalar, tau
 
 @_fastest.defjvp
 def _fastest_jvp(primals: Any, tangents: Any) -> Any:
-    # However many algorithms there are, the time is that of one with the mixture of their rounds, hops and loads.
+    # The tangent is that of one algorithm with a weighted mean of their rounds, hops and loads.
     (options, o, t, x, tau), (_, do, dt, dx, dtau) = primals, tangents
     value, slopes, in_tau = smooth.least_slopes([cost.seconds(o, t, x) for cost in options], tau)
     shares = [slope * cost.times for slope, cost in zip(slopes, options, strict=True)]

@@ -1,11 +1,11 @@
-"""Time and traffic of the messages between chips.
+"""Time and traffic of collectives and point-to-point messages between chips.
 
-A group that spans levels (within a package, a domain, across domains) reduces and gathers on the inner ones around
-an all-reduce of its share on the outermost, or repeats an all-reduce of everything on each (by doubling, in one shot
-or in the network); the faster is taken. Within a domain a calibrated library takes its own way and time.
+A group that spans levels (package, domain, across domains) either reduce-scatters and all-gathers on the inner levels
+around an all-reduce of the shard on the outermost level, or all-reduces the whole vector on every level (by doubling,
+in one shot or in the network); the faster is used. Within a domain calibrated kernels replace the closed forms.
 
-Symbols: groups, sizes and messages have any axes before those of the batch, `[..., *batch]`; what differs by level
-has the levels between, `[..., levels, *batch]`.
+Symbols: groups, sizes and messages have any axes before those of the batch, `[..., *batch]`; numbers that differ by
+level have the levels in between, `[..., levels, *batch]`.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from jaxcost.physics.kernels.collective import (
 )
 from jaxcost.physics.network.algorithms import (
     INDIVISIBLE,
-    QUICK,
+    LOW_LATENCY,
     AlgorithmCosts,
     CollectiveCost,
     Costs,
@@ -35,7 +35,15 @@ from jaxcost.physics.network.algorithms import (
     duration,
     fastest,
 )
-from jaxcost.physics.network.levels import DOMAIN, Level, across, level_axis, only, over_levels, shifted
+from jaxcost.physics.network.levels import (
+    DOMAIN,
+    Level,
+    level_axis,
+    shift_levels,
+    sum_over_levels,
+    take_level,
+    with_level_axis,
+)
 from jaxcost.physics.network.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
 
@@ -54,7 +62,7 @@ __all__ = [
 
 @pytree
 class Message:
-    """What one message or collective costs one rank. Bytes are counted once for every hop they travel."""
+    """The cost of one message or collective to one rank. Bytes count once per hop."""
 
     seconds: jax.Array = field("s", "duration")
     level_bytes: jax.Array = field("B", "bytes times hops on each level, `[..., levels, *batch]`")
@@ -62,12 +70,12 @@ class Message:
 
 @pytree
 class RankGroup:
-    """Ranks that send each other messages: `repeats` runs, `every` chips apart, of `ranks` chips `stride` apart."""
+    """Ranks that communicate: `repeats` runs, `every` chips apart, of `ranks` chips that are `stride` chips apart."""
 
-    ranks: Scalar = field("1", "chips of a run")
-    stride: Scalar = field("1", "from one to the next", default=1.0)
-    repeats: Scalar = field("1", "runs", default=1.0)
-    every: Scalar = field("1", "chips from one run to the next", default=1.0)
+    ranks: Scalar = field("1", "ranks of a run")
+    stride: Scalar = field("1", "chips between consecutive ranks", default=1.0)
+    repeats: Scalar = field("1", "number of runs", default=1.0)
+    every: Scalar = field("1", "chips between consecutive runs", default=1.0)
 
     @property
     def total(self) -> Scalar:
@@ -75,35 +83,35 @@ class RankGroup:
         return self.ranks * self.repeats
 
     def within(self, chips: Scalar) -> Scalar:
-        """Count those of the group within its first `chips` chips."""
+        """Count the ranks within the first `chips` chips."""
         runs = arrays.clip(chips / self.every, 1, self.repeats)
         return arrays.clip(chips / self.stride, 1, self.ranks) * runs
 
 
 @pytree
 class Communicator:
-    """A group as it lies on a fabric."""
+    """A group of ranks placed on a fabric."""
 
     ranks: jax.Array = field("1", "ranks in the group")
     within: jax.Array = field(
         "1", "ranks within a package, within a domain, and all: `[..., levels, *batch]`"
     )
-    counts: jax.Array = field("1", "ranks that meet on each level, `[..., levels, *batch]`")
+    counts: jax.Array = field("1", "ranks that communicate on each level, `[..., levels, *batch]`")
     start: jax.Array = field(
-        "s", "starting a collective on every level it spans, and the wait for the last rank"
+        "s", "launch of a collective on every level that it spans, and the wait for the last rank"
     )
 
 
 def communicator(group: RankGroup, fabric: Fabric, levels: Level) -> Communicator:
-    """Place a group on a fabric: as much of it as possible within a package, then within a domain."""
+    """Place a group on a fabric: as many ranks as possible within a package, then within a domain."""
     total = jnp.asarray(group.total)
-    within = jax.tree.map(lambda x: across(x, levels), group).within(levels.reach)
-    counts = within / shifted(within, levels, 1.0)
+    within = jax.tree.map(lambda x: with_level_axis(x, levels), group).within(levels.reach)
+    counts = within / shift_levels(within, levels, 1.0)
     return Communicator(
         ranks=total,
         within=within,
         counts=counts,
-        start=over_levels((counts > 1) * levels.launch, levels)
+        start=sum_over_levels((counts > 1) * levels.launch, levels)
         + straggler_wait(total, fabric.jitter, fabric.timeout),
     )
 
@@ -118,28 +126,29 @@ def all_reduce(
     costs: AlgorithmCosts | None = None,
     backends: Sequence[CollectiveBackend | None] = (),
 ) -> Message:
-    """Sum a vector of S bytes over a group of ranks.
+    """All-reduce a vector of S bytes over a group of ranks.
 
     Args:
         size: S, `[..., *batch]`.
-        group: the group, or a table of them.
+        group: the group, or a table of groups.
         levels: the levels of the fabric.
         tau: softness.
-        scattered: 1 for two halves, between which the vector stays cut.
-        costs: `algorithm_costs` of the counts, where they are known already.
+        scattered: 1 for a separate reduce-scatter and all-gather, between which the vector stays sharded.
+        costs: `algorithm_costs` of the counts; None to compute them.
         backends: the calibrated kernels within a domain, one for each group along the first axis.
     """
     if costs is None:
         costs = algorithm_costs(levels, group.counts)
     whole, met = jnp.less(scattered, 0.5), jnp.greater(group.counts, 1)
-    size = across(size, levels)
+    size = with_level_axis(size, levels)
     share_after = size / group.within
     share = share_after * group.counts
-    last = across(whole, levels) & (group.within >= across(group.ranks, levels))
-    # Two ways: a share on every level, in halves but on the last; or all of it, in few rounds.
+    last = with_level_axis(whole, levels) & (group.within >= with_level_axis(group.ranks, levels))
+    # Two ways: a shard on every level, as reduce-scatter and all-gather on all but the last; or the whole vector on
+    # every level, in few rounds.
     table = costs.all_reduce
     by_shares = {k: cost.unless(~last) if k in INDIVISIBLE else cost for k, cost in table.items()}
-    ways = (by_shares, share), ({k: table[k] for k in QUICK}, size)
+    ways = (by_shares, share), ({k: table[k] for k in LOW_LATENCY}, size)
     times = [fastest(options, levels, part, tau) * met for options, part in ways]
     start = group.start
     if any(backends):
@@ -147,8 +156,8 @@ def all_reduce(
         both, sizes = arrays.stack(times), arrays.stack([share, size])
         both, start = _by_backends(both, backends, group, levels, table, sizes, scattered)
         times = arrays.unstack(both)
-    totals = [over_levels(seconds, levels) for seconds in times]
-    several = over_levels(met, levels) > 1
+    totals = [sum_over_levels(seconds, levels) for seconds in times]
+    several = sum_over_levels(met, levels) > 1
     moved = arrays.where(several & whole, smooth.least(totals, tau), totals[0])
     added = levels.switches_add & last & met
     return Message(
@@ -166,13 +175,13 @@ def _by_backends(
     sizes: jax.Array,
     scattered: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Replace closed forms within the domain by calibrated kernels, which count their launch themselves.
+    """Replace closed forms within the domain by calibrated kernels, whose times include their launch.
 
     Returns:
-        seconds `[ways, groups, ..., levels, *batch]` and those before anything moves, `[groups, ..., *batch]`.
+        Seconds of transfer `[ways, groups, ..., levels, *batch]` and of the start, `[groups, ..., *batch]`.
     """
-    domain, launch = only(levels, DOMAIN), domain_launch(group, levels)
-    # Numbers of the closed form may be the same for all groups.
+    domain, launch = take_level(levels, DOMAIN), domain_launch(group, levels)
+    # The numbers of a closed form may lack the axis of groups where they are equal for all.
     spread: Any = lambda x: in_domain(jnp.broadcast_to(x, group.counts.shape), levels)  # noqa: E731
     costs = [jax.tree.map(spread, replace(table[name], times=1.0)) for name in ("ring", "one-shot")]
     closed, sizes, counts = (in_domain(x, levels) for x in (times, sizes, group.counts))
@@ -194,23 +203,23 @@ def _by_backends(
 
 
 def domain_launch(group: Communicator, levels: Level) -> jax.Array:
-    """Seconds of starting a collective of a group within the domain, `[..., *batch]`."""
-    return (in_domain(group.counts, levels) > 1) * only(levels, DOMAIN).launch
+    """Return the launch of a collective within the domain, s, `[..., *batch]`; 0 for a group of one rank there."""
+    return (in_domain(group.counts, levels) > 1) * take_level(levels, DOMAIN).launch
 
 
 def in_domain(x: Scalar, levels: Level) -> jax.Array:
-    """Take what holds within the domain of a table `[..., levels, *batch]`."""
+    """Take the level of the domain from a table `[..., levels, *batch]`."""
     return lax.index_in_dim(jnp.asarray(x), DOMAIN, level_axis(x, levels), keepdims=False)
 
 
 def put_in_domain(table: jax.Array, x: jax.Array, levels: Level) -> jax.Array:
-    """Replace what holds within the domain in a table `[..., levels, *batch]` by x `[..., *batch]`."""
+    """Replace the level of the domain in a table `[..., levels, *batch]` by x `[..., *batch]`."""
     here = arrays.column([k == DOMAIN for k in range(3)], levels.hop) > 0
-    return arrays.where(here, across(x, levels), table)
+    return arrays.where(here, with_level_axis(x, levels), table)
 
 
 def gather(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:
-    """All-gather a vector of S bytes in all, or reduce-scatter one: half of a scattered all-reduce."""
+    """All-gather a vector of S bytes in total, or reduce-scatter one: half of a scattered all-reduce."""
     both = all_reduce(size, group, levels, tau, scattered=1.0)
     return jax.tree.map(lambda x: x / 2, both)
 
@@ -224,21 +233,21 @@ def all_to_all(
     peak: Scalar = 1.0,
     exchanges: Sequence[Exchange | None] = (),
 ) -> Message:
-    """Send different bytes to every rank of a group, all pairs at once, level by level.
+    """Send different bytes to every rank of a group, all pairs concurrently, level by level.
 
     Args:
         sizes: bytes that a rank sends to others on each level, `[..., levels, *batch]`.
         group: the group.
         levels: the levels of the fabric.
         costs: `algorithm_costs` of the counts.
-        peak: bytes that the busiest rank receives, in those of an average one.
-        exchanges: calibrated kernels that exchange within the domain, one for each place of the first axis of sizes.
+        peak: bytes that the busiest rank receives over the average.
+        exchanges: calibrated exchanges within the domain, one for each entry of the first axis of `sizes`.
     """
-    busiest = sizes * across(peak, levels)
+    busiest = sizes * with_level_axis(peak, levels)
     met = group.counts > 1
     times, start = duration(costs.exchange, levels, busiest) * met, group.start
     if any(exchanges):
-        domain, cost = only(levels, DOMAIN), costs.exchange
+        domain, cost = take_level(levels, DOMAIN), costs.exchange
         hops, load, ranks = (in_domain(x, levels) for x in (cost.hops, cost.load, group.counts))
         seconds = list(in_domain(times, levels))
         calibrated = [exchange is not None for exchange in exchanges]
@@ -256,24 +265,26 @@ def all_to_all(
                 seconds[k] = jnp.where(ranks > 1, fitted, 0)
         times = put_in_domain(times, arrays.stack(seconds), levels)
         start = start - arrays.column(calibrated, times[..., 0]) * domain_launch(group, levels)
-    return Message(seconds=start + over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
+    return Message(seconds=start + sum_over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
 
 
 def broadcast(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:
-    """Send S bytes of one rank to all others: to one of every domain, then of every package, then within."""
-    n, size = group.counts, across(size, levels)
+    """Broadcast S bytes of one rank: to one rank of every domain, then of every package, then within packages."""
+    n, size = group.counts, with_level_axis(size, levels)
     times = fastest(broadcast_costs(levels, n), levels, size, tau) * (n > 1)
     hops = algorithm_costs(levels, n).neighbour_hops
-    return Message(seconds=group.start + over_levels(times, levels), level_bytes=size * (n - 1) / n * hops)
+    return Message(
+        seconds=group.start + sum_over_levels(times, levels), level_bytes=size * (n - 1) / n * hops
+    )
 
 
 def point_to_point(size: Scalar, span: Scalar, levels: Level) -> Message:
-    """Send S bytes to a neighbour, over the innermost level that holds a group of `span` chips.
+    """Send S bytes to a neighbour, over the innermost level that contains a group of `span` chips.
 
-    Launch + o + k t + S b: one hop on a grid, between the fully connected and in a dragonfly; through a tree, to
-    its top and down.
+    It takes launch + o + k t + S b seconds, with k = 1 hop on a grid, in a fully connected level and in a dragonfly,
+    and the hops to the top of a tree and down.
     """
-    chosen = (span > shifted(levels.reach, levels, 0.0)) & (span <= levels.reach)
-    size, hops = across(size, levels), levels.neighbour_hops
+    chosen = (span > shift_levels(levels.reach, levels, 0.0)) & (span <= levels.reach)
+    size, hops = with_level_axis(size, levels), levels.neighbour_hops
     delay = levels.launch + levels.round + hops * levels.hop + size * levels.per_byte
-    return Message(seconds=over_levels(chosen * delay, levels), level_bytes=size * (chosen * hops))
+    return Message(seconds=sum_over_levels(chosen * delay, levels), level_bytes=size * (chosen * hops))

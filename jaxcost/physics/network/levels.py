@@ -1,7 +1,6 @@
-"""The levels of a fabric as messages see them: what a round, a hop and a byte cost on each.
+"""The levels of a fabric (package, scale-up domain, scale-out network), with the cost of a round, a hop and a byte.
 
-A table of levels has the axis of the package, the scale-up domain and the scale-out network before those of the
-batch: `[levels, *batch]`.
+A table of levels has them as an axis before those of the batch: `[levels, *batch]`.
 """
 
 import jax
@@ -11,50 +10,50 @@ from jax import lax
 
 from jaxcost.core import arrays, smooth
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.network.topology import Wiring, degree, layout, tiers, wiring
+from jaxcost.physics.network.topology import Topology, degree, lay_out_ranks, read_topology, switch_tiers
 from jaxcost.spec.fabric import Fabric, Link
 from jaxcost.spec.memory import Memory
 
 __all__ = [
     "DOMAIN",
     "Level",
-    "across",
     "domain_chips",
-    "level",
+    "fabric_levels",
     "level_axis",
-    "levels",
-    "only",
-    "over_levels",
-    "shifted",
+    "link_level",
+    "shift_levels",
+    "sum_over_levels",
+    "take_level",
+    "with_level_axis",
 ]
 
 DOMAIN = 1  # place of the scale-up domain among the levels
-_BUSIEST = 0.999  # a link busier than this with other traffic is taken to be this busy
+_BUSIEST = 0.999  # upper bound of the share of a link that other traffic takes
 _UNLIMITED = 1e30  # chips
 _USED = "bandwidth latency overhead launch topology dimensions radix taper in_network sram_landing background".split()
 
 
 @pytree
 class Level:
-    """One level of a fabric as messages see it, or a table of them."""
+    """The unit costs of one level of a fabric, or of a table of levels."""
 
-    wiring: Wiring = field(doc="its family of topologies")
-    size: Scalar = field("1", "units of the level that the system has: chips, packages or domains")
-    reach: Scalar = field("1", "chips among which messages stay on the level or within", default=_UNLIMITED)
+    topology: Topology = field(doc="the topology")
+    size: Scalar = field("1", "units of the level in the system: chips, packages or domains")
+    reach: Scalar = field("1", "largest group of chips without messages on outer levels", default=_UNLIMITED)
     launch: Scalar = field("s", "software time of starting a collective")
     round: Scalar = field("s", "software and landing time of one round of messages")
     hop: Scalar = field("s", "time of a hop, with the wait behind other traffic")
-    per_byte: Scalar = field("s/B", "over one link of a chip, or the port of a tree")
+    per_byte: Scalar = field("s/B", "time per byte on one link of a chip, or on the port of a tree")
     switches_add: jax.Array = field("1", "true where switches reduce and multicast")
 
     @property
     def neighbour_hops(self) -> Scalar:
-        """Hops to a neighbour: one; through a tree, to its top and down."""
-        up = arrays.where(self.size > 1, 2 * tiers(self.wiring, jnp.log2(self.size)), 0)
-        return arrays.where(self.wiring.is_tree, up, 1)
+        """Hops to a neighbour: 1, or the way to the top of a tree and down."""
+        up = arrays.where(self.size > 1, 2 * switch_tiers(self.topology, jnp.log2(self.size)), 0)
+        return arrays.where(self.topology.is_tree, up, 1)
 
 
-def level(
+def link_level(
     link: Link,
     size: Scalar,
     fabric: Fabric,
@@ -64,24 +63,24 @@ def level(
     efficiency: Scalar = 1.0,
     memory: Memory | None = None,
 ) -> Level:
-    """Work out a level's unit costs once; one without bandwidth costs nothing and is never used.
+    """Return the unit costs of a level; a level without bandwidth costs nothing and is never used.
 
-    Other traffic of share x takes x of the bandwidth, and a hop waits x / (2 (1 - x)) of its messages on average
-    (M/D/1 queue: Kleinrock 1975). What lands in main memory is written and read there, with the
-    latency and at the bandwidth of both.
+    Background traffic of share x takes x of the bandwidth, and a hop waits on average for x / (2 (1 - x)) background
+    messages (M/D/1 queue: Kleinrock 1975). Messages that land in main memory are written and read there, with the
+    latency and the bandwidth of both.
 
     Args:
-        link: the link, or a table of them.
-        size: units of the level that the system has.
+        link: the link, or a table of links.
+        size: units of the level in the system.
         fabric: the fabric.
-        wired: units that the level is built for, among whose links a chip's bandwidth is divided; `size` if absent.
-        reach: chips among which messages stay on the level or within.
+        wired: units that the level is built for, over whose links the bandwidth of a chip is divided; None for `size`.
+        reach: largest group of chips without messages on outer levels.
         efficiency: achieved share of the bandwidth.
-        memory: where messages land that do not in on-chip memory; none if absent.
+        memory: memory in which messages land that do not land in on-chip memory; None to neglect landing.
     """
-    topology = wiring(link)
+    topology = read_topology(link)
     built = size if wired is None else jnp.maximum(wired, size)
-    links = jnp.maximum(degree(layout(topology, built, built)), 1)
+    links = jnp.maximum(degree(lay_out_ranks(topology, built, built)), 1)
     busy = arrays.clip(link.background, 0, _BUSIEST)
     left = efficiency * (1 - busy)
     chip_per_byte = smooth.safe_div(1.0, link.bandwidth * left)
@@ -90,7 +89,7 @@ def level(
     in_dram = 1 - link.sram_landing
     landing = in_dram * smooth.safe_div(2.0, memory.bandwidth)
     return Level(
-        wiring=topology,
+        topology=topology,
         size=size,
         reach=reach,
         launch=link.launch,
@@ -102,18 +101,20 @@ def level(
 
 
 def domain_chips(fabric: Fabric) -> Scalar:
-    """Count the chips of a whole scale-up domain: one package at least."""
+    """Count the chips of a complete scale-up domain, at least one package."""
     return jnp.maximum(fabric.domain, fabric.package_chips)
 
 
-def levels(fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None) -> Level:
-    """Describe the package, scale-up and scale-out levels of a system of `chips`: a table `[levels, *batch]`."""
+def fabric_levels(
+    fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None
+) -> Level:
+    """Return the package, scale-up and scale-out levels of a system of `chips`: a table `[levels, *batch]`."""
     package = jnp.minimum(fabric.package_chips, chips)
     domain = arrays.clip(fabric.domain, package, jnp.maximum(chips, package))
     in_package, in_domain = jnp.maximum(fabric.package_chips, 1), domain_chips(fabric)
     links = fabric.package, fabric.scale_up, fabric.scale_out
     table = Link(**{name: arrays.stack([getattr(link, name) for link in links]) for name in _USED})
-    return level(
+    return link_level(
         table,
         arrays.stack([package, domain / package, chips / domain]),
         fabric,
@@ -124,30 +125,30 @@ def levels(fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: M
     )
 
 
-def only(levels: Level, index: int) -> Level:
+def take_level(levels: Level, index: int) -> Level:
     """Take one level of a table."""
     return jax.tree.map(lambda x: arrays.row(x, index), levels)
 
 
-def across(x: Scalar, levels: Level) -> jax.Array:
-    """Give numbers `[*axes, *batch]` an axis that broadcasts against a table of levels: `[*axes, 1, *batch]`."""
+def with_level_axis(x: Scalar, levels: Level) -> jax.Array:
+    """Insert an axis that broadcasts against a table of levels: `[*axes, *batch]` to `[*axes, 1, *batch]`."""
     x = jnp.asarray(x)
     return lax.expand_dims(x, (max(x.ndim - np.ndim(levels.hop) + 1, 0),))
 
 
 def level_axis(x: Scalar, levels: Level) -> int:
-    """Return the place of the levels among the axes of a table `[*axes, levels, *batch]`."""
+    """Return the index of the axis of levels in a table `[*axes, levels, *batch]`."""
     return np.ndim(x) - np.ndim(levels.hop)
 
 
-def shifted(x: Scalar, levels: Level, first: float) -> jax.Array:
-    """Put in the place of every level what a table `[*axes, levels, *batch]` has of the one inside it."""
+def shift_levels(x: Scalar, levels: Level, first: float) -> jax.Array:
+    """Shift a table `[*axes, levels, *batch]` outwards by one level, with `first` on the innermost level."""
     x, axis = jnp.asarray(x), level_axis(x, levels)
     return lax.pad(
         x, jnp.asarray(first, x.dtype), [(int(k == axis), -int(k == axis), 0) for k in range(x.ndim)]
     )
 
 
-def over_levels(x: Scalar, levels: Level) -> jax.Array:
-    """Add up a table `[*axes, levels, *batch]` over the levels."""
+def sum_over_levels(x: Scalar, levels: Level) -> jax.Array:
+    """Sum a table `[*axes, levels, *batch]` over the levels."""
     return jnp.sum(x, level_axis(x, levels))

@@ -1,9 +1,9 @@
-"""The messages of one step of a model under a plan: which there are, how many, of what size, between whom.
+"""The messages of one step of a model under a plan: kinds, counts, sizes and groups of ranks.
 
 Symbols: m tokens of a step on a replica; d width of the residual stream; tp, cp, pp, ep degrees; E experts of which
 a token picks k.
 
-Sources: Shoeybi et al. 2019 (arXiv:1909.08053); Korthikanti et al. 2022 (arXiv:2205.05198), where norms are cut too;
+Sources: Shoeybi et al. 2019 (arXiv:1909.08053); Korthikanti et al. 2022 (arXiv:2205.05198) for sequence parallelism;
 Lepikhin et al. 2020 (arXiv:2006.16668) for experts.
 """
 
@@ -30,7 +30,7 @@ from jaxcost.physics.network.collectives import (
     point_to_point,
     put_in_domain,
 )
-from jaxcost.physics.network.levels import Level, across, level_axis
+from jaxcost.physics.network.levels import Level, level_axis, with_level_axis
 from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -39,8 +39,8 @@ __all__ = [
     "Messages",
     "collectives_per_token",
     "communication_buffers",
-    "groups",
     "hottest_rank",
+    "plan_groups",
     "step_messages",
     "touched_groups",
 ]
@@ -50,18 +50,20 @@ _NAMES = ("tensor_all_reduce", "expert_dispatch", "expert_combine", "context_all
 
 @pytree
 class Messages:
-    """The messages of steps, kind by kind."""
+    """The messages of the steps, by kind."""
 
-    counts: jax.Array = field("1", "how many a step has, `[messages, *batch]` or `[messages, 1, *batch]`")
-    seconds: jax.Array = field("s", "duration of one, `[messages, steps, *batch]`")
-    level_bytes: jax.Array = field("B", "bytes times hops of one, `[levels, messages, steps, *batch]`")
+    counts: jax.Array = field("1", "messages per step, `[messages, *batch]` or `[messages, 1, *batch]`")
+    seconds: jax.Array = field("s", "duration of one message, `[messages, steps, *batch]`")
+    level_bytes: jax.Array = field(
+        "B", "bytes times hops of one message, `[levels, messages, steps, *batch]`"
+    )
     names: tuple[str, ...] = field(doc="kinds of messages", default=_NAMES, static=True)
 
 
 def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
-    """Expected number of g equal groups of experts that one token's k choices fall into.
+    """Return the expected number of g equal groups of experts that contain the k experts of one token.
 
-    g (1 - C(E - E/g, k) / C(E, k)), with the binomials' quotient taken at the middle of its k factors:
+    g (1 - C(E - E/g, k) / C(E, k)), with the quotient of the binomials approximated by the middle of its k factors:
     (1 - (E/g) / (E - (k - 1) / 2))^k.
     """
     missed = 1 - experts / jnp.maximum(experts - (top_k - 1) / 2, 1) / groups
@@ -69,11 +71,11 @@ def touched_groups(groups: Scalar, experts: Scalar, top_k: Scalar) -> jax.Array:
 
 
 def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) -> jax.Array:
-    """Expected load of the busiest of e ranks over the average one, where `picks` tokens choose among E experts.
+    """Return the expected load of the busiest of e ranks over the average, for `picks` picks among E experts.
 
-    A rank's load has squared coefficient of variation c = (skew e / E + e / picks) (1 - 1/e): its experts differ in
-    popularity, and choices are random. Taking it as Gamma distributed, its quantile at the normal score z of the
-    largest of e (Blom 1958) is (1 - c/9 + z sqrt(c/9))^3 (Wilson and Hilferty 1931).
+    The load of a rank has squared coefficient of variation c = (skew e / E + e / picks) (1 - 1/e), since experts differ
+    in popularity and picks are random. For a Gamma distributed load, its quantile at the normal score z of the largest
+    of e (Blom 1958) is (1 - c/9 + z sqrt(c/9))^3 (Wilson and Hilferty 1931).
     """
     several = ranks > 1
     e = arrays.where(several, ranks, 2)
@@ -82,14 +84,14 @@ def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) ->
     x = jnp.sqrt(-2 * jnp.log(0.625 / (e + 0.25)))
     z = x - (2.30753 + 0.27061 * x) / (1 + x * (0.99229 + 0.04481 * x))
     root = 1 - c + z * jnp.sqrt(c)
-    # No rank can have more than all: e times the average.
+    # A rank can have at most all picks, e times the average.
     return arrays.where(several, arrays.clip(root * root * root, 1, e), 1)
 
 
-def groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
-    """Place a plan's ranks: tensor-parallel ones next to each other, then context, pipeline and data parallel.
+def plan_groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
+    """Place the ranks of a plan: tensor-parallel ranks adjacent, then context, pipeline and data parallel ranks.
 
-    The table `[groups, *batch]` has the shards of a layer, those of a cache, and the holders of a set of experts.
+    The table `[groups, *batch]` has the tensor-parallel, the context-parallel and the expert-parallel group.
     """
     stacked = RankGroup(
         ranks=arrays.stack([plan.tp, plan.cp, plan.tp]),
@@ -110,19 +112,30 @@ def step_messages(
     tau: Scalar,
     backend: CollectiveBackend | None = None,
 ) -> Messages:
-    """List the messages of steps of m tokens, `[steps, *batch]` or `[*batch]`.
+    """Return the messages of steps of m tokens, `[steps, *batch]` or `[*batch]`.
 
-    Tensor parallel: an all-reduce of the residual stream after every mixer and every channel mixer, or its two
-    halves where norms are cut along the sequence. Experts beyond a tensor group: every rank sends its share of the
-    tokens to the ranks that hold their experts, once to each, over each package and domain once, and gets the
-    results back in at least 16 bits; the busiest rank sets the time. Context parallel: partial attention outputs are
-    combined. Pipeline: the residual stream goes to the next stage. Within a domain, sums and exchanges go by the
-    kernels of `backend`, where there are; those that send a token once for every expert send more.
+    - Tensor parallel: an all-reduce of the residual stream after every token and channel mixer; with sequence
+      parallelism, a reduce-scatter and an all-gather instead.
+    - Expert parallel beyond a tensor group: every rank sends its share of the tokens to the ranks of their experts,
+      once per rank, package and domain, and receives the results in at least 16 bits. The busiest rank sets the time.
+    - Context parallel: an all-reduce of partial attention outputs.
+    - Pipeline parallel: the residual stream is sent to the next stage.
+
+    Args:
+        model: the language model.
+        plan: precisions and degrees.
+        shards: the part of the model on one chip.
+        tokens: m.
+        levels: the levels of the fabric.
+        groups: the groups of ranks, of `plan_groups`.
+        tau: softness.
+        backend: calibrated kernels within a domain; None for closed forms. Kernels that send a token once per expert
+            send more bytes.
     """
     element = plan.activation_bits / 8
     stream = tokens * (model.hidden * element)
     outputs = tokens * (_attention_width(model, shards) * element)
-    # The axis of the steps, if there is one, comes behind that of the groups.
+    # The axis of steps, if any, follows that of groups.
     steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
     groups = jax.tree.map(lambda x: lax.expand_dims(x, steps), groups)
     costs, rank = algorithm_costs(levels, groups.counts), groups.counts.ndim
@@ -154,12 +167,12 @@ def step_messages(
 
 
 def _take(tree: Any, rank: int, part: tuple[int, int]) -> Any:
-    """Take some of the groups from tables that have them in front of `rank - 1` axes; others stay as they are."""
+    """Slice the leading axis of groups of all leaves of a rank; other leaves have no such axis and stay unchanged."""
     return jax.tree.map(lambda x: x if np.ndim(x) < rank else lax.slice_in_dim(x, *part, axis=0), tree)
 
 
 def _in_order(sums: jax.Array, exchanges: jax.Array, pipeline: jax.Array) -> jax.Array:
-    """Put the messages together in the order of their names."""
+    """Concatenate the messages in the order of their names."""
     parts = sums[:1], exchanges, sums[1:], lax.expand_dims(pipeline, (0,))
     shape = np.broadcast_shapes(*(part.shape[1:] for part in parts))
     return lax.concatenate([arrays.spread(part, (part.shape[0], *shape)) for part in parts], 0)
@@ -180,9 +193,11 @@ def _exchanges(
     costs: AlgorithmCosts,
     backend: CollectiveBackend | None,
 ) -> Message:
-    """Time dispatch and combination `[phases, steps, *batch]` among the holders of experts, a group `[1, ...]`."""
+    """Time dispatch and combine, `[phases, steps, *batch]`, in the expert-parallel group, `[1, ...]`."""
     x, n = model.experts, group.counts
-    copies = touched_groups(across(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (1 - 1 / n)
+    copies = touched_groups(with_level_axis(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (
+        1 - 1 / n
+    )
     row = arrays.stack([plan.activation_bits, _combine_bits(plan)]) * (model.hidden / 8)
     exchanges: list[Exchange | None] = []
     if backend is not None:
@@ -191,10 +206,10 @@ def _exchanges(
             for k, phase in enumerate(("dispatch", "combine"))
         ]
         copies = _copies_sent(copies, exchanges, x.top_k, group, levels)
-    # Tokens and groups have axes of their own between those of phases and of the batch.
+    # Tokens and groups have further axes between those of phases and of the batch.
     row = lax.expand_dims(row, range(1, 1 + n.ndim - np.ndim(levels.hop) + 1))
     message = all_to_all(
-        across(tokens / plan.tp, levels) * row * copies,
+        with_level_axis(tokens / plan.tp, levels) * row * copies,
         group,
         levels,
         costs=costs,
@@ -207,18 +222,18 @@ def _exchanges(
 def _copies_sent(
     copies: jax.Array, exchanges: list[Exchange | None], top_k: Scalar, group: Communicator, levels: Level
 ) -> jax.Array:
-    """Send a token within the domain once for every expert, where a kernel does: `[phases, ...]`."""
-    n, once_a_rank = in_domain(group.counts, levels), in_domain(copies, levels)
+    """Return the copies of a token that leave a rank, `[phases, ...]`: within the domain one per expert or per rank."""
+    n, once_per_rank = in_domain(group.counts, levels), in_domain(copies, levels)
     sent = []
     for exchange in exchanges:
         every = 0.0 if exchange is None else exchange.every_expert
-        within = arrays.where(every > 0.5, top_k * (1 - 1 / n), once_a_rank)
+        within = arrays.where(every > 0.5, top_k * (1 - 1 / n), once_per_rank)
         sent.append(put_in_domain(copies, within, levels))
     return arrays.stack(sent)
 
 
 def _counts(model: Model, plan: Plan, shards: Shards) -> list[Scalar]:
-    """Count the messages of a step, in the order of their names."""
+    """Count the messages of a step by kind, in the order of their names."""
     a, x = model.attention, model.experts
     attention_layers = a.full_layers + a.window_layers + model.latent.layers
     mixers = attention_layers + model.recurrence.layers
@@ -233,7 +248,7 @@ def _counts(model: Model, plan: Plan, shards: Shards) -> list[Scalar]:
 
 
 def collectives_per_token(model: Model, plan: Plan, shards: Shards, groups: Communicator) -> Scalar:
-    """Count the ranks that wait for each other in one step, each collective by itself."""
+    """Count the ranks that wait for each other in one step, summed over its collectives."""
     sums, dispatches, combinations, attentions, _ = _counts(model, plan, shards)
     tensor, context, experts = (arrays.row(groups.ranks, k) for k in range(3))
     return (
@@ -252,10 +267,10 @@ def _combine_bits(plan: Plan) -> Scalar:
 
 
 def communication_buffers(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
-    """Bytes that a rank keeps for messages of a step of m tokens: what it sends and what it receives, each kind.
+    """Return the bytes of a rank's send and receive buffers for a step of m tokens.
 
-    Residual stream for tensor and pipeline parallelism, attention outputs for context parallelism, and the tokens
-    that the average rank's experts receive, with their results.
+    Buffered are the residual stream for tensor and pipeline parallelism, attention outputs for context parallelism, and
+    the tokens that the experts of the average rank receive, with their results.
     """
     element = plan.activation_bits / 8
     stream = 2 * tokens * model.hidden * element

@@ -1,7 +1,7 @@
-"""Ranks that are late, chips that fail, and what time-outs and spares buy.
+"""Stragglers, chip failures, time-outs and spares.
 
-Symbols: n ranks that wait for each other, each late by an exponential delay of mean j; T the time-out; v the chips
-under repair at any moment, on average.
+Symbols: n ranks that wait for each other, each delayed by an exponential time of mean j; T the time-out; v the mean
+number of chips under repair.
 """
 
 import jax
@@ -19,17 +19,17 @@ _MOST_SPARES = 8
 
 @pytree
 class Reliability:
-    """What is not as it should be, and how much of it."""
+    """Effects of late ranks and failing chips."""
 
     stale_tokens: Scalar = field(
-        "1", "share of tokens for which some rank's old data stood in after a time-out"
+        "1", "share of tokens computed with stale data of a late rank after a time-out"
     )
-    availability: Scalar = field("1", "share of the time that enough chips work")
-    spares: Scalar = field("1", "chips standing by, per chip in use")
+    availability: Scalar = field("1", "share of the time in which enough chips work")
+    spares: Scalar = field("1", "spare chips per chip in use")
 
     @derived("1")
     def chips_per_working_chip(self) -> Scalar:
-        """Chips paid for per chip that works, over the whole time."""
+        """Owned chips per working chip, on average over time."""
         return (1 + self.spares) / self.availability
 
 
@@ -46,12 +46,12 @@ def exponential_integral(x: Scalar) -> jax.Array:
 
 
 def straggler_wait(ranks: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
-    """Expected time that n ranks wait for the last of them, at most T each time.
+    """Return the expected time that n ranks wait for the last of them, at most T.
 
         without time-out   j H_n,   H_n = 1 + 1/2 + ... + 1/n  =  gamma + ln m
         with time-out T    j sum_{k=1}^{n} u^k / k  =  T - j E1(m s),   u = 1 - e^(-T/j),  s = -ln u
 
-    the sum taken from n + 1 on by the midpoint rule, m = n + 1/2 + 1 / (24 n + 12): within 0.3% of j.
+    with the sum beyond n approximated by the midpoint rule, m = n + 1/2 + 1 / (24 n + 12): within 0.3% of j.
     """
     m = ranks + 0.5 + 1 / (24 * ranks + 12)
     never = timeout <= 0
@@ -63,29 +63,29 @@ def straggler_wait(ranks: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
 
 
 def _chance_log(scaled: Scalar) -> jax.Array:
-    """-ln of the chance that one rank comes within its time-out, given in mean delays."""
+    """Return -ln of the probability that one rank arrives within a time-out, given in mean delays."""
     missed = jnp.exp(-arrays.clip(scaled, 1e-6, 60))
     few = missed < 1e-3
     return arrays.where(few, missed * (1 + missed / 2), -jnp.log(1 - arrays.where(few, 0.5, missed)))
 
 
 def late_share(collectives: Scalar, jitter: Scalar, timeout: Scalar) -> jax.Array:
-    """Share of tokens with old data in them: 1 - (1 - e^(-T/j))^m, for m ranks that wait for each other."""
+    """Return the share of tokens with stale data: 1 - (1 - e^(-T/j))^m, for m ranks that wait for each other."""
     apply = (timeout > 0) & (jitter > 0)
     scaled = arrays.where(apply, timeout / arrays.where(jitter > 0, jitter, 1.0), 1.0)
     return arrays.where(apply, -jnp.expm1(-collectives * _chance_log(scaled)), 0)
 
 
 def availability(system: System) -> jax.Array:
-    """Share of the time that a system serves, with s spares of its own that stand by.
+    """Return the share of the time in which a system with s spare chips serves.
 
-    Chips fail at rate f each and take a time r to repair, so that v = chips f r are under repair on average, and
-    their number is Poisson distributed whatever the repair times are (Palm's theorem). The system stops while more
-    than s are, and for the switch-over after every failure:
+    Chips fail at rate f each and take a time r to repair, so that v = chips f r are under repair on average; their
+    number is Poisson distributed for any distribution of repair times (Palm's theorem). The system is down while more
+    than s chips are under repair, and during the switch-over after every failure:
 
         P(at most s) / (1 + chips f switch-over),   P = sum_{k=0}^{s} e^-v v^k / k!,   s up to 8
 
-    A fraction of a spare counts in proportion.
+    A fractional spare counts in proportion.
     """
     rate = system.chips * system.failure_rate
     away = rate * system.repair_time

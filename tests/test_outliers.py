@@ -7,7 +7,13 @@ import pytest
 
 from jaxcost.edge.catalog.loaders import load_chip
 from jaxcost.edge.measured.files import read_measured
-from jaxcost.explore.calibrate.outliers import doubtful, least_bytes, least_flops, least_link_bytes
+from jaxcost.explore.calibrate.outliers import (
+    doubtful,
+    find_outliers,
+    least_bytes,
+    least_flops,
+    least_link_bytes,
+)
 from jaxcost.spec.measurement import FAMILIES, Measurements
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "measured"
@@ -45,51 +51,51 @@ def matmul(seconds, rows, columns=4096, inner=4096, bits=16):
 def test_what_is_faster_than_the_chip_is_in_doubt(chip):
     flops = 2 * 8192 * 8192 * 8192
     sound = matmul([flops / 989e12, flops / 1979e12], [8192, 8192], 8192, 8192, np.array([16, 8]))
-    assert doubtful(sound, chip) == []
-    (doubt,) = doubtful(matmul([flops / 1979e12], [8192], 8192, 8192), chip)
-    assert doubt.kind == "faster" and doubt.line == 2 and "2 times the matmul peak" in doubt.reason
+    assert find_outliers(sound, chip) == []
+    (outlier,) = find_outliers(matmul([flops / 1979e12], [8192], 8192, 8192), chip)
+    assert outlier.kind == "faster" and outlier.line == 2 and "2 times the matmul peak" in outlier.reason
     # 512 MB of weights: all but the 50 MB of the cache come from memory.
     least = (2 * 16384 * 16384 - 50e6) / 3.35e12
-    assert doubtful(matmul([1.03 * least], [1], 16384, 16384), chip) == []
-    (doubt,) = doubtful(matmul([0.9 * least], [1], 16384, 16384), chip)
-    assert "memory bandwidth beyond the cache" in doubt.reason
+    assert find_outliers(matmul([1.03 * least], [1], 16384, 16384), chip) == []
+    (outlier,) = find_outliers(matmul([0.9 * least], [1], 16384, 16384), chip)
+    assert "memory bandwidth beyond the cache" in outlier.reason
     # What fits in the cache may be faster than memory.
-    assert doubtful(matmul([3e-6], [1], 4096, 4096, 8), chip) == []
+    assert find_outliers(matmul([3e-6], [1], 4096, 4096, 8), chip) == []
 
 
 def test_links_are_held_to_their_bandwidth_where_it_is_given(chip):
     rows = made("collective", [1e-3], {"op": ["all_gather"]}, ranks=4, bytes=1e9)
     np.testing.assert_allclose(least_link_bytes(rows), 0.75e9)
-    assert doubtful(rows, chip) == []
-    (doubt,) = doubtful(rows, chip, link_bandwidth=450e9)
-    assert "1.67 times the link bandwidth" in doubt.reason
+    assert find_outliers(rows, chip) == []
+    (outlier,) = find_outliers(rows, chip, link_bandwidth=450e9)
+    assert "1.67 times the link bandwidth" in outlier.reason
     exchange = made("all_to_all", [1.0], ranks=8, tokens=10, hidden=100, top_k=1, experts=64, bits=8)
     np.testing.assert_allclose(least_link_bytes(exchange), 10 * 100 * 7 / 8)
 
 
 def test_a_row_out_of_line_is_found_and_not_its_neighbours(chip):
     rows = [1, 2, 4, 8, 16, 32]
-    assert doubtful(matmul([10e-6, 11e-6, 12e-6, 12e-6, 11e-6, 13e-6], rows), chip) == []
+    assert find_outliers(matmul([10e-6, 11e-6, 12e-6, 12e-6, 11e-6, 13e-6], rows), chip) == []
     # A step down to a faster kernel is no row out of line.
-    assert doubtful(matmul([30e-6, 31e-6, 32e-6, 12e-6, 12e-6, 13e-6], rows), chip) == []
-    (slow,) = doubtful(matmul([10e-6, 11e-6, 40e-6, 12e-6, 25e-6, 26e-6], rows), chip)
+    assert find_outliers(matmul([30e-6, 31e-6, 32e-6, 12e-6, 12e-6, 13e-6], rows), chip) == []
+    (slow,) = find_outliers(matmul([10e-6, 11e-6, 40e-6, 12e-6, 25e-6, 26e-6], rows), chip)
     assert (slow.line, slow.kind) == (4, "out of line")
-    assert slow.reason == "40 us at rows 4, beside 11 us at rows 2 and 12 us at rows 8"
-    (quick,) = doubtful(matmul([30e-6, 31e-6, 32e-6, 12e-6, 33e-6, 34e-6], rows), chip)
+    assert slow.reason == "40 us at rows 4; its neighbours take 11 us at rows 2 and 12 us at rows 8"
+    (quick,) = find_outliers(matmul([30e-6, 31e-6, 32e-6, 12e-6, 33e-6, 34e-6], rows), chip)
     assert quick.line == 5
-    (first,) = doubtful(matmul([40e-6, 11e-6, 12e-6, 12e-6], rows[:4]), chip)
+    (first,) = find_outliers(matmul([40e-6, 11e-6, 12e-6, 12e-6], rows[:4]), chip)
     assert first.line == 2
     # Growth alone is none, and neither is a quick start.
-    assert doubtful(matmul([3e-6, 30e-6, 60e-6, 200e-6], rows[:4]), chip) == []
+    assert find_outliers(matmul([3e-6, 30e-6, 60e-6, 200e-6], rows[:4]), chip) == []
 
 
 def test_rows_of_other_kernels_are_no_neighbours(chip):
     seconds = [10e-6, 40e-6, 12e-6]
     plain = matmul(seconds, [1, 2, 4])
-    assert len(doubtful(plain, chip)) == 1
+    assert len(find_outliers(plain, chip)) == 1
     labels = {"kernel": ["a", "b", "a"]}
     apart = made("matmul", seconds, labels, **plain.work)
-    assert doubtful(apart, chip) == []
+    assert find_outliers(apart, chip) == []
 
 
 def test_prompts_grow_in_queries_and_keys(chip):
@@ -107,14 +113,14 @@ def test_prompts_grow_in_queries_and_keys(chip):
         kv_bits=16,
         compute_bits=16,
     )
-    (doubt,) = doubtful(rows, chip)
-    assert doubt.line == 4
+    (outlier,) = find_outliers(rows, chip)
+    assert outlier.line == 4
 
 
 def test_the_same_work_must_take_the_same_time(chip):
-    assert doubtful(matmul([10e-6, 14e-6], [4, 4]), chip) == []
-    doubts = doubtful(matmul([10e-6, 16e-6, 11e-6], [4, 4, 8]), chip)
-    assert [(d.line, d.kind) for d in doubts] == [(2, "contradicted"), (3, "contradicted")]
+    assert find_outliers(matmul([10e-6, 14e-6], [4, 4]), chip) == []
+    outliers = find_outliers(matmul([10e-6, 16e-6, 11e-6], [4, 4, 8]), chip)
+    assert [(d.line, d.kind) for d in outliers] == [(2, "contradicted"), (3, "contradicted")]
 
 
 @pytest.mark.parametrize("window", [0, 3, 8, 100])
@@ -154,20 +160,26 @@ def test_least_work_of_experts():
 def test_rows_of_several_chips_are_refused_and_none_are_fine(chip):
     rows = made("matmul", [1.0, 1.0], {"chip": ["l40s", "h100-sxm"]}, **matmul([1.0, 1.0], [1, 2]).work)
     with pytest.raises(ValueError, match="several chips: h100-sxm, l40s"):
-        doubtful(rows, chip)
+        find_outliers(rows, chip)
     for family, columns in FAMILIES.items():
         labels = {"op": [], "phase": []}
-        assert doubtful(made(family, [], labels, **dict.fromkeys(columns, 1)), chip) == []
+        assert find_outliers(made(family, [], labels, **dict.fromkeys(columns, 1)), chip) == []
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the measurements are not part of the project")
-def test_few_of_the_measurements_beside_the_project_are_in_doubt(chip):
+def test_few_of_the_measurements_beside_the_project_are_outliers(chip):
     links = {"a100-80gb-sxm": 300e9, "h100-sxm": 450e9, "l40s": 32e9}
-    rows = doubts = 0
+    rows = outliers = 0
     for parts in read_measured(SHARED, chips=links)[0].values():
         for part in parts:
             for name in part.values("chip"):
                 own = part.select(chip=name)
                 rows += len(own)
-                doubts += len(doubtful(own, load_chip(name), link_bandwidth=links[name]))
-    assert 0 < doubts < rows / 500
+                outliers += len(find_outliers(own, load_chip(name), link_bandwidth=links[name]))
+    assert 0 < outliers < rows / 500
+
+
+def test_the_former_name_still_works(chip):
+    rows = matmul([10e-6, 16e-6], [4, 4])
+    with pytest.warns(DeprecationWarning, match="doubtful is now find_outliers"):
+        assert doubtful(rows, chip) == find_outliers(rows, chip)
