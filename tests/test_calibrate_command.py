@@ -142,11 +142,11 @@ def test_validate_predicts_a_chip_never_measured(folder, written, tmp_path, caps
     "arguments, said",
     [
         (["--chip", "h100-sxm", "--family", "gemm"], "--family: got 'gemm'; expected one of matmul"),
-        (["--chip", "h100-sxm", "--across"], "--across: got 'h100-sxm'; expected two chips or more"),
+        (["--chip", "h100-sxm", "--across"], "--across: got 'h100-sxm'; expected two or more --chip"),
         (["--chip", "b200"], "expected one of a100-80gb-sxm, h100-sxm"),
         (["--chip", "h100-sxn"], "did you mean 'h100-sxm'?"),
         (["--chip", "h100-sxm", "--library", "mylab"], "did you mean 'mylib'?"),
-        (["--chip", "h100-sxm", "--family", "attention_decode"], "expected rows of a family"),
+        (["--chip", "h100-sxm", "--family", "attention_decode"], "expected measurements of a kernel family"),
     ],
 )
 def test_bad_input_is_one_line(folder, arguments, said, capsys):
@@ -157,4 +157,4 @@ def test_bad_input_is_one_line(folder, arguments, said, capsys):
 
 def test_validate_without_files_says_so(folder, tmp_path, capsys):
     assert main(["validate", "--data", str(folder), "--configs", str(tmp_path)]) == 2
-    assert "expected rows that a file of the folder has kernels for" in capsys.readouterr().err
+    assert "expected measurements for which a file of the folder has kernels" in capsys.readouterr().err

@@ -302,13 +302,13 @@ BAD = [
     (["evaluate", *DESIGN, "--prices", "defualt"], "did you mean 'default'"),
     (["evaluate", *DESIGN, "--plot", "roofline.gif"], ".svg, .png, .pdf"),
     (["evaluate", *DESIGN, "--plot", "/no/such/folder/a.svg"], "folder that exists"),
-    (["evaluate", *DESIGN, "--plan", "auto"], "--tp: got '8'; expected no degrees beside --plan auto"),
+    (["evaluate", *DESIGN, "--plan", "auto"], "--tp: got '8'; expected no degrees with --plan auto"),
     (["evaluate", *DESIGN, "--plan", "aut"], "--plan: got 'aut'; expected auto"),
     (["evaluate", *DESIGN, "--objective", "tpt"], "did you mean 'tpot'"),
     (["evaluate", *MODEL, "--system", "h100-sxm-x8", "--plan", "auto", "--batch", "0"], "traffic.batch"),
     (
         ["evaluate", "--model", "mamba-2-2.7b", "--system", "h100-sxm-x7", "--plan", "auto", "--batch", "1"],
-        "--plan: got 'auto'; expected a system whose chips",
+        "--plan: got 'auto'; expected a system on whose chips",
     ),
     (
         ["evaluate", "--model", "mamba-2-2.7b", "--system", "h100-sxm-x2", "--cp", "2"],

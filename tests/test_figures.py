@@ -208,7 +208,7 @@ def test_papers_become_links():
         (["--only", "99"], "'99'"),
         (["--processes", "0"], "from 1"),
         (["--checkout", "nowhere"], "clone"),
-        (["--measured", "nowhere"], "measured rows"),
+        (["--measured", "nowhere"], "folder of measurements"),
     ],
 )
 def test_bad_input(capsys, given, said):

@@ -37,9 +37,9 @@ def test_serve_prints_and_its_json_equals_the_library(capsys):
         (["--rate", "0"], "--rate: got 0.0; expected a positive number of requests a second"),
         (["--rate", "-3"], "--rate: got -3.0; expected a positive number of requests a second"),
         (["--variation", "-1"], "--variation: got -1.0; expected a number of at least 0"),
-        (["--prefill-tp", "4"], "--prefill-tp: got 4.0; expected --prefill-system beside it"),
+        (["--prefill-tp", "4"], "--prefill-tp: got 4.0; expected --prefill-system as well"),
         (["--prefill-system", "h100-sxm-x8", "--prefill-tp", "3"], "plan.tp: got 3; expected a divisor"),
-        (["--plan", "auto"], "--tp: got '8'; expected no degrees beside --plan auto"),
+        (["--plan", "auto"], "--tp: got '8'; expected no degrees with --plan auto"),
         (["--tp", "3"], "plan.tp: got 3; expected a divisor of the 64 query heads"),
     ],
 )

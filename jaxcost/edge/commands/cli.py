@@ -49,11 +49,11 @@ class _Parser(argparse.ArgumentParser):
         message = " ".join(message.split()).removeprefix("argument ")
         unknown = re.match(r"unrecognized arguments: (\S+)", message)
         if unknown:
-            given = unknown[1].split("=")[0]
+            argument = unknown[1].split("=")[0]
             options = [o for o in self._option_string_actions if o.startswith("--")]
-            near = nearest(given, options) if given.startswith("-") else None
-            kind = "option" if given.startswith("-") else "argument"
-            return f"unknown {kind} {given!r}" + (f"; did you mean {near!r}?" if near else "; see --help")
+            near = nearest(argument, options) if argument.startswith("-") else None
+            kind = "option" if argument.startswith("-") else "argument"
+            return f"unknown {kind} {argument!r}" + (f"; did you mean {near!r}?" if near else "; see --help")
         missing = re.match(r"the following arguments are required: (.*)", message)
         either = re.match(r"one of the arguments (.*) is required", message)
         if either:

@@ -96,9 +96,9 @@ def figures_command(args: argparse.Namespace) -> int:
     failed = [study for study in studies if study.failure]
     if len(failed) < len(studies):
         report = ["figures/report.py", "--data", str(data), "--pictures", str(pictures), "--out", str(page)]
-        made = _Study("report", (report,))
-        _run_all([made], root, 1, lambda study: _print_status(console, study))
-        failed += [made] if made.failure else []
+        report_page = _Study("report", (report,))
+        _run_all([report_page], root, 1, lambda study: _print_status(console, study))
+        failed += [report_page] if report_page.failure else []
     seconds = time.perf_counter() - begun
     if args.json:
         document = {
@@ -141,11 +141,11 @@ def _chosen(root: Path, only: str | None) -> list[str]:
     if only is None:
         return names
     numbered = {name[:2]: name for name in names} | {name: name for name in names}
-    asked = [word.strip() for word in only.split(",")]
-    for word in asked:
+    words = [word.strip() for word in only.split(",")]
+    for word in words:
         if word not in numbered:
             raise not_among(names, word, path="--only")
-    return [name for name in names if name in {numbered[word] for word in asked}]
+    return [name for name in names if name in {numbered[word] for word in words}]
 
 
 def _reads_measured(root: Path, name: str) -> bool:

@@ -116,14 +116,14 @@ def list_command(args: argparse.Namespace) -> int:
 
 def _listed_leaves(text: str) -> list[dict[str, str]]:
     """Return the numbers that --set can change whose path or meaning contains a text."""
-    found = [
+    leaves = [
         {"path": path, "unit": unit, "meaning": meaning}
         for path, (unit, meaning) in settable().items()
         if text.lower() in f"{path} {meaning}".lower()
     ]
-    if not found:
+    if not leaves:
         raise InputError("a text that some path or meaning contains", path=_LEAVES, given=text)
-    return found
+    return leaves
 
 
 def _overview(kind: str, name: str) -> dict[str, Any]:

@@ -281,10 +281,10 @@ def _planned(system: System, request: Request) -> Request:
         expected = "a system on whose chips the model and its requests can be sharded"
         raise InputError(expected, path="--plan", given="auto")
     plan, other = (jax.tree.map(float, p) for p in (choice.plan, choice.runner_up))
-    found = f"{choice.feasible:.0f} of {choice.valid:.0f} valid plans satisfy every constraint"
+    description = f"{choice.feasible:.0f} of {choice.valid:.0f} valid plans satisfy every constraint"
     if choice.feasible > 1:
-        found += f"; runner-up by {objective}: {degrees(other)}, {float(choice.gap):.2%} worse"
-    return dataclasses.replace(request, plan=plan, choice=found)
+        description += f"; runner-up by {objective}: {degrees(other)}, {float(choice.gap):.2%} worse"
+    return dataclasses.replace(request, plan=plan, choice=description)
 
 
 def describe_request(request: Request) -> str:

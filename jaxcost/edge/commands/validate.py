@@ -87,7 +87,9 @@ def validate_command(args: argparse.Namespace) -> int:
         document = {group: [vars(one) for one in rows] for group, rows in tabled.items()}
         print(json.dumps({"basis": bases, **document, "notes": notes}, indent=2, allow_nan=False))
         return 0
-    heading = "Rows to which a file was fitted are included; held-out errors: see the files and in docs/validation.md."
+    heading = (
+        "Rows to which a file was fitted are included; docs/validation.md and the files give held-out errors."
+    )
     tables.write(
         Text("Kernels of " + ", ".join(bases)),
         Text(heading),

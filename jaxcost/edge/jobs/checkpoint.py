@@ -84,9 +84,9 @@ def load_checkpoints(folder: Path, identity: dict[str, str], blocks: int, like: 
         InputError: a file is of another sweep.
         RunError: a file is damaged, or two count the same designs.
     """
-    found = {path.name: _read(path, identity, blocks, like) for path in sorted(folder.glob(_PATTERN))}
-    replaced = {name for checkpoint in found.values() for name in checkpoint.replaces}
-    counted = [checkpoint for name, checkpoint in found.items() if name not in replaced]
+    by_name = {path.name: _read(path, identity, blocks, like) for path in sorted(folder.glob(_PATTERN))}
+    replaced = {name for checkpoint in by_name.values() for name in checkpoint.replaces}
+    counted = [checkpoint for name, checkpoint in by_name.items() if name not in replaced]
     if counted and np.sum([c.done for c in counted], axis=0, dtype=int).max() > 1:
         names = ", ".join(c.name for c in counted)
         raise RunError(f"{folder}: {names} count the same designs; remove all but one of the runs")

@@ -190,8 +190,8 @@ def _as_coordinate(bits: jax.Array) -> jax.Array:
 
 
 def _keys(seed: int, count: int) -> np.ndarray:
-    own = _mix(np.asarray([seed], np.uint32))
-    return _mix(_mix(np.arange(1, count + 1, dtype=np.uint32)) ^ own)
+    seed_bits = _mix(np.asarray([seed], np.uint32))
+    return _mix(_mix(np.arange(1, count + 1, dtype=np.uint32)) ^ seed_bits)
 
 
 def _sides(count: int) -> tuple[int, int]:

@@ -229,15 +229,16 @@ def _merge_sorted(state: KeptDesigns, rows: KeptDesigns, present: jax.Array) -> 
     old, new = _order(state), _order(rows)
     down = lambda keys: [x[:, None] for x in keys]  # noqa: E731
     across = lambda keys: [x[None, :] for x in keys]  # noqa: E731
-    new_first = earlier(down(new), across(old)) & present[:, None]
-    old_first = earlier(down(old), across(new))
-    among = earlier(down(new), across(new)) & present[:, None]
+    new_before_old = earlier(down(new), across(old)) & present[:, None]
+    old_before_new = earlier(down(old), across(new))
+    new_before_new = earlier(down(new), across(new)) & present[:, None]
     position = jnp.concatenate(
         [
-            jnp.arange(count, dtype=jnp.int32) + jnp.sum(new_first, axis=0, dtype=jnp.int32),
+            jnp.arange(count, dtype=jnp.int32) + jnp.sum(new_before_old, axis=0, dtype=jnp.int32),
             jnp.where(
                 present,
-                jnp.sum(old_first, axis=0, dtype=jnp.int32) + jnp.sum(among, axis=0, dtype=jnp.int32),
+                jnp.sum(old_before_new, axis=0, dtype=jnp.int32)
+                + jnp.sum(new_before_new, axis=0, dtype=jnp.int32),
                 count,
             ),
         ]
