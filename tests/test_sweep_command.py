@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     (path / "small.yaml").write_text(SPACE)
     (path / "asked.yaml").write_text(SPACE + REDUCE)
     out = path / "out"
-    options = ["--out", str(out), "--keep", "--top", "2", "--plot", str(path / "a.svg")]
+    options = ["--out", str(out), "--keep", "--plot", str(path / "a.svg")]
     assert main(["sweep", str(path / "small.yaml"), *options]) == 0
     return path
 
@@ -101,7 +101,8 @@ def test_every_design_is_kept_once_with_what_the_library_finds(folder):
 
 def test_json_is_the_least_of_the_designs(capsys, folder):
     """The best of the JSON is the least feasible design, and evaluate finds the same figures."""
-    status, out, _ = run(capsys, "sweep", str(folder / "small.yaml"), "--json", "--top", "2")
+    kept = ("--out", str(folder / "out"), "--keep", "--resume")
+    status, out, _ = run(capsys, "sweep", str(folder / "small.yaml"), *kept, "--json", "--top", "2")
     assert status == 0
     told = json.loads(out)
     assert (told["designs"], told["objective"], len(told["best"])) == (96, "tpot", 2)
@@ -193,7 +194,7 @@ def test_what_a_file_asks_for(capsys, folder):
 def test_a_space_without_a_feasible_design(capsys, tmp_path):
     path = tmp_path / "none.yaml"
     path.write_text(SPACE.replace("objective", "traffic: {tpot_target: 1e-9}\nobjective"))
-    status, out, _ = run(capsys, "sweep", str(path))
+    status, out, _ = run(capsys, "sweep", str(path), "--out", str(tmp_path / "out"), "--keep")
     assert status == 0
     assert "0.0% satisfy every constraint" in out and "by tpot: none" in out
     assert "tpot          100.0%" in out
