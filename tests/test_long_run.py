@@ -20,6 +20,7 @@ import pyarrow.dataset
 import pytest
 
 import jaxcost as jc
+from jaxcost.edge.io import write
 from jaxcost.edge.jobs import checkpoint, long_run
 from tests import cheap_sweep
 
@@ -198,7 +199,7 @@ def test_a_full_disk(tmp_path, monkeypatch, whole, code, said):
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr(write.os, "fsync", full)
         with pytest.raises(jc.RunError, match=f"{said}; the last checkpoint there is complete.*--resume"):
             cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK, every=0)
         assert not list(tmp_path.rglob("*.part"))
