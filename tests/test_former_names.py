@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import warnings
 
 import pytest
 
@@ -65,7 +66,7 @@ def test_set_and_place():
 def test_axes_of_a_space(tmp_path):
     path = tmp_path / "space.yaml"
     path.write_text(
-        "system: h100-sxm-x8\nmodel: llama-3.1-8b\naxes:\n  plan.placement.in_turn: [0, 1]\n"
+        "title: Old names\nsystems: [h100-sxm-x8]\nmodels: [llama-3.1-8b]\naxes:\n  plan.placement.in_turn: [0, 1]\n"
         "  plan.tp: {values: [1, 2], when: {plan.placement.in_turn: 1}}\n"
     )
     with pytest.warns(DeprecationWarning, match="in_turn"):
@@ -79,8 +80,11 @@ def test_keys_of_an_efficiency_file(tmp_path):
         text = re.sub(rf"(?m)^(\s+){new}:", rf"\1{old}:", text)
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.warns(DeprecationWarning, match=r"Engine\.bunch is now burst_size"):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DeprecationWarning)
         old = jc.load_efficiency(str(path))
+    said = {str(warning.message) for warning in caught}
+    assert {"Engine.bunch is now burst_size", "MixtureKernel.foreign is now remote_fraction"} <= said
     assert jc.rows(old) == jc.rows(jc.load_efficiency("h100-sxm-vllm"))
 
 

@@ -110,7 +110,7 @@ def test_what_is_written_is_read_again(folder, tmp_path):
         np.testing.assert_allclose(before.seconds, after.seconds, rtol=1e-12)
         for name in set(before.labels) - {"file"}:
             assert list(before.labels[name]) == list(after.labels[name]), name
-    with pytest.raises(InputError, match="there already"):
+    with pytest.raises(InputError, match="exists already"):
         write_measured(found["matmul"], out)
 
 

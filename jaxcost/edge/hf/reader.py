@@ -103,12 +103,12 @@ def _family(config: Mapping, file: str, prefix: str) -> str:
     by_class = {c: name for name, row in FAMILIES.items() for c in row.architectures}
     classes = config.get("architectures")
     if classes is None:
-        held = ", ".join(str(k) for k in list(config)[:3]) or "nothing"
+        keys = ", ".join(str(k) for k in list(config)[:3]) or "nothing"
         raise InputError(
             "model_type or architectures, as in a Hugging Face config.json",
             file=file,
             path=prefix + "model_type",
-            given=f"only {held}",
+            given=f"only {keys}",
         )
     if isinstance(classes, list | tuple) and len(classes) == 1 and isinstance(classes[0], str):
         if classes[0] in by_class:

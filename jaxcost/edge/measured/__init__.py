@@ -1,1 +1,1 @@
-"""Files of measured kernels and served requests."""
+"""Readers and writers of measured kernels and served requests."""

@@ -1,7 +1,7 @@
-"""The tables of measured kernels in an installed `aiconfigurator-core` package, as measurements of the chip named.
+"""Import the tables of measured kernels of one chip from an installed `aiconfigurator-core` package.
 
 The package (Apache-2.0) is not a dependency: `pip install aiconfigurator-core` brings its tables, parquet files in
-`aiconfigurator_core/systems/data/<system>/<operator>/<library>/<version>/`. Only those of one system are opened.
+`aiconfigurator_core/systems/data/<system>/<operator>/<library>/<version>/`. Only files of one system are opened.
 """
 
 import dataclasses
@@ -26,21 +26,21 @@ __all__ = ["import_tables", "systems"]
 _PACKAGE = "aiconfigurator_core"
 _INSTALL = "aiconfigurator-core"
 
-_WORDS = {"NCCL": "nccl", "half": "float16"}  # written in two ways
+_WORDS = {"NCCL": "nccl", "half": "float16"}  # names that the tables spell in two ways
 
 Take = str | Callable[[dict[str, np.ndarray]], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """How the columns of a file of measurements come from those of a table."""
+    """The mapping from the columns of a table to those of a measurement file."""
 
     kind: str
     columns: dict[str, Take]
 
 
 def _us(column: str = "latency") -> Take:
-    return lambda table: table[column] * 1e3  # the tables are in milliseconds
+    return lambda table: table[column] * 1e3  # from milliseconds
 
 
 def _keys(table: dict[str, np.ndarray]) -> np.ndarray:
@@ -98,7 +98,7 @@ def _latent(kind: str, **more: Take) -> _Table:
 
 
 def _exchange(phase: str, time: Take, impl: Take) -> _Table:
-    # DeepEP sends inputs of experts in FP8 and gets outputs back in BF16.
+    # DeepEP sends inputs of experts in FP8 and returns outputs in BF16.
     word = "fp8" if phase == "dispatch" else "bfloat16"
     return _Table(
         "moe_alltoall",
@@ -141,7 +141,7 @@ def _collective(dtype: str) -> _Table:
     )
 
 
-# What each table holds; tables of other names are of work that has no family here.
+# The mappings of each table; other tables are of work without a family here.
 _TABLES: dict[str, tuple[_Table, ...]] = {
     "gemm_perf": (
         _Table(
@@ -208,31 +208,31 @@ _TABLES: dict[str, tuple[_Table, ...]] = {
     ),
 }
 
-# Absent from tables written before there was any.
+# Values of columns that older tables do not have.
 _DEFAULTS: dict[str, Any] = {"window_size": 0, "step": 0}
 
 
 def systems(root: Path | str | None = None) -> list[str]:
-    """List the systems that the package has tables of, by its own names.
+    """List the systems in the package, by its own names.
 
     Raises:
-        InputError: the package is not installed, or `root` holds no tables.
+        InputError: the package is not installed, or `root` has no tables.
     """
     return sorted(path.name for path in _data(root).iterdir() if path.is_dir())
 
 
 def import_tables(chip: str, root: Path | str | None = None) -> tuple[list[Measurements], list[Refused]]:
-    """Read all tables of one chip, of every library and version, and of no other chip.
+    """Read all tables of one chip, of every library and version.
 
     Args:
-        chip: the chip, by the catalogue's name or the package's.
-        root: the package's folder where it is not installed, or the folder of its systems.
+        chip: name of the chip in the catalogue or in the package.
+        root: folder of the package or of its systems; None for the installed package.
 
     Returns:
-        The rows of each table, a row's line its number in it; and the rows refused, with the reasons.
+        The rows of each table, with row numbers as lines; and the rejected rows with the reasons.
 
     Raises:
-        InputError: the package is not installed, has no such system, or a table lacks a column.
+        InputError: the package is not installed, does not have the system, or a table does not have a column.
     """
     known = systems(root)
     system = next((s for s in known if chip in (s, chip_name(s)) or chip_name(chip) == chip_name(s)), None)
@@ -261,9 +261,9 @@ def _data(root: Path | str | None) -> Path:
             Path(place) / "systems" / "data" for place in spec.submodule_search_locations
         )
     else:
-        given = expanded(str(root))
+        top = expanded(str(root))
         inside = (f"{_PACKAGE}/systems/data", "systems/data", "data", ".")
-        folders = (given / place for place in inside)
+        folders = (top / place for place in inside)
     for folder in folders:
         if folder.is_dir():
             return folder
@@ -271,7 +271,7 @@ def _data(root: Path | str | None) -> Path:
 
 
 def _source(root: Path | str | None) -> str:
-    """Name the package with its version, where it is known."""
+    """Return the name of the package, with its version where known."""
     if root is None:
         try:
             return f"{_INSTALL}-{importlib.metadata.version(_INSTALL)}"

@@ -1,4 +1,4 @@
-"""What the columns of files of measurements are: their meaning, their words, and what each may hold."""
+"""The columns of measurement files: their meaning, their values, and the rules that rows must satisfy."""
 
 import dataclasses
 import functools
@@ -24,11 +24,11 @@ __all__ = [
     "precision_bits",
 ]
 
-_INT4 = 4 + 16 / 128  # a 16-bit scale a group of 128, as GPTQ, AWQ and Marlin store it
+_INT4 = 4 + 16 / 128  # a 16-bit scale per group of 128, as GPTQ, AWQ and Marlin store it
 _MXFP4 = FORMATS["mxfp4"]
 
-# Bits of a stored weight, and of an operand in the engine. Scales of a whole block of 128 x 128, or of a row, are left
-# out: below a thousandth.
+# Bits of a stored weight, and of an operand in the engine. Scales per block of 128 x 128 or per row are neglected, as
+# they are below a thousandth.
 PRECISIONS: dict[str, tuple[float, float]] = {
     "float32": (32.0, 32.0),
     "bfloat16": (16.0, 16.0),
@@ -51,7 +51,7 @@ PRECISIONS: dict[str, tuple[float, float]] = {
     "nvfp4": (FORMATS["nvfp4"], FORMATS["nvfp4"]),
 }
 
-# Units of a served value: the factor to SI, and what the unit is called then.
+# Units of a served value: the factor to SI, and the name of the SI unit.
 UNITS: dict[str, tuple[float, str]] = {
     "s": (1.0, "s"),
     "ms": (1e-3, "s"),
@@ -66,14 +66,14 @@ COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send
 _COLLECTIVE_WORDS = {name: name for name in COLLECTIVES} | {"alltoall": "all_to_all"}
 _LATENT_KINDS = ("decode_kernel", "prefill_kernel", "decode_module", "prefill_module")
 
-# Names of other catalogues for chips of this one.
+# Names of chips in other catalogues.
 _CHIPS = {"a100_sxm": "a100-80gb-sxm", "a100_dgx": "a100-80gb-sxm"}
 _LIBRARIES = {"tensorrt-llm": "trtllm"}
 
 
 @functools.lru_cache(maxsize=1024)
 def chip_name(word: str) -> str:
-    """Return the catalogue's name of a chip, or the word itself where the catalogue has none."""
+    """Return the catalogue's name of a chip, or the word itself for a chip that is not in the catalogue."""
     word = word.strip()
     if word in _CHIPS:
         return _CHIPS[word]
@@ -83,10 +83,10 @@ def chip_name(word: str) -> str:
 
 
 def precision_bits(word: str) -> tuple[float, float]:
-    """Return the bits of a stored weight and of an operand, of a precision's name.
+    """Return the bits of a stored weight and of an operand for the name of a precision.
 
     Raises:
-        ValueError: no such name.
+        ValueError: an unknown name.
     """
     name = word.strip().lower()
     if name not in PRECISIONS:
@@ -104,10 +104,10 @@ class Column:
     """A column of a file.
 
     Attributes:
-        to: the columns of work, or the labels that start with "=", which its words become.
-        read: turns a word into a value for each of those.
-        default: the word where the file has no such column, or an empty field; None where it must have one.
-        numbers: whether its label is a word in place of a number, and blank where there is one.
+        to: names of the columns of work, and of labels with a leading "=", that it fills.
+        read: function that converts a field to one value for each of these.
+        default: field where the file does not have the column or the field is empty; None for a required column.
+        numbers: whether the label has only the fields that are not numbers, such as "max_load".
     """
 
     to: tuple[str, ...]
@@ -134,7 +134,7 @@ def _count(to: str, default: str | None = None, *, least: float = 1) -> Column:
 
 
 def _maybe(to: str) -> Column:
-    """Read a count that may be unreported."""
+    """Return a column of an optional count; nan where it is empty."""
     return Column((to,), lambda word: (_number(word, 1, whole=True) if word else math.nan,), "")
 
 
@@ -154,7 +154,7 @@ def _choice(to: str, words: Iterable[str]) -> Column:
 
 
 def _precision(label: str, weights: str = "", operands: str = "", default: str | None = None) -> Column:
-    """Read a precision; an empty default leaves bits unknown."""
+    """Return a column of a precision; its bits are nan where it is empty."""
     to = tuple(name for name in (weights, operands) if name)
 
     def read(word: str) -> tuple[float | str, ...]:
@@ -189,7 +189,7 @@ def _concurrency(word: str) -> tuple[float | str, ...]:
 
 
 def _kernel(word: str) -> tuple[str, str]:
-    # Vidur names what it measured `model:operator:tpN`.
+    # Vidur labels its rows `model:operator:tpN`.
     parts = word.split(":")
     return word, parts[0] if len(parts) == 3 and re.fullmatch(r"tp\d+", parts[2]) else ""
 
@@ -226,7 +226,7 @@ _NO_FEWER_KEYS: Rule = ("kv_len of at least q_len", lambda w: w["keys"] >= w["qu
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FileFormat:
-    """A kind of file: its family, its columns by name, what its rows must obey, and labels that all its rows have."""
+    """A kind of file: its family, its columns by name, rules for its rows, and labels of all its rows."""
 
     family: str
     columns: dict[str, Column]
@@ -373,6 +373,6 @@ FORMATS_OF_FILES: dict[str, FileFormat] = {
 
 
 def format_of(stem: str) -> str | None:
-    """Return the kind of file that a name without its ending tells: `gemm`, or `gemm_` and anything after it."""
+    """Return the kind of a file by its stem: `gemm`, or `gemm_` followed by anything; None for other stems."""
     fitting = [kind for kind in FORMATS_OF_FILES if stem == kind or stem.startswith(kind + "_")]
     return max(fitting, key=len, default=None)

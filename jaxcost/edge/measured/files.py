@@ -1,4 +1,4 @@
-"""Files of measurements: read row by row, checked, and written again; what cannot be right is refused by line."""
+"""Read and write measurement files; invalid rows are rejected with their line and the reason."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ __all__ = ["Refused", "read_measured", "rows_of", "write_measured"]
 
 
 class Refused(NamedTuple):
-    """A row that was not taken: the file, the line in it counted from 1, and why."""
+    """A rejected row: its file, its line counted from 1, and the reason."""
 
     file: str
     line: int
@@ -30,19 +30,19 @@ def read_measured(
 ) -> tuple[dict[str, list[Measurements]], list[Refused]]:
     """Read the measurements of a folder, or of one file.
 
-    The name of a file tells what it holds: one of `gemm`, `attention_decode`, `attention_prefill`, `mla`, `moe`,
-    `collectives`, `moe_alltoall` and `e2e`, or that with `_` and anything after it, and the ending `.csv`. A folder
-    may hold any of them. `docs/measurements.md` lists the columns.
+    The stem of a file names its kind: `gemm`, `attention_decode`, `attention_prefill`, `mla`, `moe`, `collectives`,
+    `moe_alltoall` or `e2e`, optionally followed by `_` and anything; its suffix is `.csv`. A folder may have any of
+    them. `docs/measurements.md` lists the columns.
 
     Args:
         folder: the folder, or a file.
-        chips: names of the chips whose rows are wanted, of the catalogue or as the files have them; all by default.
+        chips: names of chips in the catalogue or in the files, whose rows are read; None for all.
 
     Returns:
-        By family, what each file has, in the order of the files' names; and the rows refused, with the reasons.
+        The measurements of each file by family, ordered by file name; and the rejected rows with the reasons.
 
     Raises:
-        InputError: no such folder or file, columns that are missing or unknown, or no row of those chips.
+        InputError: the folder or file does not exist, columns are missing or unknown, or no row is of a chip.
     """
     found, refused, seen = {}, [], set()
     wanted = None if chips is None else {chip_name(chip): chip for chip in chips}
@@ -86,7 +86,7 @@ def _files(folder: Path) -> list[tuple[Path, str]]:
 def _read(
     path: Path, format_: FileFormat, chips: Collection[str] | None
 ) -> tuple[Measurements, list[Refused], set[str]]:
-    """Read one file; return its rows, those refused, and the names of all chips in it."""
+    """Read one file; return its rows, the rejected rows, and the names of all its chips."""
     header, rows, lines, refused = _table(path, format_)
     place = {name: i for i, name in enumerate(header)}
     words = [chip_name(row[place["gpu"]]) for row in rows]
@@ -125,7 +125,7 @@ def _check_header(header: list[str], format_: FileFormat, path: Path) -> None:
     required = [name for name, column in format_.columns.items() if column.default is None]
     for name in header:
         if name not in format_.columns:
-            # What is missing is what a misspelt name is most often meant as.
+            # An unknown name is most likely a misspelling of a missing column.
             close = nearest(name, [n for n in required if n not in header])
             error = not_among(format_.columns, name, file=path, path="line 1: column")
             if close:
@@ -142,13 +142,16 @@ def _check_header(header: list[str], format_: FileFormat, path: Path) -> None:
 def rows_of(
     format_: FileFormat, columns: Mapping[str, Sequence[str | float]], lines: np.ndarray, *, file: str
 ) -> tuple[Measurements, list[Refused]]:
-    """Turn columns of words into measurements; rows with words that are none of what they may be are refused.
+    """Convert columns of fields to measurements, and reject rows with invalid fields.
 
     Args:
-        format_: what the columns are.
-        columns: words, or numbers, by name of column, all equally long.
-        lines: the line of each row.
-        file: where they stand.
+        format_: the kind of the file.
+        columns: strings or numbers by name of column, of equal lengths.
+        lines: line of each row.
+        file: name of the file.
+
+    Returns:
+        The valid rows, and the rejected rows with the reasons.
     """
     count = len(lines)
     reasons: dict[int, str] = {}
@@ -198,11 +201,11 @@ def rows_of(
 
 
 def _finish(format_: FileFormat, work: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> None:
-    """Fill in what follows from several columns."""
+    """Fill the columns that depend on several columns of the file."""
     if format_.family == "latent_attention":
         work["module"] = np.array([float(str(kind).endswith("_module")) for kind in labels["kind"]])
     if format_.family == "all_to_all":
-        # Outputs of experts come back in 16 bits whatever their inputs went out in: files name the latter of both.
+        # Outputs of experts return in 16 bits; the precision in the file is that of their inputs.
         work["bits"] = np.where(labels["phase"] == "combine", 16.0, work["bits"])
     if format_.family == "serving":
         units = [UNITS.get(str(word), (1.0, "")) for word in labels["unit"]]
@@ -211,27 +214,27 @@ def _finish(format_: FileFormat, work: dict[str, np.ndarray], labels: dict[str, 
 
 
 def write_measured(measurements: Sequence[Measurements], folder: Path | str) -> list[Path]:
-    """Write measurements as files that `read_measured` reads, one for each kind of file.
+    """Write measurements as files for `read_measured`, one for each kind of file.
 
     Returns:
-        The files written.
+        The paths of the files.
 
     Raises:
-        InputError: such a file is there already, or cannot be written.
-        ValueError: rows without a label that their file needs.
+        InputError: a file exists already, or cannot be written.
+        ValueError: rows do not have a label that their file requires.
     """
     folder = expanded(str(folder))
     parts: dict[str, list[Measurements]] = {}
     for one in measurements:
         for kind, format_ in FORMATS_OF_FILES.items():
             if format_.family == one.family:
-                mine = one.select(**format_.labels) if format_.labels else one
-                if len(mine):
-                    parts.setdefault(kind, []).append(mine)
+                rows = one.select(**format_.labels) if format_.labels else one
+                if len(rows):
+                    parts.setdefault(kind, []).append(rows)
     paths = {kind: folder / f"{kind}.csv" for kind in parts}
     for path in paths.values():
         if path.exists():
-            raise InputError("a folder without that file", file=path, given="a file that is there already")
+            raise InputError("a folder without that file", file=path, given="a file that exists already")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for kind, path in paths.items():
@@ -253,7 +256,7 @@ def _text(format_: FileFormat, rows: Measurements) -> str:
 
 
 def _words(name: str, column: Column, rows: Measurements) -> list[str] | None:
-    """Write a column as the words it was read from; None where the rows lack its label and may."""
+    """Return a column as the fields it was read from; None for an optional column whose label the rows do not have."""
     if column.to[0] == "seconds":
         factor = 1e6 if name == "latency_us" else 1.0
         return [repr(float(value * factor)) for value in rows.seconds]

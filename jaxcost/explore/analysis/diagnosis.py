@@ -51,7 +51,7 @@ def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
         model: the model.
         report: the evaluation, with concrete numbers.
     """
-    found = [
+    findings = [
         *_slow_tiers(system, report),
         *_waits(system, model, report),
         *_stalls(system, report.decode),
@@ -62,11 +62,11 @@ def diagnose(system: System, model: Model, report: Report) -> list[Finding]:
         *_worn(report),
         *_limits(report),
     ]
-    return sorted(found, key=lambda finding: -finding.share)
+    return sorted(findings, key=lambda finding: -finding.share)
 
 
 def _slow_tiers(system: System, report: Report) -> list[Finding]:
-    found = []
+    findings = []
     for name in AUXILIARY_TIERS:
         tier: Memory = getattr(system.chip, name)
         peak = float(tier.bandwidth) * float(system.chip.efficiency.memory)
@@ -81,13 +81,13 @@ def _slow_tiers(system: System, report: Report) -> list[Finding]:
                 f"{much}: the prefetch window of {engineering(available, 'B')} is shorter than the "
                 f"{engineering(needed, 'B')} that hide {engineering(float(tier.latency), 's')}"
             )
-            found.append(
+            findings.append(
                 Finding(f"decode stalls, for {why}", f"system.chip.{name}.buffer", 1 - reached / peak)
             )
         else:
             why = f"{much}: its reads are too small or too few are in flight"
-            found.append(Finding(why, f"system.chip.{name}.queue_depth", 1 - reached / peak))
-    return found
+            findings.append(Finding(why, f"system.chip.{name}.queue_depth", 1 - reached / peak))
+    return findings
 
 
 def _waits(system: System, model: Model, report: Report) -> list[Finding]:
@@ -122,7 +122,7 @@ def _stalls(system: System, decode: OpTimes) -> list[Finding]:
 
 
 def _heat(report: Report) -> list[Finding]:
-    found = []
+    findings = []
     near = any(float(row.near) > 0 for row in report.decode.rows)
     for phase in ("prefill", "decode"):
         heat, total = getattr(report.thermal, phase), float(getattr(report, phase).total)
@@ -131,31 +131,31 @@ def _heat(report: Report) -> list[Finding]:
             by = " by the power of engines near memory" if near and phase == "decode" else ""
             what = f"{phase} is throttled{by}: {float(heat.throttling) / total:.0%} of it, to stay at {celsius:.0f} C"
             knob = "system.chip.memory.near.energy_per_byte" if by else "system.chip.cooling.sink"
-            found.append(Finding(what, knob, float(heat.throttling) / total))
+            findings.append(Finding(what, knob, float(heat.throttling) / total))
         if float(heat.refresh) > _WORTH_SAYING * total:
             share = float(heat.refresh) / total
             what = f"{share:.0%} of {phase} goes to refresh, which doubles above 85 C"
-            found.append(Finding(what, "system.chip.cooling.sink", share))
+            findings.append(Finding(what, "system.chip.cooling.sink", share))
     if float(report.margins.temperature) < -_ROUNDING:
-        found.append(
+        findings.append(
             Finding(
                 "the junction is too hot even while throttled",
                 "system.chip.cooling.sink",
                 -float(report.margins.temperature),
             )
         )
-    return found
+    return findings
 
 
 def _slowed(report: Report) -> list[Finding]:
-    found = []
+    findings = []
     for phase in ("prefill", "decode"):
         share = float(getattr(report, phase).capped) / float(getattr(report, phase).total)
         if share > _WORTH_SAYING:
             clock = float(getattr(report.power, f"{phase}_clock"))
             what = f"{phase} takes {share:.0%} of its time to keep the power cap, at {clock:.0%} of the clock"
-            found.append(Finding(what, "system.chip.power_cap", share))
-    return found
+            findings.append(Finding(what, "system.chip.power_cap", share))
+    return findings
 
 
 def _late(report: Report) -> list[Finding]:
@@ -167,17 +167,17 @@ def _late(report: Report) -> list[Finding]:
 
 
 def _full(report: Report) -> list[Finding]:
-    found = []
+    findings = []
     for name in TIERS:
         margin = float(getattr(report.margins, name))
         if margin < -_ROUNDING:
             what = f"{_NAMES[name]} would have to hold {1 - margin:.2f} times what it has"
-            found.append(Finding(what, f"system.chip.{name}.capacity", -margin))
-    return found
+            findings.append(Finding(what, f"system.chip.{name}.capacity", -margin))
+    return findings
 
 
 def _worn(report: Report) -> list[Finding]:
-    found = []
+    findings = []
     for name in TIERS:
         use = getattr(report.tiers, name)
         if float(use.wear) > 1 + _ROUNDING:
@@ -186,8 +186,8 @@ def _worn(report: Report) -> list[Finding]:
                 f"{engineering(float(use.written), 'B/s')} written use up {float(use.wear):.1f} times its cycles "
                 "in the hardware's life"
             )
-            found.append(Finding(what, f"system.chip.{name}.endurance", float(use.wear) - 1))
-    return found
+            findings.append(Finding(what, f"system.chip.{name}.endurance", float(use.wear) - 1))
+    return findings
 
 
 def _limits(report: Report) -> list[Finding]:

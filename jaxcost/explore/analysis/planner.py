@@ -80,14 +80,14 @@ def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
         whole: True for plans that use all chips; False for plans of every power of two up to that number.
     """
     counts = [chips] if whole else [2**k for k in range(chips.bit_length())]
-    found = []
+    plans = []
     for n in counts:
         for tp in divisors(n):
             for pp in divisors(n // tp):
                 for cp in divisors(n // tp // pp):
                     dp = n // tp // pp // cp
-                    found += [(tp, pp, cp, dp, ep) for ep in divisors(tp * dp)]
-    plain = sorted(found, key=lambda p: (p[1], p[2], p[3], p[4], p[0]))
+                    plans += [(tp, pp, cp, dp, ep) for ep in divisors(tp * dp)]
+    plain = sorted(plans, key=lambda p: (p[1], p[2], p[3], p[4], p[0]))
     return np.asarray(plain, np.float64)
 
 

@@ -72,14 +72,14 @@ def gradient(
 
 def _features(design: dict[str, Any], wrt: str) -> tuple[str, ...]:
     """Return the features of a design whose argument `wrt` may take any value."""
-    found: list[tuple[str, ...]] = []
+    noted: list[tuple[str, ...]] = []
 
     def note(moved: Any) -> None:
         d = design | {wrt: moved}
-        found.append(design_features(d["system"], d["traffic"], d["plan"], d["knobs"]))
+        noted.append(design_features(d["system"], d["traffic"], d["plan"], d["knobs"]))
 
     jax.eval_shape(note, design[wrt])
-    return found[0]
+    return noted[0]
 
 
 @functools.lru_cache(maxsize=64)  # bounded, so that programs of short-lived lambdas are freed

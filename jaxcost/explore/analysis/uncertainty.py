@@ -153,8 +153,8 @@ def propagate(
     quantiles, bars = {}, {}
     for column, name in enumerate(metric_names()):
         values = drawn[:, column]
-        found = (float(x) for x in (mid[column], np.mean(values), *np.quantile(values, QUANTILES)))
-        quantiles[name] = Interval(units[name], *found)
+        summary = (float(x) for x in (mid[column], np.mean(values), *np.quantile(values, QUANTILES)))
+        quantiles[name] = Interval(units[name], *summary)
         ranked = np.argsort(-width[:, column], kind="stable")
         bars[name] = tuple(
             Bar(constants[k], *(float(x[k, column]) for x in (low, high, width))) for k in ranked
@@ -183,9 +183,9 @@ def tornado(
         The columns of `monte_carlo` at mid [columns], and at low and at high [constants, columns].
     """
     rows = np.concatenate([spread.mid[None], spread.low, spread.high])
-    found = _totals(spread, rows, model, traffic, plan)
-    low, high = np.split(found[1:], 2)
-    return found[0], low, high
+    columns = _totals(spread, rows, model, traffic, plan)
+    low, high = np.split(columns[1:], 2)
+    return columns[0], low, high
 
 
 def positions(draws: int, constants: int, seed: int) -> np.ndarray:

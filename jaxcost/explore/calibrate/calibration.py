@@ -68,8 +68,10 @@ def calibrate(
     out = []
     for part in across_chips(parts) if across else parts:
         on_progress(f"{part.family.name}: {' '.join(part.labels.values())}, {len(part.rows)} rows")
-        made = calibrate_rows(part.form, part.columns, part.rows.seconds, part.axis, even=across, seed=seed)
-        out.append(Fitted(part, made))
+        calibration = calibrate_rows(
+            part.form, part.columns, part.rows.seconds, part.axis, even=across, seed=seed
+        )
+        out.append(Fitted(part, calibration))
     return out
 
 

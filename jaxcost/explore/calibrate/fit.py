@@ -108,7 +108,7 @@ def fit(
     rows, most = _padded(len(measured)), int(groups.max()) + 1
     fill = functools.partial(_fill, rows=rows)
     with jax.enable_x64(True):
-        found = _fit(
+        fitted = _fit(
             {name: jnp.asarray(fill(x)) for name, x in columns.items()},
             jnp.log(jnp.asarray(fill(measured))),
             jnp.asarray(np.pad(weights.astype(np.float64), ((0, 0), (0, rows - len(measured))))),
@@ -120,15 +120,15 @@ def fit(
             names=names,
             most=_padded(most),
         )
-    return Fit(names, *(np.asarray(x) for x in found))
+    return Fit(names, *(np.asarray(x) for x in fitted))
 
 
 def predict(seconds: Seconds, columns: Columns, parameters: Mapping[str, float]) -> np.ndarray:
     """Predict the seconds of rows, float64 [R], with one set of parameters."""
     with jax.enable_x64(True):
-        given = {name: jnp.asarray(np.asarray(x, np.float64)) for name, x in columns.items()}
+        arrays = {name: jnp.asarray(np.asarray(x, np.float64)) for name, x in columns.items()}
         values = {name: jnp.asarray(x, jnp.float64) for name, x in parameters.items()}
-        return np.asarray(_predict(given, values, seconds=seconds))
+        return np.asarray(_predict(arrays, values, seconds=seconds))
 
 
 def folds(keys: np.ndarray, most: int, *, seed: int = 0) -> np.ndarray:

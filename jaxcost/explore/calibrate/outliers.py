@@ -55,10 +55,10 @@ def find_outliers(
     chips = measurements.values("chip") if "chip" in measurements.labels else []
     if len(chips) > 1:
         raise ValueError(f"rows of several chips: {', '.join(chips)}")
-    found = _faster(measurements, chip, link_bandwidth)
-    found += _out_of_line(measurements)
-    found += _contradicted(measurements)
-    return sorted(found)
+    outliers = _faster(measurements, chip, link_bandwidth)
+    outliers += _out_of_line(measurements)
+    outliers += _contradicted(measurements)
+    return sorted(outliers)
 
 
 doubtful = renamed_function("doubtful", find_outliers)
@@ -124,8 +124,10 @@ def least_link_bytes(measurements: Measurements) -> np.ndarray:
     if ranks is None:
         return np.zeros(len(measurements))
     if measurements.family == "collective":
-        whole = np.isin(measurements.labels["op"].astype(str), ["all_reduce", "send_recv", "broadcast"])
-        return work["bytes"] * np.where(whole, 1.0, (ranks - 1) / ranks)
+        whole_buffer = np.isin(
+            measurements.labels["op"].astype(str), ["all_reduce", "send_recv", "broadcast"]
+        )
+        return work["bytes"] * np.where(whole_buffer, 1.0, (ranks - 1) / ranks)
     # Expected number of other chips that hold one of a token's experts; a chip receives a token once.
     others = (ranks - 1) * (1 - (1 - 1 / ranks) ** work["top_k"])
     return np.nan_to_num(work["tokens"] * others * work["hidden"] * work["bits"] / 8)
@@ -152,15 +154,15 @@ def _faster(measurements: Measurements, chip: Chip, link: float | None) -> list[
         ("the memory bandwidth beyond the cache", beyond / float(chip.memory.bandwidth)),
         ("the link bandwidth", links),
     )
-    found = []
+    outliers = []
     for name, floor in floors:
         for row in np.flatnonzero(seconds * _FASTER < floor):
             times = floor[row] / seconds[row]
             reason = (
                 f"{seconds[row] * 1e6:.4g} us, {times:.3g} times {name} (at least {floor[row] * 1e6:.4g} us)"
             )
-            found.append(Outlier(int(row), int(measurements.line[row]), "faster", reason))
-    return found
+            outliers.append(Outlier(int(row), int(measurements.line[row]), "faster", reason))
+    return outliers
 
 
 def _groups(columns: list[np.ndarray], count: int) -> np.ndarray:
@@ -220,13 +222,15 @@ def _out_of_line(measurements: Measurements) -> list[Outlier]:
     # The neighbour of a row that is far out of line looks out of line in the other direction. So the candidate that
     # contradicts most rows is accepted first, and the others are examined again without it.
     while active:
-        found = []
+        outliers = []
         for i in active:
             size, rows = series[i]
-            found += _candidates(measurements, size, [row for row in rows if row not in accepted])
-        odds = {c.row: sum(_odds(measurements, series[i][1], c.row) for i in through[c.row]) for c in found}
+            outliers += _candidates(measurements, size, [row for row in rows if row not in accepted])
+        odds = {
+            c.row: sum(_odds(measurements, series[i][1], c.row) for i in through[c.row]) for c in outliers
+        }
         touched: set[int] = set()
-        for candidate in sorted(found, key=lambda c: (odds[c.row], c.score, c.row), reverse=True):
+        for candidate in sorted(outliers, key=lambda c: (odds[c.row], c.score, c.row), reverse=True):
             if candidate.row not in touched and not touched.intersection(candidate.near):
                 accepted[candidate.row] = candidate
                 touched.add(candidate.row)
@@ -294,9 +298,9 @@ def _contradicted(measurements: Measurements) -> list[Outlier]:
     most = np.zeros(group.max() + 1)
     np.minimum.at(least, group, seconds)
     np.maximum.at(most, group, seconds)
-    found = []
+    outliers = []
     for row in np.flatnonzero((most > _CONTRADICTED * least)[group]):
         low, high = least[group[row]], most[group[row]]
         reason = f"{seconds[row]:.4g}; rows of the same work range from {low:.4g} to {high:.4g}"
-        found.append(Outlier(int(row), int(measurements.line[row]), "contradicted", reason))
-    return found
+        outliers.append(Outlier(int(row), int(measurements.line[row]), "contradicted", reason))
+    return outliers

@@ -126,7 +126,7 @@ def _closed_loop(
         equal=jnp.where(traffic.variation > 0, 0, 1),
     )
     life = ttft + (traffic.output - 1) * tpot
-    found = ClosedLoop(
+    loop = ClosedLoop(
         tpot=tpot,
         ttft=ttft,
         tokens_per_second=users * traffic.output / life,
@@ -136,7 +136,7 @@ def _closed_loop(
         decode=_decode(engine, steps),
         prefill=_prefill(engine, steps, _computed(traffic)),
     )
-    return spread(found, batch_shape((system, model, traffic, plan, knobs, users, first)))
+    return spread(loop, batch_shape((system, model, traffic, plan, knobs, users, first)))
 
 
 def in_batch(users: Scalar, slots: Scalar) -> Scalar:

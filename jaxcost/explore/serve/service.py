@@ -233,7 +233,7 @@ def _with_plan(
     # Without chunked prefill the whole prompt is one chunk: memory holds the buffers of one prefill and of decoding.
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
     chunk = jnp.where(chunked, plan.chunk, context)
-    found = find_operating_point(
+    operating = find_operating_point(
         lambda requests, first: at(requests, jnp.where(first, plan.chunk, chunk)),
         replica,
         rate=traffic.rate,
@@ -241,16 +241,18 @@ def _with_plan(
         separate=pool is not None,
         tau=tau,
     )
-    return _service(traffic, plan, found, pool, tau)
+    return _service(traffic, plan, operating, pool, tau)
 
 
-def _service(traffic: Traffic, plan: Plan, found: OperatingPoint, pool: _Pool | None, tau: Scalar) -> Service:
-    replica, point = found.replica, found.point
-    load = solve_steady_state(found.replica_rate, point, found.slope, replica)
+def _service(
+    traffic: Traffic, plan: Plan, operating: OperatingPoint, pool: _Pool | None, tau: Scalar
+) -> Service:
+    replica, point = operating.replica, operating.point
+    load = solve_steady_state(operating.replica_rate, point, operating.slope, replica)
     waits, first = [load.prefill_wait, load.slot_wait], _first_token(load, point)
     prefill_busy, margins = load.prefill_busy, _margins(load, point)
-    chips, tokens = _chips(plan), found.rate * traffic.output
-    bills = [(point.bill, found.replicas * chips / tokens, point.decode_joules / traffic.output)]
+    chips, tokens = _chips(plan), operating.rate * traffic.output
+    bills = [(point.bill, operating.replicas * chips / tokens, point.decode_joules / traffic.output)]
     prefill_joules, pool_replicas, pool_chips = (
         point.prefill_joules,
         jnp.zeros_like(chips),
@@ -259,12 +261,12 @@ def _service(traffic: Traffic, plan: Plan, found: OperatingPoint, pool: _Pool | 
     if pool is None:
         bills = [(point.bill, bills[0][1], bills[0][2] + prefill_joules / traffic.output)]
     else:
-        pool_replicas, pool_chips = _pool_replicas(pool, found, tau), pool.chips
+        pool_replicas, pool_chips = _pool_replicas(pool, operating, tau), pool.chips
         servers = pool_replicas * pool.servers
-        wait = queue(found.rate, pool.point.service, servers, traffic.variation)
+        wait = queue(operating.rate, pool.point.service, servers, traffic.variation)
         waits = [wait, load.slot_wait]
         first = replace(first, prefill_wait=wait.mean, prefill=pool.point.prefill, transfer=pool.transfer)
-        prefill_busy = busy_share(found.rate, pool.point.service, servers)
+        prefill_busy = busy_share(operating.rate, pool.point.service, servers)
         margins = replace(
             margins,
             memory=jnp.minimum(margins.memory, pool.point.memory),
@@ -277,14 +279,14 @@ def _service(traffic: Traffic, plan: Plan, found: OperatingPoint, pool: _Pool | 
     usd, carbon = _billed(bills)
     return Service(
         plan=plan,
-        rate=found.rate,
+        rate=operating.rate,
         output=traffic.output,
-        largest_rate=found.largest_rate,
-        replicas=found.replicas,
+        largest_rate=operating.largest_rate,
+        replicas=operating.replicas,
         replica_chips=chips,
         prefill_replicas=pool_replicas,
         prefill_replica_chips=pool_chips,
-        in_flight=found.replica_rate * load.residence,
+        in_flight=operating.replica_rate * load.residence,
         slots=replica.slots,
         prefill_busy=prefill_busy,
         slots_busy=load.slots_busy,
@@ -381,15 +383,15 @@ def _transfer(
     return jnp.maximum(seconds(*decode), seconds(*prefill))
 
 
-def _pool_replicas(pool: _Pool, found: OperatingPoint, tau: Scalar) -> Scalar:
+def _pool_replicas(pool: _Pool, operating: OperatingPoint, tau: Scalar) -> Scalar:
     """Return the replicas of the prefill pool: enough to keep up, waiting at most half of the time left for it.
 
     The number of servers is rate x service times 2^z, with z the root of the wait against its bound.
     """
-    target, before = found.replica.ttft_target, found.replica.before + found.point.block
+    target, before = operating.replica.ttft_target, operating.replica.before + operating.point.block
     allowed = (target - before) / 2
-    least = jnp.maximum(found.rate * pool.point.service, 1)
-    parameters = (found.rate, pool.point.service, least, found.replica.variation, allowed)
+    least = jnp.maximum(operating.rate * pool.point.service, 1)
+    parameters = (operating.rate, pool.point.service, least, operating.replica.variation, allowed)
 
     def too_long(doublings: Scalar, of: tuple) -> Scalar:
         rate, service, servers, variation, bound = of
