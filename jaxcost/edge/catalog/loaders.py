@@ -94,12 +94,13 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
     on_die = read_part(find("memories", part.memory.type)).get("on_die", False)
     # Memory that is part of the dies is made, and paid for, with them.
     free = {"price_per_byte": 0.0, "carbon_per_byte": 0.0} if on_die else {}
+    energy: dict[str, Any] = dict(quantities(part.energy, path, "energy."))
     chip = Chip(
         compute=Compute(**compute),
         # Idle power of the memory is part of that of the package.
         memory=replace(kind, **{"stacks": 0.0, "idle_power": 0.0} | memory | free),
         efficiency=load_efficiency(efficiency),
-        **quantities(part.energy, path, "energy."),
+        **energy,
     )
     # Numbers of the chip itself come with its sections; those of its silicon need its area.
     chip = with_sections(chip, part, path, part.memory.near, "memory.near")

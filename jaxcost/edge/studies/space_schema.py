@@ -135,7 +135,7 @@ class KnobSection(ValuesSection):
 
     expected: ClassVar[str] = _KNOB
     forms: ClassVar[tuple[str, ...]] = (*ValuesSection.forms, "stacks")
-    scale: Annotated[_List | Range, _list_or(Range)] | None = None
+    scale: Annotated[_List | Range, _list_or(Range)] | None = None  # type: ignore[assignment]  # a range as well
     stacks: _Numbers | None = None
     whole: bool | None = None
     together: Annotated[list[str], Field(min_length=1)] | None = None
