@@ -232,7 +232,7 @@ CHIPS = [
     ("aliases", "h100", "list"),
     ("compute", None, "mapping"),
     ("compute", [1], "mapping"),
-    ("title", None, "string"),
+    ("title", None, "text"),
     ("domain.value", -1, "not negative"),
 ]
 

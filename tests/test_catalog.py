@@ -14,9 +14,10 @@ from jaxcost.core.pytree import field, pytree, replace, rows
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.parts import load_part
 from jaxcost.edge.catalog.reading import quantities
-from jaxcost.edge.catalog.schema import check, section
+from jaxcost.edge.catalog.schema import section
 from jaxcost.edge.io.config import read_yaml
 from jaxcost.edge.io.errors import InputError
+from jaxcost.edge.io.validation import validate
 from jaxcost.spec.fabric import topology_id
 from jaxcost.spec.prices import Prices
 
@@ -210,7 +211,7 @@ def test_a_file_takes_every_number_of_its_tree_as_declared():
     File = section(Cooler, required="flow", positive="flow", names={"share": "part"})
     entry = {"source": "a test", "date": "2026-11", "kind": "measured"}
     read = lambda **values: quantities(  # noqa: E731
-        check(File, {k: entry | {"value": v} for k, v in values.items()}, file="cooler.yaml"),
+        validate(File, {k: entry | {"value": v} for k, v in values.items()}, file="cooler.yaml"),
         Path("cooler.yaml"),
     )
     assert list(File.model_fields) == ["flow", "part"]
@@ -218,7 +219,7 @@ def test_a_file_takes_every_number_of_its_tree_as_declared():
     for values, path, expected in (
         ({"flow": "0 m^3/s"}, "flow", "more than zero"),
         ({"flow": "1 m^3/s", "part": 0.8}, "part", "at least 0.25 and at most 0.75"),
-        ({"part": 0.5}, "flow", "this field, which is missing"),
+        ({"part": 0.5}, "flow", "this key, which is missing"),
         ({"flow": "1 m^3/s", "share": 0.5}, "share", "one of flow, part"),
     ):
         with pytest.raises(InputError, match=f"cooler.yaml: {path}: .*expected {expected}"):

@@ -66,9 +66,8 @@ class Link:
         bounds=SHARE,
     )
     background: Scalar = field(
-        "1", "share of the bandwidth that other traffic takes", default=0.0, bounds=Bounds(high=0.999)
+        "1", "share of the bandwidth that background traffic takes", default=0.0, bounds=Bounds(high=0.999)
     )
-    background: Scalar = field("1", "share of the bandwidth that background traffic takes", default=0.0)
     interface_area: Scalar = field("m^2*s/B", "die area per B/s in each direction", default=0.0)
     interface_edge: Scalar = field("m*s/B", "die edge per B/s in each direction", default=0.0)
 

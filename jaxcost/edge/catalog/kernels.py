@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field, create_model, model_validator
 
 from jaxcost.core.pytree import current_name, former_names, leaf_fields
 from jaxcost.edge.catalog.reading import quantities
-from jaxcost.edge.catalog.schema import Entry, Quantity, Strict, Titled, section
+from jaxcost.edge.catalog.schema import Entry, Quantity, Titled, section
+from jaxcost.edge.io.validation import StrictModel
 from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.kernels import Kernels
 
@@ -40,7 +41,7 @@ def _section(kernel: Any) -> Any:
     for f in leaf_fields(kernel):
         number = Annotated[Entry | None, Quantity(f.metadata["unit"], f.metadata["bounds"])]
         fields[f.name] = (_section(nested[f.name]) | None if f.name in nested else number, None)
-    options: dict[str, Any] = {"__base__": Strict, "__doc__": kernel.__doc__}
+    options: dict[str, Any] = {"__base__": StrictModel, "__doc__": kernel.__doc__}
     if former_names(kernel):
         options["__validators__"] = {"_current": model_validator(mode="before")(_current_keys(kernel))}
     return create_model(f"{kernel.__name__}Section", **options, **fields)
@@ -57,7 +58,7 @@ def _current_keys(kernel: type) -> Callable[[Any], Any]:
     return replaced
 
 
-class FitSection(Strict):
+class FitSection(StrictModel):
     """What a kernel's numbers rest on: rows, and |ln(predicted / measured)| of those held out.
 
     `low` and `high` hold 80% of ln(measured / predicted) of held-out rows, `covered` is the share of rows in an

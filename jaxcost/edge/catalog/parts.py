@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from jaxcost.edge.catalog import schema
 from jaxcost.edge.catalog.kernels import EfficiencyFile
 from jaxcost.edge.catalog.reading import configs_root, shown
-from jaxcost.edge.catalog.schema import Entry, check, quantity_of
+from jaxcost.edge.catalog.schema import Entry, quantity_of
 from jaxcost.edge.io.config import read_yaml
 from jaxcost.edge.io.errors import InputError, nearest
+from jaxcost.edge.io.validation import validate
 
 __all__ = [
     "KINDS",
@@ -124,7 +125,7 @@ def load_part(kind: str, name: str) -> tuple[Any, Path]:
     path = find(kind, name)
     file_type = KINDS[kind]
     assert file_type is not None
-    return check(file_type, read_part(path), file=shown(path)), path  # type: ignore[type-var]
+    return validate(file_type, read_part(path), file=shown(path)), path
 
 
 def title(kind: str, name: str) -> str:

@@ -7,13 +7,14 @@ added to a chip may stand in its file at once. Only what a file has beyond the t
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, create_model, model_validator
 
 from jaxcost.core.bounds import NON_NEGATIVE, POSITIVE, SHARE, Bounds
 from jaxcost.core.pytree import leaf_fields
-from jaxcost.edge.io.errors import InputError, nearest
+from jaxcost.edge.io.errors import InputError, not_among
+from jaxcost.edge.io.validation import StrictModel
 from jaxcost.spec.chip import Chip, Compute, Cooling, Stacking
 from jaxcost.spec.fabric import TOPOLOGIES, Fabric, Link
 from jaxcost.spec.memory import Memory, NearMemory
@@ -32,27 +33,17 @@ __all__ = [
     "PricesFile",
     "Quantity",
     "SiliconFile",
-    "Strict",
     "SystemFile",
     "Titled",
-    "check",
     "quantity_of",
     "section",
 ]
 
-M = TypeVar("M", bound="Strict")
 
-
-class Strict(BaseModel):
-    """A mapping whose keys are all known."""
-
-    # Built when a file of the kind is first checked: few kinds are, in one call.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
-
-
-class Entry(Strict):
+class Entry(StrictModel):
     """One number with where it comes from."""
 
+    expected: ClassVar[str] = "an entry with value, source, date and kind"
     value: str | int | float
     source: str
     date: str | int
@@ -64,11 +55,11 @@ class Entry(Strict):
     @model_validator(mode="after")
     def _bounded(self) -> "Entry":
         if self.kind == "estimate" and (self.low is None or self.high is None):
-            raise ValueError("low and high beside the value of an estimate")
+            raise InputError("low and high of an estimate")
         return self
 
 
-class Titled(Strict):
+class Titled(StrictModel):
     """A file of the catalogue."""
 
     title: str
@@ -113,7 +104,7 @@ def section(
         quantity = Quantity(f.metadata["unit"], above, f.name)
         needed = f.name in required.split()
         fields[name] = (Annotated[Entry if needed else Entry | None, quantity], ... if needed else None)
-    return create_model(f"{tree.__name__}Section", __base__=Strict, __doc__=tree.__doc__, **fields)
+    return create_model(f"{tree.__name__}Section", __base__=StrictModel, __doc__=tree.__doc__, **fields)
 
 
 class MemorySection(
@@ -145,7 +136,7 @@ class TierSection(
     near: str | None = None
 
 
-class TiersSection(Strict):
+class TiersSection(StrictModel):
     """Auxiliary tiers, by name."""
 
     sram: TierSection | None = None
@@ -190,8 +181,7 @@ class CoolingSection(section(Cooling, required="area sink")):
 
 def _is_topology(name: Any) -> Any:
     if name not in TOPOLOGIES:
-        *names, last = map(repr, TOPOLOGIES)
-        raise ValueError(f"{', '.join(names)} or {last}")
+        raise not_among(TOPOLOGIES, str(name))
     return name
 
 
@@ -234,7 +224,7 @@ class ChipFile(
     """configs/chips: one accelerator."""
 
     year: int
-    aliases: list[str] = []
+    aliases: list[str] = Field(default_factory=list)
     compute: ComputeSection
     memory: MemorySection
     tiers: TiersSection | None = None
@@ -387,52 +377,3 @@ class SystemFile(
 def quantity_of(model: type[BaseModel], field: str) -> Quantity | None:
     """Return what the number of a field must be, None where the field is no number."""
     return next((m for m in model.model_fields[field].metadata if isinstance(m, Quantity)), None)
-
-
-def check(model: type[M], data: dict[str, Any], *, file: object) -> M:
-    """Check a mapping against its file type.
-
-    Raises:
-        InputError: of the first thing wrong, with its dotted path.
-    """
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        # An unknown key first: it is usually why another one is missing.
-        found = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise _explain(model, found[0], file) from None
-
-
-def _explain(model: type[BaseModel], problem: Any, file: object) -> InputError:
-    location = [str(part) for part in problem["loc"]]
-    if problem["type"] != "extra_forbidden":  # the branches of a union are no keys
-        location = [part for part in location if part not in ("str", "int", "float")]
-    path, kind, given = ".".join(location), problem["type"], problem.get("input")
-    if kind == "extra_forbidden":
-        names = list(_section(model, location[:-1]).model_fields)
-        return InputError(
-            "one of " + ", ".join(names), file=file, path=path, suggestion=nearest(location[-1], names)
-        )
-    if kind == "missing":
-        return InputError("this field, which is missing", file=file, path=path)
-    if kind in {"model_type", "model_attributes_type"}:
-        wanted = "a mapping"
-        if _section(model, location) is Entry:
-            wanted = "an entry with value, source, date and kind"
-        return InputError(wanted, file=file, path=path, given=given)
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return InputError(message, file=file, path=path, given=None if isinstance(given, dict) else given)
-
-
-def _section(model: type[BaseModel], location: list[str]) -> type[BaseModel]:
-    for part in location:
-        if part not in model.model_fields:
-            return model
-        annotation = model.model_fields[part].annotation
-        options = [annotation, *get_args(annotation)] if get_origin(annotation) else [annotation]
-        options += [inner for option in options for inner in get_args(option)]
-        found = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
-        if not found:
-            return model
-        model = found[0]
-    return model

@@ -26,7 +26,8 @@ class StrictModel(BaseModel):
     Validators may raise `InputError`: its text, path and suggestion become those of the error of the whole file.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Built when a file of the kind is first checked: a call checks few kinds.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
     expected: ClassVar[str] = "a mapping"  # what errors about another value say
 
     @model_validator(mode="before")
