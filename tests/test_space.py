@@ -510,6 +510,12 @@ def test_reducing_is_left_to_others(tmp_path):
     assert read_space_data(name)[0]["reduce"] == {"top": "anything"}
 
 
+def test_settings_take_dotted_names(tmp_path):
+    text = "models: llama-3.1-8b\nsystems: h100-sxm-x8\nplan: {tp: 8, placement.near_slack: 0.25}\n"
+    plan = design_at(jc.load_space(written(tmp_path, text)), 0).plan
+    assert (plan.tp, plan.placement.near_slack) == (8, 0.25)
+
+
 def test_more_axes_of_the_catalogue(tmp_path):
     text = """
 models: [llama-3.1-8b]

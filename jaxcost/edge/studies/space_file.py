@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from jaxcost.core.pytree import canonical, leaf_fields, replace
+from jaxcost.core.pytree import canonical, leaf_fields, replace_at
 from jaxcost.edge.catalog.loaders import (
     configs_root,
     list_names,
@@ -126,12 +126,12 @@ def leaf_units(tree: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _set_leaves(tree: Any, settings: dict[str, Any], where: str, file: str) -> Any:
-    units, changes = leaf_units(tree), {}
+    units = leaf_units(tree)
     for key, value in settings.items():
         path = f"{where}.{key}"
         if key not in units:
             raise InputError(
                 "one of " + ", ".join(units), file=file, path=path, suggestion=nearest(key, units)
             )
-        changes[key] = parse_number(value, units[key], path, file)
-    return replace(tree, **changes)
+        tree = replace_at(tree, key, parse_number(value, units[key], path, file))
+    return tree
