@@ -109,6 +109,7 @@ def test_tutorial_prints_what_it_says(name, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_batches_print_what_the_page_says(capsys):
     text = (DOCS / "batches.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```(?:\n```\n(.*?)```)?", text, re.S)

@@ -277,7 +277,7 @@ BAD_REDUCE = [
     ("{a: {pareto: [tpot]}}", "2 to 4 different metrics"),
     ("{a: {pareto: [tpot, ttft], epsilon: 2}}", "valid options (epsilon"),
     ("{a: {pareto: [tpot, ttft], epsilon: -1}}", "not negative"),
-    ("{a: {pareto: [tpot, ttft], largest: [usd_per_mtok]}}", "is no objective"),
+    ("{a: {pareto: [tpot, ttft], largest: [usd_per_mtok]}}", "is not among the objectives"),
     ("{a: {pareto: [tpot, ttft], groups: [plan.pp]}}", "did you mean 'plan.tp'"),
     ("{a: {best: tpot, groups: 3}}", "reduce.a.groups: got 3; expected text"),
     ("{a: {feasibility: some}}", "expected 'all'"),

@@ -38,7 +38,7 @@ def run(arguments, processes, capfd):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_the_number_of_processes_does_not_matter(tmp_path, cheap_command, wanted, capfd, processes):
     status, said = run([str(tmp_path), str(BLOCK)], processes, capfd)
     assert status == 0
