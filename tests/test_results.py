@@ -44,6 +44,15 @@ def test_print_shows_the_tables_of_the_command_line(report, capsys):
     assert "5.85 ms" in page
 
 
+def test_communication_that_overlaps_is_said(report):
+    """As in the heading of a step of the command."""
+    efficiency = jc.replace(DESIGN.system.chip.efficiency, overlap=1.0)
+    system = jc.replace_at(DESIGN.system, "chip.efficiency", efficiency)
+    overlapped = jc.evaluate(system, DESIGN.model, DESIGN.traffic, DESIGN.plan)
+    assert "of communication overlapped with compute" in str(overlapped)
+    assert "of communication overlapped" not in str(report)
+
+
 def test_a_batch_or_traced_report_is_shown_by_its_repr(report):
     batch = jax.tree.map(lambda x: np.stack([x, x]), report)
     assert str(batch).startswith("Report(")

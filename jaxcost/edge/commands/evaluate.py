@@ -7,7 +7,6 @@ import sys
 
 import jax
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from jaxcost.edge.catalog.set_option import described_settings
@@ -38,8 +37,6 @@ from jaxcost.spec.memory import TIERS
 from jaxcost.spec.system import System
 
 __all__ = ["add_evaluate_arguments", "evaluate_command", "evaluation_document"]
-
-_TITLES = {"prefill": "Prefill step", "decode": "Decode step"}
 
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +92,7 @@ def evaluation_document(system: str, efficiency: str, request: Request, values: 
         "feasible": not exceeded,
         "exceeded": exceeded,
         "results": {path: {"value": value, "unit": unit} for path, (unit, value) in values.items()},
-        "operators": {phase: tables.operators(values, phase) for phase in _TITLES},
+        "operators": {phase: tables.operators(values, phase) for phase in tables.STEPS},
     }
 
 
@@ -116,12 +113,7 @@ def _print(
     costs: bool,
 ) -> None:
     capacity = sum(float(getattr(system.chip, tier).capacity) for tier in TIERS) - float(system.chip.reserved)
-    side_by_side = Table.grid(padding=(0, 2))
-    side_by_side.add_row(
-        tables.headline_table(values),
-        tables.memory_table(values, capacity),
-        tables.margins_table(values, unset_targets(request)),
-    )
+    summary = tables.summary_tables(values, capacity, unset_targets(request))
     heading = Text(f"{request.name} on {name}", "bold")
     chips = f"{values['schedule.chips'][1]:g} of {float(system.chips):g} chips"
     parts = [
@@ -130,7 +122,7 @@ def _print(
         *([Text(f"Plan: {request.choice}")] if request.choice else []),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
-        tables.unwrapped(side_by_side),
+        tables.side_by_side(*summary),
         *intervals,
     ]
     if uses_tiers(values):
@@ -138,16 +130,7 @@ def _print(
     if findings:
         parts.append(finding_table(findings))
     if costs:
-        of_hardware = Table.grid(padding=(0, 2))
-        of_hardware.add_row(power_table(values), package_table(values))
-        parts += [breakdown_tables(values), token_table(values), tables.unwrapped(of_hardware)]
-    titles = (
-        {**_TITLES, "prefill": "Mixed step (prefill chunk and decode)"} if request.plan.chunk > 0 else _TITLES
-    )
-    for phase, title in titles.items():
-        total, hidden = (values[f"{phase}.{name}"][1] for name in ("total", "hidden"))
-        heading = f"{title}: {tables.engineering(total, 's')}"
-        if hidden > 0:
-            heading += f", {tables.engineering(hidden, 's')} of communication overlapped with compute"
-        parts.append(tables.operator_table(tables.operators(values, phase), heading))
+        hardware = tables.side_by_side(power_table(values), package_table(values))
+        parts += [breakdown_tables(values), token_table(values), hardware]
+    parts += tables.step_tables(values, mixed=float(request.plan.chunk) > 0)
     tables.write(*parts)

@@ -193,8 +193,7 @@ def _print(
         margin = values[f"margins.{key}"][1]
         margin = abs(margin) if abs(margin) <= _ROUNDING else margin
         margins.append(tables.margin_row(name, None if targets.get(key) == 0 else margin))
-    side_by_side = Table.grid(padding=(0, 2))
-    side_by_side.add_row(
+    summary = tables.side_by_side(
         listed("Deployment", _HEADLINE),
         Group(listed("First token", _FIRST), listed("A replica", _LOAD)),
         tables.unwrapped(tables.plain_table("Margins", ("", "", ""), margins)),
@@ -213,5 +212,5 @@ def _print(
         Text(f"{request.name} on {args.system}", "bold"),
         *map(Text, lines),
         Text(""),
-        tables.unwrapped(side_by_side),
+        summary,
     )

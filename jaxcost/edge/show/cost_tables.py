@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from jaxcost.core.units import engineering
-from jaxcost.edge.show.tables import CONSTRAINTS, Values, plain_table, unwrapped
+from jaxcost.edge.show.tables import CONSTRAINTS, Values, plain_table, side_by_side, unwrapped
 from jaxcost.spec.memory import TIERS
 
 __all__ = ["breakdown_tables", "package_table", "power_table", "token_table"]
@@ -55,13 +55,11 @@ def breakdown_tables(values: Values) -> Table:
     energy = dict(_ENERGY)
     for way in ("read", "write"):
         energy |= {f"{way}.{tier}": f"{name}, {way}" for tier, name in _TIERS.items()}
-    side_by_side = Table.grid(padding=(0, 2))
-    side_by_side.add_row(
+    return side_by_side(
         _parts(values, "Energy per token", "energy", energy),
         _parts(values, "Cost per million tokens", "usd", _USD),
         _parts(values, "CO2e per million tokens", "carbon", _CARBON),
     )
-    return unwrapped(side_by_side)
 
 
 def _parts(values: Values, title: str, branch: str, names: dict[str, str]) -> Table:

@@ -2,7 +2,7 @@
 
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -18,11 +18,9 @@ _WIDTH = 140
 
 def as_text(report: Report) -> str:
     """Return results, memory, margins and both steps as plain text."""
-    side_by_side = Table.grid(padding=(0, 2))
-    first, *steps = _tables(report)
-    side_by_side.add_row(*first)
+    summary, steps = _tables(report)
     console = Console(file=io.StringIO(), width=_WIDTH, highlight=False)
-    for part in (tables.unwrapped(side_by_side), *(step for group in steps for step in group)):
+    for part in (tables.side_by_side(*summary), *steps):
         console.print(part)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
     return "\n".join(lines).strip("\n")
@@ -30,30 +28,21 @@ def as_text(report: Report) -> str:
 
 def as_html(report: Report) -> str:
     """Return the same tables as HTML."""
-    groups = ["".join(_html(table) for table in group) for group in _tables(report)]
+    summary, steps = _tables(report)
     row = '<div style="display: flex; gap: 2em; flex-wrap: wrap; align-items: flex-start">'
-    return "".join(f"{row}{group}</div>" for group in groups)
+    return "".join(
+        f"{row}{''.join(map(_html, group))}</div>" for group in (summary, *([step] for step in steps))
+    )
 
 
-def _tables(report: Report) -> list[list[Table]]:
+def _tables(report: Report) -> tuple[Sequence[Table], list[Table]]:
     values = {path: (unit, float(value)) for path, unit, value in rows(report)}
     used, margin = values["memory.used"][1], values["margins.memory"][1]
     capacity = used / (1 - margin)  # the margin is 1 - used / capacity
     # A target that is not set leaves a margin of exactly 1.
     untargeted = [name for name in ("ttft", "tpot") if values[f"margins.{name}"][1] == 1]
-    first = [
-        tables.headline_table(values),
-        tables.memory_table(values, capacity),
-        tables.margins_table(values, untargeted),
-    ]
-    prefill = "Mixed step (prefill chunk and decode)" if values["schedule.mixed_share"][1] else "Prefill step"
-    steps = (("prefill", prefill), ("decode", "Decode step"))
-    return [first, *([_step(values, phase, title)] for phase, title in steps)]
-
-
-def _step(values: tables.Values, phase: str, title: str) -> Table:
-    total = tables.engineering(values[f"{phase}.total"][1], "s")
-    return tables.operator_table(tables.operators(values, phase), f"{title}: {total}")
+    summary = tables.summary_tables(values, capacity, untargeted)
+    return summary, tables.step_tables(values, mixed=values["schedule.mixed_share"][1] > 0)
 
 
 def _html(table: Table) -> str:

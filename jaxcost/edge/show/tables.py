@@ -19,6 +19,7 @@ __all__ = [
     "CONSTRAINTS",
     "HEADLINE",
     "LEGS",
+    "STEPS",
     "Operator",
     "Values",
     "comparison_table",
@@ -30,6 +31,9 @@ __all__ = [
     "operator_table",
     "operators",
     "plain_table",
+    "side_by_side",
+    "step_tables",
+    "summary_tables",
     "unwrapped",
     "write",
 ]
@@ -62,6 +66,8 @@ CONSTRAINTS = {
 }
 _ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others are shown only where they can fail
 
+STEPS = {"prefill": "Prefill step", "decode": "Decode step"}
+_MIXED = "Mixed step (prefill chunk and decode)"
 _SHORT = {"exponential": "exp"}
 _MEMORY = {
     "weights": "weights",
@@ -195,6 +201,36 @@ def operators(values: Values, phase: str) -> list[Operator]:
         binding = longest if legs[longest] >= seconds / 2 else "overhead"
         out.append({"name": name, "seconds": seconds, "share": seconds / total, "binding": binding, **legs})
     return sorted(out, key=lambda row: -row["seconds"])
+
+
+def summary_tables(
+    values: Values, capacity: float, without_target: Iterable[str]
+) -> tuple[Table, Table, Table]:
+    """Make the tables that an evaluation begins with: totals, memory and margins."""
+    return (
+        headline_table(values),
+        memory_table(values, capacity),
+        margins_table(values, without_target),
+    )
+
+
+def side_by_side(*parts: RenderableType) -> Table:
+    """Put tables next to each other, every line kept whole."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(*parts)
+    return unwrapped(grid)
+
+
+def step_tables(values: Values, *, mixed: bool) -> list[Table]:
+    """Make the table of operators of each step; with `mixed`, prefill runs in chunks along with decoding."""
+    out = []
+    for phase, title in STEPS.items():
+        total, hidden = (values[f"{phase}.{name}"][1] for name in ("total", "hidden"))
+        heading = f"{_MIXED if mixed and phase == 'prefill' else title}: {engineering(total, 's')}"
+        if hidden > 0:
+            heading += f", {engineering(hidden, 's')} of communication overlapped with compute"
+        out.append(operator_table(operators(values, phase), heading))
+    return out
 
 
 def operator_table(rows: Sequence[Operator], title: str) -> Table:
