@@ -86,7 +86,23 @@ class Plan:
     )
     expert_bits: Scalar = field("bit", "bits of a routed expert's weight", default=16.0)
     kv_bits: Scalar = field("bit", "bits of a cached key or value element", default=16.0)
-    activation_bits: Scalar = field("bit", "bits of an activation", default=16.0)
+    activation_bits: Scalar = field("bit", "bits of an activation of the residual stream", default=16.0)
+    mixer_bits: Scalar = field(
+        "bit", "bits of a weight of attention and recurrence, 0 for weight_bits", default=0.0
+    )
+    wide_bits: Scalar = field(
+        "bit",
+        "bits of what quantization leaves wide: embedding, output head, routers, norms, encoder, draft module; 0 for "
+        "weight_bits",
+        default=0.0,
+    )
+    matmul_bits: Scalar = field(
+        "bit", "bits of the inputs of matmuls with quantized weights, 0 for activation_bits", default=0.0
+    )
+    attention_bits: Scalar = field(
+        "bit", "bits of queries and attention scores, 0 for activation_bits", default=0.0
+    )
+    message_bits: Scalar = field("bit", "bits of an element of a message, 0 for activation_bits", default=0.0)
     weight_sparsity: Scalar = field(
         "1", "share of weights that are zero, and neither stored nor multiplied", default=0.0
     )

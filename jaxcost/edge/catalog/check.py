@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.formats import MOST_BITS
 from jaxcost.explore.analysis import divisors
-from jaxcost.physics.compute.shards import microbatches
+from jaxcost.physics.compute.attention import SHAPES, attention_layers
+from jaxcost.physics.compute.shards import layer_count, microbatches
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
@@ -16,6 +17,7 @@ __all__ = ["check_plan", "check_traffic"]
 
 _DEGREES = ("tp", "pp", "ep", "dp", "cp")
 _BITS = ("weight_bits", "expert_bits", "kv_bits", "activation_bits")
+_OPTIONAL_BITS = ("mixer_bits", "wide_bits", "matmul_bits", "attention_bits", "message_bits")  # 0: as another
 _MOST_TOKENS = 1e9
 _MOST_CHIPS = 1e7
 
@@ -34,6 +36,8 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     _whole(plan, "plan", "sequence_parallel", least=0, most=1)
     for name in _BITS:
         _between(plan, "plan", name, 0, MOST_BITS, open_low=True)
+    for name in _OPTIONAL_BITS:
+        _between(plan, "plan", name, 0, MOST_BITS)
     for name in ("weight_sparsity", "activation_sparsity"):
         _between(plan, "plan", name, 0, 1, open_high=True)
     _between(plan, "plan", "acceptance", 0, 1)
@@ -45,10 +49,7 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     _between(model.experts, "model.experts", "skew", 0, math.inf, open_high=True)
     _check_tensor_parallel(model, plan)
     _check_pipeline(model, plan)
-    if (
-        plan.cp != 1
-        and model.attention.full_layers + model.attention.window_layers + model.latent.layers == 0
-    ):
+    if plan.cp != 1 and attention_layers(model) + model.latent.layers == 0:
         raise InputError("1: this model has no attention", path="plan.cp", given=int(plan.cp))
     _check_experts(model, plan)
     _check_chips(system, plan)
@@ -75,8 +76,8 @@ def check_traffic(traffic: Traffic, model: Model) -> None:
 
 
 def _check_tensor_parallel(model: Model, plan: Plan) -> None:
-    a, degree = model.attention, int(plan.tp)
-    heads = [int(a.heads)] if a.full_layers + a.window_layers > 0 else []
+    degree, shapes = int(plan.tp), [getattr(model, name) for name in SHAPES]
+    heads = [int(shape.heads) for shape in shapes if shape.layers > 0]
     heads += [int(model.latent.heads)] if model.latent.layers > 0 else []
     kind = "query heads"
     if not heads:
@@ -89,9 +90,7 @@ def _check_tensor_parallel(model: Model, plan: Plan) -> None:
 
 
 def _check_pipeline(model: Model, plan: Plan) -> None:
-    a = model.attention
-    mixers = a.full_layers + a.window_layers + model.latent.layers + model.recurrence.layers
-    layers = int(max(mixers, model.feed_forward.layers + model.experts.layers))
+    layers = int(layer_count(model))
     if plan.pp > layers:
         expected = f"at most as many pipeline stages as the {layers} layers"
         raise InputError(expected, path="plan.pp", given=int(plan.pp))

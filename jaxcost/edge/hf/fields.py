@@ -52,6 +52,7 @@ class ModelFamily:
     Attributes:
         architectures: values of `architectures` in configs of this family.
         names: the family's names of a field, by the name that the reader uses.
+        shapes: further names of fields for the attention of one kind of layers, by the kind.
         mixers: function that returns the token mixer of every layer: full, window, latent, recurrent or "" for none.
         channels: function that returns the channel mixer of every layer: dense, experts or "" for none.
         recurrence: kind of its recurrent layers.
@@ -76,6 +77,7 @@ class ModelFamily:
 
     architectures: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    shapes: Mapping[str, Mapping[str, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
     mixers: Callable[["Fields"], list[str]]
     channels: Callable[["Fields"], list[str]]
     recurrence: str = ""
@@ -107,6 +109,14 @@ class Fields:
         """Wrap the mapping; `prefix` is the dotted path to it inside the file."""
         self.config, self.row, self.file, self.prefix = config, row, file, prefix
         self._defaults = defaults
+
+    def of_shape(self, kind: str) -> "Fields":
+        """Return these fields with the names that the attention of one kind of layers has."""
+        names = self.row.shapes.get(kind)
+        if not names:
+            return self
+        row = dataclasses.replace(self.row, names={**self.row.names, **names})
+        return Fields(self.config, row, self._defaults, file=self.file, prefix=self.prefix)
 
     def name(self, field: str) -> str:
         """Return the config's name of a field: the first of the family's names that the config has."""

@@ -139,9 +139,13 @@ def _refuse_unsupported(f: Fields) -> None:
 
 
 def _language_model(f: Fields, family: str) -> Model:
-    mixers, channels = f.row.mixers(f), f.row.channels(f)
-    hidden, layers = f.size("hidden_size"), len(mixers)
-    attention = _attention(f, mixers)
+    by_layer = f.row.mixers(f), f.row.channels(f)
+    hidden, layers = f.size("hidden_size"), len(by_layer[0])
+    # Mixers of a layer that run side by side are joined by "+".
+    mixers, channels = ([kind for kinds in each for kind in kinds.split("+")] for each in by_layer)
+    attention = _attention(f, mixers, "full", {})
+    width = f.size("sliding_window") if "window" in mixers else 0
+    window_attention = _attention(f, mixers, "window", {"window": width, "compression": 0})
     latent = _latent(f, mixers.count("latent"))
     recurrence, state_vectors = _recurrence(f, mixers.count("recurrent"))
     feed_forward = _feed_forward(f, channels.count("dense"))
@@ -152,7 +156,8 @@ def _language_model(f: Fields, family: str) -> Model:
     extra_small, extra_table = _gemma3n_extras(f, layers) if family == "gemma3n_text" else (0, 0)
     small = (
         norms * hidden * (1 + f.row.norm_bias)
-        + (attention.full_layers + attention.window_layers) * _attention_vectors(f, attention)
+        + _attention_vectors(f, attention, "full")
+        + _attention_vectors(f, window_attention, "window")
         + latent.layers * _latent_vectors(f, latent)
         + recurrence.layers * state_vectors
         + feed_forward.layers * f.flag(f.row.mlp_bias) * _bias(f, feed_forward.width)
@@ -166,7 +171,9 @@ def _language_model(f: Fields, family: str) -> Model:
         hidden=hidden,
         vocabulary=vocabulary,
         tied=f.flag("tie_word_embeddings"),
+        blocks=layers if max(len(mixers), len(channels)) > layers else 0,
         attention=attention,
+        window_attention=window_attention,
         latent=latent,
         recurrence=recurrence,
         feed_forward=feed_forward,
@@ -180,35 +187,44 @@ def _language_model(f: Fields, family: str) -> Model:
     )
 
 
-def _attention(f: Fields, mixers: list[str]) -> Attention:
-    full, window = mixers.count("full"), mixers.count("window")
-    if full + window == 0:
-        return Attention()
-    shared = f.given("num_kv_shared_layers")
-    if shared is not None:
-        shared = f.size("num_kv_shared_layers", least=0, most=full + window - 1)
+def _attention(f: Fields, mixers: list[str], kind: str, reach: dict[str, int]) -> Attention:
+    """Read the shape of the layers of one kind, whose fields may have names of their own."""
+    layers = mixers.count(kind)
+    if layers == 0:
+        return Attention(**reach)
+    f = f.of_shape(kind)
+    head_dim = f.head_dim()
     return Attention(
-        full_layers=full,
-        window_layers=window,
-        window=f.size("sliding_window") if window else 1,
-        shared_layers=shared or 0,
+        layers=layers,
+        shared_layers=_shared_layers(f, mixers, kind),
         heads=f.size("num_attention_heads"),
         kv_heads=f.kv_heads(),
-        head_dim=f.head_dim(),
+        head_dim=head_dim,
+        value_dim=f.optional_size("v_head_dim") or head_dim,
         query_outputs=f.row.query_outputs,
+        **reach,
     )
 
 
-def _attention_vectors(f: Fields, a: Attention) -> Scalar:
-    """Count the biases, query and key scales and sinks of one attention layer."""
-    if a.full_layers + a.window_layers == 0:
+def _shared_layers(f: Fields, mixers: list[str], kind: str) -> int:
+    """Count the layers of a kind among the last ones, which reuse the keys and values of earlier layers."""
+    if f.given("num_kv_shared_layers") is None:
         return 0
-    query, keys = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    shared = f.size("num_kv_shared_layers", least=0, most=len(mixers) - 1)
+    return mixers[len(mixers) - shared :].count(kind)
+
+
+def _attention_vectors(f: Fields, a: Attention, kind: str) -> Scalar:
+    """Count the biases, query and key scales and sinks of all layers of a kind."""
+    if a.layers == 0:
+        return 0
+    f = f.of_shape(kind)
+    query, keys, values = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim
     norm = f.row.qk_norm if not f.row.qk_norm_field or f.flag(f.row.qk_norm_field) else ""
     if norm == "width":
         norm = f.word("qk_norm_type", {"per_layer": "width", "per_head": "head"})
-    return (
-        f.flag(f.row.qkv_bias) * (query * a.query_outputs + 2 * keys)
+    return a.layers * (
+        f.flag(f.row.qkv_bias) * (query * a.query_outputs + keys + values)
         + f.flag(f.row.out_bias) * f.size("hidden_size")
         + {"": 0, "head": 2 * a.head_dim, "width": query + keys}[norm]
         + f.row.sinks * a.heads
@@ -324,10 +340,10 @@ def _draft(f: Fields, model: Model) -> Scalar:
     """Count one multi-token-prediction module: a block like the last, a 2d x d projection and five norms."""
     if f.size("num_nextn_predict_layers", least=0) == 0:
         return 0
-    d, a, latent, dense, x = model.hidden, model.attention, model.latent, model.feed_forward, model.experts
+    d, latent, dense, x = model.hidden, model.latent, model.feed_forward, model.experts
+    a = model.attention if model.attention.layers else model.window_attention
     queries = a.heads * a.head_dim * (a.query_outputs + 1)
-    attends = a.full_layers + a.window_layers > 0
-    mixer = d * (queries + 2 * a.kv_heads * a.head_dim) if attends else 0
+    mixer = d * (queries + 2 * a.kv_heads * a.head_dim) if a.layers else 0
     if latent.layers:
         head = latent.nope_dim + latent.rope_dim
         query = d * latent.query_rank + (latent.query_rank or d) * latent.heads * head

@@ -22,6 +22,7 @@ from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.show.labels import place_labels
 from jaxcost.edge.show.tables import HEADLINE, Values, exceeded, operators
 from jaxcost.physics.compute.operators import OPERANDS
+from jaxcost.physics.compute.precision import operand_bits, precision_of
 from jaxcost.physics.compute.roofline import math_class, math_rate
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
@@ -82,8 +83,8 @@ def roofline_points(system: System, plan: Plan, values: Values) -> tuple[list[Ro
 
 def _operand_bits(name: str, plan: Plan) -> float:
     """Return the bits of an operator's wider matmul operand."""
-    stored = {"weights": plan.weight_bits, "experts": plan.expert_bits, "cache": plan.kv_bits}
-    return float(max(stored[OPERANDS.get(name, "weights")], plan.activation_bits))
+    bits = operand_bits(precision_of(plan))[OPERANDS.get(name, "weights")]
+    return max(float(x) for x in bits)
 
 
 def draw_roofline(path: Path, title: str, subtitle: str, system: System, plan: Plan, values: Values) -> None:

@@ -18,6 +18,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate as evaluate_plan
 from jaxcost.explore.compilation import chunk_of, map_chunks
+from jaxcost.physics.compute.attention import SHAPES, attention_layers
 from jaxcost.physics.compute.shards import layer_count, microbatches
 from jaxcost.report import Report
 from jaxcost.spec.design import Design
@@ -111,9 +112,9 @@ def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.
     tp divides the heads; there are at least as many layers as stages; ep divides the experts and is at most tp x dp;
     every replica and microbatch has a request; cp is 1 without attention, whose cache it shards.
     """
-    a, latent, recurrence, experts = model.attention, model.latent, model.recurrence, model.experts
-    softmax = a.full_layers + a.window_layers
-    attention = softmax + latent.layers
+    latent, recurrence, experts = model.latent, model.recurrence, model.experts
+    shapes = [getattr(model, name) for name in SHAPES]
+    attention = attention_layers(model) + latent.layers
 
     def divides(degree: Scalar, width: Scalar) -> jax.Array:
         return jnp.equal(jnp.round(width / degree) * degree, width)
@@ -122,7 +123,7 @@ def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.
     spread = jnp.greater(experts.layers, 0) & divides(plan.ep, experts.experts)
     rules = (
         jnp.less(jnp.abs(plan.tp * plan.pp * plan.cp * plan.dp - system.chips), 0.5),
-        jnp.equal(softmax, 0) | divides(plan.tp, a.heads),
+        *(jnp.equal(shape.layers, 0) | divides(plan.tp, shape.heads) for shape in shapes),
         jnp.equal(latent.layers, 0) | divides(plan.tp, latent.heads),
         ~without_attention | divides(plan.tp, recurrence.heads),
         ~without_attention | jnp.equal(plan.cp, 1),

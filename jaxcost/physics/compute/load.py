@@ -1,6 +1,7 @@
 """The load of a step, summed over its sequences: tokens, keys and query-key pairs.
 
-Symbols: B sequences of a group, q new tokens of each, c tokens already in its cache, W the window.
+Symbols: B sequences of a group, q new tokens of each, c tokens already in its cache; of a shape of attention W the
+window, r the tokens of one entry of the whole context, k the entries that a query selects.
 """
 
 import functools
@@ -8,12 +9,24 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
-from jaxcost.core.arrays import clip, where
+from jaxcost.core.arrays import clip, row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.compute.attention import SHAPES, stack_shapes
 from jaxcost.spec.model import Model
 
-__all__ = ["Group", "StepLoad", "attention_pairs", "step_load", "window_pairs"]
+__all__ = ["Group", "Reach", "StepLoad", "attention_pairs", "reaches", "step_load", "window_pairs"]
+
+
+@pytree
+class Reach:
+    """What a query of each shape of attention, and of latent attention last, attends to: `[shapes + 1, *batch]`."""
+
+    window: jax.Array = field("token", "last tokens W, 0 for none")
+    compression: jax.Array = field("token", "tokens r of one entry of the whole context, 0 for none")
+    selected: jax.Array = field("1", "entries k of the whole context, 0 for all")
 
 
 @pytree
@@ -37,10 +50,12 @@ class StepLoad:
     sequences: Scalar = field("1", "sequences, sum of B")
     tokens: Scalar = field("token", "new tokens m, sum of B q")
     logits: Scalar = field("token", "tokens that need logits")
-    keys: Scalar = field("token", "keys that any query attends to, sum of B (c + q)")
-    pairs: Scalar = field("1", "query-key pairs of one head")
-    window_keys: Scalar = field("token", "keys that any query attends to within the window")
-    window_pairs: Scalar = field("1", "query-key pairs of one head within the window")
+    keys: Scalar = field("token", "keys of the whole context, sum of B (c + q)")
+    pairs: Scalar = field("1", "query-key pairs of one head over the whole context")
+    attended_keys: jax.Array = field(
+        "token", "keys that any query attends to, by shape of attention: `[shapes + 1, *batch]`"
+    )
+    attended_pairs: jax.Array = field("1", "query-key pairs of one head, by shape: `[shapes + 1, *batch]`")
     absorbed_pairs: Scalar = field("1", "query-key pairs with absorbed latent attention")
     expanded_keys: Scalar = field("token", "keys expanded from latents")
     absorbed_tokens: Scalar = field("token", "new tokens with absorbed latent attention")
@@ -69,14 +84,48 @@ def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Arr
     return group.sequences * where(bidirectional > 0, both, causal)
 
 
+def reaches(model: Model, rank: int = 0) -> Reach:
+    """Return the reach of every shape of attention, and of latent attention as the last row."""
+    shapes, latent = stack_shapes(model, rank), stack([model.latent.selected], rank)
+
+    def with_latent(of_shapes: jax.Array, of_latent: Scalar) -> jax.Array:
+        return lax.concatenate([of_shapes, jnp.broadcast_to(of_latent, (1, *of_shapes.shape[1:]))], 0)
+
+    return Reach(
+        window=with_latent(shapes.window, jnp.zeros_like(latent)),
+        compression=with_latent(shapes.compression, jnp.ones_like(latent)),
+        selected=with_latent(shapes.selected, latent),
+    )
+
+
+def _attended(group: Group, reach: Reach, bidirectional: Scalar) -> tuple[jax.Array, jax.Array]:
+    """Return the keys that any query attends to, and the pairs, of every shape of attention.
+
+    Within the window these are min(c + q, W + q - 1) keys; beyond it (c + q) / r entries, of which q queries select at
+    most q k. The pairs with selected entries are those of a window of k r tokens, over r.
+    """
+    q, c = group.new, group.context
+    beyond, chosen = reach.compression > 0, reach.selected > 0
+    ratio = where(beyond, reach.compression, 1)
+    limit = where(chosen, reach.selected * ratio, 1)
+    far = where(chosen, window_pairs(group, limit, bidirectional), attention_pairs(group, bidirectional))
+    entries = where(chosen, jnp.minimum((c + q) / ratio, q * reach.selected), (c + q) / ratio)
+    near = where(reach.window > 0, jnp.minimum(c + q, reach.window + q - 1), 0)
+    keys = group.sequences * (near + where(beyond, entries, 0))
+    return keys, where(beyond, far / ratio, 0) + window_pairs(group, reach.window, bidirectional)
+
+
 def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
     """Sum the groups of one step."""
-    bidirectional, window = model.diffusion_block, model.attention.window
+    bidirectional = model.diffusion_block
+    rank = max(np.ndim(x) for x in jax.tree.leaves((groups, bidirectional)))
+    reach = reaches(model, rank)
     parts = []
     for g in groups:
         pairs = attention_pairs(g, bidirectional)
         keys = g.sequences * (g.context + g.new)
         tokens = g.sequences * g.new
+        attended_keys, attended_pairs = _attended(g, reach, bidirectional)
         parts.append(
             StepLoad(
                 sequences=g.sequences,
@@ -84,9 +133,9 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
                 logits=g.sequences * g.logits,
                 keys=keys,
                 pairs=pairs,
-                window_keys=g.sequences * jnp.minimum(g.context + g.new, window + g.new - 1),
-                window_pairs=window_pairs(g, window, bidirectional),
-                absorbed_pairs=g.absorbed * pairs,
+                attended_keys=attended_keys,
+                attended_pairs=attended_pairs,
+                absorbed_pairs=g.absorbed * row(attended_pairs, len(SHAPES)),
                 expanded_keys=(1 - g.absorbed) * keys,
                 absorbed_tokens=g.absorbed * tokens,
                 encoder_positions=g.sequences * g.encoder_positions,

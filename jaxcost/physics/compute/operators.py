@@ -21,14 +21,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import clip, row, stack, where
+from jaxcost.core.arrays import clip, row, stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.compute.attention import SHAPES
 from jaxcost.physics.compute.load import StepLoad
-from jaxcost.physics.compute.shards import Shards, sequence_ranks
+from jaxcost.physics.compute.precision import precision_of
+from jaxcost.physics.compute.shards import Shards, expert_input, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = [
+    "ATTENTION_OPERATORS",
     "CACHED",
     "CACHE_OPERATORS",
     "NEAR_OPERATORS",
@@ -50,7 +53,9 @@ OPERATORS = (
     "attention_qkv",
     "attention_full",
     "attention_window",
+    "attention_sparse",
     "attention_out",
+    "indexer",
     "latent_qkv",
     "latent_attention",
     "latent_out",
@@ -67,30 +72,30 @@ OPERATORS = (
     "draft",
     "retrieval",
 )
-# Class of the matmul operand whose precision, with that of activations, sets the matmul rate; others: dense weights.
+# Operators that attend with softmax, in the order of `SHAPES`.
+ATTENTION_OPERATORS = ("attention_full", "attention_window", "attention_sparse")
+# Operators whose matmul reads the cache.
+CACHE_OPERATORS = (*ATTENTION_OPERATORS, "latent_attention")
+# Class of the weights by which they are placed in tiers; others: dense weights.
+PARAMETERS = {"routed_experts": "experts", "shared_experts": "shared"}
+# Class of the matmul operand whose precision, with that of the inputs, sets the matmul rate; others: dense weights.
 OPERANDS = {
-    "attention_full": "cache",
-    "attention_window": "cache",
-    "latent_attention": "cache",
-    "routed_experts": "experts",
-    "shared_experts": "shared",
+    **dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"),
+    **dict.fromkeys(
+        ("attention_qkv", "attention_out", "latent_qkv", "latent_out", "recurrence_projections"), "mixers"
+    ),
+    **dict.fromkeys(("router", "output_head", "encoder", "draft"), "wide"),
+    **PARAMETERS,
 }
-PARAMETERS = {name: kind for name, kind in OPERANDS.items() if kind != "cache"}  # class of the weights
-CACHE_OPERATORS = tuple(name for name, kind in OPERANDS.items() if kind == "cache")
 # Class of the cached bytes; those of other operators are the cache that the requests write themselves.
-CACHED = {
-    "attention_full": "cache",
-    "attention_window": "cache",
-    "latent_attention": "cache",
-    "retrieval": "corpus",
-}
+CACHED = {**dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"), "retrieval": "corpus"}
 # Share of the cached bytes that is written.
 WRITES = {"attention_qkv": 1.0, "latent_qkv": 1.0, "recurrence_state": 0.5}
 # Operators whose matmul reads its operand from memory, and may run near that memory.
 NEAR_OPERATORS = tuple(
     name
     for name in OPERATORS
-    if name not in ("embedding", "recurrence_state", "norms", "sampling", "retrieval")
+    if name not in ("embedding", "recurrence_state", "norms", "sampling", "retrieval", "indexer")
 )
 _CHANNEL_MIXERS = ("feed_forward", "shared_experts")
 
@@ -213,49 +218,67 @@ def step_table(
         window: whether `plan.neuron_window` is used; otherwise no neurons stay in memory from step to step.
     """
     d, m = model.hidden, load.tokens
-    weight, expert, kv, act = (
-        bits / 8 for bits in (plan.weight_bits, plan.expert_bits, plan.kv_bits, plan.activation_bits)
-    )
+    each = jax.tree.map(lambda bits: bits / 8, precision_of(plan))
+    act = each.stream
     dense = 1 - plan.weight_sparsity
     cut = m / sequence_ranks(plan)
     per_context_rank, per_expert_rank = 1 / plan.cp, 1 / plan.ep
 
     def matmul(
-        count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more
+        count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more: Scalar
     ) -> Op:
+        """Return a matmul whose weights are those of token mixers."""
         return Op(
             count=count,
             matmul_flops=2 * tokens * parameters * dense,
-            parameter_bytes=parameters * weight * dense,
+            parameter_bytes=parameters * each.mixers * dense,
+            activation_bytes=tokens * (inputs * each.inputs + outputs * act),
+            **more,
+        )
+
+    def wide_matmul(
+        count: Scalar, tokens: Scalar, parameters: Scalar, inputs: Scalar, outputs: Scalar, **more: Scalar
+    ) -> Op:
+        """Return a matmul whose weights quantization leaves wide."""
+        return Op(
+            count=count,
+            matmul_flops=2 * tokens * parameters * dense,
+            parameter_bytes=parameters * each.wide * dense,
             activation_bytes=tokens * (inputs + outputs) * act,
             **more,
         )
 
-    # --- softmax attention ---
-    attention = model.attention
-    query_width, kv_width = shards.heads * attention.head_dim, 2 * shards.kv_heads * attention.head_dim
-    attention_layers = attention.full_layers + attention.window_layers
-    own_kv = 1 - smooth.safe_div(attention.shared_layers, attention_layers)
+    # --- softmax attention: projections of a mean layer, and attention of each shape ---
+    a = shards.attention
+    attention_layers, value_width = jnp.sum(a.layers, 0), a.mean(a.value_width)
 
-    def attend(count: Scalar, pairs: Scalar, read: Scalar) -> Op:
+    def attend(shape: int) -> Op:
+        heads, query, value, cached = (
+            row(x, shape) for x in (a.heads, a.query_width, a.value_width, a.cached_width)
+        )
+        pairs = row(load.attended_pairs, shape) * per_context_rank
         return Op(
-            count=count,
-            matmul_flops=4 * query_width * pairs * per_context_rank,
-            vector_flops=4 * shards.heads * pairs * per_context_rank,
-            exponentials=shards.heads * pairs * per_context_rank,
-            cached_bytes=read * kv_width * kv * per_context_rank,
-            activation_bytes=2 * m * query_width * act,
+            count=row(a.layers, shape),
+            matmul_flops=2 * (query + value) * pairs,
+            vector_flops=4 * heads * pairs,
+            exponentials=heads * pairs,
+            cached_bytes=row(load.attended_keys, shape) * cached * each.cache * per_context_rank,
+            activation_bytes=m * (query + value) * act,
         )
 
-    qkv_width = query_width * attention.query_outputs + kv_width * own_kv
+    # --- indexers: projections, and a score of every entry by every head; all tensor-parallel ranks compute all ---
+    indexer = model.indexer
+    scored = load.pairs / indexer.compression * per_context_rank
+    index_keys = (load.keys + m) / indexer.compression * per_context_rank
 
     # --- latent attention: absorbed (queries attend to latents) or expanded (latents become keys and values) ---
     latent = model.latent
+    latent_pairs, latent_keys = row(load.attended_pairs, len(SHAPES)), row(load.attended_keys, len(SHAPES))
     up = shards.latent_up
     expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
     pair_flops = (2 * shards.latent_heads) * (
         load.absorbed_pairs * (2 * latent.kv_rank + latent.rope_dim)
-        + (load.pairs - load.absorbed_pairs) * (latent.nope_dim + latent.rope_dim + latent.value_dim)
+        + (latent_pairs - load.absorbed_pairs) * (latent.nope_dim + latent.rope_dim + latent.value_dim)
     )
     latent_width = latent.kv_rank + latent.rope_dim
     latent_value_width = shards.latent_heads * latent.value_dim
@@ -286,41 +309,46 @@ def step_table(
             matmul_flops=2 * m * parameters * dense * kept,
             vector_flops=2 * m * width * kept,
             exponentials=m * width * kept * model.activation_exponentials,
-            parameter_bytes=parameters * weight * dense * touched,
-            activation_bytes=m * (2 * d + matrices * width * kept) * act,
+            parameter_bytes=parameters * each.weights * dense * touched,
+            activation_bytes=m * (d * (each.inputs + act) + matrices * width * kept * act),
         )
 
     table = {
-        "embedding": Op(parameter_bytes=m * d * weight, activation_bytes=m * d * act),
+        "embedding": Op(parameter_bytes=m * d * each.wide, activation_bytes=m * d * act),
         "attention_qkv": matmul(
             attention_layers,
             m,
-            d * qkv_width,
+            a.mean(a.input_parameters),
             d,
-            qkv_width,
-            cached_bytes=m * kv_width * own_kv * kv * per_context_rank,
+            a.mean(a.projected),
+            cached_bytes=m * a.mean(a.written) * each.cache * per_context_rank,
         ),
-        "attention_full": attend(attention.full_layers, load.pairs, load.keys),
-        "attention_window": attend(attention.window_layers, load.window_pairs, load.window_keys),
-        "attention_out": matmul(attention_layers, m, query_width * d, query_width, d),
+        **{name: attend(shape) for shape, name in enumerate(ATTENTION_OPERATORS)},
+        "attention_out": matmul(attention_layers, m, a.mean(a.output_parameters), value_width, d),
+        "indexer": Op(
+            count=indexer.layers,
+            matmul_flops=2 * (m * indexer.parameters * dense + indexer.heads * indexer.head_dim * scored),
+            vector_flops=3 * indexer.heads * scored,
+            parameter_bytes=indexer.parameters * each.mixers * dense,
+            cached_bytes=index_keys * indexer.head_dim * indexer.key_bits / 8,
+            activation_bytes=m * (d + indexer.heads * indexer.head_dim) * act,
+        ),
         "latent_qkv": Op(
             count=latent.layers,
             matmul_flops=2
             * (m * shards.latent_down + (load.absorbed_tokens + load.expanded_keys) * up)
             * dense,
-            parameter_bytes=(shards.latent_down + up) * weight * dense,
-            cached_bytes=m * latent_width * kv * per_context_rank,
-            activation_bytes=(
-                m * (2 * d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width
-            )
-            * act,
+            parameter_bytes=(shards.latent_down + up) * each.mixers * dense,
+            cached_bytes=m * latent_width * each.cache * per_context_rank,
+            activation_bytes=m * d * each.inputs
+            + (m * (d + shards.latent_query_width) + 2 * load.expanded_keys * expanded_width) * act,
         ),
         "latent_attention": Op(
             count=latent.layers,
             matmul_flops=pair_flops * per_context_rank,
-            vector_flops=4 * shards.latent_heads * load.pairs * per_context_rank,
-            exponentials=shards.latent_heads * load.pairs * per_context_rank,
-            cached_bytes=load.keys * latent_width * kv * per_context_rank,
+            vector_flops=4 * shards.latent_heads * latent_pairs * per_context_rank,
+            exponentials=shards.latent_heads * latent_pairs * per_context_rank,
+            cached_bytes=latent_keys * latent_width * each.cache * per_context_rank,
             activation_bytes=m * (shards.latent_query_width + latent_value_width) * act,
         ),
         "latent_out": matmul(latent.layers, m, latent_value_width * d, latent_value_width, d),
@@ -336,31 +364,40 @@ def step_table(
             activation_bytes=3 * m * inner * act,
         ),
         "feed_forward": mix(feed_forward.layers, shards.feed_forward_width, feed_forward.matrices),
-        "router": matmul(
-            experts.layers, m, d * experts.experts, d, experts.experts, exponentials=m * experts.experts
+        "router": wide_matmul(
+            experts.layers,
+            m,
+            d * (experts.experts + 2 * experts.latent),
+            d,
+            experts.experts + 2 * experts.latent,
+            exponentials=m * experts.experts,
         ),
         "routed_experts": Op(
             count=experts.layers,
             matmul_flops=2 * routed_tokens * shards.expert_parameters * dense * kept,
             vector_flops=2 * routed_tokens * shards.expert_width * kept,
             exponentials=routed_tokens * shards.expert_width * kept * model.activation_exponentials,
-            parameter_bytes=distinct * shards.expert_parameters * expert * dense * touched,
-            activation_bytes=routed_tokens * (2 * d + experts.matrices * shards.expert_width * kept) * act,
+            parameter_bytes=distinct * shards.expert_parameters * each.experts * dense * touched,
+            activation_bytes=routed_tokens
+            * (
+                expert_input(model) * (each.inputs + act)
+                + experts.matrices * shards.expert_width * kept * act
+            ),
         ),
         "shared_experts": mix(
             experts.layers * jnp.sign(experts.shared_width), shards.shared_width, experts.matrices
         ),
         "norms": Op(count=model.norms, vector_flops=6 * cut * d, activation_bytes=4 * cut * d * act),
-        "output_head": matmul(1.0, load.logits, d * shards.vocabulary, d, shards.vocabulary),
+        "output_head": wide_matmul(1.0, load.logits, d * shards.vocabulary, d, shards.vocabulary),
         "sampling": Op(
             vector_flops=4 * load.logits * shards.vocabulary,
             exponentials=load.logits * shards.vocabulary,
             activation_bytes=load.logits * shards.vocabulary * act,
         ),
-        "encoder": matmul(
+        "encoder": wide_matmul(
             clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
         ),
-        "draft": matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
+        "draft": wide_matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
         "retrieval": Op(
             count=clip(load.retrievals, 0, 1) * jnp.sign(corpus_read),
             cached_bytes=corpus_read * (load.retrievals / (plan.tp * plan.cp * plan.pp)),
@@ -372,7 +409,8 @@ def step_table(
         for name in (each.name for each in dataclasses.fields(Op))
     }
     like = columns["count"]
-    cached_rows = where(named(like, "latent_attention"), 1, shards.kv_heads) * load.sequences
+    kv_heads = dict(zip(ATTENTION_OPERATORS, unstack(a.kv_heads), strict=True))
+    cached_rows = stack([kv_heads.get(name, 1.0) for name in OPERATORS], rank) * load.sequences
     return OpTable(
         **columns,
         kept=where(named(like, *_CHANNEL_MIXERS), resident, 0),

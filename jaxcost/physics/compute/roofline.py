@@ -36,6 +36,7 @@ from jaxcost.physics.compute.operators import (
     by_class,
     named,
 )
+from jaxcost.physics.compute.precision import operand_bits, precision_of
 from jaxcost.physics.kernels.rows import KernelRuns, kernel_seconds
 from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearMemoryCosts
 from jaxcost.physics.memory.placement import TRAFFIC_CLASSES
@@ -137,16 +138,13 @@ class Rates:
 def rates(chip: Chip, plan: Plan, traffic: TrafficCosts, near: NearMemoryCosts | None) -> Rates:
     """Return the unit costs for all operators of all steps.
 
-    A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of activations).
+    A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of its inputs).
     """
-    share = chip.efficiency
-    bits_of = {
-        "weights": plan.weight_bits,
-        "shared": plan.weight_bits,
-        "experts": plan.expert_bits,
-        "cache": plan.kv_bits,
-    }
-    bits = jnp.maximum(stack([bits_of[name] for name in OPERAND_CLASSES]), plan.activation_bits)
+    share, bits_of = chip.efficiency, operand_bits(precision_of(plan))
+    operands, inputs = (
+        stack(bits) for bits in zip(*(bits_of[name] for name in OPERAND_CLASSES), strict=True)
+    )
+    bits = jnp.maximum(operands, inputs)
     width = math_class(bits)
     refresh = jnp.minimum(chip.memory.refresh, 0.49)
     return Rates(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.physics.compute.attention import AttentionShards, attention_layers, attention_shards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -19,9 +20,11 @@ __all__ = [
     "Shards",
     "StoredParameters",
     "active_parameters",
+    "expert_input",
     "layer_count",
     "microbatches",
     "parameter_count",
+    "router_parameters",
     "sequence_ranks",
     "shard",
     "stored_parameters",
@@ -33,8 +36,7 @@ __all__ = [
 class Shards:
     """Widths and parameters of one layer on one chip."""
 
-    heads: Scalar = field("1", "query heads")
-    kv_heads: Scalar = field("1", "key-value heads")
+    attention: AttentionShards = field(doc="softmax attention")
     latent_heads: Scalar = field("1", "query heads of latent attention")
     latent_query_width: Scalar = field("1", "outputs of the latent query projection")
     latent_down: Scalar = field("1", "parameters of the query projection and the latent's compression")
@@ -73,8 +75,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     layers = layer_count(model)
     own_draft = where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
     return Shards(
-        heads=cut(model.attention.heads),
-        kv_heads=cut(model.attention.kv_heads),
+        attention=attention_shards(model, t, tau),
         latent_heads=latent_heads,
         latent_query_width=query_width,
         latent_down=query_down + query_up,
@@ -82,7 +83,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         state_share=cut(model.recurrence.heads) / model.recurrence.heads,
         feed_forward_width=cut(model.feed_forward.width),
         expert_width=expert_width,
-        expert_parameters=experts.matrices * d * expert_width,
+        expert_parameters=experts.matrices * expert_input(model) * expert_width,
         local_experts=cut(experts.experts, plan.ep),
         shared_width=cut(experts.shared_width),
         vocabulary=cut(model.vocabulary),
@@ -104,10 +105,21 @@ def microbatches(plan: Plan) -> Scalar:
 
 
 def layer_count(model: Model) -> Scalar:
-    """Count the transformer blocks, which pipeline stages divide: the larger of token and channel mixers."""
-    a = model.attention
-    mixers = a.full_layers + a.window_layers + model.latent.layers + model.recurrence.layers
-    return jnp.maximum(mixers, model.feed_forward.layers + model.experts.layers)
+    """Count the blocks, which pipeline stages divide: as stated, or the larger number of token and channel mixers."""
+    mixers = attention_layers(model) + model.latent.layers + model.recurrence.layers
+    larger = jnp.maximum(mixers, model.feed_forward.layers + model.experts.layers)
+    return where(model.blocks > 0, model.blocks, larger)
+
+
+def expert_input(model: Model) -> Scalar:
+    """Return the width of the input and output of a routed expert."""
+    return where(model.experts.latent > 0, model.experts.latent, model.hidden)
+
+
+def router_parameters(model: Model) -> Scalar:
+    """Count the weights of a layer's router, and of its projections into the experts' latent space and back."""
+    x = model.experts
+    return model.hidden * (x.experts * (x.experts > 1) + 2 * x.latent)
 
 
 @pytree
@@ -115,34 +127,34 @@ class StoredParameters:
     """Parameters by tensor class."""
 
     mixers: Scalar = field("1", "attention and recurrence")
-    feed_forward: Scalar = field("1", "dense feed-forward layers, routers and shared experts")
+    feed_forward: Scalar = field("1", "dense feed-forward layers and shared experts")
+    routers: Scalar = field("1", "routers, and the projections of latent experts")
     experts: Scalar = field("1", "routed experts")
     tables: Scalar = field("1", "embedding, position and output tables")
-    other: Scalar = field("1", "norms, biases, encoder and draft model")
+    other: Scalar = field("1", "norms, biases, encoder, draft model and what text does not use")
 
     @property
     def total(self) -> Scalar:
         """All parameters."""
-        return self.mixers + self.feed_forward + self.experts + self.tables + self.other
+        return self.mixers + self.feed_forward + self.routers + self.experts + self.tables + self.other
 
 
 def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     """Count the parameters of one chip's shard over the whole depth of the model, before pipeline stages."""
-    d, a, x = model.hidden, model.attention, model.experts
-    query_width, kv_width = shards.heads * a.head_dim, 2 * shards.kv_heads * a.head_dim
-    layers = a.full_layers + a.window_layers
-    attention = layers * d * query_width * (a.query_outputs + 1) + (layers - a.shared_layers) * d * kv_width
+    d, a, x = model.hidden, shards.attention, model.experts
+    attention = jnp.sum(a.layers * (a.input_parameters + a.output_parameters), 0)
     latent_out = shards.latent_heads * model.latent.value_dim * d
     latent = model.latent.layers * (shards.latent_down + shards.latent_up + latent_out)
+    indexer = model.indexer.layers * model.indexer.parameters
     recurrence = model.recurrence.layers * model.recurrence.parameters * shards.state_share
     dense = model.feed_forward.layers * model.feed_forward.matrices * d * shards.feed_forward_width
-    router_and_shared = x.layers * (d * x.experts * (x.experts > 1) + x.matrices * d * shards.shared_width)
     return StoredParameters(
-        mixers=attention + latent + recurrence,
-        feed_forward=dense + router_and_shared,
+        mixers=attention + latent + indexer + recurrence,
+        feed_forward=dense + x.layers * x.matrices * d * shards.shared_width,
+        routers=x.layers * router_parameters(model),
         experts=x.layers * shards.local_experts * shards.expert_parameters,
         tables=shards.vocabulary * d * (2 - model.tied) + model.table_parameters,
-        other=model.small_parameters + shards.encoder + shards.draft,
+        other=model.small_parameters + model.unused_parameters + shards.encoder + shards.draft,
     )
 
 
@@ -152,11 +164,11 @@ def total_parameters(model: Model) -> Scalar:
 
 
 def active_parameters(model: Model) -> Scalar:
-    """Count the parameters that one token uses: all but the encoder and the routed experts that it does not pick."""
+    """Count the parameters that one token uses: all but encoder, unpicked experts and what text does not use."""
     x = model.experts
     stored = stored_parameters(model, shard(model, Plan(), 0.0))
     used = smooth.safe_div(x.top_k, x.experts, 1.0)
-    return stored.total - stored.experts * (1 - used) - model.encoder_parameters
+    return stored.total - stored.experts * (1 - used) - model.encoder_parameters - model.unused_parameters
 
 
 def parameter_count(model: Model) -> tuple[Scalar, Scalar]:

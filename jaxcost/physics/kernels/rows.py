@@ -15,17 +15,25 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import stack, total, unstack, where
+from jaxcost.core.arrays import row, stack, total, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree, replace
+from jaxcost.physics.compute.attention import AttentionShards, stack_shapes
 from jaxcost.physics.compute.load import Group, StepLoad
-from jaxcost.physics.compute.operators import OPERATORS, distinct_experts, named
-from jaxcost.physics.compute.shards import Shards
+from jaxcost.physics.compute.operators import (
+    ATTENTION_OPERATORS,
+    OPERANDS,
+    OPERATORS,
+    distinct_experts,
+    named,
+)
+from jaxcost.physics.compute.precision import Precision, operand_bits, precision_of
+from jaxcost.physics.compute.shards import Shards, expert_input
 from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
 from jaxcost.physics.kernels.matmul import KernelTiming, Machine, MatmulWork, matmul_bytes, matmul_timing
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.kernels import AttentionKernels, Kernels, MatmulKernels, MixtureKernels
-from jaxcost.spec.model import Model
+from jaxcost.spec.model import Attention, Model
 from jaxcost.spec.plan import Plan
 
 __all__ = ["KernelRuns", "Legs", "kernel_rows", "kernel_seconds"]
@@ -104,11 +112,8 @@ def kernel_rows(
         kernels: the kernels of the library.
         machine: function of an operand class that returns the chip's datasheet numbers for it.
     """
-    d, m = model.hidden, load.tokens
-    attention, latent, experts = model.attention, model.latent, model.experts
-    query_width = shards.heads * attention.head_dim
-    own_kv = 1 - smooth.safe_div(attention.shared_layers, attention.full_layers + attention.window_layers)
-    qkv_width = query_width * attention.query_outputs + 2 * shards.kv_heads * attention.head_dim * own_kv
+    d, m, each = model.hidden, load.tokens, precision_of(plan)
+    a, latent, experts, indexer = shards.attention, model.latent, model.experts, model.indexer
     rank = where(latent.query_rank > 0, latent.query_rank, 0)
     expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
 
@@ -116,8 +121,10 @@ def kernel_rows(
         return [(m, (matrices - 1) * width, d), (m, d, width)]
 
     matmuls = {
-        "attention_qkv": [(m, qkv_width, d)],
-        "attention_out": [(m, d, query_width)],
+        # A matrix of as many weights as the projections have, low-rank ones included.
+        "attention_qkv": [(m, a.mean(a.input_parameters) / d, d)],
+        "attention_out": [(m, d, a.mean(a.output_parameters) / d)],
+        "indexer": [(m * where(indexer.layers > 0, 1, 0), indexer.parameters / d, d)],
         "latent_qkv": [
             (m, rank + latent.kv_rank + latent.rope_dim, d),
             (m, shards.latent_query_width, where(rank > 0, rank, d)),
@@ -130,16 +137,26 @@ def kernel_rows(
         "shared_experts": gated(shards.shared_width, experts.matrices),
         "output_head": [(load.logits, shards.vocabulary, d)],
     }
+    shapes = stack_shapes(model, np.ndim(groups[0].new))
     attending = {
-        "attention_full": [_softmax_work(model, plan, shards, group, 0.0) for group in groups],
-        "attention_window": [_softmax_work(model, plan, shards, group, attention.window) for group in groups],
+        name: [
+            _softmax_work(jax.tree.map(lambda x, k=k: row(x, k), shapes), a, k, each, group)
+            for group in groups
+        ]
+        for k, name in enumerate(ATTENTION_OPERATORS)
     }
-    latents = {"latent_attention": [_latent_work(model, plan, shards, group) for group in groups]}
+    latents = {"latent_attention": [_latent_work(model, each, shards, group) for group in groups]}
     prompts = [jnp.greater(group.new, _FEW) for group in groups]
     bits, like = plan.kv_bits, jnp.asarray(m)
     parts = (
-        _matmuls(matmuls, plan, kernels.matmul, machine("weights"), like),
-        _attend(attending, prompts * 2, (kernels.attention_prefill, kernels.attention_decode), bits, machine),
+        _matmuls(matmuls, each, kernels.matmul, machine, like),
+        _attend(
+            attending,
+            prompts * len(attending),
+            (kernels.attention_prefill, kernels.attention_decode),
+            bits,
+            machine,
+        ),
         _attend(latents, prompts, (kernels.latent_prefill, kernels.latent_decode), bits, machine),
         _mix(model, plan, shards, m, kernels.mixture, machine("experts")),
     )
@@ -160,7 +177,11 @@ def _join(parts: tuple[KernelRuns, ...]) -> KernelRuns:
 
 
 def _matmuls(
-    rows: dict[str, list[Shape]], plan: Plan, kernels: MatmulKernels, machine: Machine, like: jax.Array
+    rows: dict[str, list[Shape]],
+    each: Precision,
+    kernels: MatmulKernels,
+    machine: Callable[[str], Machine],
+    like: jax.Array,
 ) -> KernelRuns:
     """Time all matmuls."""
     names = tuple(name for name, shapes in rows.items() for _ in shapes)
@@ -170,9 +191,15 @@ def _matmuls(
     )
     # Routers have 16 bits at any precision of the plan.
     wide = np.isin(names, _UNQUANTIZED).reshape((-1,) + (1,) * np.ndim(like))
+    # An indexer has the projections of a mixer.
+    classes = ["mixers" if name == "indexer" else OPERANDS.get(name, "weights") for name in names]
+    bits_of = operand_bits(each)
     weight_bits, activation_bits = (
-        where(wide, jnp.maximum(bits, 16), bits) for bits in (plan.weight_bits, plan.activation_bits)
+        where(wide, jnp.maximum(bits, 16), bits)
+        for bits in (stack(side, np.ndim(like)) for side in zip(*(bits_of[c] for c in classes), strict=True))
     )
+    chip = machine("weights")
+    chip = replace(chip, rate=stack([machine(c).rate for c in classes], np.ndim(like)))
     kernel = _by_bits(kernels, jnp.maximum(weight_bits, activation_bits))
     works = m * n * k > 0
     work = MatmulWork(
@@ -183,9 +210,9 @@ def _matmuls(
         activation_bits=activation_bits,
     )
     return KernelRuns(
-        timing=matmul_timing(machine, kernel, work),
-        memory=matmul_bytes(work) / machine.bandwidth,
-        matmul=jnp.asarray(2 * work.rows * work.columns * work.inner / machine.rate),
+        timing=matmul_timing(chip, kernel, work),
+        memory=matmul_bytes(work) / chip.bandwidth,
+        matmul=jnp.asarray(2 * work.rows * work.columns * work.inner / chip.rate),
         runs=where(works, 1.0, 0.0),
         names=names,
     )
@@ -216,23 +243,32 @@ def _attend(
     )
 
 
-def _softmax_work(model: Model, plan: Plan, shards: Shards, group: Group, window: Scalar) -> AttentionWork:
-    width = model.attention.head_dim
+def _softmax_work(
+    shape: Attention, shards: AttentionShards, index: int, each: Precision, group: Group
+) -> AttentionWork:
+    """Return the work of one shape of attention; selected entries are timed as the last ones."""
+    heads, kv_heads, cached = (row(x, index) for x in (shards.heads, shards.kv_heads, shards.cached_width))
+    ratio = where(shape.compression > 0, shape.compression, 1)
+    some = where(heads > 0, 1, 0)
     return AttentionWork(
-        sequences=group.sequences * where(shards.heads * width > 0, 1, 0),
+        sequences=group.sequences * some,
         queries=group.new,
-        keys=group.context + group.new,
-        heads=shards.heads,
-        kv_heads=shards.kv_heads,
-        window=window,
-        key_dim=width,
-        value_dim=width,
-        row_bytes=2 * width * plan.kv_bits / 8,
-        query_bytes=plan.activation_bits / 8,
+        keys=jnp.maximum((group.context + group.new) / ratio, group.new) + where(ratio > 1, shape.window, 0),
+        heads=where(some > 0, heads, 1),
+        kv_heads=where(some > 0, kv_heads, 1),
+        window=where(
+            shape.compression > 0,
+            where(shape.selected > 0, shape.selected + shape.window, 0),
+            shape.window,
+        ),
+        key_dim=shape.head_dim,
+        value_dim=shape.value_dim,
+        row_bytes=cached / where(some > 0, kv_heads, 1) * each.cache / 8,
+        query_bytes=each.attention / 8,
     )
 
 
-def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> AttentionWork:
+def _latent_work(model: Model, each: Precision, shards: Shards, group: Group) -> AttentionWork:
     """Return the work of latent attention: one latent for all heads if absorbed, else 16-bit keys and values."""
     latent, absorbed = model.latent, group.absorbed > 0
     wide = latent.kv_rank + latent.rope_dim
@@ -244,11 +280,11 @@ def _latent_work(model: Model, plan: Plan, shards: Shards, group: Group) -> Atte
         keys=group.context + group.new,
         heads=shards.latent_heads,
         kv_heads=where(absorbed, 1, shards.latent_heads),
-        window=0.0,
+        window=latent.selected,
         key_dim=key,
         value_dim=value,
-        row_bytes=where(absorbed, wide * plan.kv_bits / 8, (key + value) * 2),
-        query_bytes=plan.activation_bits / 8,
+        row_bytes=where(absorbed, wide * each.cache / 8, (key + value) * 2),
+        query_bytes=each.attention / 8,
     )
 
 
@@ -256,7 +292,7 @@ def _mix(
     model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: MixtureKernels, machine: Machine
 ) -> KernelRuns:
     """Time the routed experts of an average rank, as in the operator table."""
-    x = model.experts
+    x, each = model.experts, precision_of(plan)
     group_tokens = tokens * shards.joined_replicas
     rows = group_tokens * x.top_k / plan.ep
     there = rows * shards.expert_width > 0
@@ -267,10 +303,10 @@ def _mix(
         experts=distinct_experts(x.experts, x.top_k, group_tokens, x.skew) / plan.ep,
         held=shards.local_experts,
         slots=jnp.maximum(seen * x.top_k, rows),
-        hidden=model.hidden,
+        hidden=expert_input(model),
         inner=shards.expert_width,
-        weight_bytes=plan.expert_bits / 8,
-        activation_bytes=plan.activation_bits / 8,
+        weight_bytes=each.experts / 8,
+        activation_bytes=each.inputs / 8,
         matrices=x.matrices,
     )
     work = jax.tree.map(lambda value: where(there, value, 1), work)

@@ -2,7 +2,8 @@
 
     cache of a token = layers x (width of keys + width of values) x key-value heads x bytes of a number
 
-Window layers cache only their window; latent attention caches its latent and one rotary key instead of all heads.
+Window layers cache only their window; latent attention caches its latent and one rotary key instead of all heads;
+indexers cache one small key per entry.
 Source: Pope et al. 2022 (arXiv:2211.05102).
 """
 
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.compute.attention import cache_entries, stack_shapes
+from jaxcost.physics.compute.precision import precision_of
 from jaxcost.physics.compute.shards import Shards, sequence_ranks, shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -39,16 +42,16 @@ class MemoryUse:
 def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
     """Return the bytes of the cache of one sequence of `tokens` tokens on one chip, over the whole depth.
 
-    It is (full layers x tokens + window layers x min(tokens, W)) x 2 kv_heads head_dim b(kv) for softmax attention,
-    without layers that reuse the cache of another, and layers x tokens x (kv_rank + rope_dim) b(kv) for latents.
+    Of softmax attention it is the sum over layers of entries x kv_heads (head_dim + value_dim) b(kv), without layers
+    that reuse the cache of another; entries are tokens, min(tokens, W) within a window, tokens / r of compressed
+    context. Of latents it is layers x tokens x (kv_rank + rope_dim) b(kv); of indexers the keys of all entries.
     """
-    a, latent = model.attention, model.latent
-    layers = a.full_layers + a.window_layers
-    own = 1 - where(layers > 0, a.shared_layers / where(layers > 0, layers, 1), 0)
-    cached = a.full_layers * tokens + a.window_layers * jnp.minimum(tokens, a.window)
-    softmax = own * cached * 2 * shards.kv_heads * a.head_dim
+    shape, a, latent, indexer = stack_shapes(model), shards.attention, model.latent, model.indexer
+    own = shape.layers - shape.shared_layers
+    softmax = jnp.sum(own * cache_entries(shape, tokens) * a.cached_width, 0)
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
-    return (softmax + latents) * plan.kv_bits / 8 / plan.cp
+    index = indexer.layers * (tokens / indexer.compression) * indexer.head_dim * indexer.key_bits
+    return ((softmax + latents) * plan.kv_bits + index) / 8 / plan.cp
 
 
 def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:
@@ -86,12 +89,15 @@ def memory_use(
     """
     stored = stored_parameters(model, shards)
     stage, kept = shards.stage_share, 1 - plan.weight_sparsity
-    layers = stored.mixers + stored.feed_forward
+    each = precision_of(plan)
     # The first stage also holds the embedding and the last stage the output head; the fuller stage counts.
-    dense = layers * stage + stored.tables / jnp.minimum(plan.pp, 2) + stored.other * stage
-    a, recurrence = model.attention, model.recurrence
+    wide = (stored.routers + stored.other) * stage + stored.tables / jnp.minimum(plan.pp, 2)
+    weights = (
+        stored.mixers * stage * each.mixers + stored.feed_forward * stage * each.weights + wide * each.wide
+    )
+    recurrence = model.recurrence
     widest = jnp.maximum(
-        shards.heads * a.head_dim * a.query_outputs + 2 * shards.kv_heads * a.head_dim,
+        jnp.max(shards.attention.projected, 0),
         jnp.maximum(
             model.feed_forward.matrices * shards.feed_forward_width * (model.feed_forward.layers > 0),
             model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),
@@ -103,7 +109,7 @@ def memory_use(
         * (recurrence.state * recurrence.state_bits + recurrence.convolution_state * plan.activation_bits)
     )
     return MemoryUse(
-        weights=dense * kept * plan.weight_bits / 8,
+        weights=weights * kept / 8,
         experts=stored.experts * stage * kept * plan.expert_bits / 8,
         kv=sequences * stage * cached_bytes(model, plan, shards, context),
         state=sequences * stage * state / 8,

@@ -16,7 +16,9 @@ from jax import lax
 
 from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.shards import Shards
+from jaxcost.physics.compute.attention import attention_layers
+from jaxcost.physics.compute.precision import precision_of
+from jaxcost.physics.compute.shards import Shards, expert_input
 from jaxcost.physics.kernels.collective import CollectiveBackend, Exchange, exchange_of, without_all_reduce
 from jaxcost.physics.network.algorithms import AlgorithmCosts, algorithm_costs
 from jaxcost.physics.network.collectives import (
@@ -132,7 +134,7 @@ def step_messages(
         backend: calibrated kernels within a domain; None for closed forms. Kernels that send a token once per expert
             send more bytes.
     """
-    element = plan.activation_bits / 8
+    element = precision_of(plan).messages / 8
     stream = tokens * (model.hidden * element)
     outputs = tokens * (_attention_width(model, shards) * element)
     # The axis of steps, if any, follows that of groups.
@@ -198,7 +200,7 @@ def _exchanges(
     copies = touched_groups(with_level_axis(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (
         1 - 1 / n
     )
-    row = arrays.stack([plan.activation_bits, _combine_bits(plan)]) * (model.hidden / 8)
+    row = arrays.stack([precision_of(plan).messages, _combine_bits(plan)]) * (expert_input(model) / 8)
     exchanges: list[Exchange | None] = []
     if backend is not None:
         exchanges = [
@@ -234,15 +236,15 @@ def _copies_sent(
 
 def _counts(model: Model, plan: Plan, shards: Shards) -> list[Scalar]:
     """Count the messages of a step by kind, in the order of their names."""
-    a, x = model.attention, model.experts
-    attention_layers = a.full_layers + a.window_layers + model.latent.layers
-    mixers = attention_layers + model.recurrence.layers
+    x = model.experts
+    attending = attention_layers(model) + model.latent.layers
+    mixers = attending + model.recurrence.layers
     routed = x.layers * (shards.joined_replicas > 1)
     return [
         (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
         routed,
         routed,
-        attention_layers * (plan.cp > 1),
+        attending * (plan.cp > 1),
         plan.pp - 1,
     ]
 
@@ -259,11 +261,11 @@ def collectives_per_token(model: Model, plan: Plan, shards: Shards, groups: Comm
 
 
 def _attention_width(model: Model, shards: Shards) -> Scalar:
-    return jnp.maximum(shards.heads * model.attention.head_dim, shards.latent_heads * model.latent.value_dim)
+    return jnp.maximum(jnp.max(shards.attention.value_width, 0), shards.latent_heads * model.latent.value_dim)
 
 
 def _combine_bits(plan: Plan) -> Scalar:
-    return jnp.maximum(plan.activation_bits, 16)
+    return jnp.maximum(precision_of(plan).messages, 16)
 
 
 def communication_buffers(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
@@ -272,11 +274,12 @@ def communication_buffers(model: Model, plan: Plan, shards: Shards, tokens: Scal
     Buffered are the residual stream for tensor and pipeline parallelism, attention outputs for context parallelism, and
     the tokens that the experts of the average rank receive, with their results.
     """
-    element = plan.activation_bits / 8
+    bits = precision_of(plan).messages
+    element = bits / 8
     stream = 2 * tokens * model.hidden * element
     outputs = 2 * tokens * _attention_width(model, shards) * element
-    received = tokens * shards.joined_replicas * model.experts.top_k / plan.ep * model.hidden
-    routed = received * (plan.activation_bits + _combine_bits(plan)) / 8
+    received = tokens * shards.joined_replicas * model.experts.top_k / plan.ep * expert_input(model)
+    routed = received * (bits + _combine_bits(plan)) / 8
     return (
         stream * ((plan.tp > 1) + 1.0 * (plan.pp > 1))
         + outputs * (plan.cp > 1)
