@@ -47,13 +47,75 @@ def width(bits):
     return next((w for bound, w in ((5, 4), (7, 6), (10, 8), (20, 16)) if bits < bound), 32)
 
 
+class Bits:
+    """Bits of every class of numbers, those that are not stated as the ones that they follow."""
+
+    def __init__(self, plan):
+        self.weights, self.experts, self.cache = plan.weight_bits, plan.expert_bits, plan.kv_bits
+        self.stream = plan.activation_bits
+        self.mixers = plan.mixer_bits or plan.weight_bits
+        self.wide = plan.wide_bits or plan.weight_bits
+        self.inputs = plan.matmul_bits or plan.activation_bits
+        self.scores = plan.attention_bits or plan.activation_bits
+        self.sent = plan.message_bits or plan.activation_bits
+
+
+class Shape:
+    """One shape of softmax attention on one chip."""
+
+    def __init__(self, a, d, t):
+        self.a, self.layers = a, a.layers
+        self.heads, self.kv = ceil(a.heads, t), ceil(a.kv_heads, t)
+        if a.layers == 0:  # widths of 0
+            self.heads = self.kv = 0.0
+        own = 1 - a.shared_layers / a.layers if a.layers else 0.0
+        value = a.value_dim or a.head_dim
+        self.query, self.value = self.heads * a.head_dim, self.heads * value
+        self.entry = self.kv * (a.head_dim + (value if a.value_cache else 0.0))
+        kv = own * self.kv * (a.head_dim + (value if a.value_projection else 0.0))
+        asked = self.query * a.query_outputs
+        self.projected = asked + kv
+        self.into = d * kv + a.extra_parameters
+        self.into += a.query_rank * (d + asked) if a.query_rank else d * asked
+        groups = ceil(a.output_groups, t)
+        self.out = a.output_rank * (self.value + groups * d) if a.output_rank else self.value * d
+        self.own, self.new_entries = own, self.entries(1.0)
+
+    def entries(self, tokens):
+        a = self.a
+        if a.compression == 1:
+            return tokens
+        return (tokens / a.compression if a.compression else 0.0) + min(tokens, a.window)
+
+    def attended(self, g, unmasked):
+        """Keys and pairs of a group of sequences."""
+        a, c, q = self.a, g["c"], g["q"]
+        keys = pairs = 0.0
+        if a.window:
+            keys += min(c + q, a.window + q - 1)
+            pairs += q * min(c + q, a.window) if unmasked else window_sum(q, c, a.window)
+        if a.compression and a.selected:
+            reach = a.selected * a.compression
+            keys += min((c + q) / a.compression, q * a.selected)
+            pairs += (q * min(c + q, reach) if unmasked else window_sum(q, c, reach)) / a.compression
+        elif a.compression:
+            keys += (c + q) / a.compression
+            pairs += q * (c + (q if unmasked else (q + 1) / 2)) / a.compression
+        return g["B"] * keys, g["B"] * pairs
+
+
+def shapes(model, t):
+    parts = (model.attention, model.window_attention, model.sparse_attention)
+    return [Shape(a, model.hidden, t) for a in parts]
+
+
 class Cut:
     """What one chip holds."""
 
     def __init__(self, model, plan):
         t, d, x, la = plan.tp, model.hidden, model.experts, model.latent
-        self.heads = ceil(model.attention.heads, t)
-        self.kv = ceil(model.attention.kv_heads, t)
+        self.shapes = shapes(model, t)
+        self.attending = math.fsum(s.layers for s in self.shapes)
         self.lheads = ceil(la.heads, t)
         self.lq = self.lheads * (la.nope_dim + la.rope_dim)
         self.down = d * (la.kv_rank + la.rope_dim)
@@ -62,7 +124,8 @@ class Cut:
         self.state = ceil(model.recurrence.heads, t) / model.recurrence.heads
         self.ff = ceil(model.feed_forward.width, t)
         self.xw = ceil(x.width, t / plan.ep if plan.ep < t else 1.0)
-        self.xp = x.matrices * d * self.xw
+        self.xd = x.latent or d
+        self.xp = x.matrices * self.xd * self.xw
         self.held = ceil(x.experts, plan.ep)
         self.shared = ceil(x.shared_width, t)
         self.vocab = ceil(model.vocabulary, t)
@@ -70,93 +133,124 @@ class Cut:
         draft = plan.draft_parameters if plan.draft_parameters > 0 else model.draft_parameters
         self.draft = draft / t if plan.draft_length > 0 else 0.0
         self.joined = plan.ep / t if plan.ep > t else 1.0
-        a = model.attention
-        layers = max(
-            a.full_layers + a.window_layers + la.layers + model.recurrence.layers,
+        layers = model.blocks or max(
+            self.attending + la.layers + model.recurrence.layers,
             model.feed_forward.layers + x.layers,
         )
         self.stage = ceil(layers, plan.pp) / layers
 
 
-def attention_width(cut, a, la):
-    return max(cut.heads * a.head_dim, cut.lheads * la.value_dim)
+def attention_width(cut, la):
+    return max(*(s.value for s in cut.shapes), cut.lheads * la.value_dim)
 
 
 def step(system, model, plan, cut, groups):
     """groups: dicts with B, q, c, logits, absorbed, encoder, drafts. Returns (seconds by op, energy by part)."""
-    chip, d, a, la, r, x = (
+    chip, d, la, r, x, ix = (
         system.chip,
         model.hidden,
-        model.attention,
         model.latent,
         model.recurrence,
         model.experts,
+        model.indexer,
     )
-    wb, eb, kb, ab = plan.weight_bits / 8, plan.expert_bits / 8, plan.kv_bits / 8, plan.activation_bits / 8
+    bits = Bits(plan)
+    wb, eb, kb, ab = bits.weights / 8, bits.experts / 8, bits.cache / 8, bits.stream / 8
+    pb, wide_b, ib = bits.mixers / 8, bits.wide / 8, bits.inputs / 8
+    mixer, wide_rate = max(bits.mixers, bits.inputs), max(bits.wide, bits.stream)
     dense, kept = 1 - plan.weight_sparsity, 1 - plan.activation_sparsity
     m = sum(g["B"] * g["q"] for g in groups)
     ops = {}
 
-    def op(name, count, flops=0.0, vector=0.0, exps=0.0, moved=0.0, bits=plan.weight_bits):
-        ops[name] = (count, flops, vector, exps, moved, max(bits, plan.activation_bits))
+    def op(name, count, flops=0.0, vector=0.0, exps=0.0, moved=0.0, at=0.0):
+        ops[name] = (count, flops, vector, exps, moved, at or max(bits.weights, bits.inputs))
 
     def linear(name, count, tokens, params, n_in, n_out, exps=0.0, more=0.0):
-        moved = params * wb * dense + tokens * (n_in + n_out) * ab + more
-        op(name, count, 2 * tokens * params * dense, exps=exps, moved=moved)
+        moved = params * pb * dense + tokens * (n_in * ib + n_out * ab) + more
+        op(name, count, 2 * tokens * params * dense, exps=exps, moved=moved, at=mixer)
 
-    layers = a.full_layers + a.window_layers
-    own = 1 - (a.shared_layers / layers if layers else 0.0)
-    qw, kvw = cut.heads * a.head_dim, 2 * cut.kv * a.head_dim
-    pairs = {"full": 0.0, "window": 0.0}
-    keys = {"full": 0.0, "window": 0.0}
+    def wide_linear(name, count, tokens, params, n_in, n_out, exps=0.0):
+        moved = params * wide_b * dense + tokens * (n_in + n_out) * ab
+        op(name, count, 2 * tokens * params * dense, exps=exps, moved=moved, at=wide_rate)
+
+    layers = cut.attending
+    unmasked = model.diffusion_block > 0
+    all_pairs = all_keys = latent_pairs = latent_keys = 0.0
     absorbed_pairs = absorbed_tokens = expanded = 0.0
     for g in groups:
-        span = g["q"] if model.diffusion_block > 0 else (g["q"] + 1) / 2
-        p = g["B"] * g["q"] * (g["c"] + span)
-        pairs["full"] += p
-        if model.diffusion_block > 0:
-            pairs["window"] += g["B"] * g["q"] * min(g["c"] + g["q"], a.window)
-        else:
-            pairs["window"] += g["B"] * window_sum(g["q"], g["c"], a.window)
-        keys["full"] += g["B"] * (g["c"] + g["q"])
-        keys["window"] += g["B"] * min(g["c"] + g["q"], a.window + g["q"] - 1)
+        p = g["B"] * g["q"] * (g["c"] + (g["q"] if unmasked else (g["q"] + 1) / 2))
+        all_pairs += p
+        all_keys += g["B"] * (g["c"] + g["q"])
+        seen = g["B"] * (g["c"] + g["q"])
+        if la.selected:
+            seen = g["B"] * min(g["c"] + g["q"], g["q"] * la.selected)
+            near = g["q"] * min(g["c"] + g["q"], la.selected)
+            p = g["B"] * (near if unmasked else window_sum(g["q"], g["c"], la.selected))
+        latent_pairs += p
+        latent_keys += seen
         absorbed_pairs += p * g["absorbed"]
         absorbed_tokens += g["B"] * g["q"] * g["absorbed"]
         expanded += g["B"] * (g["c"] + g["q"]) * (1 - g["absorbed"])
-    op("embedding", 1, moved=m * d * wb + m * d * ab)
-    out = qw * a.query_outputs + kvw * own
-    linear("attention_qkv", layers, m, d * out, d, out, more=m * kvw * own * kb / plan.cp)
-    for kind, count in (("full", a.full_layers), ("window", a.window_layers)):
+    op("embedding", 1, moved=m * d * wide_b + m * d * ab)
+
+    def mean(number):
+        return math.fsum(s.layers * number(s) for s in cut.shapes) / layers if layers else 0.0
+
+    linear(
+        "attention_qkv",
+        layers,
+        m,
+        mean(lambda s: s.into),
+        d,
+        mean(lambda s: s.projected),
+        more=m * mean(lambda s: s.own * s.entry * s.new_entries) * kb / plan.cp,
+    )
+    for kind, s in zip(("full", "window", "sparse"), cut.shapes, strict=True):
+        reached = [s.attended(g, unmasked) for g in groups]
+        keys, pairs = (math.fsum(side) for side in zip(*reached, strict=True))
         op(
             f"attention_{kind}",
-            count,
-            4 * qw * pairs[kind] / plan.cp,
-            4 * cut.heads * pairs[kind] / plan.cp,
-            cut.heads * pairs[kind] / plan.cp,
-            keys[kind] * kvw * kb / plan.cp + 2 * m * qw * ab,
-            plan.kv_bits,
+            s.layers,
+            2 * (s.query + s.value) * pairs / plan.cp,
+            4 * s.heads * pairs / plan.cp,
+            s.heads * pairs / plan.cp,
+            keys * s.entry * kb / plan.cp + m * (s.query + s.value) * ab,
+            max(bits.cache, bits.scores),
         )
-    linear("attention_out", layers, m, qw * d, qw, d)
+    linear("attention_out", layers, m, mean(lambda s: s.out), mean(lambda s: s.value), d)
+    scored = all_pairs / ix.compression / plan.cp
+    op(
+        "indexer",
+        ix.layers,
+        2 * m * ix.parameters * dense + 2 * ix.heads * ix.head_dim * scored,
+        3 * ix.heads * scored,
+        moved=ix.parameters * pb * dense
+        + (all_keys + m) / ix.compression / plan.cp * ix.head_dim * ix.key_bits / 8
+        + m * (d + ix.heads * ix.head_dim) * ab,
+        at=max(bits.cache, bits.scores),
+    )
     wide = cut.lheads * (la.nope_dim + la.value_dim)
     op(
         "latent_qkv",
         la.layers,
         2 * (m * cut.down + (absorbed_tokens + expanded) * cut.up) * dense,
-        moved=(cut.down + cut.up) * wb * dense
+        moved=(cut.down + cut.up) * pb * dense
         + m * (la.kv_rank + la.rope_dim) * kb / plan.cp
-        + (m * (2 * d + cut.lq) + 2 * expanded * wide) * ab,
+        + m * d * ib
+        + (m * (d + cut.lq) + 2 * expanded * wide) * ab,
+        at=mixer,
     )
     per_pair = absorbed_pairs * (2 * la.kv_rank + la.rope_dim)
-    per_pair += (pairs["full"] - absorbed_pairs) * (la.nope_dim + la.rope_dim + la.value_dim)
+    per_pair += (latent_pairs - absorbed_pairs) * (la.nope_dim + la.rope_dim + la.value_dim)
     op(
         "latent_attention",
         la.layers,
         2 * cut.lheads * per_pair / plan.cp,
-        4 * cut.lheads * pairs["full"] / plan.cp,
-        cut.lheads * pairs["full"] / plan.cp,
-        keys["full"] * (la.kv_rank + la.rope_dim) * kb / plan.cp
+        4 * cut.lheads * latent_pairs / plan.cp,
+        cut.lheads * latent_pairs / plan.cp,
+        latent_keys * (la.kv_rank + la.rope_dim) * kb / plan.cp
         + m * (cut.lq + cut.lheads * la.value_dim) * ab,
-        plan.kv_bits,
+        max(bits.cache, bits.scores),
     )
     linear("latent_out", la.layers, m, cut.lheads * la.value_dim * d, cut.lheads * la.value_dim, d)
     inner, state = r.inner_dim * cut.state, r.state * cut.state
@@ -180,11 +274,12 @@ def step(system, model, plan, cut, groups):
             2 * m * params * dense * kept,
             2 * m * w * kept,
             m * w * kept * model.activation_exponentials,
-            params * wb * dense * touched + m * (2 * d + matrices * w * kept) * ab,
+            params * wb * dense * touched + m * (d * ib + (d + matrices * w * kept) * ab),
         )
 
     mix("feed_forward", model.feed_forward.layers, cut.ff, model.feed_forward.matrices)
-    linear("router", x.layers, m, d * x.experts, d, x.experts, exps=m * x.experts)
+    scores = x.experts + 2 * x.latent
+    wide_linear("router", x.layers, m, d * scores, d, scores, exps=m * x.experts)
     routed = m * cut.joined * x.top_k / plan.ep
     op(
         "routed_experts",
@@ -193,18 +288,18 @@ def step(system, model, plan, cut, groups):
         2 * routed * cut.xw * kept,
         routed * cut.xw * kept * model.activation_exponentials,
         distinct(x.experts, x.top_k, m * cut.joined, x.skew) / plan.ep * cut.xp * eb * dense * touched
-        + routed * (2 * d + x.matrices * cut.xw * kept) * ab,
-        plan.expert_bits,
+        + routed * (cut.xd * ib + (cut.xd + x.matrices * cut.xw * kept) * ab),
+        max(bits.experts, bits.inputs),
     )
     mix("shared_experts", x.layers if x.shared_width > 0 else 0.0, cut.shared, x.matrices)
     norm = m / (plan.tp if plan.sequence_parallel > 0.5 else 1.0)
     op("norms", model.norms, vector=6 * norm * d, moved=4 * norm * d * ab)
     logits = sum(g["B"] * g["logits"] for g in groups)
-    linear("output_head", 1.0, logits, d * cut.vocab, d, cut.vocab)
+    wide_linear("output_head", 1.0, logits, d * cut.vocab, d, cut.vocab)
     op("sampling", 1, vector=4 * logits * cut.vocab, exps=logits * cut.vocab, moved=logits * cut.vocab * ab)
     encoder = sum(g["B"] * g["encoder"] for g in groups)
-    linear("encoder", min(encoder, 1.0), encoder, cut.encoder, 2 * d, 2 * d)
-    linear(
+    wide_linear("encoder", min(encoder, 1.0), encoder, cut.encoder, 2 * d, 2 * d)
+    wide_linear(
         "draft",
         sum(g["drafts"] for g in groups),
         sum(g["B"] for g in groups if g["drafts"]),
@@ -215,21 +310,22 @@ def step(system, model, plan, cut, groups):
 
     share = chip.efficiency
     seconds, energy = {}, {"matmul": 0.0, "vector": 0.0, "memory": 0.0, "network": 0.0}
-    for name, (count, flops, vector, exps, moved, bits) in ops.items():
+    for name, (count, flops, vector, exps, moved, at) in ops.items():
         legs = (
-            flops / (rate(chip.compute, bits) * share.matmul),
+            flops / (rate(chip.compute, at) * share.matmul),
             vector / (chip.compute.vector_flops * share.vector),
             exps / (chip.compute.exponentials * share.vector),
             moved / (chip.memory.bandwidth * share.memory),
         )
         seconds[name] = count * (max(legs) + share.operator_overhead)
-        energy["matmul"] += count * flops * chip.energy_per_flop * width(bits) / 16
+        energy["matmul"] += count * flops * chip.energy_per_flop * width(at) / 16
         energy["vector"] += count * (
             vector * chip.energy_per_vector_flop + exps * chip.energy_per_exponential
         )
         energy["memory"] += count * moved * (chip.memory.energy_per_byte + chip.on_chip_energy_per_byte)
 
-    stream = m * d * ab
+    sent_b = bits.sent / 8
+    stream = m * d * sent_b
     mixers = layers + la.layers
     net = Network(system)
     tensor = net.counts(plan.tp)
@@ -237,22 +333,22 @@ def step(system, model, plan, cut, groups):
     ways = [(experts[0] * experts[1] * experts[2], 0), (experts[1] * experts[2], 1), (experts[2], 2)]
     share = [copies(g, x.experts, x.top_k) * (experts[k] - 1) / experts[k] for g, k in ways]
     peak = hottest(plan.ep, m * cut.joined * x.top_k, x.experts, x.skew)
-    back = max(plan.activation_bits, 16) / 8
+    back = max(bits.sent, 16) / 8
     routed = 1.0 * x.layers if cut.joined > 1 else 0.0
 
     def routing(element):
-        return net.all_to_all([m * d * element / plan.tp * y for y in share], experts, peak)
+        return net.all_to_all([m * cut.xd * element / plan.tp * y for y in share], experts, peak)
 
     messages = {
         "tensor_all_reduce": (
             (mixers + r.layers + model.feed_forward.layers + x.layers) if plan.tp > 1 else 0.0,
             net.all_reduce(stream, tensor, plan.sequence_parallel > 0.5),
         ),
-        "expert_dispatch": (routed, routing(ab)),
+        "expert_dispatch": (routed, routing(sent_b)),
         "expert_combine": (routed, routing(back)),
         "context_all_reduce": (
             mixers if plan.cp > 1 else 0.0,
-            net.all_reduce(m * attention_width(cut, a, la) * ab, net.counts(plan.cp, plan.tp)),
+            net.all_reduce(m * attention_width(cut, la) * sent_b, net.counts(plan.cp, plan.tp)),
         ),
         "pipeline_send": (plan.pp - 1, net.neighbour_message(stream, plan.tp * plan.cp * plan.pp)),
     }
@@ -363,8 +459,7 @@ def evaluate(system, model, traffic, plan, prices):
     f = system.fabric
     late = 0.0
     if f.timeout > 0 and f.jitter > 0:
-        a = model.attention
-        mixers = a.full_layers + a.window_layers + model.latent.layers
+        mixers = cut.attending + model.latent.layers
         blocks = mixers + model.recurrence.layers + model.feed_forward.layers + model.experts.layers
         meetings = blocks * (1 + round(plan.sequence_parallel)) * plan.tp if plan.tp > 1 else 0.0
         meetings += 2 * model.experts.layers * plan.tp * cut.joined if cut.joined > 1 else 0.0
@@ -377,40 +472,40 @@ def evaluate(system, model, traffic, plan, prices):
 
 
 def held(model, plan, cut, traffic, context, widest_step):
-    a, la, r, x, d = model.attention, model.latent, model.recurrence, model.experts, model.hidden
-    layers = a.full_layers + a.window_layers
-    qw, kvw = cut.heads * a.head_dim, 2 * cut.kv * a.head_dim
-    blocks = layers * d * qw * (a.query_outputs + 1) + (layers - a.shared_layers) * d * kvw
-    blocks += la.layers * (cut.down + cut.up + cut.lheads * la.value_dim * d)
-    blocks += r.layers * r.parameters * cut.state
-    blocks += model.feed_forward.layers * model.feed_forward.matrices * d * cut.ff
-    blocks += x.layers * ((d * x.experts if x.experts > 1 else 0.0) + x.matrices * d * cut.shared)
+    la, r, x, d, ix = model.latent, model.recurrence, model.experts, model.hidden, model.indexer
+    bits, kept = Bits(plan), 1 - plan.weight_sparsity
+    mixers = math.fsum(s.layers * (s.into + s.out) for s in cut.shapes)
+    mixers += la.layers * (cut.down + cut.up + cut.lheads * la.value_dim * d)
+    mixers += r.layers * r.parameters * cut.state + ix.layers * ix.parameters
+    layers = model.feed_forward.layers * model.feed_forward.matrices * d * cut.ff
+    layers += x.layers * x.matrices * d * cut.shared
     tables = cut.vocab * d * (2 - model.tied) + model.table_parameters
-    other = model.small_parameters + cut.encoder + cut.draft
-    kept = 1 - plan.weight_sparsity
+    wide = model.small_parameters + model.unused_parameters + cut.encoder + cut.draft
+    wide += x.layers * d * ((x.experts if x.experts > 1 else 0.0) + 2 * x.latent)
     length = context + traffic.output
-    own = 1 - (a.shared_layers / layers if layers else 0.0)
-    cache = own * (a.full_layers * length + a.window_layers * min(length, a.window)) * kvw
+    cache = math.fsum(s.layers * s.own * s.entries(length) * s.entry for s in cut.shapes)
     cache += la.layers * length * (la.kv_rank + la.rope_dim)
+    cache = cache * bits.cache + ix.layers * length / ix.compression * ix.head_dim * ix.key_bits
     sequences = ceil(traffic.batch, plan.dp) * cut.stage
-    widest = qw * a.query_outputs + kvw
+    widest = max(s.projected for s in cut.shapes)
     if model.feed_forward.layers > 0:
         widest = max(widest, model.feed_forward.matrices * cut.ff)
     if x.layers > 0:
         widest = max(widest, x.matrices * cut.xw * x.top_k)
     state = r.layers * cut.state * (r.state * r.state_bits + r.convolution_state * plan.activation_bits) / 8
     along = plan.tp if plan.sequence_parallel > 0.5 else 1.0
-    ab, back = plan.activation_bits / 8, max(plan.activation_bits, 16) / 8
-    buffers = 2 * widest_step * d * ab * ((plan.tp > 1) + (plan.pp > 1))
+    sent, back = bits.sent / 8, max(bits.sent, 16) / 8
+    buffers = 2 * widest_step * d * sent * ((plan.tp > 1) + (plan.pp > 1))
     if plan.cp > 1:
-        buffers += 2 * widest_step * attention_width(cut, a, la) * ab
+        buffers += 2 * widest_step * attention_width(cut, la) * sent
     if cut.joined > 1 and x.layers > 0:
-        buffers += widest_step * cut.joined * x.top_k / plan.ep * d * (ab + back)
-    dense = (blocks + other) * cut.stage + tables / min(plan.pp, 2)
+        buffers += widest_step * cut.joined * x.top_k / plan.ep * cut.xd * (sent + back)
+    dense = (mixers * bits.mixers + layers * bits.weights + wide * bits.wide) * cut.stage
+    dense += tables / min(plan.pp, 2) * bits.wide
     return {
-        "weights": dense * kept * plan.weight_bits / 8,
+        "weights": dense * kept / 8,
         "experts": x.layers * cut.held * cut.xp * cut.stage * kept * plan.expert_bits / 8,
-        "kv": sequences * cache * plan.kv_bits / 8 / plan.cp,
+        "kv": sequences * cache / 8 / plan.cp,
         "state": sequences * state,
         "activations": widest_step * (2 * d / along + widest) * plan.activation_bits / 8,
         "communication": buffers,

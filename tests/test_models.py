@@ -71,9 +71,8 @@ def model(name: str) -> Model:
 
 def kv_bytes(m: Model) -> float:
     """Return the cache of one token where every layer keeps it, in bf16."""
-    a = m.attention
-    layers = a.full_layers + a.window_layers - a.shared_layers
-    heads = 2 * a.kv_heads * a.head_dim * layers
+    shapes = (m.attention, m.window_attention)
+    heads = sum(a.kv_heads * (a.head_dim + a.value_dim) * (a.layers - a.shared_layers) for a in shapes)
     return BYTES * (heads + m.latent.layers * (m.latent.kv_rank + m.latent.rope_dim))
 
 
@@ -167,8 +166,7 @@ def test_layers_add_up(name: str) -> None:
     inner = config.get("text_config", config)
     names = ("num_hidden_layers", "n_layer", "n_layers")
     layers = next(inner[k] for k in names if k in inner)
-    a = m.attention
-    mixers = a.full_layers + a.window_layers + m.latent.layers + m.recurrence.layers
+    mixers = m.attention.layers + m.window_attention.layers + m.latent.layers + m.recurrence.layers
     channels = m.feed_forward.layers + m.experts.layers
     if config["model_type"] == "nemotron_h":
         assert mixers + channels == layers
@@ -192,14 +190,14 @@ def test_layers_add_up(name: str) -> None:
         ("llama-4-maverick", 12, 36, 8192),
         ("mistral-7b", 0, 32, 4096),
         ("phi-3-mini-4k", 0, 32, 2047),
-        ("phi-4", 40, 0, 1),
-        ("qwen2.5-7b", 28, 0, 1),
+        ("phi-4", 40, 0, 0),
+        ("qwen2.5-7b", 28, 0, 0),
     ],
 )
 def test_windows(name: str, full: int, window_layers: int, window: int) -> None:
     """Local layers are as many, and as wide, as the papers say."""
-    a = model(name).attention
-    assert (a.full_layers, a.window_layers, a.window) == (full, window_layers, window)
+    full_attention, near = model(name).attention, model(name).window_attention
+    assert (full_attention.layers, near.layers, near.window) == (full, window_layers, window)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +315,7 @@ def test_activations() -> None:
 def test_shared_caches_of_gemma_3n() -> None:
     """The last 15 of 35 layers reuse keys and values, and the per-layer embeddings are a table."""
     m = model("gemma-3n-e4b")
-    assert m.attention.shared_layers == 15
+    assert (m.attention.shared_layers, m.window_attention.shared_layers) == (3, 12)
     assert m.table_parameters == 262144 * 256 * 35
 
 

@@ -115,7 +115,7 @@ def test_experts_wait_for_their_first_page():
 
 
 def test_written_cache_is_slow_where_writes_are():
-    model = jc.Model(hidden=4096, attention=Attention(full_layers=10, heads=32, kv_heads=32, head_dim=128))
+    model = jc.Model(hidden=4096, attention=Attention(layers=10, heads=32, kv_heads=32, head_dim=128))
     flash = jc.Memory(capacity=500 * GB, bandwidth=TB, write_bandwidth=TB / 100)
     place = {"automatic": 0.0, "request_kv": jc.Split(hbf=1.0)}
     token = 10 * 2 * 32 * 128 * 2  # bytes of cache a token
@@ -181,7 +181,7 @@ def test_padding_and_partial_sums():
     assert tpot(cut) == near(2 * 1e4 / 16384 * BYTES / (8 * TB))
     # Four banks an output: a quarter of the width each, and four partial sums for every output.
     fine = jc.replace(cut, memory=jc.replace(cut.memory, near=engine(shard=300 * GB / 65536)))
-    moved = evaluated(fine).decode.rows[10]
+    moved = evaluated(fine).decode.rows[OPERATORS.index("feed_forward")]
     assert float(moved.near) == pytest.approx(4 * BYTES / (8 * TB) + 4 * 10 * activations() / TB, rel=1e-3)
 
 
@@ -209,7 +209,7 @@ def test_ordinary_reads_wait_for_engines_in_memory():
 def test_work_near_memory_hides_behind_the_chips():
     model = jc.Model(
         hidden=8192,
-        attention=Attention(full_layers=10, heads=64, kv_heads=64, head_dim=128),
+        attention=Attention(layers=10, heads=64, kv_heads=64, head_dim=128),
         feed_forward=FeedForward(layers=10, width=28672),
     )
     traffic = jc.Traffic(prompt=20000, output=2, batch=8)
@@ -253,7 +253,7 @@ def test_energy_of_a_byte_is_that_of_its_tier():
 
 def test_wear():
     """Bytes written x amplification x the time in service, against capacity x cycles."""
-    model = jc.Model(hidden=4096, attention=Attention(full_layers=10, heads=32, kv_heads=32, head_dim=128))
+    model = jc.Model(hidden=4096, attention=Attention(layers=10, heads=32, kv_heads=32, head_dim=128))
     flash = jc.Memory(capacity=10 * GB, bandwidth=TB, endurance=1000.0, write_amplification=2.0)
     traffic = jc.Traffic(prompt=1000, output=200, batch=4)
     report = evaluated(
@@ -267,7 +267,7 @@ def test_wear():
 
 
 def test_cache_stays_off_tiers_that_wear():
-    model = jc.Model(hidden=4096, attention=Attention(full_layers=10, heads=32, kv_heads=32, head_dim=128))
+    model = jc.Model(hidden=4096, attention=Attention(layers=10, heads=32, kv_heads=32, head_dim=128))
     flash = jc.Memory(capacity=100 * GB, bandwidth=TB, endurance=1000.0)
     traffic = jc.Traffic(prompt=1000, output=200, batch=4, retrieved=8000)
     report = evaluated(chip(hbf=flash), model=model, traffic=traffic)

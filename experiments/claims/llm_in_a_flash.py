@@ -14,14 +14,14 @@ OPT = jc.Model(  # OPT-6.7B
     hidden=4096,
     vocabulary=50272,
     tied=1.0,
-    attention=Attention(full_layers=32, heads=32, kv_heads=32, head_dim=128),
+    attention=Attention(layers=32, heads=32, kv_heads=32, head_dim=128),
     feed_forward=FeedForward(layers=32, width=16384, matrices=2.0),
     activation_exponentials=0.0,
 )
 # The model without its embedding, and without its attention.
 WITHOUT = {
     "embedding": {"vocabulary": 0.0},
-    "attention": {"attention": jc.replace(OPT.attention, full_layers=0.0)},
+    "attention": {"attention": jc.replace(OPT.attention, layers=0.0)},
 }
 BUNDLE = 2 * 4096 * 2.0  # a row of one matrix with a column of the other, at two bytes
 

@@ -36,7 +36,7 @@ class Attention:
     heads: Scalar = field("1", "query heads", default=1.0)
     kv_heads: Scalar = field("1", "key-value heads", default=1.0)
     head_dim: Scalar = field("1", "width of a query or key of one head", default=1.0)
-    value_dim: Scalar = field("1", "width of a value of one head", default=1.0)
+    value_dim: Scalar = field("1", "width of a value of one head, 0 for that of a key", default=0.0)
     query_outputs: Scalar = field(
         "1", "outputs of the query projection per query element: 2 where attention is gated", default=1.0
     )

@@ -5,12 +5,50 @@ import numpy as np
 
 import jaxcost as jc
 from jaxcost.spec.fabric import TOPOLOGIES
+from jaxcost.spec.model import Attention, Indexer
 from tests import oracle
 from tests.batched import evaluate, load_model, load_system, stacked
 
 CASES = 600
 MODELS = jc.list_names("models")
 CHIPS = jc.list_names("chips")
+
+
+OPTIONAL_BITS = ("mixer_bits", "wide_bits", "matmul_bits", "attention_bits", "message_bits")
+
+
+def with_new_mixers(model, pick):
+    """Give a model sparse attention, an indexer, and attention whose projections and values are unlike the keys."""
+    sparse = Attention(
+        layers=pick(0, 3, 20),
+        window=pick(0, 128),
+        compression=pick(1, 4, 128),
+        selected=pick(0, 16, 512),
+        shared_layers=pick(0, 2),
+        heads=pick(24, 64),
+        kv_heads=pick(1, 4),
+        head_dim=pick(128, 512),
+        value_dim=pick(0, 64, 512),
+        value_projection=pick(0, 1),
+        value_cache=pick(0, 1),
+        query_rank=pick(0, 1024),
+        output_rank=pick(0, 1024),
+        output_groups=pick(1, 8),
+        extra_parameters=pick(0, 1e6),
+    )
+    if sparse.layers == 0:
+        sparse = jc.replace(sparse, shared_layers=0.0)
+    indexer = Indexer(
+        layers=pick(0, 20),
+        heads=64.0,
+        head_dim=128.0,
+        compression=sparse.compression,
+        parameters=pick(0, 9e6),
+    )
+    model = jc.replace(model, sparse_attention=sparse, indexer=indexer, unused_parameters=pick(0, 1e8))
+    model = jc.replace_at(model, "latent.selected", pick(0, 64, 2048))
+    model = jc.replace_at(model, "experts.latent", pick(0, 1024))
+    return jc.replace_at(model, "window_attention.value_dim", pick(64, 192))
 
 
 def random_case(rng):
@@ -83,6 +121,10 @@ def random_case(rng):
     rng = np.random.default_rng(int(traffic.prompt))  # leaves the draws of other cases alone
     pick = lambda *options: float(rng.choice(options))  # noqa: E731
     system = jc.replace_at(system, "chip.process.yield_model", pick(0, 1, 2, 3))
+    if rng.random() < 0.5:
+        plan = jc.replace(plan, **{name: pick(0, 4.5, 8, 16) for name in OPTIONAL_BITS})
+    if rng.random() < 0.4:
+        model = with_new_mixers(model, pick)
     if rng.random() < 0.3:
         with jax.enable_x64(True):
             system = jax.tree.map(float, jc.by_parts(system))

@@ -280,16 +280,20 @@ def test_a_window_as_long_as_the_context_is_full_attention():
     seeds, spares = drawn = examples(cases, st.floats(1, 4))
     designs = random_cases(seeds)
 
+    def attention_of(model):
+        """All attention of a model in one shape; each of the catalogue's models has one."""
+        a, w = model.attention, model.window_attention
+        return jc.replace(a if a.layers else w, layers=a.layers + w.layers)
+
     def full(model, i):
-        a = model.attention
-        a = jc.replace(a, full_layers=a.full_layers + a.window_layers, window_layers=0.0)
-        return jc.replace(model, attention=a)
+        a = jc.replace(attention_of(model), window=0.0, compression=1.0)
+        return jc.replace(model, attention=a, window_attention=jc.replace(a, layers=0.0))
 
     def windowed(model, i):
-        a, t = model.attention, designs[i][2]
+        t = designs[i][2]
         longest = (t.prompt + t.retrieved + t.encoder_tokens + t.output) * spares[i] + 64
-        a = jc.replace(a, full_layers=0.0, window_layers=a.full_layers + a.window_layers, window=longest)
-        return jc.replace(model, attention=a)
+        a = jc.replace(attention_of(model), window=longest, compression=0.0)
+        return jc.replace(model, attention=jc.replace(a, layers=0.0), window_attention=a)
 
     x, y = (evaluate(changed(designs, 1, change)) for change in (full, windowed))
     for name in TOTALS:

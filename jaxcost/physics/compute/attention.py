@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, where
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.spec.model import Attention, Model
 
 __all__ = [
@@ -47,7 +47,8 @@ class AttentionShards:
 
 def stack_shapes(model: Model, rank: int = 0) -> Attention:
     """Return the shapes of attention as one table, `[shapes, *batch]`, with at least `rank` axes of the batch."""
-    return jax.tree.map(lambda *x: stack(x, rank), *(getattr(model, name) for name in SHAPES))
+    table = jax.tree.map(lambda *x: stack(x, rank), *(getattr(model, name) for name in SHAPES))
+    return replace(table, value_dim=where(table.value_dim > 0, table.value_dim, table.head_dim))
 
 
 def attention_layers(model: Model) -> Scalar:
@@ -84,8 +85,8 @@ def attention_shards(model: Model, degree: Scalar, tau: Scalar) -> AttentionShar
     cached = kv_heads * (a.head_dim + a.value_cache * a.value_dim)
     return AttentionShards(
         layers=a.layers,
-        heads=some * heads,
-        kv_heads=some * kv_heads,
+        heads=heads,
+        kv_heads=kv_heads,
         query_width=query,
         value_width=value,
         cached_width=some * cached,

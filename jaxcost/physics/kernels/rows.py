@@ -133,7 +133,7 @@ def kernel_rows(
         "latent_out": [(m, d, shards.latent_heads * latent.value_dim)],
         "recurrence_projections": [(m, model.recurrence.parameters * shards.state_share / d, d)],
         "feed_forward": gated(shards.feed_forward_width, model.feed_forward.matrices),
-        "router": [(m, experts.experts, d)],
+        "router": [(m, experts.experts + 2 * experts.latent, d)],
         "shared_experts": gated(shards.shared_width, experts.matrices),
         "output_head": [(load.logits, shards.vocabulary, d)],
     }
@@ -248,22 +248,19 @@ def _softmax_work(
 ) -> AttentionWork:
     """Return the work of one shape of attention; selected entries are timed as the last ones."""
     heads, kv_heads, cached = (row(x, index) for x in (shards.heads, shards.kv_heads, shards.cached_width))
-    ratio = where(shape.compression > 0, shape.compression, 1)
-    some = where(heads > 0, 1, 0)
+    beyond = shape.compression > 0
+    ratio = where(beyond, shape.compression, 1)
+    chosen = where(shape.selected > 0, shape.selected + shape.window, 0)
     return AttentionWork(
-        sequences=group.sequences * some,
+        sequences=group.sequences * where(shape.layers > 0, 1, 0),
         queries=group.new,
-        keys=jnp.maximum((group.context + group.new) / ratio, group.new) + where(ratio > 1, shape.window, 0),
-        heads=where(some > 0, heads, 1),
-        kv_heads=where(some > 0, kv_heads, 1),
-        window=where(
-            shape.compression > 0,
-            where(shape.selected > 0, shape.selected + shape.window, 0),
-            shape.window,
-        ),
+        keys=jnp.maximum((group.context + group.new) / ratio + (ratio > 1) * shape.window, group.new),
+        heads=heads,
+        kv_heads=kv_heads,
+        window=where(beyond, chosen, shape.window),
         key_dim=shape.head_dim,
         value_dim=shape.value_dim,
-        row_bytes=cached / where(some > 0, kv_heads, 1) * each.cache / 8,
+        row_bytes=cached / kv_heads * each.cache / 8,
         query_bytes=each.attention / 8,
     )
 
