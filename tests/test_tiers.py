@@ -9,6 +9,7 @@ import pytest
 import jaxcost as jc
 from jaxcost.core.program import program
 from jaxcost.evaluation import evaluate as evaluate_plan
+from jaxcost.physics.compute.operators import OPERATORS
 from jaxcost.physics.memory.near_memory import near_bandwidth, units
 from jaxcost.physics.memory.tiers import AUXILIARY_TIERS, prefetch_buffer, read_seconds
 from jaxcost.spec.memory import TIERS
