@@ -60,7 +60,7 @@ def find_checkpoint(name: str, *, download: bool = False, known: Iterable[str] =
     if folder is None:
         raise InputError(
             "a path that exists, a name of `jaxcost list models`, or a Hugging Face id in the local cache "
-            f"{_cache_folder()} (ids are downloaded with --download or download=True only)",
+            f"{_cache_folder()} (ids are not downloaded without --download, in Python download=True)",
             given=name,
             suggestion=nearest(name, known),
         )
@@ -244,16 +244,14 @@ def _rename_params(params: Mapping[str, Any], file: str) -> dict[str, Any]:
     optional = _OPTIONAL_PARAMS.keys() | {"moe", "quantization", "sliding_window"}
     values = {**params, **{f"moe.{field}": value for field, value in (moe or {}).items()}}
     for field, value in values.items():
-        if field in required or field in optional or field in _IGNORED_PARAMS or not value:
+        if value is None or field in required or field in optional or field in _IGNORED_PARAMS:
             continue
-        if field not in _NEUTRAL_PARAMS:
-            known = [*required, *optional, *_NEUTRAL_PARAMS]
-            expected = (
-                f"no field of this name: only the fields of a text model of Mistral's {_PARAMS} are read"
-            )
-            raise InputError(expected, file=file, path=field, suggestion=nearest(field, known))
-        if value != _NEUTRAL_PARAMS[field]:
+        if field in _NEUTRAL_PARAMS and value != _NEUTRAL_PARAMS[field]:
             raise InputError(f"{_NEUTRAL_PARAMS[field]!r}", file=file, path=field, given=value)
+        if field not in _NEUTRAL_PARAMS and value:
+            near = nearest(field, [*required, *optional, *_NEUTRAL_PARAMS])
+            expected = f"no such field in the {_PARAMS} of a text model of Mistral"
+            raise InputError(expected, file=file, path=field, suggestion=near)
     config: dict[str, Any] = {"model_type": "mixtral" if moe else "mistral", "sliding_window": None}
     for field, name in required.items():
         value = values.get(field)
@@ -274,12 +272,12 @@ def _window(window: Any, layers: int, file: str) -> dict[str, Any]:
     """Return the fields of a window of all layers, or of a list of windows that repeats over the layers."""
     if not isinstance(window, list):
         return {"sliding_window": window}
-    sizes = {size for size in window if size is not None}
-    if len(sizes) > 1 or not window or layers % len(window):
+    sizes = [size for size in window if size is not None]
+    if any(size != sizes[0] for size in sizes) or not window or layers % len(window):
         expected = f"null and one size in a list whose length divides the {layers} layers"
         raise InputError(expected, file=file, path="sliding_window", given=window)
     kinds = ["full_attention" if size is None else "sliding_attention" for size in window]
-    return {"sliding_window": next(iter(sizes), None), "layer_types": kinds * (layers // len(window))}
+    return {"sliding_window": sizes[0] if sizes else None, "layer_types": kinds * (layers // len(window))}
 
 
 def _quantization_config(quantization: Any, file: str) -> dict[str, Any]:
