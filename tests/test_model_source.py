@@ -95,9 +95,12 @@ def test_files_of_a_config_of_another_name_are_not_read(tmp_path):
     assert find_checkpoint(str(path)) == CheckpointFiles(LLAMA, str(path))
 
 
-def test_yaml_with_a_config():
+def test_yaml_with_a_config(tmp_path):
     path = MODELS / "llama-3.1-8b.yaml"
     assert find_checkpoint(str(path)) == CheckpointFiles(LLAMA, str(path))
+    assert same(jc.load_model(str(path)), jc.load_model("llama-3.1-8b"))
+    own = write(tmp_path / "own.yaml", path.read_text().split("config:\n")[1].replace("\n  ", "\n").strip())
+    assert same(jc.load_model(str(own)), jc.load_model("llama-3.1-8b"))
 
 
 @pytest.mark.parametrize("index", [{}, {"metadata": {}}, {"metadata": None}, {"weight_map": {}}])
@@ -389,6 +392,15 @@ def test_order(tmp_path, monkeypatch, cache):
     assert same(jc.load_model(name), jc.load_model("llama-3.1-70b"))
     write(tmp_path / name / "config.json", LLAMA)
     assert same(jc.load_model(name), jc.load_model("llama-3.1-8b"))
+    write(tmp_path / "llama-3.1-70b" / "config.json", LLAMA)
+    assert same(jc.load_model("llama-3.1-70b"), jc.load_model("llama-3.1-8b"))
+
+
+def test_file_with_the_name_of_a_model(tmp_path, monkeypatch):
+    """A name without a folder or a suffix is a path only where it is a folder."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "llama-3.1-8b", "results")
+    assert jc.load_model("llama-3.1-8b").hidden == 4096
 
 
 # Downloads

@@ -1,7 +1,6 @@
 """Named parts: from the files of configs/, or a user's own, to the trees that are evaluated."""
 
 import itertools
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from jaxcost.edge.catalog.parts import (
     list_names,
     load_part,
     looks_like_path,
-    model_of_alias,
     provenance,
     read_part,
     title,
@@ -231,10 +229,7 @@ def load_model(name: str, *, download: bool = False) -> Model:
 
 def find_model(name: str, *, download: bool = False) -> CheckpointFiles:
     """Read the configuration files of a model by the names that `load_model` takes."""
-    is_text = isinstance(name, str) and bool(name.strip())
-    if is_text and (looks_like_path(name) or (len(name) <= LONGEST_NAME and os.path.isdir(name))):
-        if os.path.exists(expanded(name)) or not model_of_alias(name):
-            suggestions = known("models") if is_hub_id(name) else ()
-            return find_checkpoint(name, download=download, known=suggestions)
     path = find("models", name)
-    return CheckpointFiles(read_part(path)["config"], shown(path))
+    if path != expanded(name):  # the file of a catalogue name
+        return CheckpointFiles(read_part(path)["config"], shown(path))
+    return find_checkpoint(name, download=download, known=known("models") if is_hub_id(name) else ())

@@ -78,16 +78,15 @@ def find(kind: str, name: str) -> Path:
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a name among {kind}, or a path", given=name)
     folder = configs_root() / kind
-    # The alias of a model is a Hugging Face id, which has the form of a path.
-    of_alias = model_of_alias(name) if kind == "models" else None
+    if kind == "models":
+        if os.path.exists(own := expanded(name)) and (looks_like_path(name) or own.is_dir()):
+            return own
+        name = model_of_alias(name) or name  # some aliases, Hugging Face ids, look like paths
     if looks_like_path(name):
-        own = expanded(name)
-        return folder / f"{of_alias}.yaml" if of_alias and not os.path.exists(own) else own
+        return expanded(name)
     path = folder / f"{name}.yaml"
     if kind == "chips" and len(name) <= LONGEST_NAME and not path.exists():
         path = folder / f"{chip_of_alias(name)}.yaml"
-    elif of_alias:
-        path = folder / f"{of_alias}.yaml"
     if len(name) > LONGEST_NAME or not path.exists():
         raise InputError(
             f"a name listed by `jaxcost list {kind}`, or a path",

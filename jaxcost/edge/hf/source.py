@@ -100,7 +100,7 @@ def _expand(name: str) -> Path:
 
 def _read_folder(folder: Path) -> CheckpointFiles:
     for name in (_CONFIG, _PARAMS):
-        if (folder / name).exists():
+        if os.path.exists(folder / name):
             return _read_file(folder / name)
     raise InputError(f"a folder with {_CONFIG}, or with the {_PARAMS} of a Mistral checkpoint", file=folder)
 
@@ -121,12 +121,12 @@ def _read_file(path: Path) -> CheckpointFiles:
 
 def _quantization(config: Path) -> Mapping[str, Any] | None:
     path = config.with_name(_QUANTIZATION)
-    return read_json(path, f"an {_QUANTIZATION}", finite=False) if path.exists() else None
+    return read_json(path, f"an {_QUANTIZATION}", finite=False) if os.path.exists(path) else None
 
 
 def _total_size(config: Path) -> int | None:
     path = config.with_name(_INDEX)
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     index = read_json(path, f"a {_INDEX}", finite=False, max_bytes=_MAX_INDEX_BYTES)
     metadata = index.get("metadata")
@@ -158,7 +158,7 @@ def _cached_snapshot(name: str) -> Path | None:
         folders = [snapshots / revision] if revision else []
     except (OSError, UnicodeDecodeError):  # fetched by a commit, or by another revision
         folders = sorted(snapshots.glob("*"))
-    complete = [f for f in folders if any((f / file).exists() for file in (_CONFIG, _PARAMS))]
+    complete = [f for f in folders if any(os.path.exists(f / file) for file in (_CONFIG, _PARAMS))]
     if len(complete) > 1:
         expected = f"one revision, or a main one, in {snapshots}; a folder of it is a model too"
         raise InputError(expected, given=name)
