@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,7 +195,8 @@ def _download(name: str) -> Path:
 
 def _failure(name: str, error: Exception) -> InputError:
     lines = str(error).strip().splitlines()
-    reason = f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__
+    text = textwrap.shorten(lines[0], 160, placeholder="...") if lines else ""
+    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return InputError(f"a Hugging Face id that can be downloaded ({reason})", path="--download", given=name)
 
 
