@@ -1,7 +1,6 @@
 """Named parts: from the files of configs/, or a user's own, to the trees that are evaluated."""
 
 import itertools
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from jaxcost.edge.catalog.kernels import kernels_of
 from jaxcost.edge.catalog.parts import (
     KINDS,
     LONGEST_NAME,
+    aliases,
     expanded,
     find,
     known,
@@ -31,7 +31,7 @@ from jaxcost.edge.catalog.reading import (
 )
 from jaxcost.edge.catalog.silicon import DAY, with_silicon
 from jaxcost.edge.catalog.tiers import load_memory, with_sections
-from jaxcost.edge.io.config import read_json, read_yaml
+from jaxcost.edge.hf.source import CheckpointFiles, find_checkpoint, is_hub_id
 from jaxcost.edge.io.errors import InputError, nearest, within
 from jaxcost.spec.chip import Chip, Compute, Efficiency
 from jaxcost.spec.fabric import Fabric, Link, topology_id
@@ -41,7 +41,9 @@ from jaxcost.spec.system import Host, System
 
 __all__ = [
     "KINDS",
+    "aliases",
     "configs_root",
+    "find_model",
     "grid_leaves",
     "list_names",
     "load_chip",
@@ -207,23 +209,27 @@ def _split(name: str) -> tuple[str, int]:
     return base, chips
 
 
-def load_model(name: str) -> Model:
-    """Load a model: a catalogue name, or a path to a Hugging Face config.json or the folder that holds it.
+def load_model(name: str, *, download: bool = False) -> Model:
+    """Load a model of the catalogue, of a Hugging Face config.json or of a Hugging Face id.
+
+    Args:
+        name: an existing path of a config.json or of a folder with one; a name or alias of `jaxcost list models`; or a
+            Hugging Face id `org/name`, looked up in the local cache. They are tried in this order.
+        download: whether to fetch the configuration files of an id that is none of these. It requires
+            `huggingface_hub`.
 
     Raises:
         InputError: no such name, or a config that cannot be read, naming the field.
     """
     from jaxcost.edge.hf.reader import read_hf_config
 
-    if (
-        isinstance(name, str)
-        and name.strip()
-        and (looks_like_path(name) or (len(name) <= LONGEST_NAME and Path(name).is_dir()))
-    ):
-        path = expanded(name)
-        path = path / "config.json" if os.path.isdir(path) else path
-        data = read_yaml(path) if path.suffix in {".yaml", ".yml"} else read_json(path)
-        config = data["config"] if isinstance(data.get("config"), dict) else data
-        return canonical(read_hf_config(config, file=shown(path)))
+    files = find_model(name, download=download)
+    return canonical(read_hf_config(files.config, file=files.file))
+
+
+def find_model(name: str, *, download: bool = False) -> CheckpointFiles:
+    """Read the configuration files of a model by the names that `load_model` takes."""
     path = find("models", name)
-    return canonical(read_hf_config(read_part(path)["config"], file=shown(path)))
+    if path != expanded(name):  # the file of a catalogue name
+        return CheckpointFiles(read_part(path)["config"], shown(path))
+    return find_checkpoint(name, download=download, known=known("models") if is_hub_id(name) else ())

@@ -1,6 +1,7 @@
 """The files of configs/, or a user's own: found by name, read, checked, and their numbers turned into SI units."""
 
 import functools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from jaxcost.edge.io.validation import validate
 __all__ = [
     "KINDS",
     "LONGEST_NAME",
+    "aliases",
     "chip_of_alias",
     "expanded",
     "find",
@@ -25,6 +27,7 @@ __all__ = [
     "list_names",
     "load_part",
     "looks_like_path",
+    "model_of_alias",
     "provenance",
     "read_part",
     "title",
@@ -47,7 +50,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "studies": None,
 }
 LONGEST_NAME = 200  # longer ones a file system may refuse
-_ALIASES = re.compile(r"^aliases: *\[(.*)\]", re.MULTILINE)
+_ALIASES = re.compile(r"^aliases: *\[([^\]]*)\]", re.MULTILINE)
 
 
 def list_names(kind: str) -> list[str]:
@@ -74,9 +77,13 @@ def find(kind: str, name: str) -> Path:
     """Return the file of a catalogue name or of a path a user gave."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"a name among {kind}, or a path", given=name)
+    folder = configs_root() / kind
+    if kind == "models":
+        if os.path.exists(own := expanded(name)) and (looks_like_path(name) or own.is_dir()):
+            return own
+        name = model_of_alias(name) or name  # some aliases, Hugging Face ids, look like paths
     if looks_like_path(name):
         return expanded(name)
-    folder = configs_root() / kind
     path = folder / f"{name}.yaml"
     if kind == "chips" and len(name) <= LONGEST_NAME and not path.exists():
         path = folder / f"{chip_of_alias(name)}.yaml"
@@ -92,7 +99,7 @@ def find(kind: str, name: str) -> Path:
 def known(kind: str) -> list[str]:
     """List the names of one kind and their aliases."""
     own = list_names(kind)
-    return own + list(_chip_aliases(configs_root() / kind)) if kind == "chips" else own
+    return own + list(_aliases(configs_root() / kind)) if kind in ("chips", "models") else own
 
 
 def expanded(name: str) -> Path:
@@ -110,14 +117,30 @@ def looks_like_path(name: str) -> bool:
 
 def chip_of_alias(name: str) -> str:
     """Return the name of the chip that has this other name; a name that is no alias as it is."""
-    return _chip_aliases(configs_root() / "chips").get(name, name)
+    return _aliases(configs_root() / "chips").get(name, name)
+
+
+def model_of_alias(name: str) -> str | None:
+    """Return the model of the catalogue that has this name or Hugging Face id in any case, None without one."""
+    folder = configs_root() / "models"
+    if len(name) > LONGEST_NAME:
+        return None
+    if not looks_like_path(name) and (folder / f"{name}.yaml").exists():
+        return name  # without reading the aliases of all files
+    return _names_in_lower_case(folder).get(name.lower())
 
 
 @functools.cache
-def _chip_aliases(folder: Path) -> dict[str, str]:
-    """Map the other names of chips to the names of their files, without parsing the rest of each file."""
-    lines = ((p.stem, _ALIASES.search(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("*.yaml")))
-    return {alias.strip(): name for name, line in lines if line for alias in line[1].split(",")}
+def _names_in_lower_case(folder: Path) -> dict[str, str]:
+    names = {p.stem: p.stem for p in folder.glob("*.yaml")} | _aliases(folder)
+    return {name.lower(): stem for name, stem in names.items()}
+
+
+@functools.cache
+def _aliases(folder: Path) -> dict[str, str]:
+    """Map the other names of parts to the names of their files, without parsing the rest of each file."""
+    lists = ((p.stem, _ALIASES.search(p.read_text(encoding="utf-8"))) for p in sorted(folder.glob("*.yaml")))
+    return {alias: name for name, found in lists if found for alias in re.findall(r"[^\s,]+", found[1])}
 
 
 def load_part(kind: str, name: str) -> tuple[Any, Path]:
@@ -126,6 +149,11 @@ def load_part(kind: str, name: str) -> tuple[Any, Path]:
     file_type = KINDS[kind]
     assert file_type is not None
     return validate(file_type, read_part(path), file=shown(path)), path
+
+
+def aliases(kind: str, name: str) -> list[str]:
+    """List the other names of a part."""
+    return [str(alias) for alias in read_part(find(kind, name)).get("aliases") or ()]
 
 
 def title(kind: str, name: str) -> str:

@@ -138,7 +138,12 @@ def _overview(kind: str, name: str) -> dict[str, Any]:
             for path, heading in _FIGURES.get(kind, ())
             if path in by_path
         }
-    return {"name": name, "title": catalog.title(kind, name), "figures": figures}
+    entry = {"name": name, "title": catalog.title(kind, name), "figures": figures}
+    return entry | _other_names(kind, name)
+
+
+def _other_names(kind: str, name: str) -> dict[str, list[str]]:
+    return {"aliases": catalog.aliases(kind, name)} if kind in ("chips", "models") else {}
 
 
 def _figure(value: Any, unit: str, text: str = "") -> dict[str, Any]:
@@ -181,6 +186,9 @@ def _overview_table(kind: str, listed: list[dict[str, Any]]) -> list[Any]:
     shown: list[Any] = [tables.plain_table("", ("Name", *headings), rows)]
     if kind == "systems":
         shown.append(Text("Any <chip>-x<N> is also a system, such as h100-sxm-x8."))
+    if kind == "models":
+        text = "`jaxcost list models NAME` shows the Hugging Face ids of a model, which are names of it too."
+        shown.append(Text(text))
     return shown
 
 
@@ -214,7 +222,8 @@ def _number(value: Any, unit: str) -> float | None:
 def _part(kind: str, name: str) -> dict[str, Any]:
     if kind == "systems":
         return _system_part(name)
-    return {"kind": kind, "name": name, "title": catalog.title(kind, name), "entries": _entries(kind, name)}
+    part = {"kind": kind, "name": name, "title": catalog.title(kind, name), **_other_names(kind, name)}
+    return part | {"entries": _entries(kind, name)}
 
 
 def _system_part(name: str) -> dict[str, Any]:
@@ -250,8 +259,10 @@ def _part_table(document: dict[str, Any]) -> list[Any]:
     table = tables.plain_table("", columns, rows)
     for column in table.columns[3:]:
         column.justify = "left"
+    aliases = document.get("aliases")
     return [
         Text(f"{document['title']} ({document['kind']} {document['name']})", "bold"),
+        *([Text(f"Also named {', '.join(aliases)}")] if aliases else []),
         Text(""),
         table,
         *(Text(f"[{i}] {source}") for i, source in enumerate(sources, start=1)),

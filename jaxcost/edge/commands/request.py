@@ -152,7 +152,16 @@ def _bits(text: str) -> float:
 
 def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options of a model, its traffic, its plan, prices and efficiency."""
-    parser.add_argument("--model", required=required, help="catalogue name, or a Hugging Face config.json")
+    parser.add_argument(
+        "--model",
+        required=required,
+        help="catalogue name, a config.json or its folder, or a Hugging Face id of the catalogue or the local cache",
+    )
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch the configuration files of a Hugging Face id that is in neither (requires huggingface_hub)",
+    )
     group = parser.add_argument_group("traffic")
     _add_numbers(group, _TRAFFIC, Traffic())
     for flag, text in _TARGETS.items():
@@ -212,7 +221,7 @@ def _add_numbers(group: Any, options: dict[str, str], defaults: Any) -> None:
 def read_request(args: argparse.Namespace) -> Request:
     """Build the request that the options describe."""
     settings = read_settings(args.settings)
-    model = catalog.load_model(args.model)
+    model = catalog.load_model(args.model, download=args.download)
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
     plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}

@@ -83,20 +83,32 @@ def _core_loader() -> Any:
     return CoreLoader
 
 
-def read_json(path: Path | str) -> dict[str, Any]:
+def read_json(
+    path: Path | str,
+    expected: str = "a Hugging Face config.json",
+    *,
+    finite: bool = True,
+    max_bytes: int = _MAX_BYTES,
+) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        path: the file.
+        expected: noun phrase for the file in errors.
+        finite: whether to refuse numbers that are not finite. Python's json module, and so Hugging Face's libraries,
+            write these as Infinity, -Infinity and NaN.
+        max_bytes: the largest file that is read, in bytes.
+
     Raises:
-        InputError: the file is missing, not text, empty or broken, has a key twice, or is not an object.
+        InputError: the file is missing, too large, not text, empty or broken, has a key twice, or is not an object.
     """
-    text = _read_text(Path(path), "a Hugging Face config.json")
+    text = _read_text(Path(path), expected, max_bytes)
+    refuse = {
+        "parse_constant": lambda name: _refuse(name, path),
+        "parse_float": lambda digits: _finite(digits, path),
+    }
     try:
-        data = json.loads(
-            text,
-            parse_constant=lambda name: _refuse(name, path),
-            parse_float=lambda digits: _finite(digits, path),
-            object_pairs_hook=_unique_keys(path),
-        )
+        data = json.loads(text, object_pairs_hook=_unique_keys(path), **(refuse if finite else {}))
     except json.JSONDecodeError as error:
         raise InputError(f"valid JSON ({error.msg})", file=path, path=f"line {error.lineno}") from None
     except InputError:
@@ -128,7 +140,7 @@ def _unique_keys(path: object) -> Any:
     return build
 
 
-def _read_text(path: Path, expected: str) -> str:
+def _read_text(path: Path, expected: str, max_bytes: int = _MAX_BYTES) -> str:
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:  # a name too long
@@ -140,8 +152,8 @@ def _read_text(path: Path, expected: str) -> str:
     if path.suffix in {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".npz"}:
         raise InputError(f"{expected}; this file has weights; the config is another file", file=path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{expected} of at most 4 MiB", file=path)
+        if path.stat().st_size > max_bytes:
+            raise InputError(f"{expected} of at most {max_bytes >> 20} MiB", file=path)
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{expected} in UTF-8 text", file=path) from None
