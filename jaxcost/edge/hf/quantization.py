@@ -1,0 +1,235 @@
+"""What a quantization config of a checkpoint says: the format of each weight matrix, by method.
+
+Every method is a function that returns a `Quantization`. Facts are those of the methods' definitions in transformers
+(`utils/quantization_config.py`) and of the loaders in vLLM (`model_executor/layers/quantization`), versions of 2026.
+"""
+
+import dataclasses
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from jaxcost.edge.hf.modules import WeightMatrix
+from jaxcost.edge.io.errors import InputError
+
+__all__ = ["ModulePatterns", "Quantization", "QuantizationFields", "WeightFormat"]
+
+WIDE_INPUTS = 16.0
+_PREFIXES = ("", "model.", "model.language_model.", "language_model.model.", "language_model.", "backbone.")
+_PREFIX = re.compile(r"^(?:(?:model|language_model|backbone|transformer|text_model)\.)+")
+_LAYERS = re.compile(r"^(?:h|blocks|encoder\.layers)\.(?=\d)")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightFormat:
+    """How one weight matrix is stored.
+
+    Attributes:
+        name: name of the format.
+        bits: bits of a weight, group and block scales included.
+        inputs: bits of an element of the matmul's input.
+        row: further bits of every output feature: a scale per channel.
+        column: further bits of every input feature: an index that orders them.
+    """
+
+    name: str
+    bits: float
+    inputs: float = WIDE_INPUTS
+    row: float = 0
+    column: float = 0
+
+    def bits_of(self, matrix: WeightMatrix) -> float:
+        """Return the bits of one weight of a matrix, scales included; a missing size (1) has no such scales."""
+        row = self.row / matrix.inputs if matrix.inputs > 1 else 0
+        column = self.column / matrix.outputs if matrix.outputs > 1 else 0
+        return self.bits + row + column
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """The quantization of a checkpoint.
+
+    Attributes:
+        method: short name.
+        format_of: function that returns the format of a matrix, or None where it stays in the model's own type.
+        kv_bits: bits of a cached element, or None where the file does not declare it.
+        attention_bits: bits of the inputs of attention's matmuls, or None where the file does not declare it.
+    """
+
+    method: str
+    format_of: Callable[[WeightMatrix], WeightFormat | None]
+    kv_bits: float | None = None
+    attention_bits: float | None = None
+
+
+class ModulePatterns:
+    """A list of modules: dotted names or parts of them, wildcards, and regular expressions after `re:`.
+
+    A name stands for the module and all inside it, and may lack leading parts: `mlp.gate`, or `model.layers.3`.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        """Sort the patterns by kind."""
+        self.names: set[str] = set()
+        self._expressions: list[re.Pattern] = []
+        for pattern in patterns:
+            if pattern.startswith("re:"):
+                self._expressions.append(re.compile(pattern[3:]))
+            elif "\\" in pattern:  # transformers reads every name as a regular expression
+                self._expressions.append(re.compile(f"(?:{pattern})(?:\\.|$)"))
+            elif set(pattern) & set("*?["):
+                self._expressions += [re.compile(fnmatch.translate(p)) for p in (pattern, pattern + ".*")]
+            else:
+                self.names.add(canonical_name(pattern))
+
+    def matches(self, matrix: WeightMatrix) -> bool:
+        """Return whether the list holds a matrix under one of its names."""
+        return any(self._holds(name) for name in matrix.names)
+
+    def _holds(self, name: str) -> bool:
+        if self.names:
+            parts = name.split(".")
+            ends = range(1, len(parts) + 1)
+            if any(".".join(parts[i:j]) in self.names for j in ends for i in range(j)):
+                return True
+        return any(e.match(prefix + name) for e in self._expressions for prefix in _PREFIXES)
+
+    @property
+    def name_experts(self) -> bool:
+        """Whether a name is that of one expert."""
+        return any(re.search(r"experts\.\d", name) for name in self.names)
+
+
+def canonical_name(name: str) -> str:
+    """Return a module's name from the layer on."""
+    return _LAYERS.sub("layers.", _PREFIX.sub("", name))
+
+
+class QuantizationFields:
+    """A quantization config with validated access; errors name the file and the dotted path."""
+
+    def __init__(self, fields: object, *, file: str, path: str) -> None:
+        """Wrap the mapping at `path`."""
+        if not isinstance(fields, Mapping):
+            raise InputError("a mapping", file=file, path=path, given=fields)
+        self.fields, self.file, self.path = fields, file, path
+
+    def error(
+        self, field: str, expected: str, given: Any = None, suggestion: str | None = None
+    ) -> InputError:
+        """Return the error of a field."""
+        path = f"{self.path}.{field}" if field else self.path
+        return InputError(expected, file=self.file, path=path, given=given, suggestion=suggestion)
+
+    def part(self, field: str) -> "QuantizationFields | None":
+        """Return a nested mapping, None where it is missing or null."""
+        value = self.fields.get(field)
+        return (
+            None if value is None else QuantizationFields(value, file=self.file, path=f"{self.path}.{field}")
+        )
+
+    def parts(self, field: str) -> dict[str, "QuantizationFields"]:
+        """Return the nested mappings of a mapping, by key."""
+        outer = self.part(field)
+        if outer is None:
+            return {}
+        inner = (
+            (k, QuantizationFields(v, file=self.file, path=f"{outer.path}.{k}"))
+            for k, v in outer.fields.items()
+        )
+        return dict(inner)
+
+    def size(self, field: str, *, least: int = 1, most: int = 2**20, default: int | None = None) -> int:
+        """Read a whole number."""
+        value, expected = self.fields.get(field), f"a whole number from {least} to {most}"
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise self.error(field, f"{expected}, but the field is missing")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.error(field, expected, value)
+        return value
+
+    def bits(self, field: str = "bits", *, default: int | None = None) -> int:
+        """Read the bits of a weight."""
+        return self.size(field, most=16, default=default)
+
+    def group(self, field: str = "group_size", *, default: int | None = None) -> int:
+        """Read a group size; 0 for one group per output channel, which files write as -1."""
+        if self.fields.get(field) == -1:
+            return 0
+        return self.size(field, default=default)
+
+    def flag(self, field: str, default: bool) -> bool:
+        """Read a boolean."""
+        value = self.fields.get(field)
+        if value is not None and not isinstance(value, bool):
+            raise self.error(field, "true or false", value)
+        return default if value is None else value
+
+    def word(self, field: str, valid: Iterable[str], default: str | None = None) -> str:
+        """Read a name among the valid ones; letter case is ignored."""
+        names = {name.lower(): name for name in valid}
+        value = self.fields.get(field)
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise self.error(field, f"one of {', '.join(names.values())}, but the field is missing")
+        if not isinstance(value, str) or value.lower() not in names:
+            raise self.error(field, "one of " + ", ".join(names.values()), value)
+        return names[value.lower()]
+
+    def strings(self, *fields: str) -> list[str]:
+        """Read the first of the fields that is there as a list of strings; an empty list without any."""
+        field = next((f for f in fields if self.fields.get(f) is not None), fields[0])
+        value = self.fields.get(field) or []
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise self.error(field, "a list of module names", value)
+        return list(value)
+
+    def patterns(self, *fields: str) -> ModulePatterns:
+        """Read a list of modules."""
+        names = self.strings(*fields)
+        try:
+            return ModulePatterns(names)
+        except re.error as error:
+            field = next(f for f in fields if self.fields.get(f) is not None)
+            raise self.error(field, f"valid regular expressions ({error})", names) from None
+
+
+def quantize_all(
+    weights: WeightFormat,
+    skipped: ModulePatterns,
+    *,
+    head: bool = False,
+    experts: WeightFormat | None = None,
+    others: bool = True,
+) -> Callable[[WeightMatrix], WeightFormat | None]:
+    """Make the function of a method with one format for all linear modules, or two with that of experts.
+
+    Args:
+        weights: format of the linear modules.
+        skipped: modules that stay wide.
+        head: whether the method quantizes the output head.
+        experts: format of routed experts, that of the others by default.
+        others: whether modules other than experts are quantized.
+
+    Returns:
+        The function; routers and embeddings stay wide.
+    """
+    kinds = {"expert"} | ({"linear", "encoder"} if others else set()) | ({"head"} if head else set())
+
+    def format_of(matrix: WeightMatrix) -> WeightFormat | None:
+        if matrix.kind not in kinds or skipped.matches(matrix):
+            return None
+        return experts if experts is not None and matrix.kind == "expert" else weights
+
+    return format_of
+
+
+def grouped(name: str, bits: float, group: int, *, scale: float, inputs: float = WIDE_INPUTS) -> WeightFormat:
+    """Return a format with `scale` bits of scale and zero point a group of weights; group 0 is a whole channel."""
+    if group == 0:
+        return WeightFormat(f"{name} per channel", bits, inputs, row=scale)
+    return WeightFormat(f"{name} g{group}", bits + scale / group, inputs)
