@@ -13,6 +13,7 @@ __all__ = ["WeightMatrix", "list_matrices", "text_config"]
 _NESTED = ("text_config", "llm_config", "language_config")
 _BLOCKS = ("attn_config", "ffn_config")  # DBRX
 _RECURRENT = ("linear", "mamba", "recurrent", "conv", "kda", "gdn")
+_MOST = 10_000  # layers, experts
 _UNGATED_ACTIVATIONS = ("relu", "relu2", "gelu_new", "gelu_fast")
 _EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 
@@ -54,13 +55,13 @@ def text_config(config: Mapping) -> dict:
 def list_matrices(config: Mapping, *, every_expert: bool = False) -> list[WeightMatrix]:
     """Return the matrices of a model; `every_expert` names experts one by one, else expert 0 stands for all."""
     c = text_config(config)
-    layers = int(_size(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers"))
+    layers = _count(c, "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     mixers, channels = _mixers(c, layers), _channels(c, layers)
     matrices = []
     for i, (kinds, channel) in enumerate(zip(mixers, channels, strict=True)):
         matrices += _layer(c, f"layers.{i}", kinds, channel, every_expert)
     for j in range(
-        int(_size(c, "num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", default=0))
+        _count(c, "num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules", default=0)
     ):
         for matrix in _layer(c, "", mixers[-1], channels[-1], False):
             if matrix.kind == "router":
@@ -78,6 +79,11 @@ def _size(c: Mapping, *names: str, default: float = 1) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**40:
             return value
     return default
+
+
+def _count(c: Mapping, *names: str, default: int = 1) -> int:
+    """Return a number of layers or experts; files with more than is plausible are refused where they are counted."""
+    return min(int(_size(c, *names, default=default)), _MOST)
 
 
 def _entries(c: Mapping, layers: int, *names: str) -> list | None:
@@ -139,17 +145,22 @@ def _sparse_layers(c: Mapping, layers: int) -> set[int]:
     if (flags := _entries(c, layers, "moe_layer_freq")) is not None:
         return {i for i, flag in enumerate(flags) if flag}
     if isinstance(c.get("moe_layers"), list):
-        return set(c["moe_layers"])
+        return _layer_numbers(c, "moe_layers")
     step = int(_size(c, "interleave_moe_layer_step", "decoder_sparse_step"))
     period = int(_size(c, "expert_layer_period", "moe_layer_freq"))
     first = _size(c, "first_k_dense_replace", "moe_layer_start_index", default=0)
     offset = _size(c, "expert_layer_offset", default=0)
-    dense = set(c["mlp_only_layers"]) if isinstance(c.get("mlp_only_layers"), list) else set()
+    dense = _layer_numbers(c, "mlp_only_layers")
     return {
         i
         for i in range(layers)
         if i >= first and (i + 1) % step == 0 and i % period == offset and i not in dense
     }
+
+
+def _layer_numbers(c: Mapping, name: str) -> set[int]:
+    value = c.get(name)
+    return {n for n in value if isinstance(n, int)} if isinstance(value, list) else set()
 
 
 def _layer(
@@ -173,7 +184,10 @@ def _names(layer: str, blocks: tuple[str, ...], matrices: str) -> tuple[str, ...
 
 
 def _is_one_mixer_per_layer(c: Mapping) -> bool:
-    return "hybrid_override_pattern" in c or "mlp" in (c.get("layers_block_type") or ())
+    blocks = c.get("layers_block_type")
+    return "hybrid_override_pattern" in c or (
+        isinstance(blocks, list) and "mamba" in blocks and "moe" in blocks
+    )
 
 
 def _attention(c: Mapping, layer: str) -> Iterator[WeightMatrix]:
@@ -198,7 +212,7 @@ def _attention(c: Mapping, layer: str) -> Iterator[WeightMatrix]:
         yield matrix("kv_b_proj", latent, heads * (nope + value))
     else:
         pairs = _size(c, "num_key_value_heads", "num_kv_heads", "multi_query_group_num", default=heads)
-        fused = " qkv_proj query_key_value c_attn W_pack wqkv Wqkv qkv"
+        fused = " qkv_proj query_key_value c_attn W_pack wqkv Wqkv"
         yield matrix("k_proj wk" + fused, hidden, pairs * head)
         yield matrix("v_proj wv" + fused, hidden, pairs * value)
     if rank:
@@ -206,7 +220,7 @@ def _attention(c: Mapping, layer: str) -> Iterator[WeightMatrix]:
         yield matrix("q_b_proj wq_b", rank, heads * head)
     else:
         gates = 2 if c.get("attn_output_gate") is True else 1
-        fused = "" if latent else " qkv_proj query_key_value c_attn W_pack wqkv Wqkv qkv"
+        fused = "" if latent else " qkv_proj query_key_value c_attn W_pack wqkv Wqkv"
         yield matrix("q_proj wq" + fused, hidden, gates * heads * head)
     yield matrix("o_proj out_proj wo dense c_proj", heads * value, hidden)
     if (index := _size(c, "index_n_heads", default=0)) and rank:
@@ -289,7 +303,7 @@ def _mixture(c: Mapping, layer: str, every_expert: bool) -> Iterator[WeightMatri
     if shared:
         parts = tuple(f"{b}.{s}" for b in blocks for s in ("shared_experts", "shared_expert", "shared_mlp"))
         yield from _feed_forward(c, "weight", "linear", parts, shared)
-    for number in range(int(experts) if every_expert else 1):
+    for number in range(min(int(experts), _MOST) if every_expert else 1):
         parts = tuple(f"{b}.experts{n}" for b in blocks for n in (f".{number}", ""))
         one = 1 if every_expert else experts
         yield from _feed_forward(c, "expert", "expert", parts, width, one, one * min(active / experts, 1))
@@ -314,6 +328,6 @@ def _encoder(config: Mapping) -> Iterator[WeightMatrix]:
     inner = _size(v, "intermediate_size", "vt_intermediate_size", "mlp_dim", default=4 * hidden)
     places = "visual.blocks vision_tower.blocks vision_tower.encoder.layers vision_tower.vision_model.encoder.layers "
     places += "vision_model.model.layers vision_model.encoder.layers vision_model.transformer.layers"
-    for i in range(int(_size(v, "depth", "num_hidden_layers", "vt_num_hidden_layers", "layers"))):
+    for i in range(_count(v, "depth", "num_hidden_layers", "vt_num_hidden_layers", "layers")):
         names = tuple(f"{p}.{i}.mlp.{n}" for p in places.split() for n in ("fc1", "linear_fc1", "gate_proj"))
         yield WeightMatrix("wide", "encoder", names, hidden, 4 * hidden + 2 * inner)

@@ -17,7 +17,7 @@ __all__ = ["ModulePatterns", "Quantization", "QuantizationFields", "WeightFormat
 
 WIDE_INPUTS = 16.0
 _PREFIXES = ("", "model.", "model.language_model.", "language_model.model.", "language_model.", "backbone.")
-_PREFIX = re.compile(r"^(?:(?:model|language_model|backbone|transformer|text_model)\.)+")
+_PREFIX = re.compile(r"^(?:(?:model|language_model|backbone|transformer|text_model|thinker|llm)\.)+")
 _LAYERS = re.compile(r"^(?:h|blocks|encoder\.layers)\.(?=\d)")
 
 
@@ -103,7 +103,7 @@ class ModulePatterns:
 
 def canonical_name(name: str) -> str:
     """Return a module's name from the layer on."""
-    return _LAYERS.sub("layers.", _PREFIX.sub("", name))
+    return _LAYERS.sub("layers.", _PREFIX.sub("", name)).removesuffix(".weight")
 
 
 class QuantizationFields:
@@ -190,12 +190,22 @@ class QuantizationFields:
 
     def patterns(self, *fields: str) -> ModulePatterns:
         """Read a list of modules."""
-        names = self.strings(*fields)
+        return self.compile(self.strings(*fields), next((f for f in fields if self.fields.get(f)), fields[0]))
+
+    def compile(self, names: Iterable[str], field: str) -> ModulePatterns:
+        """Return the patterns of the names in a field."""
         try:
             return ModulePatterns(names)
         except re.error as error:
-            field = next(f for f in fields if self.fields.get(f) is not None)
-            raise self.error(field, f"valid regular expressions ({error})", names) from None
+            raise self.error(field, f"valid regular expressions ({error})", list(names)) from None
+
+    def block(self, field: str) -> tuple[int, int]:
+        """Read the two sides of a block of weights."""
+        value = self.fields.get(field)
+        sides = [n for n in value if type(n) is int and n >= 1] if isinstance(value, list | tuple) else []
+        if len(sides) != 2 or len(value) != 2:
+            raise self.error(field, "two whole numbers from 1", value)
+        return sides[0], sides[1]
 
 
 def quantize_all(

@@ -16,6 +16,7 @@ from jaxcost.edge.hf.quantization import (
     grouped,
     quantize_all,
 )
+from jaxcost.edge.io.errors import InputError
 
 __all__ = ["METHODS", "NVFP4_SCALE", "UNREADABLE", "fp8_blocks"]
 
@@ -36,10 +37,7 @@ def _fp8(q: QuantizationFields, config: Mapping) -> Quantization:
     scale = 8 if q.word("scale_fmt", ("float", "ue8m0"), "float") == "ue8m0" else 32
     weights = WeightFormat("FP8 per tensor", 8, 8)
     if q.fields.get("weight_block_size") is not None:
-        block = q.fields["weight_block_size"]
-        if not isinstance(block, list | tuple) or len(block) != 2 or not all(_is_size(n) for n in block):
-            raise q.error("weight_block_size", "two whole numbers from 1", block)
-        weights = fp8_blocks(*block, scale)
+        weights = fp8_blocks(*q.block("weight_block_size"), scale)
     experts, converted = _fp8_experts(q, config), q.patterns("modules_to_convert")
     linear = quantize_all(weights, q.patterns("ignored_layers", "modules_to_not_convert"), experts=experts)
 
@@ -49,24 +47,15 @@ def _fp8(q: QuantizationFields, config: Mapping) -> Quantization:
     return Quantization(f"fp8 with experts in {experts.name}" if experts else "fp8", format_of)
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _fp8_experts(q: QuantizationFields, config: Mapping) -> WeightFormat | None:
     """Return the format of experts that differ: `expert_dtype` of DeepSeek-V4 is fp4 where the file omits it."""
     default = "fp4" if str(config.get("model_type")).startswith("deepseek_v4") else "fp8"
-    stated = (
-        q if q.fields.get("expert_dtype") is not None else QuantizationFields(config, file=q.file, path="")
-    )
-    value = stated.fields.get("expert_dtype")
-    if value not in (None, "fp4", "fp8"):
-        raise QuantizationFields(config, file=q.file, path="config").error(
-            "expert_dtype", "fp4 or fp8", value
-        )
-    if str(q.fields.get("moe_quant_algo", "")).upper() == "NVFP4":
+    stated = q.fields.get("expert_dtype") or config.get("expert_dtype") or default
+    if stated not in ("fp4", "fp8"):
+        raise InputError("fp4 or fp8", file=q.file, path="expert_dtype", given=stated)
+    if str(q.fields.get("moe_quant_algo")).upper() == "NVFP4":
         return WeightFormat("NVFP4", 4 + NVFP4_SCALE / 16, 4)
-    if "mxfp4" in (q.fields.get("store_dtype"),) or (value or default) == "fp4":
+    if stated == "fp4" or q.fields.get("store_dtype") == "mxfp4":
         return WeightFormat("FP4 g32", 4 + 8 / 32, 8)  # an 8-bit scale a group; inputs in FP8
     return None
 
@@ -83,7 +72,7 @@ def _mxfp4(q: QuantizationFields, config: Mapping) -> Quantization:
 
 
 def _gptq_format(q: QuantizationFields, outer: QuantizationFields) -> WeightFormat:
-    """A scale of 16 bits and a packed zero point a group; with `desc_act` an index a input feature."""
+    """A scale of 16 bits and a packed zero point a group; with `desc_act` an index an input feature."""
     merged = QuantizationFields({**outer.fields, **q.fields}, file=q.file, path=q.path)
     bits = merged.bits()
     weights = grouped(f"W{bits}A16", bits, merged.group(default=128), scale=16 + bits)
@@ -95,10 +84,11 @@ def _gptq_format(q: QuantizationFields, outer: QuantizationFields) -> WeightForm
 def _gptq(q: QuantizationFields, config: Mapping) -> Quantization:
     """GPTQ: the head where `lm_head` is true; `dynamic` changes or skips modules (-:) by regular expression."""
     weights, rules = _gptq_format(q, q), []
-    for pattern, change in (q.fields.get("dynamic") or {}).items():
+    dynamic = q.part("dynamic")
+    for pattern, change in dynamic.fields.items() if dynamic else ():
         skip = pattern.startswith("-:")
         fields = QuantizationFields({} if skip else change, file=q.file, path=f"{q.path}.dynamic.{pattern}")
-        modules = ModulePatterns([f"re:{pattern.removeprefix('-:').removeprefix('+:')}"])
+        modules = q.compile([f"re:{pattern.removeprefix('-:').removeprefix('+:')}"], "dynamic")
         rules.append((modules, None if skip else _gptq_format(fields, q)))
     listed = q.fields.get("modules_in_block_to_quantize")
     chosen = _flat_names(q, listed) if listed else None
@@ -151,7 +141,7 @@ def _auto_round(q: QuantizationFields, config: Mapping) -> Quantization:
     base, rules = read(QuantizationFields({}, file=q.file, path=q.path)), []
     for name, change in q.parts("extra_config").items():
         pattern = f"re:{name}" if set(name) & set("*\\[(") else name
-        rules.append((ModulePatterns([pattern]), read(change)))
+        rules.append((q.compile([pattern], "extra_config"), read(change)))
     if base is None:
         raise q.error("bits", "fewer than 16 bits", q.fields.get("bits"))
     default = quantize_all(base, q.patterns("modules_to_not_convert"))
@@ -235,7 +225,7 @@ def _mlx(q: QuantizationFields, config: Mapping) -> Quantization:
         return grouped(f"W{merged.bits()}A16", merged.bits(), merged.group(), scale=scale)
 
     rules = [
-        (ModulePatterns([k]), read(v, f"{q.path}.{k}") if isinstance(v, Mapping) else None)
+        (q.compile([k], k), read(v, f"{q.path}.{k}") if isinstance(v, Mapping) else None)
         for k, v in q.fields.items()
         if isinstance(v, Mapping) or v is False
     ]

@@ -117,13 +117,7 @@ def _arguments_format(group: QuantizationFields, q: QuantizationFields, inputs: 
     if strategy == "tensor":
         return WeightFormat(f"{name} per tensor", bits, inputs)
     if strategy == "block":
-        block = a.fields.get("block_structure") or [128, 128]
-        if (
-            not isinstance(block, list | tuple)
-            or len(block) != 2
-            or not all(isinstance(n, int) and n > 0 for n in block)
-        ):
-            raise a.error("block_structure", "two whole numbers from 1", block)
+        block = (128, 128) if a.fields.get("block_structure") is None else a.block("block_structure")
         return WeightFormat(
             f"{name} in blocks of {block[0]}x{block[1]}", bits + 32 / (block[0] * block[1]), inputs
         )
@@ -278,7 +272,7 @@ def _quark(q: QuantizationFields, config: Mapping) -> Quantization:
         outputs = layer.part("output_tensors")
         if outputs and any(fnmatch.fnmatchcase(pattern, c) for c in cached):
             cache = float(_quark_bits(outputs))
-        rules.append((ModulePatterns([pattern]), _quark_format(layer)))
+        rules.append((q.compile([pattern], "layer_quant_config"), _quark_format(layer)))
     default = q.part("global_quant_config")
     if default is None:
         raise q.error("global_quant_config", "a mapping, but the field is missing")
@@ -309,8 +303,8 @@ def _quark_format(layer: QuantizationFields) -> WeightFormat | None:
     if scheme == "per_tensor":
         return WeightFormat(f"{name} per tensor", bits, input_bits)
     if scheme == "per_block":
-        block = weights.fields.get("block_size") or [128, 128]
-        return WeightFormat(f"{name} in blocks", bits + 32 / (block[0] * block[1]), input_bits)
+        rows, columns = weights.block("block_size")
+        return WeightFormat(f"{name} in blocks of {rows}x{columns}", bits + 32 / (rows * columns), input_bits)
     zero = 0 if weights.flag("symmetric", True) or floats else bits
     scale = 8 if (floats and bits < 8) or "e8m0" in str(weights.fields.get("scale_format")) else 16
     group = 0 if scheme == "per_channel" else weights.group()
