@@ -46,6 +46,7 @@ class StoredPrecision:
         attention_bits: bits of an element of the inputs of attention's matmuls.
         draft_bits: bits of a weight of the multi-token-prediction module, which is no field of `Plan`.
         sources: where each of these values comes from, by name.
+        notes: what the values leave out.
     """
 
     method: str
@@ -60,6 +61,7 @@ class StoredPrecision:
     attention_bits: float
     draft_bits: float
     sources: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def plan_options(self) -> dict[str, float]:
         """Return the values that are fields of `Plan`, by name."""
@@ -217,6 +219,9 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
         raise q.error(
             "", f"a quantized module; {quantized.method} with these lists of modules quantizes none"
         )
+    for group, weights in quantized.groups:
+        if not any(f is weights for _, f in formats):
+            raise group.error("targets", "modules that the model has", group.fields.get("targets"))
     bits, sources = {}, {}
     for tensor_class, name in _CLASSES.items():
         members = [(m, f) for m, f in formats if m.tensor_class == tensor_class]
@@ -235,7 +240,21 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
     for name, declared in (("kv_bits", quantized.kv_bits), ("attention_bits", quantized.attention_bits)):
         sources[name] = f"{place}: {declared:g} bits" if declared else f"not declared; {type_source}"
         bits[name] = declared or stored.bits
-    return StoredPrecision(method=method, sources=MappingProxyType(sources), **bits)
+    return StoredPrecision(
+        method=method, sources=MappingProxyType(sources), notes=_notes(quantized, formats), **bits
+    )
+
+
+def _notes(quantized: Quantization, formats: list[tuple[WeightMatrix, WeightFormat]]) -> tuple[str, ...]:
+    """Return a note on listed modules that are none of the matrices."""
+    parts = (name.split(".") for matrix, _ in formats for name in matrix.names)
+    known = {".".join(p[:end]) for p in parts for end in range(1, len(p) + 1)}
+    unknown = sorted(quantized.listed - known)
+    if not unknown:
+        return ()
+    return (
+        f"{len(unknown)} of {len(quantized.listed)} listed modules are not weighed, such as {unknown[0]}",
+    )
 
 
 def _mean_bits(

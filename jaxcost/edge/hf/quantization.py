@@ -46,23 +46,6 @@ class WeightFormat:
         return self.bits + row + column
 
 
-@dataclasses.dataclass(frozen=True)
-class Quantization:
-    """The quantization of a checkpoint.
-
-    Attributes:
-        method: short name.
-        format_of: function that returns the format of a matrix, or None where it stays in the model's own type.
-        kv_bits: bits of a cached element, or None where the file does not declare it.
-        attention_bits: bits of the inputs of attention's matmuls, or None where the file does not declare it.
-    """
-
-    method: str
-    format_of: Callable[[WeightMatrix], WeightFormat | None]
-    kv_bits: float | None = None
-    attention_bits: float | None = None
-
-
 class ModulePatterns:
     """A list of modules: dotted names or parts of them, wildcards, and regular expressions after `re:`.
 
@@ -206,6 +189,27 @@ class QuantizationFields:
         if len(sides) != 2 or len(value) != 2:
             raise self.error(field, "two whole numbers from 1", value)
         return sides[0], sides[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """The quantization of a checkpoint.
+
+    Attributes:
+        method: short name.
+        format_of: function that returns the format of a matrix, or None where it stays in the model's own type.
+        kv_bits: bits of a cached element, or None where the file does not declare it.
+        attention_bits: bits of the inputs of attention's matmuls, or None where the file does not declare it.
+        groups: fields and formats that at least one matrix must have; else the names of modules are not understood.
+        listed: names of modules that the config quantizes one by one.
+    """
+
+    method: str
+    format_of: Callable[[WeightMatrix], WeightFormat | None]
+    kv_bits: float | None = None
+    attention_bits: float | None = None
+    groups: tuple[tuple[QuantizationFields, WeightFormat], ...] = ()
+    listed: frozenset[str] = frozenset()
 
 
 def quantize_all(

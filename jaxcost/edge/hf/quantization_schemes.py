@@ -69,7 +69,14 @@ def _compressed_tensors(q: QuantizationFields, config: Mapping) -> Quantization:
 
     method = str(q.fields.get("quant_method", "compressed-tensors"))
     cache = _cache_scheme(q)
-    return Quantization(f"{method} {' + '.join(names)}", format_of, kv_bits=cache, attention_bits=attention)
+    return Quantization(
+        f"{method} {' + '.join(names)}",
+        format_of,
+        kv_bits=cache,
+        attention_bits=attention,
+        groups=tuple((g, w) for g, t, w in groups if not all(any(e in n for e in _ELSEWHERE) for n in t)),
+        listed=frozenset(n for t, _ in rules for n in t.patterns.names),
+    )
 
 
 class _Targets:
@@ -204,18 +211,18 @@ def _modelopt(q: QuantizationFields, config: Mapping) -> Quantization:
     skipped = q.patterns("ignore", "exclude_modules")
     if algorithm != "MIXED_PRECISION":
         weights = _ALGORITHMS[algorithm](_optional_group(q))
-        name, format_of = weights.name, quantize_all(weights, skipped, head=True)
+        name, format_of, listed = weights.name, quantize_all(weights, skipped, head=True), frozenset()
     elif not q.fields.get("quantized_layers"):
         if not q.fields.get("config_groups"):
             raise q.error("quantized_layers", "the algorithm of each module, but the field is missing")
         return _compressed_tensors(q, config)
     else:
-        name, format_of = _mixed_precision(q, skipped)
+        name, format_of, listed = _mixed_precision(q, skipped)
 
     def wide_encoder(matrix: WeightMatrix) -> WeightFormat | None:
         return None if matrix.kind in ("encoder", "router") else format_of(matrix)
 
-    return Quantization(f"modelopt {name}", wide_encoder, kv_bits=cache)
+    return Quantization(f"modelopt {name}", wide_encoder, kv_bits=cache, listed=listed)
 
 
 def _optional_group(q: QuantizationFields) -> int:
@@ -224,8 +231,8 @@ def _optional_group(q: QuantizationFields) -> int:
 
 def _mixed_precision(
     q: QuantizationFields, skipped: ModulePatterns
-) -> tuple[str, Callable[[WeightMatrix], WeightFormat | None]]:
-    """Return the names of the formats, and the function of `quantized_layers`: unlisted modules stay wide."""
+) -> tuple[str, Callable[[WeightMatrix], WeightFormat | None], frozenset[str]]:
+    """Return the formats' names, the function of `quantized_layers`, and its modules; others stay wide."""
     formats: dict[str, WeightFormat] = {}
     for name, layer in q.parts("quantized_layers").items():
         if canonical_name(name) in skipped.names:
@@ -245,7 +252,8 @@ def _mixed_precision(
                     return found
         return None
 
-    return "mixed: " + " + ".join(dict.fromkeys(f.name for f in formats.values())), format_of
+    name = "mixed: " + " + ".join(dict.fromkeys(f.name for f in formats.values()))
+    return name, format_of, frozenset(formats)
 
 
 # quark -----------------------------------------------------------------------------------------------
