@@ -293,15 +293,10 @@ def _mixture(c: Mapping, layer: str, every_expert: bool) -> Iterator[WeightMatri
         c, "num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k", "experts_per_token"
     )
     width = _size(c, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
-    shared = _size(c, "n_shared_experts", "moe_num_shared_experts", default=0) * _size(
-        c, "moe_shared_expert_intermediate_size", "moe_intermediate_size"
-    )
-    shared = _size(c, "shared_expert_intermediate_size", "shared_intermediate_size", default=shared)
-    if str(c.get("model_type", "")).startswith("llama4"):
-        shared = width
+    shared, part = _shared_experts(c)
     blocks = (*_blocks(c, layer), f"{layer}.block_sparse_moe", f"{layer}.moe")
     if shared:
-        parts = tuple(f"{b}.{s}" for b in blocks for s in ("shared_experts", "shared_expert", "shared_mlp"))
+        parts = tuple(f"{block}.{part}" for block in blocks)
         yield from _feed_forward(c, "weight", "linear", parts, shared)
     for number in range(min(int(experts), _MOST) if every_expert else 1):
         parts = tuple(f"{b}.experts{n}" for b in blocks for n in (f".{number}", ""))
@@ -309,6 +304,18 @@ def _mixture(c: Mapping, layer: str, every_expert: bool) -> Iterator[WeightMatri
         yield from _feed_forward(c, "expert", "expert", parts, width, one, one * min(active / experts, 1))
     names = tuple(f"{b}.{n}" for b in blocks for n in ("gate", "router"))
     yield WeightMatrix("wide", "router", names, hidden, experts)
+
+
+def _shared_experts(c: Mapping) -> tuple[float, str]:
+    """Return the width of all shared experts of a layer together, and the name of their module."""
+    if width := _size(c, "shared_expert_intermediate_size", default=0):
+        return width, "shared_expert"
+    if width := _size(c, "shared_intermediate_size", default=0):
+        return width, "shared_mlp"
+    if str(c.get("model_type", "")).startswith("llama4"):
+        return _size(c, "intermediate_size"), "shared_expert"
+    count = _size(c, "n_shared_experts", "num_shared_experts", "moe_num_shared_experts", default=0)
+    return count * _size(c, "moe_shared_expert_intermediate_size", "moe_intermediate_size"), "shared_experts"
 
 
 def _ends(c: Mapping) -> Iterator[WeightMatrix]:

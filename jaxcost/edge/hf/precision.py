@@ -215,13 +215,13 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
     formats = [
         (m, quantized.format_of(m) or stored) for m in list_matrices(config, every_expert=every_expert)
     ]
+    for group, weights in quantized.groups:
+        if not any(f is weights for _, f in formats):
+            raise group.error("targets", "modules that the model has", group.fields.get("targets"))
     if q is not None and quantized.kv_bits is None and all(f is stored for _, f in formats):
         raise q.error(
             "", f"a quantized module; {quantized.method} with these lists of modules quantizes none"
         )
-    for group, weights in quantized.groups:
-        if not any(f is weights for _, f in formats):
-            raise group.error("targets", "modules that the model has", group.fields.get("targets"))
     bits, sources = {}, {}
     for tensor_class, name in _CLASSES.items():
         members = [(m, f) for m, f in formats if m.tensor_class == tensor_class]
@@ -247,6 +247,8 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
 
 def _notes(quantized: Quantization, formats: list[tuple[WeightMatrix, WeightFormat]]) -> tuple[str, ...]:
     """Return a note on listed modules that are none of the matrices."""
+    if not quantized.listed:
+        return ()
     parts = (name.split(".") for matrix, _ in formats for name in matrix.names)
     known = {".".join(p[:end]) for p in parts for end in range(1, len(p) + 1)}
     unknown = sorted(quantized.listed - known)

@@ -27,14 +27,8 @@ _CLASSES = {
     "Embedding": ("embedding",),
     "ParallelLMHead": ("head",),
 }
-_ELSEWHERE = (
-    "vis",
-    "mtp",
-    "audio",
-    "projector",
-    "draft",
-    "eagle",
-)  # modules outside the matrices listed here
+# Parts of the names of modules of other models than the language model.
+_ELSEWHERE = ("vis", "mtp", "audio", "projector", "draft", "eagle")
 
 
 # compressed-tensors ----------------------------------------------------------------------------------
