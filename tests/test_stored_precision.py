@@ -337,9 +337,15 @@ def test_routers_stay_wide_and_experts_may_be_listed_one_by_one():
     }
     p = read(modelopt("MIXED_PRECISION", quantized_layers=layers), MIXTURE)
     assert classes(p) == (16, 16, (6 * 4.5 + 2 * 16) / 8, 16)
+    assert p.notes == ()
+    every = {
+        name.replace(f"experts.{e}", f"experts.{e + 2}"): f for name, f in layers.items() for e in range(6)
+    }
+    p = read(modelopt("MIXED_PRECISION", quantized_layers=layers | every), MIXTURE)
+    assert (p.expert_bits, p.notes) == (4.5, ())
     layers["model.layers.0.mlp.unknown"] = {"quant_algo": "FP8"}
     p = read(modelopt("MIXED_PRECISION", quantized_layers=layers), MIXTURE)
-    assert p.notes == ("1 of 73 listed modules are not weighed, such as layers.0.mlp.unknown",)
+    assert p.notes == ("listed modules that are not weighed: layers.0.mlp.unknown",)
 
 
 def test_groups_of_compressed_tensors():
@@ -366,6 +372,18 @@ def test_a_narrow_input_does_not_slow_wider_weights():
     layers |= {f"model.layers.{i}.mlp": {"quant_algo": "NVFP4"} for i in range(4)}
     p = read(modelopt("MIXED_PRECISION", quantized_layers=layers, kv_cache_quant_algo="NVFP4"), MIXTURE)
     assert (*classes(p), p.matmul_bits, p.kv_bits) == (4.5, 8, 4.5, 16, 4, 4.5)
+
+
+def test_a_cache_in_fp8():
+    assert read({"quant_method": "fp8", "kv_cache_scheme": "static"}).kv_bits == 8
+    assert read({"quant_method": "fp8", "kv_cache_scheme": None}).kv_bits == 16
+    layers = {"*k_proj": {"output_tensors": {"dtype": "fp8_e4m3"}, **QUARK4}}
+    quark = {
+        "global_quant_config": QUARK4,
+        "layer_quant_config": layers,
+        "export": {"kv_cache_group": ["*k_proj"]},
+    }
+    assert read({"quant_method": "quark", **quark}).kv_bits == 8
 
 
 def test_the_cache_alone():
@@ -478,6 +496,11 @@ BAD = [
     (compressed(GROUP, targets=["Conv2d"]), "config_groups.group_0.targets", "Linear"),
     (compressed(GROUP, targets=["re:.*experts.*"]), "config_groups.group_0.targets", "the model has"),
     (compressed(GROUP, targets=["re:.*mlp.*", "lm_head"]), "config_groups.group_0.targets", "does not list"),
+    (
+        {**compressed(GROUP), "sparsity_config": {"format": "sparse-24-bitmask"}},
+        "sparsity_config.format",
+        "zeros",
+    ),
     ({**compressed(GROUP), "config_groups": {}}, "config_groups", "a group"),
     (modelopt("FP9"), "quant_algo", "got 'FP9'"),
     ({"quant_method": "modelopt"}, "quant_algo", "missing"),

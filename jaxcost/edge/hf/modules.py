@@ -132,7 +132,7 @@ def _channels(c: Mapping, layers: int) -> list[str]:
     blocks = _entries(c, layers, "layers_block_type")
     if blocks and {"mlp", "moe"} & {str(b) for b in blocks}:
         return [{"mlp": "dense", "moe": "experts"}.get(str(b), "") for b in blocks]
-    if not _size(c, *_EXPERTS, default=0):
+    if not _size(c, *_EXPERTS, default=0) or c.get("enable_moe_block") is False:
         return ["dense"] * layers
     sparse = _sparse_layers(c, layers)
     return ["experts" if i in sparse else "dense" for i in range(layers)]
@@ -170,7 +170,7 @@ def _layer(
         yield from _attention(c, layer)
     if "recurrence" in mixers:
         yield from _recurrence(c, layer)
-    if channel == "dense":
+    if channel == "dense" or (channel == "experts" and c.get("enable_moe_block") is True):  # Gemma 4 has both
         width = _size(
             c, "intermediate_size_mlp", "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim"
         )
@@ -294,7 +294,9 @@ def _mixture(c: Mapping, layer: str, every_expert: bool) -> Iterator[WeightMatri
     )
     width = _size(c, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
     shared, part = _shared_experts(c)
-    blocks = (*_blocks(c, layer), f"{layer}.block_sparse_moe", f"{layer}.moe")
+    blocks = _blocks(c, layer)
+    if not _is_one_mixer_per_layer(c):
+        blocks += (f"{layer}.block_sparse_moe", f"{layer}.moe")
     if shared:
         parts = tuple(f"{block}.{part}" for block in blocks)
         yield from _feed_forward(c, "weight", "linear", parts, shared)

@@ -25,6 +25,7 @@ _SHORT_TYPES = {
 }
 _CLASSES = {"weight": "weight_bits", "mixer": "mixer_bits", "expert": "expert_bits", "wide": "wide_bits"}
 _CLASSES |= {"draft": "draft_bits"}
+_EXPERT = re.compile(r"(.*\bexperts)\.(\d+)(.*)")
 _LIKE = {"weight": ("mixer", "expert"), "mixer": ("weight", "expert"), "expert": ("weight", "mixer")}
 _BLOCKS = ("quantization_config", "compression_config")  # the second is compressed-tensors' former name
 
@@ -210,7 +211,7 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
     every_expert = False
     if q is not None:
         quantized = _READERS[_method_name(q)](q, config)
-        method, every_expert = quantized.method, re.search(r"experts\.\d", str(q.fields)) is not None
+        method, every_expert = quantized.method, _distinguishes_experts(q.fields, config)
     stored = WeightFormat(dtype, _TYPES[dtype], _TYPES[dtype])
     formats = [
         (m, quantized.format_of(m) or stored) for m in list_matrices(config, every_expert=every_expert)
@@ -251,12 +252,30 @@ def _notes(quantized: Quantization, formats: list[tuple[WeightMatrix, WeightForm
         return ()
     parts = (name.split(".") for matrix, _ in formats for name in matrix.names)
     known = {".".join(p[:end]) for p in parts for end in range(1, len(p) + 1)}
-    unknown = sorted(quantized.listed - known)
+    unknown = sorted({_EXPERT.sub(r"\1.0\3", name) for name in quantized.listed} - known)
     if not unknown:
         return ()
-    return (
-        f"{len(unknown)} of {len(quantized.listed)} listed modules are not weighed, such as {unknown[0]}",
-    )
+    return (f"listed modules that are not weighed: {', '.join(unknown[:3])}{', ...' * (len(unknown) > 3)}",)
+
+
+def _distinguishes_experts(fields: Mapping, config: Mapping) -> bool:
+    """Return whether modules of some experts of a layer are listed, and those of others are not."""
+    listed: dict[tuple, set[str]] = {}
+
+    def visit(tree: Mapping | list | tuple, place: tuple) -> None:
+        entries = (
+            tree.items() if isinstance(tree, Mapping) else [(n, None) for n in tree if isinstance(n, str)]
+        )
+        for name, value in entries:
+            found = _EXPERT.match(str(name))
+            if found:
+                listed.setdefault((place, found[1], found[3], str(value)), set()).add(found[2])
+            elif isinstance(value, Mapping | list | tuple):
+                visit(value, (*place, name))
+
+    visit(fields, ())
+    experts = max((m.count for m in list_matrices(config) if m.kind == "expert"), default=0)
+    return any(len(numbers) != experts for numbers in listed.values())
 
 
 def _mean_bits(

@@ -55,16 +55,21 @@ class ModulePatterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         """Sort the patterns by kind."""
         self.names: set[str] = set()
-        self._expressions: list[re.Pattern] = []
+        expressions, wildcards = [], []
         for pattern in patterns:
             if pattern.startswith("re:"):
-                self._expressions.append(re.compile(pattern[3:]))
+                expressions.append(pattern[3:])
             elif "\\" in pattern:  # transformers reads every name as a regular expression
-                self._expressions.append(re.compile(f"(?:{pattern})(?:\\.|$)"))
+                expressions.append(f"(?:{pattern})(?:\\.|$)")
             elif set(pattern) & set("*?["):
-                self._expressions += [re.compile(fnmatch.translate(p)) for p in (pattern, pattern + ".*")]
+                name = canonical_name(pattern)
+                wildcards += [fnmatch.translate(name), fnmatch.translate(name + ".*")]
             else:
                 self.names.add(canonical_name(pattern))
+        self._parts = {name for name in self.names if not name.startswith("layers.")}
+        self._expressions = [(e, _PREFIXES) for e in _join(expressions)] + [
+            (e, ("", ".")) for e in _join(wildcards)
+        ]
 
     def matches(self, matrix: WeightMatrix) -> bool:
         """Return whether the list holds a matrix under one of its names."""
@@ -72,16 +77,23 @@ class ModulePatterns:
 
     def _holds(self, name: str) -> bool:
         if self.names:
-            parts = name.split(".")
-            ends = range(1, len(parts) + 1)
-            if any(".".join(parts[i:j]) in self.names for j in ends for i in range(j)):
+            words = name.split(".")
+            ends = range(1, len(words) + 1)
+            if any(".".join(words[:end]) in self.names for end in ends):
                 return True
-        return any(e.match(prefix + name) for e in self._expressions for prefix in _PREFIXES)
+            if self._parts and any(
+                ".".join(words[i:end]) in self._parts for end in ends for i in range(1, end)
+            ):
+                return True
+        return any(e.match(prefix + name) for e, prefixes in self._expressions for prefix in prefixes)
 
-    @property
-    def name_experts(self) -> bool:
-        """Whether a name is that of one expert."""
-        return any(re.search(r"experts\.\d", name) for name in self.names)
+
+def _join(expressions: list[str]) -> list[re.Pattern]:
+    """Compile expressions, as one where none has flags or refers to its own groups."""
+    compiled = [re.compile(e) for e in expressions]
+    if not expressions or any(re.search(r"\\\d|\(\?[aiLmsuxP(]", e) for e in expressions if "(?s:" not in e):
+        return compiled
+    return [re.compile("|".join(f"(?:{e})" for e in expressions))]
 
 
 def canonical_name(name: str) -> str:
@@ -144,6 +156,11 @@ class QuantizationFields:
             return 0
         return self.size(field, default=default)
 
+    def cache_bits(self) -> float | None:
+        """Return the bits of `kv_cache_scheme`, None without one."""
+        scheme = self.part("kv_cache_scheme")
+        return None if scheme is None else float(scheme.bits("num_bits"))
+
     def flag(self, field: str, default: bool) -> bool:
         """Read a boolean."""
         value = self.fields.get(field)
@@ -185,10 +202,13 @@ class QuantizationFields:
     def block(self, field: str) -> tuple[int, int]:
         """Read the two sides of a block of weights."""
         value = self.fields.get(field)
-        sides = [n for n in value if type(n) is int and n >= 1] if isinstance(value, list | tuple) else []
-        if len(sides) != 2 or len(value) != 2:
+        if (
+            not isinstance(value, list | tuple)
+            or len(value) != 2
+            or not all(type(n) is int and n > 0 for n in value)
+        ):
             raise self.error(field, "two whole numbers from 1", value)
-        return sides[0], sides[1]
+        return value[0], value[1]
 
 
 @dataclasses.dataclass(frozen=True)

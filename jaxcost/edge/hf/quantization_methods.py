@@ -44,7 +44,11 @@ def _fp8(q: QuantizationFields, config: Mapping) -> Quantization:
     def format_of(matrix: WeightMatrix) -> WeightFormat | None:
         return weights if converted.matches(matrix) else linear(matrix)
 
-    return Quantization(f"fp8 with experts in {experts.name}" if experts else "fp8", format_of)
+    cache = q.fields.get("kv_cache_scheme")  # a name in AutoFP8, else a format
+    kv_bits = 8.0 if isinstance(cache, str) else q.cache_bits()
+    return Quantization(
+        f"fp8 with experts in {experts.name}" if experts else "fp8", format_of, kv_bits=kv_bits
+    )
 
 
 def _fp8_experts(q: QuantizationFields, config: Mapping) -> WeightFormat | None:

@@ -39,6 +39,10 @@ def _compressed_tensors(q: QuantizationFields, config: Mapping) -> Quantization:
 
     A name decides before a class, as in the library. The class Linear holds the head, so files ignore it by name.
     """
+    sparse = q.part("sparsity_config")
+    for fields in (sparse, q) if sparse else (q,):
+        if str(fields.fields.get("format")).startswith(("sparse", "marlin")):
+            raise fields.error("format", "weights without a compression of zeros", fields.fields["format"])
     ignored, groups, attention = q.patterns("ignore"), [], None
     for group in q.parts("config_groups").values():
         inputs, targets = group.part("input_activations"), group.strings("targets")
@@ -62,7 +66,7 @@ def _compressed_tensors(q: QuantizationFields, config: Mapping) -> Quantization:
         return named or next((w for t, w in rules if matrix.kind in t.kinds), None)
 
     method = str(q.fields.get("quant_method", "compressed-tensors"))
-    cache = _cache_scheme(q)
+    cache = q.cache_bits()
     return Quantization(
         f"{method} {' + '.join(names)}",
         format_of,
@@ -137,11 +141,6 @@ def _dtype_bits(name: object) -> int | None:
     return 8 if "8" in str(name) else 32 if "32" in str(name) else 16
 
 
-def _cache_scheme(q: QuantizationFields) -> float | None:
-    scheme = q.part("kv_cache_scheme")
-    return None if scheme is None else float(scheme.bits("num_bits"))
-
-
 # modelopt --------------------------------------------------------------------------------------------
 
 
@@ -196,7 +195,7 @@ def _modelopt(q: QuantizationFields, config: Mapping) -> Quantization:
     """
     if q.fields.get("quant_algo") is None and q.fields.get("config_groups"):
         return _compressed_tensors(q, config)
-    cache = _cache_scheme(q)
+    cache = q.cache_bits()
     if q.fields.get("kv_cache_quant_algo") not in (None, "", "None"):
         cache = _CACHES[q.word("kv_cache_quant_algo", _CACHES)]
     if "quant_algo" in q.fields and q.fields["quant_algo"] is None and cache is not None:
