@@ -1,6 +1,7 @@
 """The precision of checkpoints: expected bits are counted by hand from the definition of each format."""
 
 import copy
+import csv
 import json
 import math
 import random
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import jaxcost
+from jaxcost.edge.hf.modules import list_matrices
 from jaxcost.edge.hf.precision import RECIPES, apply_recipe, read_precision
 from jaxcost.edge.io.errors import InputError
 
@@ -419,6 +421,23 @@ def test_recipes(name):
 def test_no_such_recipe():
     with pytest.raises(InputError, match=r"quantization: got 'fp9'.*did you mean 'fp8'"):
         apply_recipe("fp9", DENSE, file="")
+
+
+# Sizes ----------------------------------------------------------------------------------------------
+
+COUNTED = """deepseek-r1-fp8 deepseek-v3.2-fp8 glm-5 kimi-k2.5 minimax-m2.5-fp8 gpt-oss-120b-mxfp4 qwen3-32b-fp8
+    qwen3-30b-a3b-fp8 qwen3-8b-fp8 llama-3.1-70b-fp8-modelopt qwen3-next-80b-a3b mimo-v2-flash phi-3.5-moe
+    deepseek-v2-lite ernie-4.5-21b-a3b-partial gemma-7b command-r-35b smollm-1.7b""".split()
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_the_matrices_are_the_model(name):
+    """Their weights are those that transformers counts, to 0.2%: vectors are left out."""
+    c = config(name)
+    with (SHARED / "SOURCES.csv").open() as file:
+        total = next(float(r["transformers_total"]) for r in csv.DictReader(file) if r["name"] == name)
+    counted = sum(m.inputs * m.outputs * m.count for m in list_matrices(c) if m.tensor_class != "draft")
+    assert counted == pytest.approx(total, rel=0.002)
 
 
 # Bytes -----------------------------------------------------------------------------------------------

@@ -14,6 +14,9 @@ _NESTED = ("text_config", "llm_config", "language_config")
 _BLOCKS = ("attn_config", "ffn_config")  # DBRX
 _RECURRENT = ("linear", "mamba", "recurrent", "conv", "kda", "gdn")
 _MOST = 10_000  # layers, experts
+# Families that use the embedding as output head where the file does not say.
+_TIED = """gemma gemma2 gemma3 gemma3_text gemma3n gemma3n_text gemma4 gemma4_text cohere cohere2 minicpm3 starcoder2
+    smollm3 lfm2 lfm2_moe mpt bloom gpt2 gpt_bigcode falcon opt ernie4_5 ernie4_5_moe""".split()
 _UNGATED_ACTIVATIONS = ("relu", "relu2", "gelu_new", "gelu_fast")
 _EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
 
@@ -99,8 +102,8 @@ def _mixers(c: Mapping, layers: int) -> list[tuple[str, ...]]:
     if family.startswith(("mamba", "rwkv", "falcon_mamba")):
         return [("recurrence",)] * layers
     pattern = c.get("hybrid_override_pattern")
-    if isinstance(pattern, str) and len(pattern) == layers:
-        return [{"M": ("recurrence",), "*": ("attention",)}.get(letter, ()) for letter in pattern]
+    if isinstance(pattern, str | list) and len(pattern) == layers:
+        return [{"M": ("recurrence",), "*": ("attention",)}.get(str(letter), ()) for letter in pattern]
     types = _entries(c, layers, "layer_types", "layers_block_type")
     if types:
         return [_mixer_of(str(t)) for t in types]
@@ -127,8 +130,8 @@ def _mixer_of(layer_type: str) -> tuple[str, ...]:
 def _channels(c: Mapping, layers: int) -> list[str]:
     """Return the channel mixer of each layer: dense, experts or "" for none."""
     pattern = c.get("hybrid_override_pattern")
-    if isinstance(pattern, str) and len(pattern) == layers:
-        return [{"-": "dense", "E": "experts"}.get(letter, "") for letter in pattern]
+    if isinstance(pattern, str | list) and len(pattern) == layers:
+        return [{"-": "dense", "E": "experts"}.get(str(letter), "") for letter in pattern]
     blocks = _entries(c, layers, "layers_block_type")
     if blocks and {"mlp", "moe"} & {str(b) for b in blocks}:
         return [{"mlp": "dense", "moe": "experts"}.get(str(b), "") for b in blocks]
@@ -142,13 +145,13 @@ def _sparse_layers(c: Mapping, layers: int) -> set[int]:
     """Return the layers with experts."""
     if (types := _entries(c, layers, "mlp_layer_types")) is not None:
         return {i for i, t in enumerate(types) if t != "dense"}
-    if (flags := _entries(c, layers, "moe_layer_freq")) is not None:
+    if (flags := _entries(c, layers, "moe_layer_freq", "is_moe_layer")) is not None:
         return {i for i, flag in enumerate(flags) if flag}
     if isinstance(c.get("moe_layers"), list):
         return _layer_numbers(c, "moe_layers")
     step = int(_size(c, "interleave_moe_layer_step", "decoder_sparse_step"))
     period = int(_size(c, "expert_layer_period", "moe_layer_freq"))
-    first = _size(c, "first_k_dense_replace", "moe_layer_start_index", default=0)
+    first = _size(c, "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index", default=0)
     offset = _size(c, "expert_layer_offset", default=0)
     dense = _layer_numbers(c, "mlp_only_layers")
     return {
@@ -254,7 +257,8 @@ def _recurrence(c: Mapping, layer: str) -> Iterator[WeightMatrix]:
         )
         inner = heads * width if heads * width > 1 else _size(c, "expand", "mamba_expand", default=2) * hidden
         shared = "linear_attn.{0} self_attn.{0} conv.{0} mixer.{0} mamba.{0}"
-        yield matrix(shared.format("in_proj"), hidden, 2 * inner)
+        states = 2 * _size(c, "n_groups", default=0) * _size(c, "ssm_state_size", default=0)
+        yield matrix(shared.format("in_proj"), hidden, 2 * inner + states)
         yield matrix(shared.format("out_proj"), inner, hidden)
 
 
@@ -324,7 +328,8 @@ def _ends(c: Mapping) -> Iterator[WeightMatrix]:
     hidden, words = _size(c, "hidden_size", "n_embd", "d_model"), _size(c, "vocab_size", "padded_vocab_size")
     names = ("embed_tokens", "embeddings", "word_embeddings", "wte", "embed")
     yield WeightMatrix("wide", "embedding", names, hidden, words)
-    if c.get("tie_word_embeddings") is not True:
+    tied = c.get("tie_word_embeddings")
+    if not (c.get("model_type") in _TIED if tied is None else tied is True):
         yield WeightMatrix("wide", "head", ("lm_head", "output_layer", "embed_out", "head"), hidden, words)
 
 
