@@ -82,7 +82,7 @@ def test_released_files(name):
     p = read_precision(config(name), None, file=name)
     assert (*classes(p), p.kv_bits, p.matmul_bits) == REAL[name]
     assert (p.activation_bits, p.message_bits, p.attention_bits) == (16, 16, 16)
-    assert p.sources["expert_bits"].startswith(("quantization_config: ", "no such weights"))
+    assert p.sources["expert_bits"].startswith(("quantization_config: ", "text_config.", "no such weights"))
     assert p.notes == ()
 
 
@@ -139,6 +139,14 @@ def test_the_quantization_of_a_folder_counts_where_the_config_has_none():
     assert (*classes(p), p.kv_bits, p.matmul_bits) == (8, 8, 8, 16, 8, 8)
     assert p.sources["kv_bits"] == "hf_quant_config.json: 8 bits"
     assert p.sources["weight_bits"] == "hf_quant_config.json: FP8 per tensor"
+
+
+def test_both_files():
+    separate = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
+    p = read_precision({**DENSE, "quantization_config": modelopt("FP8")}, separate, file="config.json")
+    assert (*classes(p), p.kv_bits) == (8, 8, 8, 16, 8)
+    nested = {"quant_method": "modelopt", **separate}
+    assert read(nested).kv_bits == 8
 
 
 def test_a_model_in_32_bits():
@@ -329,8 +337,9 @@ def test_who_quantizes_the_head(quantization, head):
 
 
 def test_routers_stay_wide_and_experts_may_be_listed_one_by_one():
-    p = read(modelopt("FP8", ignore=[]), MIXTURE)
-    assert classes(p)[:3] == (8, 8, 8)
+    p = read(modelopt("FP8"), MIXTURE)
+    assert classes(p) == (8, 8, 8, 16)
+    assert classes(read(compressed(GROUP, targets=["re:.*mlp.*"]), MIXTURE)) == (4.5, 16, 4.5, 16)
     layers = {
         f"model.layers.{i}.mlp.experts.{e}.{name}": {"quant_algo": "NVFP4", "group_size": 16}
         for i in range(4)
@@ -374,6 +383,37 @@ def test_a_narrow_input_does_not_slow_wider_weights():
     layers |= {f"model.layers.{i}.mlp": {"quant_algo": "NVFP4"} for i in range(4)}
     p = read(modelopt("MIXED_PRECISION", quantized_layers=layers, kv_cache_quant_algo="NVFP4"), MIXTURE)
     assert (*classes(p), p.matmul_bits, p.kv_bits) == (4.5, 8, 4.5, 16, 4, 4.5)
+
+
+def test_layers_of_two_mixers():
+    """Kimi-Linear: `kda_layers` counts from 1, so layers 0 to 2 have KDA of 4096 and layer 3 has attention."""
+    kda = {"kda_layers": [1, 2, 3], "full_attn_layers": [4], "num_heads": 32, "head_dim": 128}
+    p = read(
+        {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.3.self_attn"]},
+        linear_attn_config=kda,
+    )
+    recurrent, attention = 3 * 4, 2 + 2 / 4  # in squares of 4096
+    assert p.mixer_bits == pytest.approx((8 * recurrent + 16 * attention) / (recurrent + attention))
+
+
+def test_encoders():
+    """GPTQ and recipes leave encoders wide; FP8 quantizes those that the file does not list."""
+    model = {**DENSE, "vision_config": {"depth": 2, "hidden_size": 1024, "intermediate_size": 4096}}
+    assert read({"quant_method": "gptq", "bits": 4}, model).wide_bits == 16
+    assert read(modelopt("FP8"), model).wide_bits == 16
+    assert read({"quant_method": "fp8", "modules_to_not_convert": ["visual"]}, model).wide_bits == 16
+    encoder, tables = 2 * 12 * 1024**2, 2 * 4096 * 128256
+    mean = (8 * encoder + 16 * tables) / (encoder + tables)
+    assert read({"quant_method": "fp8"}, model).wide_bits == pytest.approx(mean, rel=1e-12)
+    for name in RECIPES:
+        assert apply_recipe(name, model, file="").wide_bits == 16
+
+
+def test_mlx_quantizes_the_tables_too():
+    p = read_precision(
+        {**DENSE, "quantization": {"bits": 4, "group_size": 64, "lm_head": False}}, None, file=""
+    )
+    assert classes(p) == (4.5, 4.5, 4.5, (16 + 4.5) / 2)
 
 
 def test_a_cache_in_fp8():
@@ -562,6 +602,9 @@ def test_files_that_contradict_each_other():
         InputError, match=r"folder/hf_quant_config\.json: quantization\.quant_algo: got 'NVFP4'"
     ):
         read_precision(c, separate, file="folder/config.json")
+    c = {**DENSE, "quantization_config": {"quant_method": "fp8"}}
+    with pytest.raises(InputError, match=r"quant_algo: got 'NVFP4'; expected fp8"):
+        read_precision(c, separate, file="config.json")
     nested = {"text_config": {**DENSE, "quantization_config": modelopt("FP8")}, "quantization_config": BNB4}
     with pytest.raises(InputError, match=r"text_config\.quantization_config"):
         read_precision(nested, None, file="config.json")

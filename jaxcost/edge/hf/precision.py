@@ -27,7 +27,8 @@ _CLASSES = {"weight": "weight_bits", "mixer": "mixer_bits", "expert": "expert_bi
 _CLASSES |= {"draft": "draft_bits"}
 _EXPERT = re.compile(r"(.*\bexperts)\.(\d+)(.*)")
 _LIKE = {"weight": ("mixer", "expert"), "mixer": ("weight", "expert"), "expert": ("weight", "mixer")}
-_BLOCKS = ("quantization_config", "compression_config")  # the second is compressed-tensors' former name
+# compressed-tensors once wrote the second, and MLX the third.
+_BLOCKS = ("quantization_config", "compression_config", "quantization")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,20 +105,27 @@ def apply_recipe(name: str, config: Mapping, *, file: str) -> StoredPrecision:
     return _read(config, fields, f"recipe {name}", file=file)
 
 
+_ENCODERS = ["re:.*visual.*", "re:.*vision_.*"]
+
+
 def _linear(weights: Mapping, inputs: Mapping | None = None) -> Mapping:
     group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
-    return {"quant_method": "compressed-tensors", "ignore": ["lm_head"], "config_groups": {"group_0": group}}
+    return {
+        "quant_method": "compressed-tensors",
+        "ignore": ["lm_head", *_ENCODERS],
+        "config_groups": {"g": group},
+    }
 
 
 _FLOAT4 = {"num_bits": 4, "type": "float"}
 
-# Quantizations of a 16-bit model, as the quantization config of a checkpoint that has them. Embedding, head, routers
-# and norms keep 16 bits. fp8 is vLLM's `--quantization fp8`: a scale a tensor. w4a16, w8a8 and nvfp4 are the schemes of
-# LLM Compressor of the same names. mxfp4 is weight-only in the experts, as gpt-oss is released; a model without experts
-# has it in all linear modules, as MXFP4 checkpoints of dense models have.
+# Quantizations of a 16-bit model, as the quantization config of a checkpoint that has them. Embedding, head, routers,
+# norms and encoders keep 16 bits. fp8 is vLLM's `--quantization fp8`: a scale a tensor. w4a16, w8a8 and nvfp4 are the
+# schemes of LLM Compressor of the same names. mxfp4 is weight-only in the experts, as gpt-oss is released; a model
+# without experts has it in all linear modules, as MXFP4 checkpoints of dense models have.
 RECIPES: Mapping[str, Mapping] = MappingProxyType(
     {
-        "fp8": {"quant_method": "fp8", "activation_scheme": "dynamic"},
+        "fp8": {"quant_method": "fp8", "modules_to_not_convert": _ENCODERS},
         "w4a16": _linear({"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}),
         "w8a8": _linear(
             {"num_bits": 8, "type": "int", "strategy": "channel"}, {"num_bits": 8, "type": "int"}
@@ -143,13 +151,16 @@ def _find(config: Mapping, quantization: Mapping | None, file: str) -> tuple[Qua
         if other.fields != places[0].fields:
             raise other.error("", f"the same as {places[0].path}, or none")
     separate = _hf_quant_config(quantization, file)
-    if places and separate is not None:
-        algorithms = [str(p.fields.get("quant_algo")).upper() for p in (places[0], separate)]
-        if "NONE" not in algorithms and algorithms[0] != algorithms[1]:
-            raise separate.error("quant_algo", f"{algorithms[0]}, that of config.json", algorithms[1])
-    if places:
-        return places[0], "quantization_config"
-    return separate, "hf_quant_config.json"
+    if not places:
+        return separate, "hf_quant_config.json"
+    first = places[0]
+    if separate is None:
+        return first, first.path
+    names = [p.fields.get("quant_algo") or p.fields.get("quant_method") for p in (first, separate)]
+    if str(names[0]).lower() not in (str(names[1]).lower(), "modelopt"):
+        raise separate.error("quant_algo", f"{names[0]}, that of config.json", names[1])
+    fields = {"kv_cache_quant_algo": separate.fields.get("kv_cache_quant_algo"), **first.fields}
+    return QuantizationFields(fields, file=file, path=first.path), first.path
 
 
 def _hf_quant_config(quantization: Mapping | None, file: str) -> QuantizationFields | None:

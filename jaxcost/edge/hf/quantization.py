@@ -239,6 +239,7 @@ def quantize_all(
     head: bool = False,
     experts: WeightFormat | None = None,
     others: bool = True,
+    encoder: bool = True,
 ) -> Callable[[WeightMatrix], WeightFormat | None]:
     """Make the function of a method with one format for all linear modules, or two with that of experts.
 
@@ -248,11 +249,13 @@ def quantize_all(
         head: whether the method quantizes the output head.
         experts: format of routed experts, that of the others by default.
         others: whether modules other than experts are quantized.
+        encoder: whether the method quantizes the linear modules of encoders.
 
     Returns:
         The function; routers and embeddings stay wide.
     """
-    kinds = {"expert"} | ({"linear", "encoder"} if others else set()) | ({"head"} if head else set())
+    chosen = {"expert": True, "linear": others, "encoder": others and encoder, "head": head}
+    kinds = {kind for kind, is_quantized in chosen.items() if is_quantized}
 
     def format_of(matrix: WeightMatrix) -> WeightFormat | None:
         if matrix.kind not in kinds or skipped.matches(matrix):

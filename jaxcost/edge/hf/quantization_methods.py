@@ -1,7 +1,8 @@
 """The quantization methods with one format for all linear modules, or one set of fields a format.
 
-Scales and zero points a group: 16 + `bits` in GPTQ and AWQ, a 16-bit scale and a 16-bit zero in HQQ, torchao's int4 and
-MLX; 32 bits for a block of FP8, 8 where `scale_fmt` is ue8m0. None of these methods quantizes routers or norms.
+Scales and zero points a group: 16 + `bits` in GPTQ and AWQ, which quantize decoder layers alone; a 16-bit scale and a
+16-bit zero in HQQ, torchao's int4 and MLX. A block of FP8 has a scale of 32 bits, of 8 where `scale_fmt` is ue8m0. None
+of these methods quantizes routers or norms.
 """
 
 from collections.abc import Callable, Mapping
@@ -96,7 +97,8 @@ def _gptq(q: QuantizationFields, config: Mapping) -> Quantization:
         rules.append((modules, None if skip else _gptq_format(fields, q)))
     listed = q.fields.get("modules_in_block_to_quantize")
     chosen = _flat_names(q, listed) if listed else None
-    default = quantize_all(weights, q.patterns("modules_to_not_convert"), head=q.flag("lm_head", False))
+    skipped = q.patterns("modules_to_not_convert")
+    default = quantize_all(weights, skipped, head=q.flag("lm_head", False), encoder=False)
 
     def format_of(matrix: WeightMatrix) -> WeightFormat | None:
         base = default(matrix)
@@ -122,7 +124,8 @@ def _awq(q: QuantizationFields, config: Mapping) -> Quantization:
     group = q.group("q_group_size") if "q_group_size" in q.fields else q.group(default=128)
     weights = grouped(f"W{bits}A16", bits, group, scale=16 + bits * q.flag("zero_point", True))
     skipped = q.patterns("modules_to_not_convert")
-    return Quantization(f"awq {weights.name}", quantize_all(weights, skipped, head=q.flag("lm_head", False)))
+    format_of = quantize_all(weights, skipped, head=q.flag("lm_head", False), encoder=False)
+    return Quantization(f"awq {weights.name}", format_of)
 
 
 def _auto_round(q: QuantizationFields, config: Mapping) -> Quantization:
@@ -148,7 +151,7 @@ def _auto_round(q: QuantizationFields, config: Mapping) -> Quantization:
         rules.append((q.compile([pattern], "extra_config"), read(change)))
     if base is None:
         raise q.error("bits", "fewer than 16 bits", q.fields.get("bits"))
-    default = quantize_all(base, q.patterns("modules_to_not_convert"))
+    default = quantize_all(base, q.patterns("modules_to_not_convert"), encoder=False)
 
     def format_of(matrix: WeightMatrix) -> WeightFormat | None:
         rule = next((found for modules, found in rules if modules.matches(matrix)), default(matrix))

@@ -193,6 +193,7 @@ def _modelopt(q: QuantizationFields, config: Mapping) -> Quantization:
     Modules are excluded by `exclude_modules` in hf_quant_config.json and by `ignore` in config.json. The loader leaves
     encoders wide.
     """
+    q = q.part("quantization") or q  # hf_quant_config.json inside config.json
     if q.fields.get("quant_algo") is None and q.fields.get("config_groups"):
         return _compressed_tensors(q, config)
     cache = q.cache_bits()
