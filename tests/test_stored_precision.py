@@ -14,8 +14,7 @@ from jaxcost.edge.hf.modules import list_matrices
 from jaxcost.edge.hf.precision import RECIPES, apply_recipe, read_precision
 from jaxcost.edge.io.errors import InputError
 
-DATA = Path(jaxcost.__file__).parents[1].parent / "shared" / "data" / "configs"
-SHARED = DATA if DATA.is_dir() else Path("/work/shared/data/configs")
+SHARED = Path(jaxcost.__file__).parents[1].parent / "shared" / "data" / "configs"
 GIB = 2**30
 
 DENSE = {
