@@ -150,8 +150,9 @@ def test_both_files():
 
 def test_a_model_in_32_bits():
     p = read_precision({**DENSE, "torch_dtype": "float32"}, None, file="")
-    assert set(p.plan_options().values()) == {32}
+    assert set(p.plan_options().values()) == {16}
     assert p.method == "none: float32"
+    assert "float32, which engines serve in 16 bits" in p.sources["weight_bits"]
 
 
 # Methods ---------------------------------------------------------------------------------------------

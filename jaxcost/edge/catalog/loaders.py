@@ -52,6 +52,7 @@ __all__ = [
     "load_link",
     "load_memory",
     "load_model",
+    "model_of",
     "load_prices",
     "load_system",
     "provenance",
@@ -210,26 +211,49 @@ def _split(name: str) -> tuple[str, int]:
 
 
 def load_model(name: str, *, download: bool = False) -> Model:
-    """Load a model of the catalogue, of a Hugging Face config.json or of a Hugging Face id.
+    """Load the shape of a model of the catalogue, of a Hugging Face config.json or of a Hugging Face id.
+
+    The precision of a checkpoint is no part of it: `load_checkpoint` reads that too. A warning says so where the
+    checkpoint is quantized.
 
     Args:
-        name: an existing path of a config.json or of a folder with one; a name or alias of `jaxcost list models`; or a
-            Hugging Face id `org/name`, looked up in the local cache. They are tried in this order.
+        name: an existing path of a config.json or of a folder with one; a Hugging Face id `org/name` that is in the
+            local cache; or a name or alias of `jaxcost list models`. They are tried in this order.
         download: whether to fetch the configuration files of an id that is none of these. It requires
             `huggingface_hub`.
 
     Raises:
         InputError: no such name, or a config that cannot be read, naming the field.
     """
-    from jaxcost.edge.hf.reader import read_hf_config
-
     files = find_model(name, download=download)
-    return canonical(read_hf_config(files.config, file=files.file))
+    model, notes = model_of(files)
+    if is_quantized(files.config, files.hf_quant_config):
+        notes = (*notes, "the checkpoint is quantized: load_checkpoint(...).plan(...) has its precision")
+    for note in notes:
+        warnings.warn(f"{files.file}: {note}", stacklevel=2)
+    return model
+
+
+def model_of(files: CheckpointFiles, *, strict: bool = False) -> tuple[Model, tuple[str, ...]]:
+    """Read a model and the reader's notes from the files of a checkpoint."""
+    from jaxcost.edge.hf.reader import read_checkpoint
+
+    read = read_checkpoint(files.config, file=files.file, strict=strict)
+    return canonical(read.model), read.notes
 
 
 def find_model(name: str, *, download: bool = False) -> CheckpointFiles:
     """Read the configuration files of a model by the names that `load_model` takes."""
+    if isinstance(name, str) and is_hub_id(name) and not os.path.exists(name):
+        cached = find_cached(name)
+        if cached is not None:
+            return cached
     path = find("models", name)
-    if path != expanded(name):  # the file of a catalogue name
-        return CheckpointFiles(read_part(path)["config"], shown(path))
-    return find_checkpoint(name, download=download, known=known("models") if is_hub_id(name) else ())
+    if path == expanded(name):
+        return find_checkpoint(name, download=download, known=known("models") if is_hub_id(name) else ())
+    entry = read_part(path)
+    config = dict(entry["config"])
+    for stored in entry.get("stored", ()):
+        if name.lower() in map(str.lower, stored["ids"]):
+            config["quantization_config"] = stored["quantization_config"]
+    return CheckpointFiles(config, shown(path))

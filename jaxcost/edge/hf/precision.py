@@ -12,10 +12,11 @@ from jaxcost.edge.hf.quantization_methods import METHODS, UNREADABLE
 from jaxcost.edge.hf.quantization_schemes import SCHEMES
 from jaxcost.edge.io.errors import InputError, not_among
 
-__all__ = ["RECIPES", "StoredPrecision", "apply_recipe", "read_precision"]
+__all__ = ["RECIPES", "StoredPrecision", "apply_recipe", "is_quantized", "read_precision"]
 
 _READERS = METHODS | SCHEMES
 _TYPES = {"bfloat16": 16.0, "float16": 16.0, "float32": 32.0}
+_SERVED = 16.0  # bits at which engines serve a 32-bit model by default (vLLM and SGLang, `--dtype auto`)
 _SHORT_TYPES = {
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -28,6 +29,7 @@ _CLASSES |= {"draft": "draft_bits"}
 _EXPERT = re.compile(r"(.*\bexperts)\.(\d+)(.*)")
 _LIKE = {"weight": ("mixer", "expert"), "mixer": ("weight", "expert"), "expert": ("weight", "mixer")}
 # compressed-tensors once wrote the second, and MLX the third.
+_TEXT_PARTS = ("text_config", "llm_config", "language_config")
 _BLOCKS = ("quantization_config", "compression_config", "quantization")
 
 
@@ -89,6 +91,13 @@ def read_precision(config: Mapping, quantization: Mapping | None, *, file: str) 
     return _read(config, *_find(config, quantization, file), file=file)
 
 
+def is_quantized(config: Mapping, quantization: Mapping | None) -> bool:
+    """Tell whether the files of a checkpoint declare a quantization."""
+    parts = (config, *(config.get(name) for name in _TEXT_PARTS))
+    blocks = (part.get(b) for part in parts if isinstance(part, Mapping) for b in _BLOCKS)
+    return quantization is not None or any(block not in (None, {}) for block in blocks)
+
+
 def apply_recipe(name: str, config: Mapping, *, file: str) -> StoredPrecision:
     """Return the precision of a model after quantization by one of `RECIPES`; one that the file declares is dropped.
 
@@ -142,7 +151,7 @@ RECIPES: Mapping[str, Mapping] = MappingProxyType(
 def _find(config: Mapping, quantization: Mapping | None, file: str) -> tuple[QuantizationFields | None, str]:
     """Return the quantization config and the name of the place it is in."""
     blocks = {}
-    for prefix in ("", "text_config.", "llm_config.", "language_config."):
+    for prefix in ("", *(f"{name}." for name in _TEXT_PARTS)):
         part = config.get(prefix[:-1]) if prefix else config
         if isinstance(part, Mapping):
             blocks |= {f"{prefix}{b}": part[b] for b in _BLOCKS if part.get(b) not in (None, {})}
@@ -218,19 +227,26 @@ def _model_type(config: Mapping, file: str) -> tuple[str, str]:
 
 def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: str) -> StoredPrecision:
     dtype, type_source = _model_type(config, file)
-    method, quantized = f"none: {dtype}", Quantization("", lambda matrix: None)
-    every_expert = False
-    if q is not None:
-        quantized = _READERS[_method_name(q)](q, config)
-        method, every_expert = quantized.method, _distinguishes_experts(q.fields, config)
-    stored = WeightFormat(dtype, _TYPES[dtype], _TYPES[dtype])
+    served = min(_TYPES[dtype], _SERVED)
+    if served < _TYPES[dtype]:
+        type_source += f", which engines serve in {served:g} bits"
+    if q is None:
+        names = [f.name for f in dataclasses.fields(StoredPrecision) if f.name.endswith("_bits")]
+        return StoredPrecision(
+            method=f"none: {dtype}",
+            sources=MappingProxyType(dict.fromkeys(names, type_source)),
+            **dict.fromkeys(names, served),
+        )
+    quantized = _READERS[_method_name(q)](q, config)
+    every_expert = _distinguishes_experts(q.fields, config)
+    stored = WeightFormat(dtype, served, served)
     formats = [
         (m, quantized.format_of(m) or stored) for m in list_matrices(config, every_expert=every_expert)
     ]
     for group, weights in quantized.groups:
         if not any(f is weights for _, f in formats):
             raise group.error("targets", "modules that the model has", group.fields.get("targets"))
-    if q is not None and quantized.kv_bits is None and all(f is stored for _, f in formats):
+    if quantized.kv_bits is None and all(f is stored for _, f in formats):
         raise q.error(
             "", f"a quantized module; {quantized.method} with these lists of modules quantizes none"
         )
@@ -253,7 +269,7 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
         sources[name] = f"{place}: {declared:g} bits" if declared else f"not declared; {type_source}"
         bits[name] = declared or stored.bits
     return StoredPrecision(
-        method=method, sources=MappingProxyType(sources), notes=_notes(quantized, formats), **bits
+        method=quantized.method, sources=MappingProxyType(sources), notes=_notes(quantized, formats), **bits
     )
 
 

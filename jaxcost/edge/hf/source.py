@@ -12,7 +12,7 @@ from typing import Any
 from jaxcost.edge.io.config import read_json, read_yaml
 from jaxcost.edge.io.errors import InputError, nearest
 
-__all__ = ["CheckpointFiles", "find_checkpoint", "is_hub_id", "size_difference"]
+__all__ = ["CheckpointFiles", "find_cached", "find_checkpoint", "is_hub_id", "size_difference"]
 
 _CONFIG, _PARAMS = "config.json", "params.json"
 _QUANTIZATION, _INDEX = "hf_quant_config.json", "model.safetensors.index.json"
@@ -66,6 +66,12 @@ def find_checkpoint(name: str, *, download: bool = False, known: Iterable[str] =
             suggestion=nearest(name, known),
         )
     return _read_folder(folder)
+
+
+def find_cached(name: str) -> CheckpointFiles | None:
+    """Read the configuration files of a Hugging Face id in the local cache; None where it is not there."""
+    folder = _cached_snapshot(name)
+    return None if folder is None else _read_folder(folder)
 
 
 def is_hub_id(name: str) -> bool:
