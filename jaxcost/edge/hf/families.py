@@ -7,7 +7,9 @@ entry.
 from typing import Any
 
 from jaxcost.edge.hf import layers as plan
+from jaxcost.edge.hf.dense_families import DENSE_FAMILIES
 from jaxcost.edge.hf.fields import ModelFamily
+from jaxcost.edge.hf.mixture_families import MIXTURE_FAMILIES
 
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 
@@ -24,6 +26,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "decoder_sparse_step": 1,
         "mlp_only_layers": (),
         "num_nextn_predict_layers": 0,
+        "qk_norm_type": "per_layer",
     },
     "falcon": {
         "tie_word_embeddings": True,
@@ -371,10 +374,15 @@ FAMILIES: dict[str, ModelFamily] = {
         norms_per_block=1,
     ),
     "qwen3_5_moe_text": ModelFamily(architectures=("Qwen3_5MoeForConditionalGeneration",), **_DELTA_HYBRID),
+    **DENSE_FAMILIES,
+    **MIXTURE_FAMILIES,
 }
 DEFAULTS["qwen3_5_moe_text"] = DEFAULTS["qwen3_next"]
 
 ALIASES = {
+    "bailing_moe_v2": "bailing_moe",
+    "gpt-sw3": "gpt2",
+    "youtu_llm": "youtu",
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "kimi_k2": "deepseek_v3",

@@ -29,6 +29,8 @@ _ACTIVATION_EXPONENTIALS = {
     "gelu_fast": 1,
     "gelu_python": 1,
     "gelu_pytorch_tanh": 1,
+    "gegelu": 1,
+    "xielu": 1,
     "relu": 0,
     "relu2": 0,
 }
@@ -62,8 +64,14 @@ def read_hf_config(config: Mapping, *, file: str) -> Model:
     if not isinstance(config, Mapping):
         raise InputError("a mapping of config.json's fields", file=file, given=type(config).__name__)
     family, inner, prefix = _text_part(config, file)
-    defaults = {**DEFAULTS[""], **DEFAULTS.get(family, {})}
-    f = Fields(inner, FAMILIES[family], defaults, file=file, prefix=prefix)
+    row = FAMILIES[family]
+    defaults = {
+        **DEFAULTS[""],
+        **DEFAULTS.get(family, {}),
+        **row.defaults,
+        **(row.nested_defaults if prefix else {}),
+    }
+    f = Fields(inner, row, defaults, file=file, prefix=prefix)
     _refuse_unsupported(f)
     model = _language_model(f, family)
     encoder, ratio = _encoder(config, family, f)
@@ -130,6 +138,11 @@ def _refuse_unsupported(f: Fields) -> None:
         if f.given(field) is not None and f.flag(field) is not wanted:
             expected = f"{str(wanted).lower()}, the only variant modelled"
             raise f.error(field, expected, f.given(field))
+    for field, value in f.row.only.items():
+        given = f.given(field)
+        if given is not None and given != value:
+            shown = str(value).lower() if isinstance(value, bool) else value
+            raise f.error(field, f"{shown}, the only variant modelled", given)
     if f.given("moe_latent_size") is not None:
         raise f.error(
             "moe_latent_size",
@@ -151,23 +164,23 @@ def _language_model(f: Fields, family: str) -> Model:
     feed_forward = _feed_forward(f, channels.count("dense"))
     experts = _experts(f, channels.count("experts"))
     per_block = f.row.norms_per_block
-    norms = (per_block if isinstance(per_block, int) else per_block(f)) * layers + 1
+    norms = (per_block(f) if callable(per_block) else per_block) * layers + f.row.further_norms
     vocabulary = f.size("vocab_size")
     extra_small, extra_table = _gemma3n_extras(f, layers) if family == "gemma3n_text" else (0, 0)
     small = (
-        norms * hidden * (1 + f.row.norm_bias)
+        norms * hidden * (f.row.norm_scale + f.flag(f.row.norm_bias))
         + _attention_vectors(f, attention, "full")
         + _attention_vectors(f, window_attention, "window")
         + latent.layers * _latent_vectors(f, latent)
         + recurrence.layers * state_vectors
         + feed_forward.layers * f.flag(f.row.mlp_bias) * _bias(f, feed_forward.width)
         + experts.layers * _expert_vectors(f, experts)
-        + vocabulary * f.row.head_bias
+        + vocabulary * f.flag(f.row.head_bias)
         + extra_small
     )
     block, steps = _DIFFUSION.get(family, (0, 1))
     has_channel = feed_forward.layers + experts.layers > 0
-    return Model(
+    model = Model(
         hidden=hidden,
         vocabulary=vocabulary,
         tied=f.flag("tie_word_embeddings"),
@@ -185,6 +198,8 @@ def _language_model(f: Fields, family: str) -> Model:
         diffusion_block=block,
         diffusion_steps=steps,
     )
+    extras = f.row.extras(f, model) if f.row.extras else {}
+    return replace(model, **{name: getattr(model, name) + value for name, value in extras.items()})
 
 
 def _attention(f: Fields, mixers: list[str], kind: str, reach: dict[str, int]) -> Attention:
@@ -226,7 +241,7 @@ def _attention_vectors(f: Fields, a: Attention, kind: str) -> Scalar:
     return a.layers * (
         f.flag(f.row.qkv_bias) * (query * a.query_outputs + keys + values)
         + f.flag(f.row.out_bias) * f.size("hidden_size")
-        + {"": 0, "head": 2 * a.head_dim, "width": query + keys}[norm]
+        + {"": 0, "head": 2 * a.head_dim, "head_bias": 4 * a.head_dim, "width": query + keys}[norm]
         + f.row.sinks * a.heads
     )
 
@@ -270,27 +285,21 @@ def _width(f: Fields) -> int:
     value = f.given("intermediate_size")
     if value is None and f.name("intermediate_size") in ("n_inner", "ffn_hidden_size"):
         return 4 * f.size("hidden_size")
-    if not isinstance(value, list | tuple):
-        return f.size("intermediate_size")
-    widths = f.sequence("intermediate_size", length=f.layers())
-    first = widths[0]
-    if isinstance(first, bool) or not isinstance(first, int) or first < 1 or any(w != first for w in widths):
-        raise f.error("intermediate_size", "one whole number, the same in every layer", widths)
-    return first
+    return f.even_size("intermediate_size")
 
 
 def _experts(f: Fields, layers: int) -> Experts:
     if layers == 0:
         return Experts()
-    experts = f.size("num_experts")
-    top_k = f.size("num_experts_per_tok")
+    experts = f.even_size("num_experts")
+    top_k = f.even_size("num_experts_per_tok")
     if top_k > experts:
         raise f.error("num_experts_per_tok", f"at most {f.name('num_experts')}, {experts}", top_k)
     return Experts(
         layers=layers,
         experts=experts,
         top_k=top_k,
-        width=f.size("moe_intermediate_size"),
+        width=f.even_size("moe_intermediate_size"),
         shared_width=f.row.shared_width(f) if f.row.shared_width else 0,
         matrices=2 + f.row.gated,
     )
