@@ -62,25 +62,31 @@ SHARED_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _READ = """
-    altup_num_inputs architectures attention_bias attention_chunk_size attention_layers attention_types
-    attn_config attn_layer_offset attn_layer_period attn_output_gate attn_type_list audio_config
-    audio_processor conv_kernel decoder_sparse_step depth do_layer_norm_before embd_layer embedding_size
-    enable_bias expand expansion_ratio expert_layer_offset expert_layer_period ffn_config
-    full_attention_interval hidden_size_per_layer_input hybrid_override_pattern image_size img_processor
-    in_channels include_bias include_qkv_bias interleave_moe_layer_step intermediate_size_mlp is_moe_layer
-    kv_lora_rank language_config laurel_rank layer_types layers_block_type linear_conv_kernel_dim
+    add_bias_linear add_qkv_bias alignment_intermediate_size altup_num_inputs architectures
+    attention_bias attention_chunk_size attention_layers attention_out_bias attention_types attn_config
+    attn_layer_offset attn_layer_period attn_output_gate attn_type_list audio_config audio_processor
+    bias conv_kernel decoder_sparse_step deepstack_visual_indexes depth do_layer_norm_before
+    downsample_factor downsample_ratio embd_layer embed_dim embedding_size enable_bias encoder_ffn_dim
+    encoder_layers expand expansion_ratio expert_layer_offset expert_layer_period ffn_config
+    full_attention_interval gate_and_up hidden_size_per_layer_input hybrid_override_pattern image_size
+    image_width img_processor in_channels in_chans include_bias include_qkv_bias init_pos_emb_height
+    init_pos_emb_width interleave_moe_layer_step intermediate_size_mlp is_moe_layer kv_lora_rank
+    language_config laurel_rank layer_types layers layers_block_type linear_conv_kernel_dim
     linear_key_head_dim linear_num_key_heads linear_num_value_heads linear_value_head_dim llm_config
     lm_head_bias mamba_conv_bias mamba_d_conv mamba_d_state mamba_dt_rank mamba_expand mamba_head_dim
-    mamba_num_heads mamba_proj_bias max_window_layers mlp_bias mlp_layer_types mlp_only_layers mm_tokens_per_image
-    model_type moe_latent_size moe_layer_end_index moe_layer_start_index moe_layers multi_query
-    multi_query_attention n_groups new_decoder_architecture no_bias no_rope_layer_interval no_rope_layers
-    num_channels num_kv_shared_layers num_position_embeddings out_hidden_size parallel_attn patch_size
-    pixel_shuffle_ratio prefix_dense_intermediate_size projector_config projector_input_dim
-    projector_output_dim q_lora_rank qk_layernorm qk_nope_head_dim qk_norm_type qk_rope_head_dim
-    sliding_window spatial_merge_size ssm_state_size state_size temporal_patch_size text_config
-    thinker_config use_cla use_conv_bias use_parallel_residual use_post_norm use_routing_bias
-    use_qk_norm use_bias qkv_bias add_qkv_bias use_qkv_bias add_bias_linear bias attention_out_bias qk_norm
-    use_sliding_window v_head_dim vision_config vision_output_dim vocab_size vocab_size_per_layer_input
+    mamba_num_heads mamba_proj_bias max_window_layers merge_kernel_size mlp_bias mlp_layer_types
+    mlp_only_layers mlp_ratio mm_tokens_per_image model_type moe_latent_size moe_layer_end_index
+    moe_layer_freq moe_layer_start_index moe_layers moe_router_enable_expert_bias multi_query
+    multi_query_attention multimodal_projector_bias n_groups new_decoder_architecture no_bias
+    no_rope_layer_interval no_rope_layers num_channels num_kv_shared_layers num_position_embeddings
+    out_hidden_size parallel_attn patch_size pixel_shuffle_ratio pos_emb_height pos_emb_width
+    post_layer_norm prefix_dense_intermediate_size projector_config projector_input_dim projector_norm
+    projector_output_dim q_lora_rank qk_layernorm qk_nope_head_dim qk_norm qk_norm_type qk_normalization
+    qk_rope_head_dim qkv_bias rmsnorm scale_factor sliding_window spatial_merge_size ssm_state_size
+    state_size temporal_merge_size temporal_patch_size text_config thinker_config use_bias use_cla
+    use_conv_bias use_mla use_parallel_residual use_post_norm use_qk_norm use_qkv_bias use_routing_bias
+    use_sliding_window v_head_dim vision_config vision_feature_layer vision_output_dim vision_use_head
+    vocab_size vocab_size_per_layer_input vt_hidden_size vt_intermediate_size vt_num_hidden_layers width
     window_size word_embed_proj_dim
     """
 

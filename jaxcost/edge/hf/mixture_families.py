@@ -5,6 +5,7 @@ from typing import Any
 from jaxcost.edge.hf import layers as plan, rules
 from jaxcost.edge.hf.dense_families import DECODER
 from jaxcost.edge.hf.fields import Fields, ModelFamily
+from jaxcost.spec.model import Model
 
 __all__ = ["MIXTURE_FAMILIES", "mixture"]
 
@@ -27,6 +28,22 @@ def _norm_after_experts(f: Fields) -> float:
     """Average the norms of a layer: two, and one after the experts."""
     channels = rules.stated_channels(f)
     return 2 + channels.count("experts") / len(channels)
+
+
+def _two(f: Fields, field: str) -> tuple[int, int]:
+    """Read one number for text and one for images; a single number is that of both."""
+    value = f.given(field)
+    pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(pair) != 2 or any(isinstance(x, bool) or not isinstance(x, int) or x < 1 for x in pair):
+        raise f.error(field, "a whole number, or one for text and one for images", value)
+    return pair
+
+
+def _image_experts(f: Fields, model: Model) -> dict[str, float]:
+    """Count the experts and routers that images use."""
+    x, (_, width), (_, experts) = model.experts, _two(f, "image_width"), _two(f, "num_experts")
+    routed = experts * (x.matrices * model.hidden * width + model.hidden + 1)
+    return {"unused_parameters": x.layers * routed}
 
 
 MIXTURE_FAMILIES: dict[str, ModelFamily] = {
@@ -119,6 +136,27 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
             "num_experts_per_tok": lambda f: min(6, f.even_size("num_experts")),
             "moe_intermediate_size": 1536,
         },
+    ),
+    # Images have experts of their own, which text does not use: the second numbers of its lists.
+    "ernie4_5_vl_moe_text": mixture(
+        "Ernie4_5_VLMoeForConditionalGeneration",
+        "Ernie4_5_VLMoeForCausalLM",
+        qkv_bias="use_bias",
+        out_bias="use_bias",
+        mlp_bias="use_bias",
+        router_bias=True,
+        names={"image_width": ("moe_intermediate_size",), "moe_intermediate_size": ()},
+        extras=_image_experts,
+        defaults={
+            **_TIED,
+            "use_bias": False,
+            "moe_layer_start_index": 1,
+            "n_shared_experts": 2,
+            "num_experts_per_tok": 6,
+            "image_width": (1536, 512),
+            "moe_intermediate_size": lambda f: _two(f, "image_width")[0],
+        },
+        note="experts of images are stored but not used by text",
     ),
     "exaone_moe": mixture(
         "ExaoneMoEForCausalLM",
