@@ -6,8 +6,10 @@ entry.
 
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan
+from jaxcost.edge.hf import layers as plan, rules
+from jaxcost.edge.hf.dense_families import DENSE_FAMILIES
 from jaxcost.edge.hf.fields import ModelFamily
+from jaxcost.edge.hf.mixture_families import MIXTURE_FAMILIES
 
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 
@@ -24,6 +26,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "decoder_sparse_step": 1,
         "mlp_only_layers": (),
         "num_nextn_predict_layers": 0,
+        "qk_norm_type": "per_layer",
     },
     "falcon": {
         "tie_word_embeddings": True,
@@ -116,7 +119,8 @@ _GPT2: dict[str, Any] = {
 _GEMMA: dict[str, Any] = {**_ATTENTION_BIAS, "names": _GEMMA_NAMES, "channels": plan.all_layers("dense")}
 _DEEPSEEK: dict[str, Any] = {
     "names": _ROUTED_NAMES,
-    "mixers": plan.all_layers("latent"),
+    "shapes": {"full": {"head_dim": (), "v_head_dim": ()}},
+    "mixers": rules.latent_layers,
     "channels": plan.deepseek_channels,
     "shared_width": plan.counted_shared,
 }
@@ -371,10 +375,27 @@ FAMILIES: dict[str, ModelFamily] = {
         norms_per_block=1,
     ),
     "qwen3_5_moe_text": ModelFamily(architectures=("Qwen3_5MoeForConditionalGeneration",), **_DELTA_HYBRID),
+    **DENSE_FAMILIES,
+    **MIXTURE_FAMILIES,
 }
 DEFAULTS["qwen3_5_moe_text"] = DEFAULTS["qwen3_next"]
 
 ALIASES = {
+    "apertus1p5_text": "apertus",
+    "deepseek_vl_v2_text": "deepseek_v2",
+    "emu3_text_model": "llama",
+    "glm46v_text": "glm4",
+    "glm4v_moe_text": "glm4_moe",
+    "glm4v_text": "glm4",
+    "qwen2_5_omni_text": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen3_omni_moe_text": "qwen3_moe",
+    "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_vl_text": "qwen3",
+    "bailing_moe_v2": "bailing_moe",
+    "gpt-sw3": "gpt2",
+    "youtu_llm": "youtu",
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "kimi_k2": "deepseek_v3",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxcost.edge.io.errors import InputError, nearest
+from jaxcost.spec.model import Model
 
 __all__ = ["KNOWN", "Fields", "ModelFamily"]
 
@@ -13,36 +14,84 @@ _LARGEST = 2**40  # upper bound of any size; integers below it are exact as floa
 _MOST_LAYERS = 10_000
 _TYPO = 0.93  # similarity of an unknown name to an absent field above which it is reported as a misspelling
 
+# Names of a field in the configs of different families, by the name that the reader uses; the first has priority.
+SHARED_NAMES: dict[str, tuple[str, ...]] = {
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "n_embed"),
+    "intermediate_size": (
+        "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "mlp_hidden_size", "ff_intermediate_size",
+    ),
+    "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads"),
+    "num_key_value_heads": (
+        "num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_head_kv", "num_query_groups",
+        "multi_query_group_num", "attn_config.kv_n_heads",
+    ),
+    "head_dim": ("head_dim", "kv_channels", "attention_head_dim"),
+    "hidden_act": (
+        "hidden_act", "hidden_activation", "activation_function", "activation", "mlp_hidden_act",
+        "activation_type", "ffn_config.ffn_act_fn",
+    ),
+    "vocab_size": ("padded_vocab_size", "vocab_size"),
+    "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
+    "tie_word_embeddings": ("tie_word_embeddings", "weight_tying"),
+    "num_experts": (
+        "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "ffn_config.moe_num_experts",
+    ),
+    "num_experts_per_tok": (
+        "num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k", "moe_top_k",
+        "top_k_experts", "ffn_config.moe_top_k",
+    ),
+    "moe_intermediate_size": (
+        "moe_intermediate_size", "moe_ffn_hidden_size", "expert_ffn_hidden_size", "expert_hidden_dim",
+        "ffn_config.ffn_hidden_size",
+    ),
+    "n_shared_experts": (
+        "n_shared_experts", "num_shared_experts", "num_shared_expert", "moe_num_shared_experts",
+    ),
+    "shared_expert_intermediate_size": (
+        "shared_expert_intermediate_size", "shared_intermediate_size", "moe_shared_expert_intermediate_size",
+    ),
+    "first_k_dense_replace": ("first_k_dense_replace", "num_dense_layers"),
+    "decoder_sparse_step": ("decoder_sparse_step", "moe_layer_interval"),
+    "sliding_window_pattern": (
+        "sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers",
+    ),
+    "num_nextn_predict_layers": (
+        "num_nextn_predict_layers", "num_mtp_layers", "num_mtp_modules", "mtp_num_hidden_layers",
+    ),
+}  # fmt: skip
+
 _READ = """
-    _sliding_window_pattern activation activation_function activation_type altup_num_inputs
-    architectures attention_bias attention_chunk_size attention_head_dim attn_layer_offset
-    attn_layer_period attn_output_gate attn_type_list audio_config bias conv_kernel d_model
-    decoder_sparse_step depth do_layer_norm_before embedding_size enable_bias expand expert_layer_offset
-    expert_layer_period experts_per_token ffn_dim ffn_hidden_size first_k_dense_replace
-    full_attention_interval head_dim hidden_act hidden_activation hidden_size
-    hidden_size_per_layer_input hybrid_override_pattern image_size in_channels include_bias
-    include_qkv_bias interleave_moe_layer_step intermediate_size intermediate_size_mlp kv_lora_rank
-    laurel_rank layer_types layers_block_type linear_conv_kernel_dim linear_key_head_dim
-    linear_num_key_heads linear_num_value_heads linear_value_head_dim mamba_conv_bias mamba_d_conv
-    mamba_d_state mamba_dt_rank mamba_expand mamba_head_dim mamba_num_heads mamba_proj_bias
-    max_position_embeddings max_window_layers mlp_bias mlp_hidden_act mlp_hidden_size mlp_only_layers
-    mm_tokens_per_image model_type moe_intermediate_size moe_latent_size moe_layer_freq moe_layers
-    moe_shared_expert_intermediate_size mtp_num_hidden_layers multi_query n_embd n_groups n_head n_heads
-    n_inner n_kv_heads n_layer n_layers n_positions n_routed_experts n_shared_experts
-    new_decoder_architecture no_rope_layer_interval no_rope_layers num_attention_heads num_channels
-    num_experts num_experts_per_tok num_heads num_hidden_layers num_key_value_heads num_kv_heads
-    num_kv_shared_layers num_local_experts num_mtp_modules num_nextn_predict_layers
-    num_position_embeddings out_hidden_size parallel_attn patch_size pixel_shuffle_ratio
-    projector_input_dim projector_output_dim q_lora_rank qk_layernorm qk_nope_head_dim qk_norm_type
-    qk_rope_head_dim qkv_bias shared_expert_intermediate_size shared_intermediate_size sliding_window
-    sliding_window_pattern spatial_merge_size ssm_state_size state_size temporal_patch_size text_config
-    tie_word_embeddings use_bias use_conv_bias use_qk_norm use_routing_bias use_sliding_window
-    v_head_dim vision_config vision_output_dim vocab_size vocab_size_per_layer_input weight_tying
-    word_embed_proj_dim
+    add_bias_linear add_qkv_bias alignment_intermediate_size altup_num_inputs architectures
+    attention_bias attention_chunk_size attention_layers attention_out_bias attention_types attn_config
+    attn_layer_offset attn_layer_period attn_output_gate attn_type_list audio_config audio_processor
+    bias conv_kernel decoder_sparse_step deepstack_visual_indexes depth do_layer_norm_before
+    downsample_factor downsample_ratio embd_layer embed_dim embedding_size enable_bias encoder_ffn_dim
+    encoder_layers expand expansion_ratio expert_layer_offset expert_layer_period ffn_config
+    full_attention_interval gate_and_up hidden_size_per_layer_input hybrid_override_pattern image_size
+    image_width img_processor in_channels in_chans include_bias include_qkv_bias init_pos_emb_height
+    init_pos_emb_width interleave_moe_layer_step intermediate_size_mlp is_moe_layer kv_lora_rank
+    language_config laurel_rank layer_types layers layers_block_type linear_conv_kernel_dim
+    linear_key_head_dim linear_num_key_heads linear_num_value_heads linear_value_head_dim llm_config
+    lm_head_bias mamba_conv_bias mamba_d_conv mamba_d_state mamba_dt_rank mamba_expand mamba_head_dim
+    mamba_num_heads mamba_proj_bias max_window_layers merge_kernel_size mlp_bias mlp_layer_types
+    mlp_only_layers mlp_ratio mm_tokens_per_image model_type moe_latent_size moe_layer_end_index
+    moe_layer_freq moe_layer_start_index moe_layers moe_router_enable_expert_bias multi_query
+    multi_query_attention multimodal_projector_bias n_groups new_decoder_architecture no_bias
+    no_rope_layer_interval no_rope_layers num_channels num_kv_shared_layers num_position_embeddings
+    out_hidden_size parallel_attn patch_size pixel_shuffle_ratio pos_emb_height pos_emb_width
+    post_layer_norm prefix_dense_intermediate_size projector_config projector_input_dim projector_norm
+    projector_output_dim q_lora_rank qk_layernorm qk_nope_head_dim qk_norm qk_norm_type qk_normalization
+    qk_rope_head_dim qkv_bias rmsnorm scale_factor sliding_window spatial_merge_size ssm_state_size
+    state_size temporal_merge_size temporal_patch_size text_config thinker_config use_bias use_cla
+    use_conv_bias use_mla use_parallel_residual use_post_norm use_qk_norm use_qkv_bias use_routing_bias
+    use_sliding_window v_head_dim vision_config vision_feature_layer vision_output_dim vision_use_head
+    vocab_size vocab_size_per_layer_input vt_hidden_size vt_intermediate_size vt_num_hidden_layers width
+    window_size word_embed_proj_dim
     """
 
 # Every field that some family reads; none of them is reported as a misspelling of another.
-KNOWN = frozenset(_READ.split())
+KNOWN = frozenset(_READ.split()) | {name for names in SHARED_NAMES.values() for name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,19 +100,29 @@ class ModelFamily:
 
     Attributes:
         architectures: values of `architectures` in configs of this family.
-        names: the family's names of a field, by the name that the reader uses.
+        names: the family's names of a field, by the name that the reader uses, in place of `SHARED_NAMES`; a name
+            may be a dotted path, and a field without names has only its default.
+        defaults: values of fields that a config leaves out, or functions that derive them from other fields.
+        nested_defaults: further values for a config that is part of another, which states only differences to
+            its class.
+        only: values of fields that all released checkpoints have, where others would change the weights.
+        note: what the model leaves out of this family.
         shapes: further names of fields for the attention of one kind of layers, by the kind.
         mixers: function that returns the token mixer of every layer: full, window, latent, recurrent or "" for none.
         channels: function that returns the channel mixer of every layer: dense, experts or "" for none.
+        extras: function that returns what the family adds to numbers of the finished model, by their names.
         recurrence: kind of its recurrent layers.
         norms_per_block: norms of the residual stream in one layer.
         norm_bias: whether a norm has a bias besides its scale (LayerNorm).
+        norm_scale: whether a norm has a scale.
+        further_norms: norms of the residual stream besides those of the layers.
         gated: whether the feed-forward has a gate, so 3 matrices instead of 2.
         query_outputs: outputs of the query projection per query element.
         qkv_bias: biases of the query, key and value projections.
         out_bias: a bias of the attention's output projection.
         mlp_bias: biases of the feed-forward.
-        qk_norm: norms of queries and keys: "head", "width" (over all heads together) or "" for none.
+        qk_norm: norms of queries and keys: "head", "head_bias" (with a bias), "width" (a scale of each element of
+            all heads) or "" for none.
         qk_norm_field: the field that decides whether there are such norms.
         router_bias: a bias or correction of every routed expert's score.
         expert_bias: biases inside the experts.
@@ -77,12 +136,19 @@ class ModelFamily:
 
     architectures: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    nested_defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    only: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
     shapes: Mapping[str, Mapping[str, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
     mixers: Callable[["Fields"], list[str]]
     channels: Callable[["Fields"], list[str]]
+    extras: Callable[["Fields", Model], Mapping[str, float]] | None = None
     recurrence: str = ""
-    norms_per_block: int | Callable[["Fields"], int] = 2
-    norm_bias: bool = False
+    norms_per_block: float | Callable[["Fields"], float] = 2
+    norm_bias: bool | str = False
+    norm_scale: bool = True
+    further_norms: int = 1
     gated: bool = True
     query_outputs: int = 1
     qkv_bias: bool | str = False
@@ -93,7 +159,7 @@ class ModelFamily:
     router_bias: bool | str = False
     expert_bias: bool = False
     shared_gate: bool = False
-    head_bias: bool = False
+    head_bias: bool | str = False
     sinks: bool = False
     position_rows: tuple[str, int] | None = None
     shared_width: Callable[["Fields"], int] | None = None
@@ -109,6 +175,7 @@ class Fields:
         """Wrap the mapping; `prefix` is the dotted path to it inside the file."""
         self.config, self.row, self.file, self.prefix = config, row, file, prefix
         self._defaults = defaults
+        self.read: set[str] = set()  # the top-level names that were asked for
 
     def of_shape(self, kind: str) -> "Fields":
         """Return these fields with the names that the attention of one kind of layers has."""
@@ -116,30 +183,47 @@ class Fields:
         if not names:
             return self
         row = dataclasses.replace(self.row, names={**self.row.names, **names})
-        return Fields(self.config, row, self._defaults, file=self.file, prefix=self.prefix)
+        shaped = Fields(self.config, row, self._defaults, file=self.file, prefix=self.prefix)
+        shaped.read = self.read
+        return shaped
+
+    def value(self, name: str) -> Any:
+        """Return the value under a name of the config, dotted for a field of a section; None where it is missing."""
+        value: Any = self.config
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
 
     def name(self, field: str) -> str:
-        """Return the config's name of a field: the first of the family's names that the config has."""
-        names = self.row.names.get(field, (field,))
-        return next((n for n in names if self.config.get(n) is not None), names[0])
+        """Return the config's name of a field: the first of the family's, or else the shared, names that it has."""
+        own = self.row.names.get(field)
+        names = own if own is not None else SHARED_NAMES.get(field, (field,))
+        self.read.update(n.split(".")[0] for n in names)
+        absent = own[0] if own else field
+        return next((n for n in names if self.value(n) is not None), absent)
 
     def given(self, field: str) -> Any:
         """Return the value, the family's default, or None; a misspelling of an absent field is an error."""
         name = self.name(field)
-        value = self.config.get(name)
-        if value is not None:
-            return value
-        if name not in self.config:
-            close = difflib.get_close_matches(name, self._unknown(), n=1, cutoff=_TYPO)
-            if close:
-                raise InputError(
-                    f"a field this family has, such as {name!r}",
-                    file=self.file,
-                    path=self.prefix + close[0],
-                    given=close[0],
-                    suggestion=name,
-                )
-        return self._defaults.get(field)
+        if self.row.names.get(field) != ():
+            value = self.value(name)
+            if value is not None:
+                return value
+            if name not in self.config and "." not in name:
+                self._refuse_misspelling(name)
+        default = self._defaults.get(field)
+        return default(self) if callable(default) else default
+
+    def _refuse_misspelling(self, name: str) -> None:
+        close = difflib.get_close_matches(name, self._unknown(), n=1, cutoff=_TYPO)
+        if close:
+            raise InputError(
+                f"a field this family has, such as {name!r}",
+                file=self.file,
+                path=self.prefix + close[0],
+                given=close[0],
+                suggestion=name,
+            )
 
     def _unknown(self) -> list[str]:
         return [k for k in self.config if isinstance(k, str) and k not in KNOWN]
@@ -166,6 +250,17 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self.error(field, expected, value)
         return value
+
+    def even_size(self, field: str, *, least: int = 1) -> int:
+        """Read a required whole number that some configs list for every layer, the same for all."""
+        value = self.given(field)
+        if not isinstance(value, list | tuple) or not value:
+            return self.size(field, least=least)
+        first = value[0]
+        whole = isinstance(first, int) and not isinstance(first, bool) and least <= first <= _LARGEST
+        if not whole or any(entry != first for entry in value):
+            raise self.error(field, "one whole number, the same in every layer", value)
+        return first
 
     def optional_size(self, field: str, *, least: int = 1) -> int | None:
         """Read a whole number; None where the field is missing or null."""

@@ -5,20 +5,21 @@ multiplies; norms, biases and other vectors are counted in `small_parameters`, a
 token in `table_parameters`.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
 from jaxcost.core.pytree import Scalar, replace
-from jaxcost.edge.hf.encoders import ENCODERS
-from jaxcost.edge.hf.families import ALIASES, DEFAULTS, FAMILIES
 from jaxcost.edge.hf.fields import Fields
+from jaxcost.edge.hf.multimodal import WRAPPERS, count_encoders
+from jaxcost.edge.hf.parts import find_text
 from jaxcost.edge.hf.recurrence import RECURRENCES
-from jaxcost.edge.io.errors import InputError, nearest
+from jaxcost.edge.hf.unknown import describe, refuse_other_layouts
+from jaxcost.edge.io.errors import InputError
 from jaxcost.spec.model import Attention, Experts, FeedForward, LatentAttention, Model, Recurrence
 
-__all__ = ["read_hf_config"]
+__all__ = ["ReadModel", "read_checkpoint", "read_hf_config"]
 
 _ACTIVATION_EXPONENTIALS = {
     "silu": 1,
@@ -29,6 +30,8 @@ _ACTIVATION_EXPONENTIALS = {
     "gelu_fast": 1,
     "gelu_python": 1,
     "gelu_pytorch_tanh": 1,
+    "gegelu": 1,
+    "xielu": 1,
     "relu": 0,
     "relu2": 0,
 }
@@ -45,81 +48,68 @@ _ONLY_VARIANTS = {
 _DIFFUSION = {"llada": (32, 32)}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReadModel:
+    """A model as read from a config.
+
+    Attributes:
+        model: the model, with plain floats in its leaves.
+        family: the family that it was read as; "" for a type that no family names.
+        notes: what was left out, ignored or taken as known, one sentence each.
+    """
+
+    model: Model
+    family: str
+    notes: tuple[str, ...]
+
+
 def read_hf_config(config: Mapping, *, file: str) -> Model:
+    """Convert a parsed config.json to a model; `read_checkpoint` also says what was left out."""
+    return read_checkpoint(config, file=file).model
+
+
+def read_checkpoint(config: Mapping, *, file: str, strict: bool = False) -> ReadModel:
     """Convert a parsed config.json to a model.
 
     Args:
         config: the mapping; a multimodal config has the language model under `text_config`.
         file: file of the config, for errors.
+        strict: refuse a type that no family names, instead of reading it by its fields.
 
     Returns:
-        The model, with plain floats in its leaves.
+        The model, its family, and notes.
 
     Raises:
-        InputError: a field is missing, of the wrong type, out of range or inconsistent with another; or the family or
-            variant is not supported.
+        InputError: a field is missing, of the wrong type, out of range or inconsistent with another; or the variant is
+            not supported; or the type is not known and its fields are not those of a known layout.
     """
     if not isinstance(config, Mapping):
         raise InputError("a mapping of config.json's fields", file=file, given=type(config).__name__)
-    family, inner, prefix = _text_part(config, file)
-    defaults = {**DEFAULTS[""], **DEFAULTS.get(family, {})}
-    f = Fields(inner, FAMILIES[family], defaults, file=file, prefix=prefix)
+    part = find_text(config, file=file, strict=strict)
+    f, notes = part.fields, list(part.notes)
     _refuse_unsupported(f)
-    model = _language_model(f, family)
-    encoder, ratio = _encoder(config, family, f)
-    model = replace(model, draft_parameters=_draft(f, model), encoder_parameters=encoder, encoder_ratio=ratio)
-    return jax.tree_util.tree_map(float, model)
-
-
-def _text_part(config: Mapping, file: str) -> tuple[str, Mapping, str]:
-    """Return the family, the language model's part of the config, and the path to it."""
-    inner = config.get("text_config")
-    if inner is None:
-        return _family(config, file, ""), config, ""
-    if not isinstance(inner, Mapping):
-        raise InputError("a mapping", file=file, path="text_config", given=inner)
-    outer_family = _family(config, file, "")
-    named = inner.get("model_type") is not None
-    family = _family(inner, file, "text_config.") if named else outer_family
-    if family != outer_family:
+    model = _language_model(f, part.family)
+    if not part.family:
+        refuse_other_layouts(f)
+    encoders, ratio, uncounted = count_encoders(
+        part.whole, part.outer, f.size("hidden_size"), file=file, prefix=part.whole_prefix
+    )
+    if uncounted and f.prefix == part.whole_prefix and part.outer not in WRAPPERS:
+        section = uncounted[0].removeprefix(part.whole_prefix)
         raise InputError(
-            f"the text model of {config.get('model_type')}, {outer_family}",
+            f"no {section}: this encoder of {part.family or part.given} is not supported; without it the language "
+            "model is read",
             file=file,
-            path="text_config.model_type",
-            given=inner["model_type"],
+            path=uncounted[0],
+            given=part.whole[section].get("model_type", "an encoder"),
         )
-    shared = {k: config[k] for k in ("tie_word_embeddings",) if config.get(k) is not None}
-    return family, {**shared, **inner}, "text_config."
-
-
-def _family(config: Mapping, file: str, prefix: str) -> str:
-    """Return the family that `model_type`, or else `architectures`, names."""
-    given = config.get("model_type")
-    if given is not None:
-        known = {**{name: name for name in FAMILIES}, **ALIASES}
-        if isinstance(given, str) and given in known:
-            return known[given]
-        raise _unknown(given, sorted(known), file, prefix + "model_type")
-    by_class = {c: name for name, row in FAMILIES.items() for c in row.architectures}
-    classes = config.get("architectures")
-    if classes is None:
-        keys = ", ".join(str(k) for k in list(config)[:3]) or "nothing"
-        raise InputError(
-            "model_type or architectures, as in a Hugging Face config.json",
-            file=file,
-            path=prefix + "model_type",
-            given=f"only {keys}",
-        )
-    if isinstance(classes, list | tuple) and len(classes) == 1 and isinstance(classes[0], str):
-        if classes[0] in by_class:
-            return by_class[classes[0]]
-        raise _unknown(classes[0], sorted(by_class), file, prefix + "architectures")
-    raise InputError("a list of one class name", file=file, path=prefix + "architectures", given=classes)
-
-
-def _unknown(given: Any, known: list[str], file: str, path: str) -> InputError:
-    near = nearest(given, known) if isinstance(given, str) else None
-    return InputError("one of " + ", ".join(known), file=file, path=path, given=given, suggestion=near)
+    model = replace(
+        model, draft_parameters=_draft(f, model), encoder_parameters=encoders, encoder_ratio=ratio
+    )
+    notes += [f"{section} is not counted: its encoder is not described" for section in uncounted]
+    notes += [f.row.note] if f.row.note else []
+    notes += describe(f, model, part.given) if part.given else []
+    return ReadModel(model=jax.tree_util.tree_map(float, model), family=part.family, notes=tuple(notes))
 
 
 def _refuse_unsupported(f: Fields) -> None:
@@ -130,6 +120,11 @@ def _refuse_unsupported(f: Fields) -> None:
         if f.given(field) is not None and f.flag(field) is not wanted:
             expected = f"{str(wanted).lower()}, the only variant modelled"
             raise f.error(field, expected, f.given(field))
+    for field, value in f.row.only.items():
+        given = f.given(field)
+        if given is not None and given != value:
+            shown = str(value).lower() if isinstance(value, bool) else value
+            raise f.error(field, f"{shown}, the only variant modelled", given)
     if f.given("moe_latent_size") is not None:
         raise f.error(
             "moe_latent_size",
@@ -151,23 +146,23 @@ def _language_model(f: Fields, family: str) -> Model:
     feed_forward = _feed_forward(f, channels.count("dense"))
     experts = _experts(f, channels.count("experts"))
     per_block = f.row.norms_per_block
-    norms = (per_block if isinstance(per_block, int) else per_block(f)) * layers + 1
+    norms = (per_block(f) if callable(per_block) else per_block) * layers + f.row.further_norms
     vocabulary = f.size("vocab_size")
     extra_small, extra_table = _gemma3n_extras(f, layers) if family == "gemma3n_text" else (0, 0)
     small = (
-        norms * hidden * (1 + f.row.norm_bias)
+        norms * hidden * (f.row.norm_scale + f.flag(f.row.norm_bias))
         + _attention_vectors(f, attention, "full")
         + _attention_vectors(f, window_attention, "window")
         + latent.layers * _latent_vectors(f, latent)
         + recurrence.layers * state_vectors
         + feed_forward.layers * f.flag(f.row.mlp_bias) * _bias(f, feed_forward.width)
         + experts.layers * _expert_vectors(f, experts)
-        + vocabulary * f.row.head_bias
+        + vocabulary * f.flag(f.row.head_bias)
         + extra_small
     )
     block, steps = _DIFFUSION.get(family, (0, 1))
     has_channel = feed_forward.layers + experts.layers > 0
-    return Model(
+    model = Model(
         hidden=hidden,
         vocabulary=vocabulary,
         tied=f.flag("tie_word_embeddings"),
@@ -185,6 +180,8 @@ def _language_model(f: Fields, family: str) -> Model:
         diffusion_block=block,
         diffusion_steps=steps,
     )
+    extras = f.row.extras(f, model) if f.row.extras else {}
+    return replace(model, **{name: getattr(model, name) + value for name, value in extras.items()})
 
 
 def _attention(f: Fields, mixers: list[str], kind: str, reach: dict[str, int]) -> Attention:
@@ -226,7 +223,7 @@ def _attention_vectors(f: Fields, a: Attention, kind: str) -> Scalar:
     return a.layers * (
         f.flag(f.row.qkv_bias) * (query * a.query_outputs + keys + values)
         + f.flag(f.row.out_bias) * f.size("hidden_size")
-        + {"": 0, "head": 2 * a.head_dim, "width": query + keys}[norm]
+        + {"": 0, "head": 2 * a.head_dim, "head_bias": 4 * a.head_dim, "width": query + keys}[norm]
         + f.row.sinks * a.heads
     )
 
@@ -270,27 +267,21 @@ def _width(f: Fields) -> int:
     value = f.given("intermediate_size")
     if value is None and f.name("intermediate_size") in ("n_inner", "ffn_hidden_size"):
         return 4 * f.size("hidden_size")
-    if not isinstance(value, list | tuple):
-        return f.size("intermediate_size")
-    widths = f.sequence("intermediate_size", length=f.layers())
-    first = widths[0]
-    if isinstance(first, bool) or not isinstance(first, int) or first < 1 or any(w != first for w in widths):
-        raise f.error("intermediate_size", "one whole number, the same in every layer", widths)
-    return first
+    return f.even_size("intermediate_size")
 
 
 def _experts(f: Fields, layers: int) -> Experts:
     if layers == 0:
         return Experts()
-    experts = f.size("num_experts")
-    top_k = f.size("num_experts_per_tok")
+    experts = f.even_size("num_experts")
+    top_k = f.even_size("num_experts_per_tok")
     if top_k > experts:
         raise f.error("num_experts_per_tok", f"at most {f.name('num_experts')}, {experts}", top_k)
     return Experts(
         layers=layers,
         experts=experts,
         top_k=top_k,
-        width=f.size("moe_intermediate_size"),
+        width=f.even_size("moe_intermediate_size"),
         shared_width=f.row.shared_width(f) if f.row.shared_width else 0,
         matrices=2 + f.row.gated,
     )
@@ -351,22 +342,3 @@ def _draft(f: Fields, model: Model) -> Scalar:
         mixer = query + d * (latent.kv_rank + latent.rope_dim) + up + latent.heads * latent.value_dim * d
     sparse = x.experts * (x.matrices * d * x.width + d) + x.matrices * d * x.shared_width
     return mixer + (sparse if x.layers else dense.matrices * d * dense.width) + 2 * d * d + 5 * d
-
-
-def _encoder(config: Mapping, family: str, f: Fields) -> tuple[float, float]:
-    """Return the parameters of the encoders, and encoder positions per token of the language model."""
-    parts = [k for k in ("vision_config", "audio_config") if config.get(k) is not None]
-    total, ratio = 0.0, 1.0
-    for part in parts:
-        if not isinstance(config[part], Mapping):
-            raise InputError("a mapping", file=f.file, path=part, given=config[part])
-        if (family, part) not in ENCODERS:
-            raise InputError(
-                f"no {part}: this encoder of {family} is not supported; without it the language model is read",
-                file=f.file,
-                path=part,
-                given=config[part].get("model_type", "an encoder"),
-            )
-        count, part_ratio = ENCODERS[family, part](config, f)
-        total, ratio = total + count, max(ratio, part_ratio)
-    return total, ratio
