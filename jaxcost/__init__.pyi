@@ -7,6 +7,10 @@ from .core.pytree import (
     replace_at as replace_at,
     rows as rows,
 )
+from .edge.catalog.checkpoints import (
+    Checkpoint as Checkpoint,
+    load_checkpoint as load_checkpoint,
+)
 from .edge.catalog.loaders import (
     list_names as list_names,
     load_chip as load_chip,

@@ -43,8 +43,7 @@ class Checkpoint:
         """
         bits = self.precision.plan_options()
         for name, followers in _FOLLOWERS.items():
-            if name in options:
-                bits |= dict.fromkeys(followers, 0.0)
+            bits |= {f: 0.0 for f in followers if name in options or bits[f] == bits[name]}
         return Plan(**{**bits, **options})
 
 

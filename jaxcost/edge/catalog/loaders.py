@@ -1,7 +1,9 @@
 """Named parts: from the files of configs/, or a user's own, to the trees that are evaluated."""
 
 import itertools
+import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ from jaxcost.edge.catalog.reading import (
 )
 from jaxcost.edge.catalog.silicon import DAY, with_silicon
 from jaxcost.edge.catalog.tiers import load_memory, with_sections
-from jaxcost.edge.hf.source import CheckpointFiles, find_checkpoint, is_hub_id
+from jaxcost.edge.hf.precision import is_quantized
+from jaxcost.edge.hf.source import CheckpointFiles, find_cached, find_checkpoint, is_hub_id
 from jaxcost.edge.io.errors import InputError, nearest, within
 from jaxcost.spec.chip import Chip, Compute, Efficiency
 from jaxcost.spec.fabric import Fabric, Link, topology_id
@@ -52,9 +55,9 @@ __all__ = [
     "load_link",
     "load_memory",
     "load_model",
-    "model_of",
     "load_prices",
     "load_system",
+    "model_of",
     "provenance",
     "quantities",
     "title",
@@ -253,7 +256,6 @@ def find_model(name: str, *, download: bool = False) -> CheckpointFiles:
         return find_checkpoint(name, download=download, known=known("models") if is_hub_id(name) else ())
     entry = read_part(path)
     config = dict(entry["config"])
-    for stored in entry.get("stored", ()):
-        if name.lower() in map(str.lower, stored["ids"]):
-            config["quantization_config"] = stored["quantization_config"]
+    if is_hub_id(name) and "stored" in entry:
+        config["quantization_config"] = entry["stored"]
     return CheckpointFiles(config, shown(path))

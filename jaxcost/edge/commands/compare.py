@@ -11,10 +11,12 @@ from jaxcost.edge.commands.request import (
     Values,
     add_request_arguments,
     degrees,
+    describe_precision,
     describe_request,
     evaluate_request,
     measure,
     picture_path,
+    precision_lines,
     read_request,
     read_system,
     unset_targets,
@@ -69,7 +71,8 @@ def compare_command(args: argparse.Namespace) -> int:
     if args.plot:
         from jaxcost.edge.show.plots import draw_comparison
 
-        draw_comparison(args.plot, f"{request.name}: {describe_request(request)}", results)
+        described = f"{describe_request(request)}; {describe_precision(request)}"
+        draw_comparison(args.plot, f"{request.name}: {described}", results)
     if args.json:
         documents = [
             evaluation_document(name, systems[name][2], systems[name][1], results[name]) for name in names
@@ -84,6 +87,7 @@ def compare_command(args: argparse.Namespace) -> int:
     tables.write(
         Text(request.name, "bold"),
         Text(describe_request(request)),
+        *precision_lines(request),
         *(
             Text(f"Plan, {name}: {degrees(planned.plan)}; {planned.choice}")
             for name, (_, planned, _) in systems.items()

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.text import Text
 
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.catalog.checkpoints import load_checkpoint
 from jaxcost.edge.catalog.set_option import (
     Setting,
     add_set_argument,
@@ -20,6 +22,7 @@ from jaxcost.edge.catalog.set_option import (
 )
 from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, with_year
 from jaxcost.edge.commands.memory_options import add_memory_arguments, read_placement, with_memories
+from jaxcost.edge.hf.precision import StoredPrecision
 from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.io.formats import FORMATS, read_bits
 from jaxcost.edge.io.quantity import parse_quantity
@@ -27,6 +30,7 @@ from jaxcost.edge.show.tables import Values
 from jaxcost.evaluation import evaluate
 from jaxcost.explore.analysis import DEGREES, OBJECTIVES, best_plan
 from jaxcost.explore.serve import Service
+from jaxcost.physics.compute.precision import precision_of
 from jaxcost.report import Report
 from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.model import Model
@@ -42,10 +46,13 @@ __all__ = [
     "add_system_argument",
     "build_system",
     "degrees",
+    "describe_precision",
     "describe_request",
     "evaluate_request",
     "measure",
     "picture_path",
+    "precision_document",
+    "precision_lines",
     "read_number",
     "read_request",
     "read_system",
@@ -72,8 +79,13 @@ _PLAN = {
 _BITS = {
     "weight-bits": "weights other than routed experts",
     "expert-bits": "routed experts' weights",
+    "mixer-bits": "weights of attention and recurrence (default as --weight-bits)",
+    "wide-bits": "embedding, output head, routers, norms, encoder (default as --weight-bits)",
     "kv-bits": "cached keys and values",
-    "activation-bits": "activations",
+    "activation-bits": "the residual stream",
+    "matmul-bits": "inputs of matmuls with quantized weights (default as --activation-bits)",
+    "attention-bits": "queries and scores of attention (default as --activation-bits)",
+    "message-bits": "messages between chips (default as --activation-bits)",
 }
 _TRAFFIC = {
     "batch": "requests in flight over the whole system",
@@ -90,6 +102,7 @@ _TARGETS = {
     "ttft-target": "longest acceptable time to first token, such as 0.5 or 500ms, 0 for none",
     "tpot-target": "longest acceptable time per output token, such as 0.02 or 20ms, 0 for none",
 }
+_RECIPES = ("fp8", "w4a16", "w8a8", "nvfp4", "mxfp4")
 _PICTURES = (".svg", ".png", ".pdf")
 
 
@@ -99,6 +112,7 @@ class Request:
 
     name: str
     model: Model
+    precision: StoredPrecision
     traffic: Traffic
     plan: Plan
     prices: Prices
@@ -109,6 +123,8 @@ class Request:
     settings: tuple[Setting, ...] = ()  # numbers of --set, applied last
     objective: str = ""  # metric by which --plan auto chooses the degrees; empty where they are given
     choice: str = ""  # description of that choice
+    stated_bits: tuple[str, ...] = ()  # flags that state bits
+    notes: tuple[str, ...] = ()  # what was assumed, left out or ignored of the model
 
 
 def read_number(text: str) -> float:
@@ -162,6 +178,11 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
         action="store_true",
         help="fetch the configuration files of a Hugging Face id that is in neither (requires huggingface_hub)",
     )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a type of model that no family names, instead of reading it by its fields",
+    )
     group = parser.add_argument_group("traffic")
     _add_numbers(group, _TRAFFIC, Traffic())
     for flag, text in _TARGETS.items():
@@ -182,10 +203,18 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
     )
     _add_numbers(group, _PLAN, Plan())
     group = parser.add_argument_group(
-        "bits per element", f"A number in (0, 32], or one of {', '.join(FORMATS)}."
+        "bits per element",
+        f"A number in (0, 32], or one of {', '.join(FORMATS)}. Without these options a model has the precision that "
+        "its checkpoint declares, else 16 bits.",
     )
     for flag, text in _BITS.items():
-        group.add_argument(f"--{flag}", type=_bits, default=16.0, metavar="BITS", help=f"{text} (default 16)")
+        group.add_argument(f"--{flag}", type=_bits, metavar="BITS", help=text)
+    group.add_argument(
+        "--quantization",
+        choices=_RECIPES,
+        metavar="NAME",
+        help=f"quantize the model by a named recipe, one of {', '.join(_RECIPES)}",
+    )
     add_memory_arguments(parser)
     add_cost_arguments(parser)
     group = parser.add_argument_group("model, efficiency and prices")
@@ -221,12 +250,21 @@ def _add_numbers(group: Any, options: dict[str, str], defaults: Any) -> None:
 def read_request(args: argparse.Namespace) -> Request:
     """Build the request that the options describe."""
     settings = read_settings(args.settings)
-    model = catalog.load_model(args.model, download=args.download)
+    checkpoint = load_checkpoint(
+        args.model, quantization=args.quantization, download=args.download, strict=args.strict
+    )
+    model = checkpoint.model
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
-    plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}
+    plan_fields = {flag.replace("-", "_") for flag in _PLAN}
+    stated = {flag: getattr(args, flag.replace("-", "_")) for flag in _BITS}
+    stated = {flag: bits for flag, bits in stated.items() if bits is not None}
     traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
-    plan = Plan(**{name: getattr(args, name) for name in plan_fields}, placement=read_placement(args))
+    plan = checkpoint.plan(
+        **{name: getattr(args, name) for name in plan_fields},
+        **{flag.replace("-", "_"): bits for flag, bits in stated.items()},
+        placement=read_placement(args),
+    )
     plan = with_settings("plan", plan, settings)
     if args.plan == "auto":
         for degree in DEGREES:
@@ -240,6 +278,7 @@ def read_request(args: argparse.Namespace) -> Request:
     return Request(
         name=args.model,
         model=with_settings("model", model, settings),
+        precision=checkpoint.precision,
         traffic=with_settings("traffic", traffic, settings),
         plan=plan,
         prices=with_settings("prices", with_year(prices, args.year), settings),
@@ -249,6 +288,8 @@ def read_request(args: argparse.Namespace) -> Request:
         by_parts=args.by_parts,
         settings=settings,
         objective=args.objective if args.plan == "auto" else "",
+        stated_bits=tuple(stated),
+        notes=checkpoint.notes,
     )
 
 
@@ -299,15 +340,56 @@ def _planned(system: System, request: Request) -> Request:
 def describe_request(request: Request) -> str:
     """Return a description of the traffic and the plan, of one line or two."""
     plan, traffic = request.plan, request.traffic
-    bits = f"weights {plan.weight_bits:.4g}"
-    if request.model.experts.layers > 0:
-        bits += f", experts {plan.expert_bits:.4g}"
-    bits += f", KV {plan.kv_bits:.4g}, activations {plan.activation_bits:.4g} bits"
     requests = f"batch {traffic.batch:g}, prompt {traffic.prompt:g}, output {traffic.output:g} tokens"
     # With several systems, each may get a plan of its own.
     chosen_later = request.objective and not request.choice
     sharding = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    return f"{requests}; {sharding}; {bits}{settings_line(request.settings)}"
+    return f"{requests}; {sharding}{settings_line(request.settings)}"
+
+
+def describe_precision(request: Request) -> str:
+    """Return the bits of every class of numbers that the model has, and where they come from."""
+    each, experts = precision_of(request.plan), request.model.experts.layers > 0
+    classes = {
+        "weights": each.weights,
+        **({"attention's weights": each.mixers} if each.mixers != each.weights else {}),
+        **({"experts": each.experts} if experts else {}),
+        **({"embedding and head": each.wide} if each.wide != each.weights else {}),
+        "KV": each.cache,
+        "matmul inputs": each.inputs,
+        **({"attention": each.attention} if each.attention != each.stream else {}),
+        "residual stream": each.stream,
+        "messages": each.messages,
+    }
+    method = request.precision.method
+    sources = [] if method.startswith("none") else [method]
+    sources += [", ".join(f"--{flag}" for flag in request.stated_bits)] if request.stated_bits else []
+    bits = ", ".join(f"{name} {float(value):.4g}" for name, value in classes.items())
+    return f"{bits} bits ({'; '.join(sources) or 'default'})"
+
+
+def precision_lines(request: Request) -> list[Text]:
+    """Return the line of the precision, and one for every note on the model."""
+    notes = [Text(f"Note: {note}", "yellow") for note in request.notes]
+    return [Text(f"Precision: {describe_precision(request)}"), *notes]
+
+
+def precision_document(request: Request) -> dict[str, dict[str, Any]]:
+    """Return the bits of every class of numbers with where they come from, for JSON."""
+    stated = {flag.replace("-", "_") for flag in request.stated_bits}
+    names = [f"{flag.replace('-', '_')}" for flag in _BITS]
+    followed = {"mixer_bits": "weight_bits", "wide_bits": "weight_bits"} | dict.fromkeys(
+        ("matmul_bits", "attention_bits", "message_bits"), "activation_bits"
+    )
+    out = {}
+    for name in names:
+        bits, source = float(getattr(request.plan, name)), request.precision.sources[name]
+        if name in stated:
+            source = f"--{name.replace('_', '-')}"
+        elif bits == 0:
+            source, bits = f"as {followed[name]}", float(getattr(request.plan, followed[name]))
+        out[name] = {"value": bits, "source": source}
+    return out
 
 
 def unset_targets(request: Request) -> list[str]:

@@ -14,6 +14,8 @@ from jaxcost.edge.commands.request import (
     add_request_arguments,
     add_system_argument,
     describe_request,
+    precision_document,
+    precision_lines,
     read_number,
     read_request,
     read_system,
@@ -75,6 +77,8 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         document = {
             "model": request.name,
             "system": args.system,
+            "precision": precision_document(request),
+            **({"notes": list(request.notes)} if request.notes else {}),
             "metric": args.metric,
             "tau": args.tau,
             "efficiency": efficiency,
@@ -86,6 +90,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
     tables.write(
         Text(f"{args.metric} of {request.name} on {args.system}", "bold"),
         Text(describe_request(request)),
+        *precision_lines(request),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         _table(by_path, leaves),

@@ -22,6 +22,8 @@ from jaxcost.edge.commands.request import (
     degrees,
     describe_request,
     measure,
+    precision_document,
+    precision_lines,
     read_number,
     read_request,
     read_system,
@@ -142,6 +144,8 @@ def serve_command(args: argparse.Namespace) -> int:
             "model": request.name,
             "system": args.system,
             "prefill_system": args.prefill_system,
+            "precision": precision_document(request),
+            **({"notes": list(request.notes)} if request.notes else {}),
             "efficiency": efficiency,
             "feasible": not _exceeded(values),
             "exceeded": _exceeded(values),
@@ -211,6 +215,7 @@ def _print(
     tables.write(
         Text(f"{request.name} on {args.system}", "bold"),
         *map(Text, lines),
+        *precision_lines(request),
         Text(""),
         summary,
     )
