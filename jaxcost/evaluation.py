@@ -28,6 +28,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.physics.compute.load import step_load
 from jaxcost.physics.compute.operators import matmul_work, step_table
+from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, StepTimes, op_times, rates, report_times
 from jaxcost.physics.compute.shards import Shards, layer_count, shard
 from jaxcost.physics.economics.area import Build, build
@@ -48,7 +49,6 @@ from jaxcost.physics.memory.hierarchy import (
     tier_bytes,
     tier_uses,
 )
-from jaxcost.physics.memory.near_memory import OPERAND_CLASSES
 from jaxcost.physics.memory.placement import CLASSES
 from jaxcost.physics.memory.tiers import chip_features, is_known, main_column, usable_chip
 from jaxcost.physics.memory.wear import standby_power
@@ -391,7 +391,7 @@ def check_margins(
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:
     """Return the datasheet numbers of a chip for kernels on a class of operands."""
     return Machine(
-        rate=1 / row(unit.seconds_per_flop, OPERAND_CLASSES.index(operands)),
+        rate=1 / row(unit.seconds_per_flop, MATH_CLASSES.index(operands)),
         bandwidth=1 / unit.seconds_per_byte,
         cores=chip.compute.cores,
         cache=chip.package.cache,

@@ -85,7 +85,15 @@ def test_catalogue_is_large_enough() -> None:
 def test_entry_has_the_schema(name: str) -> None:
     """Every file says where its numbers come from."""
     e = entry(name)
-    assert set(e) - {"aliases", "stored"} == {"title", "source", "date", "kind", "published", "note", "config"}
+    assert set(e) - {"aliases", "stored"} == {
+        "title",
+        "source",
+        "date",
+        "kind",
+        "published",
+        "note",
+        "config",
+    }
     assert e["kind"] in ("datasheet", "paper", "measured", "estimate")
     assert e["source"].startswith("https://")
     assert set(e["published"]) == {"total", "active", "exact", "source", "note"}

@@ -21,7 +21,7 @@ from jaxcost.core.units import engineering
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.show.labels import place_labels
 from jaxcost.edge.show.tables import HEADLINE, Values, exceeded, operators
-from jaxcost.physics.compute.operators import OPERANDS
+from jaxcost.physics.compute.operators import MATH
 from jaxcost.physics.compute.precision import operand_bits, precision_of
 from jaxcost.physics.compute.roofline import math_class, math_rate
 from jaxcost.spec.plan import Plan
@@ -83,7 +83,7 @@ def roofline_points(system: System, plan: Plan, values: Values) -> tuple[list[Ro
 
 def _operand_bits(name: str, plan: Plan) -> float:
     """Return the bits of an operator's wider matmul operand."""
-    bits = operand_bits(precision_of(plan))[OPERANDS.get(name, "weights")]
+    bits = operand_bits(precision_of(plan))[MATH.get(name, "weights")]
     return max(float(x) for x in bits)
 
 

@@ -6,7 +6,6 @@ attends to min(c, W) tokens and to min(c / r, k) entries; the rounding of c / r 
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, where
@@ -19,7 +18,6 @@ __all__ = [
     "attention_layers",
     "attention_shards",
     "cache_entries",
-    "stack_shapes",
 ]
 
 SHAPES = ("attention", "window_attention", "sparse_attention")  # fields of `Model`
@@ -29,26 +27,30 @@ SHAPES = ("attention", "window_attention", "sparse_attention")  # fields of `Mod
 class AttentionShards:
     """One layer of every shape on one chip, `[shapes, *batch]`; a shape without layers has widths of 0."""
 
-    layers: jax.Array = field("1", "layers of the whole model")
+    shape: Attention = field(doc="the shapes, as the model has them")
+    share: jax.Array = field("1", "share of the layers of softmax attention that have the shape")
     heads: jax.Array = field("1", "query heads")
     kv_heads: jax.Array = field("1", "key-value heads")
     query_width: jax.Array = field("1", "width of the queries of all heads")
     value_width: jax.Array = field("1", "width of the attention's output")
     cached_width: jax.Array = field("1", "elements of an entry of the cache")
     projected: jax.Array = field("1", "outputs of the query, key and value projections")
-    written: jax.Array = field("1", "elements that a token adds to the cache, while it is within the window")
     input_parameters: jax.Array = field("1", "weights of the query, key and value projections")
     output_parameters: jax.Array = field("1", "weights of the output projection")
 
+    @property
+    def layers(self) -> jax.Array:
+        """Layers of every shape in the whole model."""
+        return self.shape.layers
+
+    @property
+    def own_layers(self) -> jax.Array:
+        """Layers of every shape that have keys and values of their own."""
+        return self.shape.layers - self.shape.shared_layers
+
     def mean(self, per_layer: jax.Array) -> jax.Array:
         """Average a number over the layers of all shapes."""
-        return smooth.safe_div(jnp.sum(self.layers * per_layer, 0), jnp.sum(self.layers, 0))
-
-
-def stack_shapes(model: Model, rank: int = 0) -> Attention:
-    """Return the shapes of attention as one table, `[shapes, *batch]`, with at least `rank` axes of the batch."""
-    table = jax.tree.map(lambda *x: stack(x, rank), *(getattr(model, name) for name in SHAPES))
-    return replace(table, value_dim=where(table.value_dim > 0, table.value_dim, table.head_dim))
+        return jnp.sum(self.share * per_layer, 0)
 
 
 def attention_layers(model: Model) -> Scalar:
@@ -61,9 +63,13 @@ def cache_entries(shape: Attention, tokens: Scalar) -> jax.Array:
 
     Where an entry is one token, the window is part of the whole context and not cached again.
     """
-    beyond = shape.compression > 0
-    far = where(beyond, tokens / where(beyond, shape.compression, 1), 0)
+    far = tokens * _rate(shape)
     return far + where(shape.compression == 1, 0, jnp.minimum(tokens, shape.window))
+
+
+def _rate(shape: Attention) -> jax.Array:
+    """Return the entries of the whole context per token: 1 / r, or 0 without such entries."""
+    return smooth.safe_div(1.0, shape.compression)
 
 
 def attention_shards(model: Model, degree: Scalar, tau: Scalar) -> AttentionShards:
@@ -72,28 +78,25 @@ def attention_shards(model: Model, degree: Scalar, tau: Scalar) -> AttentionShar
     Heads are divided over the ranks, and fewer key-value heads than ranks are replicated. Every rank has the whole
     query compression and the other matrices of a layer.
     """
-    a, d = stack_shapes(model), model.hidden
-    some = where(a.layers > 0, 1.0, 0.0)
-    heads, kv_heads, groups = (
-        smooth.ceil_div(x, degree, tau) for x in (a.heads, a.kv_heads, a.output_groups)
-    )
+    a: Attention = jax.tree.map(lambda *x: stack(x), *(getattr(model, name) for name in SHAPES))
+    a, d = replace(a, value_dim=where(a.value_dim > 0, a.value_dim, a.head_dim)), model.hidden
+    some = jnp.sign(a.layers)
+    heads, kv_heads, groups = smooth.ceil_div(stack([a.heads, a.kv_heads, a.output_groups]), degree, tau)
     own = some - smooth.safe_div(a.shared_layers, a.layers)
     query, value = some * heads * a.head_dim, some * heads * a.value_dim
     asked = query * a.query_outputs
     projected = own * kv_heads * (a.head_dim + a.value_projection * a.value_dim)
-    compressed, low_rank = a.query_rank > 0, a.output_rank > 0
-    cached = kv_heads * (a.head_dim + a.value_cache * a.value_dim)
     return AttentionShards(
-        layers=a.layers,
+        shape=a,
+        share=smooth.safe_div(a.layers, jnp.sum(a.layers, 0)),
         heads=heads,
         kv_heads=kv_heads,
         query_width=query,
         value_width=value,
-        cached_width=some * cached,
+        cached_width=some * kv_heads * (a.head_dim + a.value_cache * a.value_dim),
         projected=asked + projected,
-        written=own * cached * cache_entries(a, np.ones((), jnp.result_type(a.layers))),
         input_parameters=d * projected
-        + where(compressed, a.query_rank * (some * d + asked), d * asked)
+        + where(a.query_rank > 0, a.query_rank * (some * d + asked), d * asked)
         + some * a.extra_parameters,
-        output_parameters=where(low_rank, a.output_rank * (value + some * groups * d), value * d),
+        output_parameters=where(a.output_rank > 0, a.output_rank * (value + some * groups * d), value * d),
     )

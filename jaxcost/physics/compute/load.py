@@ -12,12 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.attention import SHAPES, stack_shapes
+from jaxcost.physics.compute.attention import SHAPES
 from jaxcost.spec.model import Model
 
 __all__ = ["Group", "Reach", "StepLoad", "attention_pairs", "reaches", "step_load", "window_pairs"]
+
+_ALL = 1e12  # tokens, more than any context has
 
 
 @pytree
@@ -86,15 +89,11 @@ def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Arr
 
 def reaches(model: Model, rank: int = 0) -> Reach:
     """Return the reach of every shape of attention, and of latent attention as the last row."""
-    shapes, latent = stack_shapes(model, rank), stack([model.latent.selected], rank)
-
-    def with_latent(of_shapes: jax.Array, of_latent: Scalar) -> jax.Array:
-        return lax.concatenate([of_shapes, jnp.broadcast_to(of_latent, (1, *of_shapes.shape[1:]))], 0)
-
+    shapes = [getattr(model, name) for name in SHAPES]
     return Reach(
-        window=with_latent(shapes.window, jnp.zeros_like(latent)),
-        compression=with_latent(shapes.compression, jnp.ones_like(latent)),
-        selected=with_latent(shapes.selected, latent),
+        window=stack([*(shape.window for shape in shapes), 0.0], rank),
+        compression=stack([*(shape.compression for shape in shapes), 1.0], rank),
+        selected=stack([*(shape.selected for shape in shapes), model.latent.selected], rank),
     )
 
 
@@ -105,14 +104,18 @@ def _attended(group: Group, reach: Reach, bidirectional: Scalar) -> tuple[jax.Ar
     most q k. The pairs with selected entries are those of a window of k r tokens, over r.
     """
     q, c = group.new, group.context
-    beyond, chosen = reach.compression > 0, reach.selected > 0
-    ratio = where(beyond, reach.compression, 1)
-    limit = where(chosen, reach.selected * ratio, 1)
-    far = where(chosen, window_pairs(group, limit, bidirectional), attention_pairs(group, bidirectional))
-    entries = where(chosen, jnp.minimum((c + q) / ratio, q * reach.selected), (c + q) / ratio)
-    near = where(reach.window > 0, jnp.minimum(c + q, reach.window + q - 1), 0)
-    keys = group.sequences * (near + where(beyond, entries, 0))
-    return keys, where(beyond, far / ratio, 0) + window_pairs(group, reach.window, bidirectional)
+    ratio = where(reach.compression > 0, reach.compression, 1)
+    per_token = smooth.safe_div(1.0, reach.compression)
+    chosen = reach.selected > 0
+    pairs = window_pairs(
+        group,
+        lax.concatenate([where(chosen, reach.selected * ratio, _ALL), reach.window], 0),
+        bidirectional,
+    )
+    far, near = lax.split(pairs, (pairs.shape[0] // 2,) * 2)
+    entries = jnp.minimum((c + q) * per_token, where(chosen, q * reach.selected, _ALL))
+    last = jnp.minimum(c + q, reach.window + (q - 1) * jnp.sign(reach.window))
+    return group.sequences * (entries + last), far * per_token + near
 
 
 def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:

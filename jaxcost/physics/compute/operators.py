@@ -23,9 +23,8 @@ import numpy as np
 from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.attention import SHAPES
+from jaxcost.physics.compute.attention import SHAPES, cache_entries
 from jaxcost.physics.compute.load import StepLoad
-from jaxcost.physics.compute.precision import precision_of
 from jaxcost.physics.compute.shards import Shards, expert_input, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -34,6 +33,7 @@ __all__ = [
     "ATTENTION_OPERATORS",
     "CACHED",
     "CACHE_OPERATORS",
+    "MATH",
     "NEAR_OPERATORS",
     "OPERANDS",
     "OPERATORS",
@@ -78,14 +78,16 @@ ATTENTION_OPERATORS = ("attention_full", "attention_window", "attention_sparse")
 CACHE_OPERATORS = (*ATTENTION_OPERATORS, "latent_attention")
 # Class of the weights by which they are placed in tiers; others: dense weights.
 PARAMETERS = {"routed_experts": "experts", "shared_experts": "shared"}
-# Class of the matmul operand whose precision, with that of the inputs, sets the matmul rate; others: dense weights.
-OPERANDS = {
+# Class of the operand that a matmul reads once, of `OPERAND_CLASSES`; others: dense weights.
+OPERANDS = {**dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"), **PARAMETERS}
+# Class of `MATH_CLASSES` whose bits, with those of the inputs, set the matmul rate; others: dense weights.
+MATH = {
     **dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"),
     **dict.fromkeys(
         ("attention_qkv", "attention_out", "latent_qkv", "latent_out", "recurrence_projections"), "mixers"
     ),
     **dict.fromkeys(("router", "output_head", "encoder", "draft"), "wide"),
-    **PARAMETERS,
+    "routed_experts": "experts",
 }
 # Class of the cached bytes; those of other operators are the cache that the requests write themselves.
 CACHED = {**dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"), "retrieval": "corpus"}
@@ -218,7 +220,7 @@ def step_table(
         window: whether `plan.neuron_window` is used; otherwise no neurons stay in memory from step to step.
     """
     d, m = model.hidden, load.tokens
-    each = jax.tree.map(lambda bits: bits / 8, precision_of(plan))
+    each = jax.tree.map(lambda bits: bits / 8, shards.precision)
     act = each.stream
     dense = 1 - plan.weight_sparsity
     cut = m / sequence_ranks(plan)
@@ -251,6 +253,7 @@ def step_table(
     # --- softmax attention: projections of a mean layer, and attention of each shape ---
     a = shards.attention
     attention_layers, value_width = jnp.sum(a.layers, 0), a.mean(a.value_width)
+    written = smooth.safe_div(a.own_layers, a.layers) * a.cached_width * cache_entries(a.shape, 1.0)
 
     def attend(shape: int) -> Op:
         heads, query, value, cached = (
@@ -321,7 +324,7 @@ def step_table(
             a.mean(a.input_parameters),
             d,
             a.mean(a.projected),
-            cached_bytes=m * a.mean(a.written) * each.cache * per_context_rank,
+            cached_bytes=m * a.mean(written) * each.cache * per_context_rank,
         ),
         **{name: attend(shape) for shape, name in enumerate(ATTENTION_OPERATORS)},
         "attention_out": matmul(attention_layers, m, a.mean(a.output_parameters), value_width, d),

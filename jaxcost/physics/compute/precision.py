@@ -4,7 +4,10 @@ from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Precision", "operand_bits", "precision_of"]
+__all__ = ["MATH_CLASSES", "Precision", "operand_bits", "precision_of"]
+
+# Classes of matmul operands that have a precision, and so a rate, of their own.
+MATH_CLASSES = ("weights", "mixers", "wide", "experts", "cache")
 
 
 @pytree
@@ -42,12 +45,11 @@ def precision_of(plan: Plan) -> Precision:
 
 
 def operand_bits(each: Precision) -> dict[str, tuple[Scalar, Scalar]]:
-    """Return the bits of the weights, or the cache, and of the inputs of a matmul, by class of operand."""
+    """Return the bits of the weights, or the cache, and of the inputs of a matmul, by class of `MATH_CLASSES`."""
     return {
         "weights": (each.weights, each.inputs),
         "mixers": (each.mixers, each.inputs),
         "wide": (each.wide, each.stream),
-        "shared": (each.weights, each.inputs),
         "experts": (each.experts, each.inputs),
         "cache": (each.cache, each.attention),
     }

@@ -27,6 +27,7 @@ from jaxcost.core.pytree import Scalar, derived, field, pytree
 from jaxcost.physics.compute.operators import (
     CACHE_OPERATORS,
     CACHED,
+    MATH,
     NEAR_OPERATORS,
     OPERANDS,
     OPERATORS,
@@ -36,7 +37,7 @@ from jaxcost.physics.compute.operators import (
     by_class,
     named,
 )
-from jaxcost.physics.compute.precision import operand_bits, precision_of
+from jaxcost.physics.compute.precision import MATH_CLASSES, operand_bits, precision_of
 from jaxcost.physics.kernels.rows import KernelRuns, kernel_seconds
 from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearMemoryCosts
 from jaxcost.physics.memory.placement import TRAFFIC_CLASSES
@@ -117,9 +118,9 @@ def math_rate(chip: Chip, bits: Scalar) -> jax.Array:
 class Rates:
     """Time and energy per unit of work on a chip, at the precisions and the placement of a plan."""
 
-    seconds_per_flop: jax.Array = field("s/FLOP", "matmul, `[operand classes, *batch]`")
-    joules_per_flop: jax.Array = field("J/FLOP", "matmul, `[operand classes, *batch]`")
-    width: jax.Array = field("bit", "width of the matmul engine, `[operand classes, *batch]`")
+    seconds_per_flop: jax.Array = field("s/FLOP", "matmul, `[math classes, *batch]`")
+    joules_per_flop: jax.Array = field("J/FLOP", "matmul, `[math classes, *batch]`")
+    width: jax.Array = field("bit", "width of the matmul engine, `[math classes, *batch]`")
     seconds_per_vector_flop: Scalar = field("s/FLOP", "element-wise")
     seconds_per_exponential: Scalar = field("s", "exponentials")
     seconds_per_byte: Scalar = field("s/B", "main memory")
@@ -141,9 +142,7 @@ def rates(chip: Chip, plan: Plan, traffic: TrafficCosts, near: NearMemoryCosts |
     A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of its inputs).
     """
     share, bits_of = chip.efficiency, operand_bits(precision_of(plan))
-    operands, inputs = (
-        stack(bits) for bits in zip(*(bits_of[name] for name in OPERAND_CLASSES), strict=True)
-    )
+    operands, inputs = (stack(bits) for bits in zip(*(bits_of[name] for name in MATH_CLASSES), strict=True))
     bits = jnp.maximum(operands, inputs)
     width = math_class(bits)
     refresh = jnp.minimum(chip.memory.refresh, 0.49)
@@ -235,7 +234,7 @@ def _operator_times(
     table: OpTable, unit: Rates, tau: Scalar, kernels: KernelRuns | None
 ) -> tuple[OpTime, jax.Array | None]:
     """Return the times of the operators, summed over their runs, and which run near memory (None without engines)."""
-    matmul = table.matmul_flops * by_operand(unit.seconds_per_flop, table.count)
+    matmul = table.matmul_flops * by_class(unit.seconds_per_flop, MATH_CLASSES, MATH, "weights", table.count)
     vector = table.vector_flops * unit.seconds_per_vector_flop
     exponential = table.exponentials * unit.seconds_per_exponential
     memory = _memory_leg(table, unit)

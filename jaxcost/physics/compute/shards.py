@@ -13,6 +13,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import AttentionShards, attention_layers, attention_shards
+from jaxcost.physics.compute.precision import Precision, precision_of
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -36,6 +37,7 @@ __all__ = [
 class Shards:
     """Widths and parameters of one layer on one chip."""
 
+    precision: Precision = field(doc="bits of every class of numbers")
     attention: AttentionShards = field(doc="softmax attention")
     latent_heads: Scalar = field("1", "query heads of latent attention")
     latent_query_width: Scalar = field("1", "outputs of the latent query projection")
@@ -75,6 +77,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     layers = layer_count(model)
     own_draft = where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
     return Shards(
+        precision=precision_of(plan),
         attention=attention_shards(model, t, tau),
         latent_heads=latent_heads,
         latent_query_width=query_width,

@@ -17,6 +17,7 @@ from jaxcost.core.arrays import column, row, stack, where
 from jaxcost.core.pytree import Scalar, derived, field, leaf_fields, pytree, replace
 from jaxcost.physics.compute.operators import (
     CACHED,
+    MATH,
     OPERANDS,
     OPERATORS,
     PARAMETERS,
@@ -24,6 +25,7 @@ from jaxcost.physics.compute.operators import (
     OpTable,
     named,
 )
+from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, by_operand
 from jaxcost.physics.memory.hierarchy import Hierarchy, memory_energy
 from jaxcost.physics.memory.near_memory import OPERAND_CLASSES
@@ -201,8 +203,8 @@ def step_energy(
         near_joules = jnp.sum(near_flops * by_operand(unit.near.flop_energy, flops), 0)
         near_joules = near_joules + jnp.sum(near_bytes * _lined_up(unit.near.energy, near_bytes), 0)
         flops = flops - near_flops * by_operand(unit.near.share, flops)
-    by_class = _sums(flops, OPERANDS, "weights")
-    joules = stack([by_class[name] for name in OPERAND_CLASSES]) * _lined_up(unit.joules_per_flop, moved)
+    by_class = _sums(flops, MATH, "weights")
+    joules = stack([by_class[name] for name in MATH_CLASSES]) * _lined_up(unit.joules_per_flop, moved)
     width = _lined_up(unit.width, moved)
     read, write, wires = memory_energy(chip, hierarchy, moved, written, near_bytes)
     link_energy = stack(

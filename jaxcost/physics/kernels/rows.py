@@ -17,23 +17,23 @@ from jax import lax
 from jaxcost.core import smooth
 from jaxcost.core.arrays import row, stack, total, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.compute.attention import AttentionShards, stack_shapes
+from jaxcost.physics.compute.attention import AttentionShards
 from jaxcost.physics.compute.load import Group, StepLoad
 from jaxcost.physics.compute.operators import (
     ATTENTION_OPERATORS,
-    OPERANDS,
+    MATH,
     OPERATORS,
     distinct_experts,
     named,
 )
-from jaxcost.physics.compute.precision import Precision, operand_bits, precision_of
+from jaxcost.physics.compute.precision import Precision, operand_bits
 from jaxcost.physics.compute.shards import Shards, expert_input
 from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
 from jaxcost.physics.kernels.matmul import KernelTiming, Machine, MatmulWork, matmul_bytes, matmul_timing
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.kernels import AttentionKernels, Kernels, MatmulKernels, MixtureKernels
-from jaxcost.spec.model import Attention, Model
+from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = ["KernelRuns", "Legs", "kernel_rows", "kernel_seconds"]
@@ -112,7 +112,7 @@ def kernel_rows(
         kernels: the kernels of the library.
         machine: function of an operand class that returns the chip's datasheet numbers for it.
     """
-    d, m, each = model.hidden, load.tokens, precision_of(plan)
+    d, m, each = model.hidden, load.tokens, shards.precision
     a, latent, experts, indexer = shards.attention, model.latent, model.experts, model.indexer
     rank = where(latent.query_rank > 0, latent.query_rank, 0)
     expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
@@ -137,12 +137,8 @@ def kernel_rows(
         "shared_experts": gated(shards.shared_width, experts.matrices),
         "output_head": [(load.logits, shards.vocabulary, d)],
     }
-    shapes = stack_shapes(model, np.ndim(groups[0].new))
     attending = {
-        name: [
-            _softmax_work(jax.tree.map(lambda x, k=k: row(x, k), shapes), a, k, each, group)
-            for group in groups
-        ]
+        name: [_softmax_work(a, k, each, group) for group in groups]
         for k, name in enumerate(ATTENTION_OPERATORS)
     }
     latents = {"latent_attention": [_latent_work(model, each, shards, group) for group in groups]}
@@ -192,7 +188,7 @@ def _matmuls(
     # Routers have 16 bits at any precision of the plan.
     wide = np.isin(names, _UNQUANTIZED).reshape((-1,) + (1,) * np.ndim(like))
     # An indexer has the projections of a mixer.
-    classes = ["mixers" if name == "indexer" else OPERANDS.get(name, "weights") for name in names]
+    classes = ["mixers" if name == "indexer" else MATH.get(name, "weights") for name in names]
     bits_of = operand_bits(each)
     weight_bits, activation_bits = (
         where(wide, jnp.maximum(bits, 16), bits)
@@ -243,10 +239,9 @@ def _attend(
     )
 
 
-def _softmax_work(
-    shape: Attention, shards: AttentionShards, index: int, each: Precision, group: Group
-) -> AttentionWork:
+def _softmax_work(shards: AttentionShards, index: int, each: Precision, group: Group) -> AttentionWork:
     """Return the work of one shape of attention; selected entries are timed as the last ones."""
+    shape = jax.tree.map(lambda x: row(x, index), shards.shape)
     heads, kv_heads, cached = (row(x, index) for x in (shards.heads, shards.kv_heads, shards.cached_width))
     beyond = shape.compression > 0
     ratio = where(beyond, shape.compression, 1)
@@ -289,7 +284,7 @@ def _mix(
     model: Model, plan: Plan, shards: Shards, tokens: Scalar, kernels: MixtureKernels, machine: Machine
 ) -> KernelRuns:
     """Time the routed experts of an average rank, as in the operator table."""
-    x, each = model.experts, precision_of(plan)
+    x, each = model.experts, shards.precision
     group_tokens = tokens * shards.joined_replicas
     rows = group_tokens * x.top_k / plan.ep
     there = rows * shards.expert_width > 0

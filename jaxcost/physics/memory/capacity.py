@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
-from jaxcost.physics.compute.attention import cache_entries, stack_shapes
-from jaxcost.physics.compute.precision import precision_of
+from jaxcost.physics.compute.attention import cache_entries
 from jaxcost.physics.compute.shards import Shards, sequence_ranks, shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -46,9 +45,8 @@ def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Sc
     that reuse the cache of another; entries are tokens, min(tokens, W) within a window, tokens / r of compressed
     context. Of latents it is layers x tokens x (kv_rank + rope_dim) b(kv); of indexers the keys of all entries.
     """
-    shape, a, latent, indexer = stack_shapes(model), shards.attention, model.latent, model.indexer
-    own = shape.layers - shape.shared_layers
-    softmax = jnp.sum(own * cache_entries(shape, tokens) * a.cached_width, 0)
+    a, latent, indexer = shards.attention, model.latent, model.indexer
+    softmax = jnp.sum(a.own_layers * cache_entries(a.shape, tokens) * a.cached_width, 0)
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
     index = indexer.layers * (tokens / indexer.compression) * indexer.head_dim * indexer.key_bits
     return ((softmax + latents) * plan.kv_bits + index) / 8 / plan.cp
@@ -89,7 +87,7 @@ def memory_use(
     """
     stored = stored_parameters(model, shards)
     stage, kept = shards.stage_share, 1 - plan.weight_sparsity
-    each = precision_of(plan)
+    each = shards.precision
     # The first stage also holds the embedding and the last stage the output head; the fuller stage counts.
     wide = (stored.routers + stored.other) * stage + stored.tables / jnp.minimum(plan.pp, 2)
     weights = (

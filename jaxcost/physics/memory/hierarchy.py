@@ -146,10 +146,10 @@ def build_hierarchy(
     shares, costs = materialize_once((shares, costs))
     near = None
     if any(f"{name}.near" in features for name in tiers):
-        # Mixers and what stays wide are dense weights to the placement.
-        dense = shares.read[:1]
-        read = lax.concatenate([dense, dense, shares.read[:3], shares.read[-1:]], 0)  # of `OPERAND_CLASSES`
-        allowed = stack([*[placement.near_weights] * 4, placement.near_experts, placement.near_cache])
+        read = lax.concatenate([shares.read[:3], shares.read[-1:]], 0)  # of `OPERAND_CLASSES`
+        allowed = stack(
+            [placement.near_weights, placement.near_weights, placement.near_experts, placement.near_cache]
+        )
         near = near_memory_costs(chip, tiers, memory, costs, read, allowed, model.hidden, tau)
     return Hierarchy(
         memory, costs, shares, traffic_costs(costs, tiers, shares.read, placement.serial_tier_reads), near

@@ -20,7 +20,7 @@ from jaxcost.spec.memory import Memory
 __all__ = ["OPERAND_CLASSES", "NearMemoryCosts", "near_bandwidth", "near_memory_costs", "units"]
 
 # Classes of data that a matmul reads once, so that it can run near memory.
-OPERAND_CLASSES = ("weights", "mixers", "wide", "shared", "experts", "cache")
+OPERAND_CLASSES = ("weights", "shared", "experts", "cache")
 
 
 @pytree

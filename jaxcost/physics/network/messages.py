@@ -17,7 +17,6 @@ from jax import lax
 from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import attention_layers
-from jaxcost.physics.compute.precision import precision_of
 from jaxcost.physics.compute.shards import Shards, expert_input
 from jaxcost.physics.kernels.collective import CollectiveBackend, Exchange, exchange_of, without_all_reduce
 from jaxcost.physics.network.algorithms import AlgorithmCosts, algorithm_costs
@@ -134,7 +133,7 @@ def step_messages(
         backend: calibrated kernels within a domain; None for closed forms. Kernels that send a token once per expert
             send more bytes.
     """
-    element = precision_of(plan).messages / 8
+    element = shards.precision.messages / 8
     stream = tokens * (model.hidden * element)
     outputs = tokens * (_attention_width(model, shards) * element)
     # The axis of steps, if any, follows that of groups.
@@ -200,7 +199,7 @@ def _exchanges(
     copies = touched_groups(with_level_axis(group.ranks, levels) * n / group.within, x.experts, x.top_k) * (
         1 - 1 / n
     )
-    row = arrays.stack([precision_of(plan).messages, _combine_bits(plan)]) * (expert_input(model) / 8)
+    row = arrays.stack([shards.precision.messages, _combine_bits(shards)]) * (expert_input(model) / 8)
     exchanges: list[Exchange | None] = []
     if backend is not None:
         exchanges = [
@@ -264,8 +263,8 @@ def _attention_width(model: Model, shards: Shards) -> Scalar:
     return jnp.maximum(jnp.max(shards.attention.value_width, 0), shards.latent_heads * model.latent.value_dim)
 
 
-def _combine_bits(plan: Plan) -> Scalar:
-    return jnp.maximum(precision_of(plan).messages, 16)
+def _combine_bits(shards: Shards) -> Scalar:
+    return jnp.maximum(shards.precision.messages, 16)
 
 
 def communication_buffers(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
@@ -274,12 +273,12 @@ def communication_buffers(model: Model, plan: Plan, shards: Shards, tokens: Scal
     Buffered are the residual stream for tensor and pipeline parallelism, attention outputs for context parallelism, and
     the tokens that the experts of the average rank receive, with their results.
     """
-    bits = precision_of(plan).messages
+    bits = shards.precision.messages
     element = bits / 8
     stream = 2 * tokens * model.hidden * element
     outputs = 2 * tokens * _attention_width(model, shards) * element
     received = tokens * shards.joined_replicas * model.experts.top_k / plan.ep * expert_input(model)
-    routed = received * (bits + _combine_bits(plan)) / 8
+    routed = received * (bits + _combine_bits(shards)) / 8
     return (
         stream * ((plan.tp > 1) + 1.0 * (plan.pp > 1))
         + outputs * (plan.cp > 1)
