@@ -30,7 +30,7 @@ from jaxcost.physics.compute.load import step_load
 from jaxcost.physics.compute.operators import matmul_work, step_table
 from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, StepTimes, op_times, rates, report_times
-from jaxcost.physics.compute.shards import Shards, layer_count, shard
+from jaxcost.physics.compute.shards import Shards, can_shard, layer_count, shard
 from jaxcost.physics.economics.area import Build, build
 from jaxcost.physics.economics.carbon import carbon_per_token, embodied
 from jaxcost.physics.economics.energy import Energy, StepEnergy, energy_parts, step_energy
@@ -157,6 +157,8 @@ def _evaluate(
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
     knobs = replace(knobs, tau=0.0) if "exact" in features else knobs
+    asked = plan, traffic
+    plan, traffic = _at_least_one(plan, traffic)
     shards = materialize_once(shard(model, plan, knobs.tau))
     steps, schedule = materialize_once(schedule_steps(model, traffic, plan, shards, knobs))
     placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, features)
@@ -200,10 +202,12 @@ def _evaluate(
         power=power,
         **price(as_built, system, prices, chip_build, auxiliary, owned_seconds, metered),
         flops=flops,
-        battery_share=smooth.safe_div(energy.total * traffic.output, system.battery),
+        battery_share=smooth.safe_div(energy.total * schedule.billed, system.battery),
         split=prefill_shares(timing, results.joules.dynamic),
         reliability=reliability,
-        margins=check_margins(system, traffic, timing, power, chip_build, placed, tiers, results, knobs.tau),
+        margins=check_margins(
+            system, model, asked, timing, power, chip_build, placed, tiers, results, knobs.tau
+        ),
     )
     return spread(report, shape)
 
@@ -232,7 +236,7 @@ def place_data(
         corpus=traffic.corpus / schedule.chips,
     )
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
-    prefix = cached / (context_tokens(traffic) + traffic.output)
+    prefix = smooth.safe_div(cached, context_tokens(traffic) + traffic.output)
     chip = usable_chip(system.chip, features)
     sizes = classify_bytes(memory, shared_bytes(model, plan, shards), prefix)
     hierarchy = build_hierarchy(chip, model, plan, shards, sizes, prefix, decoded, features, knobs.tau)
@@ -309,7 +313,7 @@ def draw_power(
 ) -> tuple[Energy, Power, Scalar, Scalar]:
     """Return energy per output token, power, and the owned chip-seconds and metered joules per output token."""
     schedule, chip = timing.schedule, system.chip
-    chip_seconds = schedule.chips / timing.tokens_per_second
+    chip_seconds = schedule.chips * timing.batch_seconds / (schedule.requests * schedule.billed)
     runs = per_token(schedule)
     energy = replace(
         energy_parts(jax.tree.map(lambda x: jnp.sum(x * runs, -1 - len(runs.shape[1:])), results.joules)),
@@ -360,7 +364,8 @@ def price(
 
 def check_margins(
     system: System,
-    traffic: Traffic,
+    model: Model,
+    asked: tuple[Plan, Traffic],
     timing: Timing,
     power: Power,
     chip_build: Build,
@@ -370,6 +375,7 @@ def check_margins(
     tau: Scalar,
 ) -> Margins:
     """Return the margins of all constraints; those that the design cannot violate keep their default of 1."""
+    plan, traffic = asked
     chip, tier_names = system.chip, placed.hierarchy.shares.tiers
     capacity = placed.hierarchy.memory.capacity
     # Main memory always exists: a chip with zero capacity has a margin of minus infinity.
@@ -381,11 +387,21 @@ def check_margins(
         power=1 - smooth.maximum(power.prefill, power.decode, tau) / chip.tdp,
         ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
         tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
+        plan=where(can_shard(model, plan) & (traffic.batch > 0), 1.0, -1.0),
         temperature=_heat_margin(chip, results.heat, tau),
         shoreline=1 - smooth.safe_div(_used_edge(chip, system.fabric), chip.shoreline),
         area=1 - smooth.safe_div(chip_build.die_area / chip.package.dies, chip.process.reticle),
         endurance=1 - jnp.max(stack([getattr(tiers, name).wear for name in TIERS]), 0),
     )
+
+
+def _at_least_one(plan: Plan, traffic: Traffic) -> tuple[Plan, Traffic]:
+    """Replace degrees and a batch below 1 by 1: such a plan has a negative margin, and finite numbers."""
+
+    def floor(tree: T, *names: str) -> T:
+        return replace(tree, **{n: where(getattr(tree, n) < 1, 1, getattr(tree, n)) for n in names})
+
+    return floor(plan, "tp", "pp", "ep", "dp", "cp"), floor(traffic, "batch")
 
 
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:

@@ -30,6 +30,10 @@ class Schedule:
     requests: Scalar = field("1", "requests in the batch")
     prompt: Scalar = field("token", "prompt tokens of a request, cached or not")
     output: Scalar = field("token", "tokens generated per request")
+    billed: Scalar = field(
+        "token",
+        "tokens of a request that share its energy and cost: its output, or without output its prompt",
+    )
     tokens_per_step: Scalar = field("token", "tokens a sequence gains per decode step")
     decode_steps: Scalar = field("1", "decode steps of one request, may be a fraction")
     prefill_runs: Scalar = field("1", "prefill steps before a request's first token")
@@ -51,6 +55,9 @@ class Margins:
     power: Scalar = field("1", "larger of the average powers of a chip in prefill and decode against its TDP")
     ttft: Scalar = field("1", "time to first token against its target")
     tpot: Scalar = field("1", "time per output token against its target")
+    plan: Scalar = field(
+        "1", "1 where the degrees of the plan can cut the model and there are requests, else -1", default=1.0
+    )
     sram: Scalar = field("1", "bytes in on-chip memory against its capacity", default=1.0)
     hbf: Scalar = field("1", "bytes in flash stacks against their capacity", default=1.0)
     host: Scalar = field("1", "bytes in host memory against its capacity", default=1.0)
@@ -160,7 +167,10 @@ class Timing:
 
 @pytree
 class Report(Timing, Displayed):
-    """The result of `evaluate`, which `print` shows as tables. Energy, cost and carbon are per output token."""
+    """The result of `evaluate`, which `print` shows as tables.
+
+    Energy, cost and carbon are per output token; where requests have no output, per prompt token.
+    """
 
     memory: MemoryUse = field(doc="bytes on the fullest chip, all tiers together")
     tiers: Tiers = field(doc="memory tiers of the fullest chip")
@@ -187,7 +197,7 @@ class Report(Timing, Displayed):
     @derived("W")
     def average_power(self) -> Scalar:
         """Average power of the chips and hosts in use."""
-        return self.energy.total * self.tokens_per_second
+        return self.energy.total * self.schedule.requests * self.schedule.billed / self.batch_seconds
 
     @derived("USD/Mtok")
     def usd_per_mtok(self) -> Scalar:
@@ -207,17 +217,17 @@ class Report(Timing, Displayed):
     @derived("USD")
     def usd_per_query(self) -> Scalar:
         """Cost of a request: prompt x cost per input token + output x cost per output token."""
-        return self.usd.total * self.schedule.output / 1e6
+        return self.usd.total * self.schedule.billed / 1e6
 
     @derived("g")
     def gco2e_per_query(self) -> Scalar:
         """CO2e of a request, input and output."""
-        return self.carbon.total * self.schedule.output / 1e6
+        return self.carbon.total * self.schedule.billed / 1e6
 
     @derived("J")
     def joules_per_query(self) -> Scalar:
         """Energy of a request, input and output."""
-        return self.energy.total * self.schedule.output
+        return self.energy.total * self.schedule.billed
 
     @derived("USD/Mtok")
     def usd_per_input_mtok(self) -> Scalar:
@@ -257,4 +267,4 @@ class Report(Timing, Displayed):
 
     @property
     def _outputs_per_input(self) -> Scalar:
-        return self.schedule.output / self.schedule.prompt
+        return smooth.safe_div(self.schedule.billed, self.schedule.prompt)

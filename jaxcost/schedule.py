@@ -60,7 +60,7 @@ def schedule_steps(
     sequences = group_size(traffic.batch, plan.dp * parts, knobs)
     context = context_tokens(traffic)
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
-    computed = context - cached
+    computed = jnp.maximum(context - cached, 1)  # an engine computes at least the last token of a prompt
     diffusing = model.diffusion_block > 0
     first = where(diffusing, model.diffusion_block, 1)
     new = where(diffusing, model.diffusion_block, 1 + plan.draft_length)
@@ -98,6 +98,7 @@ def schedule_steps(
         requests=traffic.batch,
         prompt=traffic.prompt,
         output=traffic.output,
+        billed=where(traffic.output > 0, traffic.output, jnp.maximum(traffic.prompt, 1)),
         tokens_per_step=tokens_per_step,
         decode_steps=where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
         prefill_runs=where(chunked, chunks * interval, pipeline),
@@ -124,7 +125,7 @@ def per_token(s: Schedule) -> jax.Array:
     """Return the chip-runs of each step per output token, `[steps, *batch]`."""
     prefill_runs = where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
     decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
-    return stack([prefill_runs, decode_runs]) * (s.passes * s.chips / (s.requests * s.output))
+    return stack([prefill_runs, decode_runs]) * (s.passes * s.chips / (s.requests * s.billed))
 
 
 def prefill_shares(timing: Timing, joules: jax.Array) -> Shares:

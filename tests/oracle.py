@@ -368,7 +368,7 @@ def evaluate(system, model, traffic, plan, prices):
     B = ceil(traffic.batch, plan.dp * parts)
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
-    computed = context - cached
+    computed = max(context - cached, 1.0)
     block = model.diffusion_block
     if block > 0:
         first, q, gained = block, block, block / model.diffusion_steps
@@ -451,6 +451,7 @@ def evaluate(system, model, traffic, plan, prices):
         "margins.memory": 1 - used / chip.memory.capacity,
         "margins.chips": 1 - chips / system.chips,
         "margins.power": 1 - power / chip.tdp,
+        "margins.plan": 1.0 if cuts(model, plan) else -1.0,
         "margins.ttft": 1 - ttft / traffic.ttft_target if traffic.ttft_target else 1.0,
         "margins.tpot": 1 - tpot / traffic.tpot_target if traffic.tpot_target else 1.0,
     }
@@ -469,6 +470,22 @@ def evaluate(system, model, traffic, plan, prices):
     out |= {f"prefill.{k}.seconds": v for k, v in first_step.items()}
     out |= {f"decode.{k}.seconds": v for k, v in next_step.items()}
     return out
+
+
+def cuts(model, plan):
+    """Whether the degrees divide the model's heads, experts and layers."""
+    la, x = model.latent, model.experts
+    shapes = (model.attention, model.window_attention, model.sparse_attention)
+    heads = [a.heads for a in (*shapes, la) if a.layers > 0]
+    if not heads:
+        if plan.cp != 1:
+            return False
+        heads = [model.recurrence.heads]
+    mixers = sum(a.layers for a in (*shapes, la, model.recurrence))
+    layers = model.blocks or max(mixers, model.feed_forward.layers + x.layers)
+    if any(h % plan.tp for h in heads) or plan.pp > layers:
+        return False
+    return plan.ep == 1 or (x.layers > 0 and x.experts % plan.ep == 0 and plan.ep <= plan.tp * plan.dp)
 
 
 def held(model, plan, cut, traffic, context, widest_step):

@@ -63,6 +63,7 @@ CONSTRAINTS = {
     "shoreline": "shoreline",
     "area": "die area",
     "endurance": "endurance",
+    "plan": "plan",
 }
 _ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others are shown only where they can fail
 

@@ -18,8 +18,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate as evaluate_plan
 from jaxcost.explore.compilation import chunk_of, map_chunks
-from jaxcost.physics.compute.attention import SHAPES, attention_layers
-from jaxcost.physics.compute.shards import layer_count, microbatches
+from jaxcost.physics.compute.shards import can_shard, microbatches
 from jaxcost.report import Report
 from jaxcost.spec.design import Design
 from jaxcost.spec.model import Model
@@ -109,29 +108,10 @@ def divisors(n: int) -> list[int]:
 def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.Array:
     """Return whether a model can be sharded by a plan that uses all chips of a system, bool [*batch].
 
-    tp divides the heads; there are at least as many layers as stages; ep divides the experts and is at most tp x dp;
-    every replica and microbatch has a request; cp is 1 without attention, whose cache it shards.
+    The rules of `can_shard` hold, and every replica and microbatch has a request.
     """
-    latent, recurrence, experts = model.latent, model.recurrence, model.experts
-    shapes = [getattr(model, name) for name in SHAPES]
-    attention = attention_layers(model) + latent.layers
-
-    def divides(degree: Scalar, width: Scalar) -> jax.Array:
-        return jnp.equal(jnp.round(width / degree) * degree, width)
-
-    without_attention = jnp.equal(attention, 0)
-    spread = jnp.greater(experts.layers, 0) & divides(plan.ep, experts.experts)
-    rules = (
-        jnp.less(jnp.abs(plan.tp * plan.pp * plan.cp * plan.dp - system.chips), 0.5),
-        *(jnp.equal(shape.layers, 0) | divides(plan.tp, shape.heads) for shape in shapes),
-        jnp.equal(latent.layers, 0) | divides(plan.tp, latent.heads),
-        ~without_attention | divides(plan.tp, recurrence.heads),
-        ~without_attention | jnp.equal(plan.cp, 1),
-        jnp.less_equal(plan.pp, layer_count(model)),
-        jnp.equal(plan.ep, 1) | (spread & jnp.less_equal(plan.ep, plan.tp * plan.dp)),
-        jnp.greater_equal(traffic.batch, plan.dp * microbatches(plan)),
-    )
-    return functools.reduce(jnp.logical_and, rules)
+    uses_all = jnp.less(jnp.abs(plan.tp * plan.pp * plan.cp * plan.dp - system.chips), 0.5)
+    return can_shard(model, plan) & uses_all & jnp.greater_equal(traffic.batch, plan.dp * microbatches(plan))
 
 
 def best_plan(

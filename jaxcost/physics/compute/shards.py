@@ -7,12 +7,15 @@ which is the same ceiling.
 Sources: Shoeybi et al. 2019 (arXiv:1909.08053); experts, Lepikhin et al. 2020 (arXiv:2006.16668).
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.attention import AttentionShards, attention_layers, attention_shards
+from jaxcost.physics.compute.attention import SHAPES, AttentionShards, attention_layers, attention_shards
 from jaxcost.physics.compute.precision import Precision, precision_of
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -21,6 +24,7 @@ __all__ = [
     "Shards",
     "StoredParameters",
     "active_parameters",
+    "can_shard",
     "expert_input",
     "layer_count",
     "microbatches",
@@ -95,6 +99,34 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         joined_replicas=jnp.maximum(plan.ep / t, 1),
         stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
     )
+
+
+def can_shard(model: Model, plan: Plan) -> jax.Array:
+    """Return whether a model can be cut by the degrees of a plan, bool [*batch].
+
+    Degrees are at least 1; tp divides the heads; there are at least as many layers as stages; ep divides the experts
+    and is at most tp x dp; cp is 1 without attention, whose cache it shards. `shard` pads what it cannot divide, so
+    that a plan which breaks a rule has a time too.
+    """
+    latent, recurrence, experts = model.latent, model.recurrence, model.experts
+    shapes = [getattr(model, name) for name in SHAPES]
+
+    def divides(degree: Scalar, width: Scalar) -> jax.Array:
+        return jnp.equal(jnp.round(width / degree) * degree, width)
+
+    without_attention = jnp.equal(attention_layers(model) + latent.layers, 0)
+    spread = jnp.greater(experts.layers, 0) & divides(plan.ep, experts.experts)
+    least = functools.reduce(jnp.minimum, (plan.tp, plan.pp, plan.ep, plan.dp, plan.cp))
+    rules = (
+        jnp.greater_equal(least, 1),
+        *(jnp.equal(shape.layers, 0) | divides(plan.tp, shape.heads) for shape in shapes),
+        jnp.equal(latent.layers, 0) | divides(plan.tp, latent.heads),
+        ~without_attention | divides(plan.tp, recurrence.heads),
+        ~without_attention | jnp.equal(plan.cp, 1),
+        jnp.less_equal(plan.pp, layer_count(model)),
+        jnp.equal(plan.ep, 1) | (spread & jnp.less_equal(plan.ep, plan.tp * plan.dp)),
+    )
+    return functools.reduce(jnp.logical_and, rules)
 
 
 def sequence_ranks(plan: Plan) -> Scalar:
