@@ -124,8 +124,12 @@ class Cut:
         self.state = ceil(model.recurrence.heads, t) / model.recurrence.heads
         self.ff = ceil(model.feed_forward.width, t)
         self.xw = ceil(x.width, t / plan.ep if plan.ep < t else 1.0)
-        self.xd = x.latent or d
-        self.xp = x.matrices * self.xd * self.xw
+        self.xd, wide = x.latent or d, x.latent or d
+        if plan.expert_width_multiple:
+            self.xw = ceil(self.xw, plan.expert_width_multiple) * plan.expert_width_multiple
+        if plan.expert_input_multiple:
+            wide = ceil(wide, plan.expert_input_multiple) * plan.expert_input_multiple
+        self.xp = x.matrices * wide * self.xw
         self.held = ceil(x.experts, plan.ep)
         self.shared = ceil(x.shared_width, t)
         self.vocab = ceil(model.vocabulary, t)

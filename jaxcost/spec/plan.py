@@ -103,6 +103,16 @@ class Plan:
         "bit", "bits of queries and attention scores, 0 for activation_bits", default=0.0
     )
     message_bits: Scalar = field("bit", "bits of an element of a message, 0 for activation_bits", default=0.0)
+    expert_width_multiple: Scalar = field(
+        "1",
+        "multiple to which a kernel pads the width of a routed expert's shard, 0 for none: 128 in Marlin's MXFP4",
+        default=0.0,
+    )
+    expert_input_multiple: Scalar = field(
+        "1",
+        "multiple to which a kernel pads the input width of a routed expert, 0 for none: 256 in Marlin's MXFP4",
+        default=0.0,
+    )
     weight_sparsity: Scalar = field(
         "1", "share of weights that are zero, and neither stored nor multiplied", default=0.0
     )

@@ -123,6 +123,8 @@ def random_case(rng):
     system = jc.replace_at(system, "chip.process.yield_model", pick(0, 1, 2, 3))
     if rng.random() < 0.5:
         plan = jc.replace(plan, **{name: pick(0, 4.5, 8, 16) for name in OPTIONAL_BITS})
+    if rng.random() < 0.3:
+        plan = jc.replace(plan, expert_width_multiple=pick(0, 128), expert_input_multiple=pick(0, 256))
     if rng.random() < 0.4:
         model = with_new_mixers(model, pick)
     if rng.random() < 0.3:

@@ -41,6 +41,8 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     for name in ("weight_sparsity", "activation_sparsity"):
         _between(plan, "plan", name, 0, 1, open_high=True)
     _between(plan, "plan", "acceptance", 0, 1)
+    for name in ("expert_width_multiple", "expert_input_multiple"):
+        _whole(plan, "plan", name, least=0, most=_MOST_CHIPS)
     _between(plan, "plan", "neuron_window", 0, _MOST_TOKENS)
     _whole(plan, "plan", "draft_length", least=0, most=_MOST_TOKENS)
     _whole(plan, "plan", "chunk", least=0, most=_MOST_TOKENS)

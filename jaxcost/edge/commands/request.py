@@ -72,6 +72,8 @@ _PLAN = {
     "acceptance": "probability that a drafted token is accepted",
     "draft-parameters": "weights of the draft model; 0 for the model's own module",
     "chunk": "prompt tokens prefilled with each decode step (chunked prefill), 0 for none",
+    "expert-width-multiple": "multiple to which a kernel pads the width of an expert's shard, 0 for none",
+    "expert-input-multiple": "multiple to which a kernel pads the input width of an expert, 0 for none",
     "weight-sparsity": "share of weights that are zero, which are neither stored nor multiplied",
     "activation-sparsity": "share of feed-forward neurons that a token skips",
     "neuron-window": "tokens whose feed-forward neurons stay in main memory",

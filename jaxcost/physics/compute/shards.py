@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import where
+from jaxcost.core.arrays import stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import SHAPES, AttentionShards, attention_layers, attention_shards
 from jaxcost.physics.compute.precision import Precision, precision_of
@@ -77,7 +77,14 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     compressed = latent.query_rank > 0
     query_down = where(compressed, d * latent.query_rank, 0) + d * (latent.kv_rank + latent.rope_dim)
     query_up = where(compressed, latent.query_rank, d) * query_width
-    expert_width = cut(experts.width, jnp.maximum(t / plan.ep, 1))
+    # A kernel may store padded experts, and multiplies the padding too.
+    expert_width, padded_input = unstack(
+        _pad(
+            stack([cut(experts.width, jnp.maximum(t / plan.ep, 1)), expert_input(model)]),
+            stack([plan.expert_width_multiple, plan.expert_input_multiple]),
+            tau,
+        )
+    )
     layers = layer_count(model)
     own_draft = where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
     return Shards(
@@ -90,7 +97,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         state_share=cut(model.recurrence.heads) / model.recurrence.heads,
         feed_forward_width=cut(model.feed_forward.width),
         expert_width=expert_width,
-        expert_parameters=experts.matrices * expert_input(model) * expert_width,
+        expert_parameters=experts.matrices * padded_input * expert_width,
         local_experts=cut(experts.experts, plan.ep),
         shared_width=cut(experts.shared_width),
         vocabulary=cut(model.vocabulary),
@@ -99,6 +106,12 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         joined_replicas=jnp.maximum(plan.ep / t, 1),
         stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
     )
+
+
+def _pad(width: jax.Array, multiple: jax.Array, tau: Scalar) -> jax.Array:
+    """Round widths up to a multiple; one of 0 leaves them."""
+    step = where(multiple > 0, multiple, 1)
+    return where(multiple > 0, smooth.ceil_div(width, step, tau) * step, width)
 
 
 def can_shard(model: Model, plan: Plan) -> jax.Array:
