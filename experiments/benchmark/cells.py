@@ -44,7 +44,10 @@ METRICS = imported("METRICS", "jaxcost.explore.sweep")
 design_metrics = imported("design_metrics", "jaxcost.explore.sweep", "jaxcost.explore.sweep.run")
 
 # Older commits call the argument `present`.
-FEATURES = "features" if "features" in inspect.signature(evaluate).parameters else "present"
+FEATURES, METRIC_FEATURES = (
+    "features" if "features" in inspect.signature(f).parameters else "present"
+    for f in (evaluate, design_metrics)
+)
 
 IMPORTED = time.perf_counter() - START
 REPEATS = 7  # the best of so many is reported
@@ -239,7 +242,7 @@ def count_equations():
     """Count the equations of one design's programs, and time their tracing."""
     d = one_design()
     programs = {
-        "base design, value": lambda d: design_metrics(d, METRICS, present=()),
+        "base design, value": lambda d: design_metrics(d, METRICS, **{METRIC_FEATURES: ()}),
         "everything traced, value": values,
         "base design, gradient of TPOT in the system": lambda d: jax.grad(tpot)(d.system, d, ()),
         "everything traced, gradient in every leaf": jax.grad(objective),

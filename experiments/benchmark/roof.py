@@ -48,7 +48,7 @@ def profile(folder: str, count: int) -> Iterator[list[list[str]]]:
     yield [[f"a trace of chunk {chunk:,} is in {folder}", ""]]
     designs = jax.device_put(cells.mixed_designs(min(chunk, 1 << 16)))
     programs = {
-        "value": lambda d: design_metrics(d, METRICS, present=present),
+        "value": lambda d: design_metrics(d, METRICS, features=present),
         "gradient in every leaf, everything traced": cells.PROGRAMS["gradient"],
     }
     for name, f in programs.items():

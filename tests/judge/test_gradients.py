@@ -34,7 +34,7 @@ def design(model, tau=0.1, **plan):
 
 def objective(d):
     # Tiers, engines near memory and cooling have gradients of their own in test_tiers.py.
-    return jnp.sum(jnp.log(jnp.abs(design_metrics(d, METRICS, present=())) + 1e-3))
+    return jnp.sum(jnp.log(jnp.abs(design_metrics(d, METRICS, features=())) + 1e-3))
 
 
 def leaf(tree, path):

@@ -36,7 +36,7 @@ def designs(dtype=np.float32):
 
 def metrics(design):
     # No chip of the catalogue has tiers, engines near memory or cooling: they are left out, as a sweep does.
-    return design_metrics(design, METRICS, present=())
+    return design_metrics(design, METRICS, features=())
 
 
 def agree(found, wanted, rtol):

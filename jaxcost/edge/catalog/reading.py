@@ -19,7 +19,7 @@ from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.quantity import parse_quantity
 
 __all__ = [
-    "Found",
+    "ReadEntry",
     "Key",
     "Reading",
     "canonical",
@@ -36,7 +36,7 @@ Key = tuple[Path, str]  # a file, and the dotted path of an entry in it
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class ReadEntry:
     """An entry that was read, in SI units; low and high are absent where the file gives none."""
 
     entry: Entry
@@ -52,7 +52,7 @@ class Reading:
     """What has been read so far, and what is put in its place."""
 
     values: Mapping[Key, float]
-    found: dict[Key, Found] = dataclasses.field(default_factory=dict)
+    entries: dict[Key, ReadEntry] = dataclasses.field(default_factory=dict)
 
 
 _CURRENT: ContextVar[Reading | None] = ContextVar("reading", default=None)
@@ -99,7 +99,7 @@ def value_of(entry: Entry, unit: str, file: Path, shown: str, path: str) -> floa
     current = _CURRENT.get()
     if current is None:
         return value
-    current.found[file, path] = Found(entry, unit, shown, value, bounds["low"], bounds["high"])
+    current.entries[file, path] = ReadEntry(entry, unit, shown, value, bounds["low"], bounds["high"])
     return current.values.get((file, path), value)
 
 

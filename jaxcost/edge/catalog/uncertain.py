@@ -8,7 +8,7 @@ import numpy as np
 from jaxcost.core.units import number
 from jaxcost.edge.catalog.check import check_plan
 from jaxcost.edge.catalog.loaders import load_model, load_prices, load_system
-from jaxcost.edge.catalog.reading import Found, reading
+from jaxcost.edge.catalog.reading import ReadEntry, reading
 from jaxcost.edge.io.errors import InputError
 from jaxcost.explore.analysis import Constant, Intervals, Spread, propagate
 from jaxcost.spec.model import Model
@@ -38,7 +38,7 @@ def uncertain(load: Callable[[], Pair]) -> tuple[tuple[Constant, ...], Spread]:
     leaves, structure = jax.tree.flatten(pair)
     keyed = {
         key: _constant(key[1], found)
-        for key, found in current.found.items()
+        for key, found in current.entries.items()
         if found.low is not None and found.high is not None
     }
     keyed = dict(sorted(keyed.items(), key=lambda item: item[1].name))
@@ -57,7 +57,7 @@ def _flat(leaves: list) -> np.ndarray:
     return np.asarray(jax.device_get(leaves), np.float64)
 
 
-def _constant(path: str, found: Found) -> Constant:
+def _constant(path: str, found: ReadEntry) -> Constant:
     entry = found.entry
     low, high = found.low, found.high
     assert low is not None and high is not None

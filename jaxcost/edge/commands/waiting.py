@@ -22,15 +22,15 @@ def announce_compilation(folder: str) -> None:
     import jax
 
     waiting: list[threading.Timer] = []
-    told = threading.Event()
+    announced = threading.Event()
 
     def tell() -> None:
-        if not told.is_set():
-            told.set()
+        if not announced.is_set():
+            announced.set()
             print(f"jaxcost: {_TEXT.format(folder=folder)}", file=sys.stderr, flush=True)
 
     def begin(event: str, **_: Any) -> None:
-        if event == _BEGIN and not told.is_set():
+        if event == _BEGIN and not announced.is_set():
             waiting.append(threading.Timer(_PATIENCE, tell))
             waiting[-1].daemon = True
             waiting[-1].start()

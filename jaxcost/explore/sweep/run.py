@@ -78,14 +78,14 @@ class Sweep:
 
 
 def design_metrics(
-    design: Design, metrics: tuple[str, ...], present: tuple[str, ...] | None = None
+    design: Design, metrics: tuple[str, ...], features: tuple[str, ...] | None = None
 ) -> jax.Array:
     """Evaluate a design, or a batch of designs, and return metrics by dotted path, [m, *batch].
 
     Args:
         design: the design; its leaves are broadcast.
         metrics: dotted paths into a Report.
-        present: what designs have beyond main memory, of `sweep_features`, where they are traced.
+        features: what designs have beyond main memory, of `sweep_features`, where they are traced.
     """
     report = evaluate(
         design.system,
@@ -94,15 +94,15 @@ def design_metrics(
         design.plan,
         prices=design.prices,
         knobs=design.knobs,
-        features=present,
+        features=features,
     )
     return jnp.stack([operator.attrgetter(name)(report) for name in metrics])
 
 
 @functools.lru_cache
-def model_evaluation(metrics: tuple[str, ...], present: tuple[str, ...] | None) -> Evaluation:
+def model_evaluation(metrics: tuple[str, ...], features: tuple[str, ...] | None) -> Evaluation:
     """Return a function from designs to these metrics; equal arguments give the same object."""
-    return functools.partial(design_metrics, metrics=metrics, present=present)
+    return functools.partial(design_metrics, metrics=metrics, features=features)
 
 
 def metrics_of(reducers: Mapping[str, Reducer], metrics: Sequence[str] = ()) -> tuple[str, ...]:
