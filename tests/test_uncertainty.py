@@ -74,7 +74,7 @@ def test_an_entry_is_overridden_while_it_is_asked_for_and_no_longer():
     with reading({key("prices", "default", "electricity"): 1e-7}) as current:
         changed = catalog.load_prices()
     assert changed.electricity == 1e-7
-    assert {path for _, path in current.found} >= {"electricity", "pue", "carbon"}
+    assert {path for _, path in current.entries} >= {"electricity", "pue", "carbon"}
     for name in ("pue", "lifetime", "grid_carbon"):
         assert getattr(changed, name) == pytest.approx(float(getattr(before, name)))
     again = catalog.load_prices()

@@ -19,8 +19,8 @@ from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.quantity import parse_quantity
 
 __all__ = [
-    "ReadEntry",
     "Key",
+    "ReadEntry",
     "Reading",
     "canonical",
     "configs_root",
