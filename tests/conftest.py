@@ -1,5 +1,6 @@
 """Strict numerics for every test, and nothing of the machine's own settings."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -19,6 +20,13 @@ jax.config.update("jax_num_cpu_devices", 2)
 def _plain_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+def pytest_collection_finish():
+    """Collect garbage rarely: what was imported stays, and tracing makes millions of small objects."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_configure(config):
