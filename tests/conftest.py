@@ -10,13 +10,12 @@ os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
 )
 
-# Small programs too are shared with the processes that tests start.
+# The processes that tests start share what is compiled, small programs too, for which they have as many devices.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 
 import jax
 import pytest
-
-jax.config.update("jax_num_cpu_devices", 2)
 
 # From half a minute, longest first; `test_workers` finds in the cache what `test_long_run` has compiled.
 SLOW_FILES = (

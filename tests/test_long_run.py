@@ -112,7 +112,6 @@ def test_what_was_not_yet_written_down_is_done_again(tmp_path, whole):
 
 def child(folder):
     """Run the sweep in a process of its own, to be killed, at a pace that spreads it over the kills."""
-    jax.config.update("jax_num_cpu_devices", 2)
     pause = lambda _: time.sleep(0.05)  # noqa: E731
     cheap_sweep.run(folder, *SIZES, block=BLOCK, every=0.0, keep=True, progress=pause)
 
