@@ -132,7 +132,9 @@ def test_typical_efficiency_is_named(capsys):
     assert document["results"]["tpot"]["value"] > float(report().tpot)
 
 
-@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+@pytest.mark.parametrize(
+    "suffix", ["svg", *(pytest.param(other, marks=pytest.mark.exhaustive) for other in ("png", "pdf"))]
+)
 def test_evaluate_draws(capsys, tmp_path, suffix):
     """The roofline is written in the format that the name asks for."""
     path = tmp_path / f"roofline.{suffix}"

@@ -78,7 +78,14 @@ def algorithms_of(name, n, fields, links):
         yield "broadcast", "binomial", (algorithms.binomial, n)
 
 
-CASES = [(*net, *how) for net in networks_to_try() for how in algorithms_of(*net)]
+def case(name, n, fields, links, kind, algorithm, how):
+    """Trees of 64 ranks with 3 tiers are exhaustive: those of 8 to 16 ranks with 2 to 4 tiers are not, nor 64 with 2."""
+    large = algorithm == "in-network" and n == 64 and fields.get("radix") == 4
+    marks = (pytest.mark.exhaustive,) if large else ()
+    return pytest.param(name, n, fields, links, kind, algorithm, how, marks=marks)
+
+
+CASES = [case(*net, *how) for net in networks_to_try() for how in algorithms_of(*net)]
 
 
 def simulate(links, play, arguments, size):

@@ -4,9 +4,11 @@ import importlib.util
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxcost.edge.commands.cli import main
+from tests.batched import run
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -21,7 +23,10 @@ def test_pages_are_those_of_the_code(page):
     assert page.read_text() == reference.PAGES[page](), "run python docs/reference.py"
 
 
-def test_first_example_of_the_readme_prints_what_it_says(capsys):
+def test_first_example_of_the_readme_prints_what_it_says(capsys, monkeypatch):
+    """Its gradient is interpreted, as others are that are asked for once."""
+    grad = jax.grad
+    monkeypatch.setattr(jax, "grad", lambda f: lambda x: run(grad(f), x))
     example, printed = re.search(
         r"```python\n(.*?)```\n```\n(.*?)```", reference.README.read_text(), re.S
     ).groups()

@@ -22,6 +22,7 @@ import pytest
 import jaxcost as jc
 from jaxcost.edge.io import write
 from jaxcost.edge.jobs import checkpoint, long_run
+from jaxcost.explore.sweep.stream import SweepStream, over_designs
 from tests import cheap_sweep
 
 SIZES = (100, 60, 10)
@@ -75,6 +76,16 @@ def test_results_are_those_of_a_plain_count(whole):
     assert whole.results["spread"].count == (margin >= 0).sum()
 
 
+def test_runs_share_one_program(whole):
+    """Also where the state of a reducer has an empty leaf, as that of a front without groups."""
+    stream = SweepStream(
+        cheap_sweep.space(*SIZES), over_designs(cheap_sweep.cheap), cheap_sweep.METRICS, cheap_sweep.REDUCE
+    )
+    for start in range(3):
+        stream.run(start, BLOCK)
+    assert stream._run._cache_size() == 1
+
+
 def test_a_resumed_sweep_is_the_whole_one(tmp_path, whole):
     found = random.Random(3)
     for _ in range(12):
@@ -99,24 +110,23 @@ def test_what_was_not_yet_written_down_is_done_again(tmp_path, whole):
     equal(whole, end)
 
 
-def child(folder, every, keep):
-    """Run the sweep in a process of its own, to be killed."""
-    jax.config.update("jax_num_cpu_devices", 2)
-    cheap_sweep.run(folder, 100, 60, 100, block=2000, every=every, keep=keep)
+def child(folder):
+    """Run the sweep in a process of its own, to be killed, at a pace that spreads it over the kills."""
+    pause = lambda _: time.sleep(0.05)  # noqa: E731
+    cheap_sweep.run(folder, *SIZES, block=BLOCK, every=0.0, keep=True, progress=pause)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills_wanted", [4, pytest.param(20, marks=pytest.mark.exhaustive)])
-def test_kill_9_at_random_moments(tmp_path, kills_wanted):
+def test_kill_9_at_random_moments(tmp_path, whole, kills_wanted):
     """Whenever it is killed and resumed, nothing is lost, and nothing is counted twice."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jaxcost.edge.jobs.long_run", "tests.cheap_sweep"])
     moments, kills, sweeps, inside = random.Random(11), 0, 0, 0
-    wanted = cheap_sweep.run(None, 100, 60, 100, block=2000)
     while kills < kills_wanted or not sweeps:
         folder = tmp_path / str(sweeps)
         while True:
-            process = context.Process(target=child, args=(str(folder), 0.0, True))
+            process = context.Process(target=child, args=(str(folder),))
             process.start()
             if kills < kills_wanted:
                 _wait_for_work(folder, process)
@@ -130,11 +140,11 @@ def test_kill_9_at_random_moments(tmp_path, kills_wanted):
             process.join()
             kills += 1
             inside += bool(list(folder.glob("state-*")))
-        end = cheap_sweep.run(str(folder), 100, 60, 100, block=2000, keep=True)
+        end = cheap_sweep.run(str(folder), *SIZES, block=BLOCK, keep=True)
         assert end.now == 0
-        equal(wanted, end)
+        equal(whole, end)
         kept = pyarrow.dataset.dataset(folder / "designs", partitioning="hive").to_table(columns=["index"])
-        assert np.array_equal(np.sort(kept["index"].to_numpy()), np.arange(2 * 100 * 60 * 100))
+        assert np.array_equal(np.sort(kept["index"].to_numpy()), np.arange(TOTAL))
         assert not list(folder.rglob("*.part"))
         sweeps += 1
     assert inside >= 0.75 * kills_wanted
@@ -329,12 +339,17 @@ def test_checkpoints_of_several_processes_become_one(tmp_path, whole, monkeypatc
         cheap_sweep.run(str(tmp_path), *SIZES, block=BLOCK)
 
 
-def test_devices_and_chunks_do_not_matter(whole):
-    for chunk, devices in ((64, 1), (128, 2), (1024, 1)):
-        equal(
-            whole,
-            cheap_sweep.run(None, *SIZES, block=7777, chunk=chunk, devices=jax.local_devices()[:devices]),
-        )
+@pytest.mark.parametrize(
+    ("chunk", "devices"),
+    [
+        (128, 1),
+        *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((64, 1), (128, 2), (1024, 1))),
+    ],
+)
+def test_devices_and_chunks_do_not_matter(whole, chunk, devices):
+    """Against two devices and chunks of 64."""
+    others = jax.local_devices()[:devices]
+    equal(whole, cheap_sweep.run(None, *SIZES, block=7777, chunk=chunk, devices=others))
 
 
 @pytest.mark.exhaustive

@@ -11,12 +11,20 @@ import math
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import execution
 
 claims, common, in_a_flash, in_memory, pim_ai = map(
     importlib.import_module,
     ("claims", "claims.common", "claims.llm_in_a_flash", "claims.in_memory", "claims.pim_ai"),
 )
 TABLE = {of.__name__: of for of in claims.TABLE}
+
+
+@pytest.fixture(autouse=True)
+def _interpreted():
+    """Each question is asked a few times, which takes less than a compiler."""
+    with execution("interpret"):
+        yield
 
 
 def rows(of, part=""):

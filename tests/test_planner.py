@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxcost as jc
+from jaxcost.core.program import execution
 from jaxcost.edge.catalog.check import check_plan
 from jaxcost.edge.io.errors import InputError
 from jaxcost.explore.analysis import planner
@@ -17,6 +18,13 @@ from jaxcost.explore.analysis.planner import DEGREES, OBJECTIVES, candidate_plan
 from tests.batched import program, run
 
 MODELS = ["llama-3.1-8b", "deepseek-v3", "gpt-oss-120b", "mamba-2-2.7b", "jamba-1.5-mini", "phi-2"]
+
+
+@pytest.fixture(autouse=True)
+def _interpreted():
+    """Each question is asked a few times, which takes less than a compiler."""
+    with execution("interpret"):
+        yield
 
 
 def plan_of(degrees, **more):

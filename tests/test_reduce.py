@@ -213,14 +213,8 @@ def test_front_to_within_a_factor(seed, reducer):
 
 def test_a_coarser_front_is_smaller():
     some = scattered(np.random.default_rng(5), 600)
-    sizes = [
-        len(
-            reduced(
-                Pareto(("a", "b", "c"), epsilon=e, size=512, largest=("b",)), some, np.random.default_rng(1)
-            ).index
-        )
-        for e in (0.0, 0.3)
-    ]
+    assert FRONTS[0] == dataclasses.replace(NEAR[0], epsilon=0.0)
+    sizes = [len(reduced(front, some, np.random.default_rng(1)).index) for front in (FRONTS[0], NEAR[0])]
     assert sizes[0] > sizes[1] > 0
 
 
@@ -285,14 +279,14 @@ def test_reasons(seed):
     assert found.violated.any() and found.alone.any()
 
 
-ALL = (TopK("a", 3), Best("a"), Pareto(("a", "b", "c")), Distribution("a"), FEW)
+ALL = (TopK("a", 3), Best("a"), FRONTS[0], Distribution("a"), FEW)
 
 
 @pytest.mark.parametrize("reducer", ALL, ids=lambda r: type(r).__name__)
 def test_nothing_and_nothing_good(reducer):
     empty = reducer.result(SCHEMA, reducer.init(SCHEMA))
     random = np.random.default_rng(0)
-    none = batch(designs(random, 0), 32)
+    none = batch(designs(random, 0), SIZE)
     some = designs(random, 20)
     some.values[:, 4:] = -1.0
     bad = dataclasses.replace(some, values=np.full_like(some.values, np.nan))
@@ -301,7 +295,7 @@ def test_nothing_and_nothing_good(reducer):
     if reducer is FEW:
         return
     for designs_ in (some, bad):
-        state = update(reducer, SCHEMA, reducer.init(SCHEMA), batch(designs_, 32))
+        state = update(reducer, SCHEMA, reducer.init(SCHEMA), batch(designs_, SIZE))
         same(reducer.result(SCHEMA, merge(reducer, SCHEMA, state, padded)), empty)
     if isinstance(reducer, Distribution):
         assert empty.count == 0 and np.isnan(empty.least)
@@ -330,16 +324,21 @@ def test_a_bin_carries_while_batches_come():
     some = designs(np.random.default_rng(1), 32)
     some.values[:, 0], some.values[:, -1] = 1.0, 1.0
     state = reducer.init(SCHEMA)
-    at = int(np.argmax(np.asarray(update(reducer, SCHEMA, state, batch(some, 32)).counts)[:, 1]))
+    at = int(np.argmax(np.asarray(update(reducer, SCHEMA, state, batch(some, SIZE)).counts)[:, 1]))
     start = wide.wide(2**40 - 40)
     state = dataclasses.replace(state, counts=state.counts.at[at].set(start))
     for _ in range(3):
-        state = update(reducer, SCHEMA, state, batch(some, 32))
+        state = update(reducer, SCHEMA, state, batch(some, SIZE))
     assert reducer.result(SCHEMA, state).count == 2**40 - 40 + 96
     assert np.array_equal(state.counts[at], wide.wide(2**40 + 56))
 
 
-@pytest.mark.parametrize("reducer", ALL, ids=lambda r: type(r).__name__)
+# All of them on one device and on two: test_long_run.py, in a sweep.
+@pytest.mark.parametrize(
+    "reducer",
+    [ALL[0], FEW, *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ALL[1:4])],
+    ids=lambda r: type(r).__name__,
+)
 def test_in_a_loop_on_two_devices(reducer):
     some = designs(np.random.default_rng(7), 8 * 32)
     batches = jax.tree.map(
@@ -367,7 +366,7 @@ def test_in_a_loop_on_two_devices(reducer):
 def test_large_batches():
     """Those beyond what is counted pair by pair: found by halving."""
     some = designs(np.random.default_rng(11), 5000, levels=40)
-    for reducer in (TopK("a", 100), Pareto(("a", "b", "c"), size=256)):
+    for reducer in (TopK("a", 100), FRONTS[0]):
         state = update(reducer, SCHEMA, reducer.init(SCHEMA), batch(some))
         same(reducer.result(SCHEMA, state), reduced(reducer, some, np.random.default_rng(0)))
 
@@ -387,7 +386,7 @@ def test_under_64_bits():
                 order = np.lexsort((good.index, column(good, "a")))[:3]
                 assert np.array_equal(result.index, good.index[order])
                 assert result.values.dtype == np.float64
-            if reducer is ALL[2]:
+            if reducer is FRONTS[0]:
                 assert set(result.index) == set(exact_front(kept(fine, ["a", "b", "c"]), reducer).index)
 
 

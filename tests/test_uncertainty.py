@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcost.core.program import execution
 from jaxcost.core.pytree import replace_at
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.reading import reading
@@ -36,6 +37,13 @@ REFERENCES = {
     "grid": "grids",
 }
 OVERRIDABLE = ("host", "package", "scale_up", "scale_out", "domain", "package_chips")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _interpreted():
+    """Each question is asked a few times, which takes less than a compiler."""
+    with execution("interpret"):
+        yield
 
 
 def load(name=NAME, efficiency="typical"):

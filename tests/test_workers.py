@@ -60,7 +60,9 @@ def send(monkeypatch, tmp_path):
 
     def later(number: int, kind: signal.Signals):
         end = time.monotonic() + 200
-        while time.monotonic() < end and len(list(tmp_path.glob("state-*"))) < 3:
+        while time.monotonic() < end and len(started) <= number:
+            time.sleep(0.05)
+        while time.monotonic() < end and len(list(tmp_path.glob("state-*"))) < len(started):
             time.sleep(0.05)
         started[number].send_signal(kind)
 
@@ -73,25 +75,32 @@ def send(monkeypatch, tmp_path):
     threads[0].join()
 
 
+def resume(folder):
+    """Resume with the one process of the tests, which has compiled the sweep."""
+    return cheap_sweep.run(str(folder), *SIZES, block=BLOCK)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 2])
-def test_a_lost_process(tmp_path, cheap_command, wanted, capfd, send, number):
+@pytest.mark.parametrize(
+    ("number", "processes"),
+    [(0, 2), (1, 2), *(pytest.param(n, 3, marks=pytest.mark.exhaustive) for n in (0, 2))],
+)
+def test_a_lost_process(tmp_path, cheap_command, wanted, capfd, send, number, processes):
     send(number, signal.SIGKILL)
-    with pytest.raises(jc.RunError, match=rf"process {number + 1} of 3 was lost \(SIGKILL\).*--resume"):
-        workers.launch([str(tmp_path), str(BLOCK), "1.5"], 3)
-    capfd.readouterr()
-    status, said = run([str(tmp_path), str(BLOCK)], 2, capfd)
-    assert status == 0
-    assert 0 < said["now"] < TOTAL
-    assert said["digest"] == wanted
+    lost = rf"process {number + 1} of {processes} was lost \(SIGKILL\).*--resume"
+    with pytest.raises(jc.RunError, match=lost):
+        workers.launch([str(tmp_path), str(BLOCK), "1.0"], processes)
+    end = resume(tmp_path)
+    assert 0 < end.now < TOTAL
+    assert cheap_sweep.digest(end.results) == wanted
 
 
 @pytest.mark.slow
 def test_a_process_that_is_asked_to_stop_stops_all(tmp_path, cheap_command, wanted, capfd, send):
     send(1, signal.SIGTERM)
-    assert workers.launch([str(tmp_path), str(BLOCK), "1.5"], 3) == 130
+    assert workers.launch([str(tmp_path), str(BLOCK), "1.0"], 2) == 130
     assert "of 120,000 designs; all of it is in" in capfd.readouterr().err
-    assert run([str(tmp_path), str(BLOCK)], 1, capfd)[1]["digest"] == wanted
+    assert cheap_sweep.digest(resume(tmp_path).results) == wanted
 
 
 def test_no_cluster(capsys):

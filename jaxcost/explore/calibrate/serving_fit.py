@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcost.core.arrays import spread
+from jaxcost.core.program import program
 from jaxcost.core.pytree import canonical, replace
 from jaxcost.evaluation import design_features
 from jaxcost.explore.calibrate.fit import Bounds, Columns, Fit, fit, predict
@@ -203,7 +204,7 @@ def serving_steps(
     base_plan, base_traffic = canonical((Plan(), Traffic()))
     dtype = jax.tree.leaves(system)[0].dtype
     rows = {name: jnp.asarray(column, dtype) for name, column in columns.items()}
-    found = jax.jit(lambda index: map_chunks(steps, index, chunk_of("points")))(jnp.arange(len(points)))
+    found = program(lambda index: map_chunks(steps, index, chunk_of("points")))(jnp.arange(len(points)))
     timed = {f.name: np.asarray(getattr(found, f.name), np.float64) for f in dataclasses.fields(LoopSteps)}
     return timed | {name: columns[name] for name in ("users", "prompt", "output")} | {"equal": points.equal}
 

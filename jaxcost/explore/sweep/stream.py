@@ -337,4 +337,10 @@ def _compiled(
         check_vma=False,  # every device has its own state, and nothing is exchanged between them
     )
     platform = mesh.devices.flat[0].platform
-    return jax.jit(sharded, donate_argnums=4, compiler_options=compilation("sweep", platform).options)
+    # Without its sharding stated, an empty leaf of the state returns replicated, and the next run compiles again.
+    return jax.jit(
+        sharded,
+        donate_argnums=4,
+        out_shardings=NamedSharding(mesh, split),
+        compiler_options=compilation("sweep", platform).options,
+    )
