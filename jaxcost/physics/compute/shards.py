@@ -13,6 +13,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import AttentionShards, attention_layers, attention_shards
+from jaxcost.physics.compute.draft import DraftShards, draft_shards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -49,7 +50,7 @@ class Shards:
     shared_width: Scalar = field("1", "intermediate width of the shared experts")
     vocabulary: Scalar = field("1", "rows of the output head")
     encoder: Scalar = field("1", "parameters of the encoder")
-    draft: Scalar = field("1", "parameters of the draft model")
+    draft: DraftShards = field(doc="draft of speculative decoding")
     joined_replicas: Scalar = field("1", "replicas that share one set of experts")
     stage_share: Scalar = field("1", "share of the layers in the largest pipeline stage")
 
@@ -73,9 +74,11 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     query_up = where(compressed, latent.query_rank, d) * query_width
     expert_width = cut(experts.width, jnp.maximum(t / plan.ep, 1))
     layers = layer_count(model)
-    own_draft = where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
+    expert_parameters = experts.matrices * expert_input(model) * expert_width
+    local_experts, vocabulary = cut(experts.experts, plan.ep), cut(model.vocabulary)
+    attention = attention_shards(model, t, tau)
     return Shards(
-        attention=attention_shards(model, t, tau),
+        attention=attention,
         latent_heads=latent_heads,
         latent_query_width=query_width,
         latent_down=query_down + query_up,
@@ -83,12 +86,21 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         state_share=cut(model.recurrence.heads) / model.recurrence.heads,
         feed_forward_width=cut(model.feed_forward.width),
         expert_width=expert_width,
-        expert_parameters=experts.matrices * expert_input(model) * expert_width,
-        local_experts=cut(experts.experts, plan.ep),
+        expert_parameters=expert_parameters,
+        local_experts=local_experts,
         shared_width=cut(experts.shared_width),
-        vocabulary=cut(model.vocabulary),
+        vocabulary=vocabulary,
         encoder=model.encoder_parameters / t,
-        draft=where(plan.draft_length > 0, own_draft, 0) / t,
+        draft=draft_shards(
+            model,
+            plan,
+            attention=attention,
+            latent_heads=latent_heads,
+            vocabulary=vocabulary,
+            routed=experts.experts * experts.matrices * expert_input(model) * experts.width,
+            expert_parameters=expert_parameters,
+            local_experts=local_experts,
+        ),
         joined_replicas=jnp.maximum(plan.ep / t, 1),
         stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
     )
@@ -154,7 +166,7 @@ def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
         routers=x.layers * router_parameters(model),
         experts=x.layers * shards.local_experts * shards.expert_parameters,
         tables=shards.vocabulary * d * (2 - model.tied) + model.table_parameters,
-        other=model.small_parameters + model.unused_parameters + shards.encoder + shards.draft,
+        other=model.small_parameters + model.unused_parameters + shards.encoder + shards.draft.stored,
     )
 
 
