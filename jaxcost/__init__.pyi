@@ -7,6 +7,9 @@ from .core.pytree import (
     replace_at as replace_at,
     rows as rows,
 )
+from .edge.catalog.drafts import (
+    with_draft as with_draft,
+)
 from .edge.catalog.loaders import (
     list_names as list_names,
     load_chip as load_chip,

@@ -16,6 +16,7 @@ Sources: Leviathan et al. 2023 (arXiv:2211.17192); multi-token prediction, DeepS
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import unstack, where
@@ -24,7 +25,7 @@ from jaxcost.physics.compute.attention import AttentionShards
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["LAYER_OPERATORS", "DraftShards", "draft_shards"]
+__all__ = ["LAYER_OPERATORS", "DraftShards", "draft_shards", "require_draft"]
 
 # Operators of a dense layer: two norms, projections before and after attention, attention, feed-forward.
 LAYER_OPERATORS = 6.0
@@ -41,6 +42,24 @@ class DraftShards:
     cache: Scalar = field("1", "cached elements of a token, all layers")
     pair_width: Scalar = field("1", "width of the queries and outputs of attention, all layers")
     width: Scalar = field("1", "width of its residual stream, not divided")
+
+
+def require_draft(model: Model, plan: Plan) -> None:
+    """Refuse a plan that drafts with neither a draft model nor a module of the model, where the numbers are known.
+
+    Raises:
+        ValueError: any design of the batch drafts with nothing. Traced numbers are not checked: such a design accepts
+            no drafted token.
+    """
+    numbers = (plan.draft_length, plan.draft_parameters, model.draft_parameters)
+    if any(isinstance(x, jax.core.Tracer) for x in numbers):
+        return
+    length, separate, own = map(np.asarray, numbers)
+    if np.any((length > 0) & (separate == 0) & (own == 0)):
+        raise ValueError(
+            f"plan.draft_length is {np.max(length):g}, but nothing drafts: the model has no multi-token-prediction "
+            "module and the plan no draft model (with_draft)"
+        )
 
 
 def draft_shards(
