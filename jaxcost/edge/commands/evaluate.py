@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from jaxcost.edge.catalog.set_option import described_settings
+from jaxcost.edge.commands.draft_options import describe_draft
 from jaxcost.edge.commands.intervals_option import (
     add_intervals_arguments,
     intervals_document,
@@ -21,7 +22,6 @@ from jaxcost.edge.commands.request import (
     Values,
     add_request_arguments,
     add_system_argument,
-    describe_draft,
     describe_request,
     evaluate_request,
     measure,
@@ -88,7 +88,7 @@ def evaluation_document(system: str, efficiency: str, request: Request, values: 
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
         **({"choice": request.choice} if request.choice else {}),
-        **({"draft": draft} if (draft := describe_draft(request)) else {}),
+        **({"draft": draft} if (draft := describe_draft(request.plan, request.draft)) else {}),
         **described_settings(request.settings),
         "traffic": _leaves(request.traffic),
         "feasible": not exceeded,

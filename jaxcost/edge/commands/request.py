@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import jax
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
-from jaxcost.edge.catalog.drafts import with_draft
 from jaxcost.edge.catalog.set_option import (
     Setting,
     add_set_argument,
@@ -21,8 +19,9 @@ from jaxcost.edge.catalog.set_option import (
     with_settings,
 )
 from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, with_year
+from jaxcost.edge.commands.draft_options import Draft, add_draft_arguments, describe_draft, read_draft
 from jaxcost.edge.commands.memory_options import add_memory_arguments, read_placement, with_memories
-from jaxcost.edge.io.errors import InputError, not_among, within
+from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.io.formats import FORMATS, read_bits
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.show.tables import Values
@@ -44,7 +43,6 @@ __all__ = [
     "add_system_argument",
     "build_system",
     "degrees",
-    "describe_draft",
     "describe_request",
     "evaluate_request",
     "measure",
@@ -65,14 +63,12 @@ _PLAN = {
     "microbatches": "microbatches of a replica's batch in its pipeline, 0 for one per stage",
     "sequence-parallel": "1 for sequence parallelism: norms split along the sequence, reduce-scatter and all-gather",
     "draft-length": "tokens drafted before each verification",
-    "draft-parameters": "weights of a draft head of one layer, which shares the embedding; 0 for the model's own module",
+    "draft-parameters": "weights of a one-layer draft head; 0 for the model's own module or --draft-model",
     "chunk": "prompt tokens prefilled with each decode step (chunked prefill), 0 for none",
     "weight-sparsity": "share of weights that are zero, which are neither stored nor multiplied",
     "activation-sparsity": "share of feed-forward neurons that a token skips",
     "neuron-window": "tokens whose feed-forward neurons stay in main memory",
 }
-# Options by the argument of `with_draft` that they are.
-_DRAFT_OPTIONS = {"draft": "--draft-model", "length": "--draft-length", "acceptance": "--acceptance"}
 _BITS = {
     "weight-bits": "weights other than routed experts",
     "expert-bits": "routed experts' weights",
@@ -113,8 +109,7 @@ class Request:
     settings: tuple[Setting, ...] = ()  # numbers of --set, applied last
     objective: str = ""  # metric by which --plan auto chooses the degrees; empty where they are given
     choice: str = ""  # description of that choice
-    draft: str = ""  # name of --draft-model
-    acceptance: str = ""  # table or list of --acceptance
+    draft: Draft = dataclasses.field(default_factory=Draft)  # options of speculative decoding
 
 
 def read_number(text: str) -> float:
@@ -156,15 +151,6 @@ def _bits(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _acceptance(text: str) -> float | tuple[float, ...] | str:
-    if "," in text:
-        return tuple(read_number(part) for part in text.split(","))
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options of a model, its traffic, its plan, prices and efficiency."""
     parser.add_argument(
@@ -196,19 +182,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
         help=f"metric by which --plan auto chooses, one of {', '.join(OBJECTIVES)} (default tpot)",
     )
     _add_numbers(group, _PLAN, Plan())
-    group.add_argument(
-        "--draft-model",
-        metavar="NAME",
-        help="model that drafts the tokens of --draft-length, named as by --model",
-    )
-    group.add_argument(
-        "--acceptance",
-        type=_acceptance,
-        default=Plan().acceptance,
-        metavar="N",
-        help="probability that a drafted token is accepted: a number, a list by position such as 0.8,0.7,0.6, or a "
-        f"name of `jaxcost list acceptance` (default {Plan().acceptance:g})",
-    )
+    add_draft_arguments(group, read_number)
     group = parser.add_argument_group(
         "bits per element", f"A number in (0, 32], or one of {', '.join(FORMATS)}."
     )
@@ -255,7 +229,7 @@ def read_request(args: argparse.Namespace) -> Request:
     plan_fields = {flag.replace("-", "_") for flag in (*_PLAN, *_BITS)}
     traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
     plan = Plan(**{name: getattr(args, name) for name in plan_fields}, placement=read_placement(args))
-    plan = with_settings("plan", _with_draft(plan, model, args), settings)
+    plan = with_settings("plan", read_draft(args, plan, model), settings)
     if args.plan == "auto":
         for degree in DEGREES:
             if getattr(plan, degree) != 1:
@@ -277,33 +251,8 @@ def read_request(args: argparse.Namespace) -> Request:
         by_parts=args.by_parts,
         settings=settings,
         objective=args.objective if args.plan == "auto" else "",
-        draft=args.draft_model or "",
-        acceptance="" if isinstance(args.acceptance, float) else str(args.acceptance),
+        draft=Draft(args.draft_model, args.acceptance),
     )
-
-
-def _with_draft(plan: Plan, model: Model, args: argparse.Namespace) -> Plan:
-    """Set the draft of a plan from --draft-model, --draft-length and --acceptance."""
-    if isinstance(args.acceptance, float):
-        plan = replace(plan, acceptance=args.acceptance)
-        if args.draft_model is None:
-            return plan
-        if plan.draft_length == 0:
-            raise InputError("at least 1 with --draft-model", path="--draft-length", given=0)
-    draft = None
-    if args.draft_model is not None:
-        if plan.draft_parameters > 0:
-            expected = "no weights with --draft-model, which has them"
-            raise InputError(expected, path="--draft-parameters", given=plan.draft_parameters)
-        draft = within(None, "--draft-model", catalog.load_model, args.draft_model, download=args.download)
-    length = plan.draft_length or None
-    try:
-        return with_draft(plan, draft, length=length, acceptance=args.acceptance, model=model)
-    except InputError as error:
-        if error.file is not None:
-            raise
-        path = _DRAFT_OPTIONS[re.split(r"[.\[]", error.path)[0]]
-        raise InputError(error.expected, path=path, given=error.given, suggestion=error.suggestion) from None
 
 
 def read_system(name: str, efficiency: str | None, request: Request) -> tuple[System, Request, str]:
@@ -361,23 +310,8 @@ def describe_request(request: Request) -> str:
     # With several systems, each may get a plan of its own.
     chosen_later = request.objective and not request.choice
     sharding = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    draft = f"; {text}" if (text := describe_draft(request)) else ""
+    draft = f"; {text}" if (text := describe_draft(plan, request.draft)) else ""
     return f"{requests}; {sharding}; {bits}{draft}{settings_line(request.settings)}"
-
-
-def describe_draft(request: Request) -> str:
-    """Return what drafts how many tokens and how many are accepted, as text; empty without drafts."""
-    plan = request.plan
-    if plan.draft_length == 0:
-        return ""
-    by = "its own module"
-    if plan.draft_parameters > 0:
-        by = request.draft or f"a head of {plan.draft_parameters / 1e9:.3g}B weights"
-    accepted = f"{plan.acceptance:g} accepted"
-    if plan.accepted > 0:
-        accepted = f"{plan.accepted:.3g} tokens a step"
-        accepted += f" (acceptance {request.acceptance.strip('()')})" if request.acceptance else ""
-    return f"drafts {plan.draft_length:g} token{'s' * (plan.draft_length != 1)} by {by}, {accepted}"
 
 
 def unset_targets(request: Request) -> list[str]:
