@@ -11,6 +11,9 @@ from .edge.catalog.checkpoints import (
     Checkpoint as Checkpoint,
     load_checkpoint as load_checkpoint,
 )
+from .edge.catalog.drafts import (
+    with_draft as with_draft,
+)
 from .edge.catalog.loaders import (
     list_names as list_names,
     load_chip as load_chip,

@@ -26,7 +26,7 @@ from jaxcost.core.arrays import (
 )
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
-from jaxcost.physics.compute.load import step_load
+from jaxcost.physics.compute.load import StepLoad, step_load
 from jaxcost.physics.compute.operators import matmul_work, step_table
 from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, StepTimes, op_times, rates, report_times
@@ -165,8 +165,11 @@ def _evaluate(
     auxiliary = tuple(name for name in placed.hierarchy.shares.tiers if name != "memory")
     chip_build = build(system.chip, system.fabric, auxiliary, prices.since)
     as_built, system = system.chip, replace(system, chip=placed.chip)
-    messages, waiting_ranks = time_messages(system, model, plan, shards, steps, placed.unit, knobs.tau)
-    results = run_steps(system, model, traffic, plan, shards, steps, placed, messages, knobs.tau, features)
+    load = materialize_once(step_load(model, (steps.main, steps.mixed)))
+    messages, waiting_ranks = time_messages(system, model, plan, shards, load, placed.unit, knobs.tau)
+    results = run_steps(
+        system, model, traffic, plan, shards, steps, load, placed, messages, knobs.tau, features
+    )
     prefill, decode = report_times(
         results.times,
         messages.names,
@@ -259,14 +262,14 @@ def place_data(
 
 
 def time_messages(
-    system: System, model: Model, plan: Plan, shards: Shards, steps: Steps, unit: Rates, tau: Scalar
+    system: System, model: Model, plan: Plan, shards: Shards, load: StepLoad, unit: Rates, tau: Scalar
 ) -> tuple[Messages, Scalar]:
     """Time the messages of the steps, and count the ranks that wait for each other per token."""
     chip, fabric = system.chip, system.fabric
     levels = fabric_levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
     levels, groups = materialize_once((levels, plan_groups(plan, shards, fabric, levels)))
     backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
-    messages = step_messages(model, plan, shards, steps.tokens, levels, groups, tau, backend)
+    messages = step_messages(model, plan, shards, load, levels, groups, tau, backend)
     messages = materialize_once(messages)
     return messages, collectives_per_token(model, plan, shards, groups)
 
@@ -278,6 +281,7 @@ def run_steps(
     plan: Plan,
     shards: Shards,
     steps: Steps,
+    load: StepLoad,
     placed: PlacedData,
     messages: Messages,
     tau: Scalar,
@@ -285,7 +289,6 @@ def run_steps(
 ) -> StepResults:
     """Time the operators of the steps, sum their energy, and slow them for a power cap and for heat."""
     chip, unit = system.chip, placed.unit
-    load = materialize_once(step_load(model, (steps.main, steps.mixed)))
     table = step_table(model, plan, shards, load, traffic.corpus_read, window="window" in features)
     kernels, engine = None, None
     if unit.kernels is not None:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import row, stack, where
+from jaxcost.core.arrays import clip, row, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.load import Group
 from jaxcost.physics.compute.shards import Shards, microbatches
@@ -47,7 +47,8 @@ def schedule_steps(
     """Return the sequences of the prefill and the decode step, and the schedule of a batch.
 
     A decode step yields 1 token; with a draft of g tokens, each accepted with probability p, it yields
-    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023); a diffusion block of S tokens in k passes yields S / k per pass.
+    (1 - p^(g+1)) / (1 - p) (Leviathan et al. 2023), or `plan.accepted` tokens, at most g + 1; a diffusion block of S
+    tokens in k passes yields S / k per pass.
     Decode is evaluated at the mean context: the context at its start plus half of the tokens it adds.
 
     A pipeline of p stages processes M microbatches. Every stage takes as long as the largest, T / p x balance, with T
@@ -64,7 +65,9 @@ def schedule_steps(
     diffusing = model.diffusion_block > 0
     first = where(diffusing, model.diffusion_block, 1)
     new = where(diffusing, model.diffusion_block, 1 + plan.draft_length)
-    tokens_per_step = where(diffusing, model.diffusion_block / model.diffusion_steps, _accepted_tokens(plan))
+    tokens_per_step = where(
+        diffusing, model.diffusion_block / model.diffusion_steps, _accepted_tokens(plan, shards)
+    )
     decode_steps = jnp.maximum(traffic.output - first, 0) / tokens_per_step
 
     chunked = plan.chunk > 0
@@ -73,6 +76,7 @@ def schedule_steps(
     share = smooth.safe_div(chunk, computed, 1.0)  # 1 where the whole prompt is cached
     is_mixed = where(chunked, 1.0, 0.0)
     decode_context = context + jnp.maximum(traffic.output - first - 1, 0) / 2
+    prompt_passes = where(plan.draft_length > 0, 1.0, 0.0)
     main = Group(
         sequences=stack([where(chunked, 1, sequences), sequences]),
         new=stack([chunk, new]),
@@ -80,7 +84,8 @@ def schedule_steps(
         logits=stack([1.0, new], jnp.ndim(new)),
         absorbed=stack([plan.absorb_prefill, plan.absorb_decode]),
         encoder_positions=stack([traffic.encoder_tokens * model.encoder_ratio * share, 0.0]),
-        drafts=stack([0.0, plan.draft_length]),
+        drafts=stack([prompt_passes, plan.draft_length]),
+        draft_new=stack([chunk, 1.0]),
         retrievals=stack([share, 0.0]),
     )
     mixed = Group(
@@ -113,12 +118,17 @@ def schedule_steps(
     return Steps(main=main, mixed=mixed), schedule
 
 
-def _accepted_tokens(plan: Plan) -> jax.Array:
-    """Return the mean tokens per decode step with a draft: (1 - p^(g+1)) / (1 - p)."""
+def _accepted_tokens(plan: Plan, shards: Shards) -> jax.Array:
+    """Return the mean tokens per decode step with a draft: `plan.accepted`, or (1 - p^(g+1)) / (1 - p).
+
+    Where nothing drafts, as the model has no module and the plan no draft model, nothing is accepted: 1 token.
+    """
     certain = plan.acceptance >= 1
     p = where(certain, 0.5, jnp.maximum(plan.acceptance, 1e-6))
     longest = plan.draft_length + 1
-    return where(certain, longest, -jnp.expm1(longest * jnp.log(p)) / (1 - p))
+    expected = where(certain, longest, -jnp.expm1(longest * jnp.log(p)) / (1 - p))
+    stated = clip(plan.accepted, 1, longest)
+    return where(shards.draft.layers > 0, where(plan.accepted > 0, stated, expected), 1)
 
 
 def per_token(s: Schedule) -> jax.Array:

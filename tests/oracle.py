@@ -134,14 +134,45 @@ class Cut:
         self.shared = ceil(x.shared_width, t)
         self.vocab = ceil(model.vocabulary, t)
         self.encoder = model.encoder_parameters / t
-        draft = plan.draft_parameters if plan.draft_parameters > 0 else model.draft_parameters
-        self.draft = draft / t if plan.draft_length > 0 else 0.0
+        self.draft = Draft(model, plan, self)
         self.joined = plan.ep / t if plan.ep > t else 1.0
         layers = model.blocks or max(
             self.attending + la.layers + model.recurrence.layers,
             model.feed_forward.layers + x.layers,
         )
         self.stage = ceil(layers, plan.pp) / layers
+
+
+class Draft:
+    """What drafts on one chip, and what one pass of it costs: a model of its own, or a module that is one layer."""
+
+    def __init__(self, model, plan, cut):
+        t, x, la = plan.tp, model.experts, model.latent
+        self.layers = self.stored = self.read = self.expert = self.cache = self.pair = 0.0
+        self.width = model.hidden
+        if la.layers > 0:
+            entry = la.kv_rank + la.rope_dim
+            pair = cut.lheads * (la.nope_dim + la.rope_dim + la.value_dim)
+        else:
+            shape = next((s for s in cut.shapes if s.layers > 0), cut.shapes[0])
+            entry, pair = shape.entry, shape.query + shape.value
+        if plan.draft_length <= 0:
+            self.width = plan.draft_width if plan.draft_parameters and plan.draft_width else self.width
+        elif plan.draft_parameters > 0:
+            self.layers = plan.draft_layers
+            self.stored = (plan.draft_parameters + plan.draft_embedding) / t
+            self.read = plan.draft_parameters / t
+            self.cache = plan.draft_cache / t if plan.draft_cache else self.layers * entry
+            self.pair = 2 * plan.draft_width * self.layers / t if plan.draft_width else self.layers * pair
+            self.width = plan.draft_width or self.width
+        elif model.draft_parameters > 0:
+            routed = x.experts * x.matrices * cut.xd * x.width if x.layers > 0 else 0.0
+            share = min(model.draft_parameters / routed, 1.0) if routed else 0.0
+            rest = (model.draft_parameters - share * routed) / t
+            self.layers, self.cache, self.pair = 1.0, entry, pair
+            self.expert = share * cut.xp
+            self.read = rest + model.hidden * cut.vocab
+            self.stored = rest + cut.held * self.expert
 
 
 def attention_width(cut, la):
@@ -303,14 +334,28 @@ def step(system, model, plan, cut, groups):
     op("sampling", 1, vector=4 * logits * cut.vocab, exps=logits * cut.vocab, moved=logits * cut.vocab * ab)
     encoder = sum(g["B"] * g["encoder"] for g in groups)
     wide_linear("encoder", min(encoder, 1.0), encoder, cut.encoder, 2 * d, 2 * d)
-    wide_linear(
-        "draft",
-        sum(g["drafts"] for g in groups),
-        sum(g["B"] for g in groups if g["drafts"]),
-        cut.draft,
-        2 * d,
-        2 * d,
-    )
+    draft, passes = cut.draft, math.fsum(g["drafts"] for g in groups)
+    drafted = math.fsum(g["drafts"] * g["B"] * g["each"] for g in groups)
+    each = drafted / passes if passes else 0.0
+    if passes and draft.layers:
+        keys = math.fsum(g["drafts"] * g["B"] * (g["c"] + g["each"]) for g in groups)
+        seen = math.fsum(g["drafts"] * g["B"] * g["each"] * (g["c"] + (g["each"] + 1) / 2) for g in groups)
+        reached = distinct(x.experts, x.top_k, each * cut.joined, x.skew) / plan.ep
+        flops = 2 * drafted * draft.read * dense
+        flops += 2 * drafted * cut.joined * x.top_k / plan.ep * draft.expert * dense
+        flops += 2 * seen * draft.pair / plan.cp
+        moved = passes * (draft.read + reached * draft.expert) * wide_b * dense
+        moved += keys * draft.cache * kb / plan.cp
+        parts = 6 * draft.layers * passes
+        op(
+            "draft",
+            parts,
+            flops / parts,
+            moved=moved / parts + 2 * each * draft.width * ab,
+            at=wide_rate,
+        )
+    else:
+        op("draft", 0.0)
 
     share = chip.efficiency
     seconds, energy = {}, {"matmul": 0.0, "vector": 0.0, "memory": 0.0, "network": 0.0}
@@ -338,7 +383,7 @@ def step(system, model, plan, cut, groups):
     share = [copies(g, x.experts, x.top_k) * (experts[k] - 1) / experts[k] for g, k in ways]
     peak = hottest(plan.ep, m * cut.joined * x.top_k, x.experts, x.skew)
     back = max(bits.sent, 16) / 8
-    routed = 1.0 * x.layers if cut.joined > 1 else 0.0
+    routed = x.layers + passes * (draft.expert > 0) if cut.joined > 1 else 0.0
 
     def routing(element):
         return net.all_to_all([m * cut.xd * element / plan.tp * y for y in share], experts, peak)
@@ -353,6 +398,10 @@ def step(system, model, plan, cut, groups):
         "context_all_reduce": (
             mixers if plan.cp > 1 else 0.0,
             net.all_reduce(m * attention_width(cut, la) * sent_b, net.counts(plan.cp, plan.tp)),
+        ),
+        "draft_all_reduce": (
+            2 * passes * draft.layers if plan.tp > 1 else 0.0,
+            net.all_reduce(each * draft.width * sent_b, tensor),
         ),
         "pipeline_send": (plan.pp - 1, net.neighbour_message(stream, plan.tp * plan.cp * plan.pp)),
     }
@@ -379,6 +428,10 @@ def evaluate(system, model, traffic, plan, prices):
     else:
         first, q = 1.0, 1 + plan.draft_length
         gained = math.fsum(plan.acceptance**i for i in range(int(plan.draft_length) + 1))
+        if plan.accepted > 0:
+            gained = min(max(plan.accepted, 1.0), q)
+        if not cut.draft.layers:  # nothing drafts: nothing is accepted
+            gained = 1.0
     steps = max(traffic.output - first, 0.0) / gained
     decode = {
         "B": B,
@@ -388,9 +441,10 @@ def evaluate(system, model, traffic, plan, prices):
         "absorbed": plan.absorb_decode,
         "encoder": 0.0,
         "drafts": plan.draft_length,
+        "each": 1.0,
     }
     positions = traffic.encoder_tokens * model.encoder_ratio
-    prefill = {"logits": 1.0, "absorbed": plan.absorb_prefill, "drafts": 0.0}
+    prefill = {"logits": 1.0, "absorbed": plan.absorb_prefill, "drafts": float(plan.draft_length > 0)}
     if plan.chunk > 0:
         chunk = min(plan.chunk, computed)
         chunks = ceil(computed, chunk)
@@ -399,10 +453,11 @@ def evaluate(system, model, traffic, plan, prices):
             "q": chunk,
             "c": cached + (computed - chunk) / 2,
             "encoder": positions * chunk / computed,
+            "each": chunk,
         }
         groups = [prefill, decode]
     else:
-        prefill |= {"B": B, "q": computed, "c": cached, "encoder": positions}
+        prefill |= {"B": B, "q": computed, "c": cached, "encoder": positions, "each": computed}
         groups = [prefill]
     first_step, first_energy, first_hidden = step(system, model, plan, cut, groups)
     next_step, next_energy, next_hidden = step(system, model, plan, cut, [decode])
@@ -467,7 +522,9 @@ def evaluate(system, model, traffic, plan, prices):
         mixers = cut.attending + model.latent.layers
         blocks = mixers + model.recurrence.layers + model.feed_forward.layers + model.experts.layers
         meetings = blocks * (1 + round(plan.sequence_parallel)) * plan.tp if plan.tp > 1 else 0.0
-        meetings += 2 * model.experts.layers * plan.tp * cut.joined if cut.joined > 1 else 0.0
+        meetings += 2 * plan.draft_length * cut.draft.layers * plan.tp if plan.tp > 1 else 0.0
+        sparse = model.experts.layers + plan.draft_length * (cut.draft.expert > 0)
+        meetings += 2 * sparse * plan.tp * cut.joined if cut.joined > 1 else 0.0
         meetings += mixers * plan.cp if plan.cp > 1 else 0.0
         late = 1 - (1 - math.exp(-f.timeout / f.jitter)) ** meetings
     out["reliability.stale_tokens"], out["reliability.availability"] = late, up
@@ -501,11 +558,11 @@ def held(model, plan, cut, traffic, context, widest_step):
     layers = model.feed_forward.layers * model.feed_forward.matrices * d * cut.ff
     layers += x.layers * x.matrices * d * cut.shared
     tables = cut.vocab * d * (2 - model.tied) + model.table_parameters
-    wide = model.small_parameters + model.unused_parameters + cut.encoder + cut.draft
+    wide = model.small_parameters + model.unused_parameters + cut.encoder + cut.draft.stored
     wide += x.layers * d * ((x.experts if x.experts > 1 else 0.0) + 2 * x.latent)
     length = context + traffic.output
     cache = math.fsum(s.layers * s.own * s.entries(length) * s.entry for s in cut.shapes)
-    cache += la.layers * length * (la.kv_rank + la.rope_dim)
+    cache += la.layers * length * (la.kv_rank + la.rope_dim) + length * cut.draft.cache
     cache = cache * bits.cache + ix.layers * length / ix.compression * ix.head_dim * ix.key_bits
     sequences = ceil(traffic.batch, plan.dp) * cut.stage
     widest = max(s.projected for s in cut.shapes)

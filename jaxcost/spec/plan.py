@@ -119,8 +119,31 @@ class Plan:
     activation_sparsity: Scalar = field("1", "share of feed-forward neurons a token skips", default=0.0)
     draft_length: Scalar = field("token", "tokens drafted before each verification, 0 for none", default=0.0)
     acceptance: Scalar = field("1", "probability that a drafted token is accepted", default=0.7)
+    accepted: Scalar = field(
+        "token",
+        "mean tokens of a decode step with a draft, the token of the model included; 0 to compute it from acceptance",
+        default=0.0,
+    )
     draft_parameters: Scalar = field(
-        "1", "weights of the draft model; 0 for the model's own multi-token-prediction module", default=0.0
+        "1",
+        "weights that a pass of the draft model reads, all but its embedding; 0 for the model's own "
+        "multi-token-prediction module",
+        default=0.0,
+    )
+    draft_embedding: Scalar = field(
+        "1", "weights of the draft model's embedding, 0 where it is tied or that of the model", default=0.0
+    )
+    draft_layers: Scalar = field("1", "layers of the draft model", default=1.0)
+    draft_width: Scalar = field(
+        "1",
+        "width of the draft model: the larger of its residual stream and the heads of a layer together; 0 for that of "
+        "the model",
+        default=0.0,
+    )
+    draft_cache: Scalar = field(
+        "1",
+        "elements that a token adds to the draft model's cache, all layers; 0 for those of as many layers of the model",
+        default=0.0,
     )
     chunk: Scalar = field(
         "token", "prompt tokens of a chunked prefill, mixed into each decode step; 0 for none", default=0.0

@@ -127,6 +127,16 @@ def random_case(rng):
         plan = jc.replace(plan, expert_width_multiple=pick(0, 128), expert_input_multiple=pick(0, 256))
     if rng.random() < 0.4:
         model = with_new_mixers(model, pick)
+    if plan.draft_length > 0:
+        plan = jc.replace(
+            plan,
+            accepted=pick(0, 0, 1.5, 3.3),
+            draft_layers=pick(1, 16),
+            draft_embedding=pick(0, 3e8),
+            draft_width=pick(0, 2048),
+            draft_cache=pick(0, 16384),
+        )
+        model = jc.replace(model, draft_parameters=pick(0, 1, 1) * (model.draft_parameters or 4e8))
     if rng.random() < 0.3:
         with jax.enable_x64(True):
             system = jax.tree.map(float, jc.by_parts(system))

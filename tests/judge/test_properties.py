@@ -1,5 +1,7 @@
 """What must hold of every design, whatever its numbers: monotony, sums, units, and limits that are known exactly."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -304,7 +306,8 @@ def test_a_window_as_long_as_the_context_is_full_attention():
 def test_speculation_yields_between_one_and_all_tokens():
     acceptances, drafts = drawn = examples(st.floats(0, 1), st.integers(0, 8))
     case = (load_system("h100-sxm", "ideal"), load_model("llama-3.1-8b"), jc.Traffic())
-    plans = [jc.Plan(draft_length=g, acceptance=p) for p, g in zip(acceptances, drafts, strict=True)]
+    drafted = functools.partial(jc.Plan, draft_parameters=1e9)
+    plans = [drafted(draft_length=g, acceptance=p) for p, g in zip(acceptances, drafts, strict=True)]
     tokens = evaluate([(*case, plan) for plan in plans])["schedule.tokens_per_step"]
     wanted = [sum(max(p, 1e-6) ** i for i in range(g + 1)) for p, g in zip(acceptances, drafts, strict=True)]
     holds(close(tokens, np.asarray(wanted), 1e-9), *drawn)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from jaxcost.edge.catalog.drafts import suggest_draft
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.formats import MOST_BITS
 from jaxcost.explore.analysis import divisors
@@ -20,6 +21,7 @@ _BITS = ("weight_bits", "expert_bits", "kv_bits", "activation_bits")
 _OPTIONAL_BITS = ("mixer_bits", "wide_bits", "matmul_bits", "attention_bits", "message_bits")  # 0: as another
 _MOST_TOKENS = 1e9
 _MOST_CHIPS = 1e7
+_MOST_LAYERS = 1e4
 
 
 def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> None:
@@ -44,9 +46,8 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
     for name in ("expert_width_multiple", "expert_input_multiple"):
         _whole(plan, "plan", name, least=0, most=_MOST_CHIPS)
     _between(plan, "plan", "neuron_window", 0, _MOST_TOKENS)
-    _whole(plan, "plan", "draft_length", least=0, most=_MOST_TOKENS)
     _whole(plan, "plan", "chunk", least=0, most=_MOST_TOKENS)
-    _between(plan, "plan", "draft_parameters", 0, math.inf, open_high=True)
+    _check_draft(model, plan)
     check_traffic(traffic, model)
     _between(model.experts, "model.experts", "skew", 0, math.inf, open_high=True)
     _check_tensor_parallel(model, plan)
@@ -75,6 +76,26 @@ def check_traffic(traffic: Traffic, model: Model) -> None:
     if traffic.encoder_tokens > 0 and model.encoder_parameters == 0:
         given = _shown(traffic.encoder_tokens)
         raise InputError("0: this model has no encoder", path="traffic.encoder_tokens", given=given)
+
+
+def _check_draft(model: Model, plan: Plan) -> None:
+    _whole(plan, "plan", "draft_length", least=0, most=_MOST_TOKENS)
+    for name in ("draft_parameters", "draft_embedding", "draft_width", "draft_cache"):
+        _between(plan, "plan", name, 0, math.inf, open_high=True)
+    _whole(plan, "plan", "draft_layers", least=1, most=_MOST_LAYERS)
+    if plan.draft_length == 0:
+        return
+    given = _shown(plan.draft_length)
+    if model.diffusion_block > 0:
+        raise InputError("0: a diffusion model drafts no tokens", path="plan.draft_length", given=given)
+    if plan.draft_parameters == 0 and model.draft_parameters == 0:
+        name = suggest_draft(model)
+        expected = "0, or a draft model by --draft-model: this model has no multi-token-prediction module"
+        suggestion = f"--draft-model {name}" if name else None
+        raise InputError(expected, path="plan.draft_length", given=given, suggestion=suggestion)
+    if not (plan.accepted == 0 or 1 <= plan.accepted <= 1 + plan.draft_length):
+        expected = f"0, or a number in [1, {1 + _shown(plan.draft_length)}]"
+        raise InputError(expected, path="plan.accepted", given=_shown(plan.accepted))
 
 
 def _check_tensor_parallel(model: Model, plan: Plan) -> None:

@@ -10,10 +10,10 @@ from jaxcost.physics.compute.shards import shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["Checkpoint", "load_checkpoint"]
+__all__ = ["FOLLOWERS", "Checkpoint", "load_checkpoint"]
 
 # Bits that follow another field of a plan where they are not stated.
-_FOLLOWERS = {
+FOLLOWERS = {
     "weight_bits": ("mixer_bits", "wide_bits"),
     "activation_bits": ("matmul_bits", "attention_bits", "message_bits"),
 }
@@ -42,7 +42,7 @@ class Checkpoint:
         matmuls, attention and messages, unless these are stated themselves.
         """
         bits = self.precision.plan_options()
-        for name, followers in _FOLLOWERS.items():
+        for name, followers in FOLLOWERS.items():
             bits |= {f: 0.0 for f in followers if name in options or bits[f] == bits[name]}
         return Plan(**{**bits, **options})
 

@@ -46,6 +46,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "efficiency": EfficiencyFile,
     "prices": schema.PricesFile,
     "grids": schema.GridFile,
+    "acceptance": schema.AcceptanceFile,
     "spaces": None,
     "studies": None,
 }

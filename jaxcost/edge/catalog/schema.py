@@ -23,6 +23,8 @@ from jaxcost.spec.silicon import Package, Process
 from jaxcost.spec.system import Host, System
 
 __all__ = [
+    "MOST_POSITIONS",
+    "AcceptanceFile",
     "ChipFile",
     "Entry",
     "FabricFile",
@@ -38,6 +40,9 @@ __all__ = [
     "quantity_of",
     "section",
 ]
+
+
+MOST_POSITIONS = 16  # drafted tokens of a table of acceptance
 
 
 class Entry(StrictModel):
@@ -336,6 +341,26 @@ class PricesFile(
 
     load_peak: Annotated[Entry | None, Quantity("s")] = None  # time of day
     grid: str
+
+
+class AcceptanceFile(
+    Titled,
+    create_model(
+        "AcceptanceSection",
+        __base__=StrictModel,
+        **{
+            f"token_{k}": (
+                Annotated[Entry | None if k > 1 else Entry, Quantity("1", SHARE)],
+                None if k > 1 else ...,
+            )
+            for k in range(1, MOST_POSITIONS + 1)
+        },
+    ),
+):
+    """configs/acceptance: for each drafted token, the share of drafts accepted up to and including it."""
+
+    model: str
+    method: str
 
 
 class GridFile(

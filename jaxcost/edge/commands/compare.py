@@ -7,16 +7,15 @@ import sys
 from rich.text import Text
 
 from jaxcost.edge.commands.evaluate import evaluation_document
+from jaxcost.edge.commands.precision_options import describe_precision, precision_lines
 from jaxcost.edge.commands.request import (
     Values,
     add_request_arguments,
     degrees,
-    describe_precision,
     describe_request,
     evaluate_request,
     measure,
     picture_path,
-    precision_lines,
     read_request,
     read_system,
     unset_targets,

@@ -10,12 +10,14 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from jaxcost.edge.catalog.set_option import described_settings
+from jaxcost.edge.commands.draft_options import describe_draft
 from jaxcost.edge.commands.intervals_option import (
     add_intervals_arguments,
     intervals_document,
     intervals_tables,
     read_intervals,
 )
+from jaxcost.edge.commands.precision_options import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
     Values,
@@ -25,8 +27,6 @@ from jaxcost.edge.commands.request import (
     evaluate_request,
     measure,
     picture_path,
-    precision_document,
-    precision_lines,
     read_request,
     read_system,
     unset_targets,
@@ -91,6 +91,7 @@ def evaluation_document(system: str, efficiency: str, request: Request, values: 
         "precision": precision_document(request),
         **({"notes": list(request.notes)} if request.notes else {}),
         **({"choice": request.choice} if request.choice else {}),
+        **({"draft": draft} if (draft := describe_draft(request.plan, request.draft)) else {}),
         **described_settings(request.settings),
         "traffic": _leaves(request.traffic),
         "feasible": not exceeded,

@@ -73,6 +73,7 @@ _FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
         ("lifetime", "Lifetime"),
     ),
     "grids": (("carbon", "CO2e"),),
+    "acceptance": tuple((f"token_{k}", f"Token {k}") for k in range(1, 5)),
 }
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.text import Text
 
 from jaxcost.core.pytree import replace, rows
 from jaxcost.edge.catalog import loaders as catalog
@@ -21,16 +20,16 @@ from jaxcost.edge.catalog.set_option import (
     with_settings,
 )
 from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, with_year
+from jaxcost.edge.commands.draft_options import Draft, add_draft_arguments, describe_draft, read_draft
 from jaxcost.edge.commands.memory_options import add_memory_arguments, read_placement, with_memories
+from jaxcost.edge.commands.precision_options import add_precision_arguments, stated_bits
 from jaxcost.edge.hf.precision import StoredPrecision
 from jaxcost.edge.io.errors import InputError, not_among
-from jaxcost.edge.io.formats import FORMATS, read_bits
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.show.tables import Values
 from jaxcost.evaluation import evaluate
 from jaxcost.explore.analysis import DEGREES, OBJECTIVES, best_plan
 from jaxcost.explore.serve import Service
-from jaxcost.physics.compute.precision import precision_of
 from jaxcost.report import Report
 from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.model import Model
@@ -46,13 +45,10 @@ __all__ = [
     "add_system_argument",
     "build_system",
     "degrees",
-    "describe_precision",
     "describe_request",
     "evaluate_request",
     "measure",
     "picture_path",
-    "precision_document",
-    "precision_lines",
     "read_number",
     "read_request",
     "read_system",
@@ -69,25 +65,13 @@ _PLAN = {
     "microbatches": "microbatches of a replica's batch in its pipeline, 0 for one per stage",
     "sequence-parallel": "1 for sequence parallelism: norms split along the sequence, reduce-scatter and all-gather",
     "draft-length": "tokens drafted before each verification",
-    "acceptance": "probability that a drafted token is accepted",
-    "draft-parameters": "weights of the draft model; 0 for the model's own module",
+    "draft-parameters": "weights of a one-layer draft head; 0 for the model's own module or --draft-model",
     "chunk": "prompt tokens prefilled with each decode step (chunked prefill), 0 for none",
     "expert-width-multiple": "multiple to which a kernel pads the width of an expert's shard, 0 for none",
     "expert-input-multiple": "multiple to which a kernel pads the input width of an expert, 0 for none",
     "weight-sparsity": "share of weights that are zero, which are neither stored nor multiplied",
     "activation-sparsity": "share of feed-forward neurons that a token skips",
     "neuron-window": "tokens whose feed-forward neurons stay in main memory",
-}
-_BITS = {
-    "weight-bits": "weights other than routed experts",
-    "expert-bits": "routed experts' weights",
-    "mixer-bits": "weights of attention and recurrence (default as --weight-bits)",
-    "wide-bits": "embedding, output head, routers, norms, encoder (default as --weight-bits)",
-    "kv-bits": "cached keys and values",
-    "activation-bits": "the residual stream",
-    "matmul-bits": "inputs of matmuls with quantized weights (default as --activation-bits)",
-    "attention-bits": "queries and scores of attention (default as --activation-bits)",
-    "message-bits": "messages between chips (default as --activation-bits)",
 }
 _TRAFFIC = {
     "batch": "requests in flight over the whole system",
@@ -104,7 +88,6 @@ _TARGETS = {
     "ttft-target": "longest acceptable time to first token, such as 0.5 or 500ms, 0 for none",
     "tpot-target": "longest acceptable time per output token, such as 0.02 or 20ms, 0 for none",
 }
-_RECIPES = ("fp8", "w4a16", "w8a8", "nvfp4", "mxfp4")
 _PICTURES = (".svg", ".png", ".pdf")
 
 
@@ -127,6 +110,7 @@ class Request:
     choice: str = ""  # description of that choice
     stated_bits: tuple[str, ...] = ()  # flags that state bits
     notes: tuple[str, ...] = ()  # what was assumed, left out or ignored of the model
+    draft: Draft = dataclasses.field(default_factory=Draft)  # options of speculative decoding
 
 
 def read_number(text: str) -> float:
@@ -159,13 +143,6 @@ def _objective(text: str) -> str:
     if text not in OBJECTIVES:
         raise argparse.ArgumentTypeError(str(not_among(OBJECTIVES, text)))
     return text
-
-
-def _bits(text: str) -> float:
-    try:
-        return read_bits(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -204,19 +181,8 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
         help=f"metric by which --plan auto chooses, one of {', '.join(OBJECTIVES)} (default tpot)",
     )
     _add_numbers(group, _PLAN, Plan())
-    group = parser.add_argument_group(
-        "bits per element",
-        f"A number in (0, 32], or one of {', '.join(FORMATS)}. Without these options a model has the precision that "
-        "its checkpoint declares, else 16 bits.",
-    )
-    for flag, text in _BITS.items():
-        group.add_argument(f"--{flag}", type=_bits, metavar="BITS", help=text)
-    group.add_argument(
-        "--quantization",
-        choices=_RECIPES,
-        metavar="NAME",
-        help=f"quantize the model by a named recipe, one of {', '.join(_RECIPES)}",
-    )
+    add_draft_arguments(group, read_number)
+    add_precision_arguments(parser)
     add_memory_arguments(parser)
     add_cost_arguments(parser)
     group = parser.add_argument_group("model, efficiency and prices")
@@ -259,15 +225,14 @@ def read_request(args: argparse.Namespace) -> Request:
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
     plan_fields = {flag.replace("-", "_") for flag in _PLAN}
-    stated = {flag: getattr(args, flag.replace("-", "_")) for flag in _BITS}
-    stated = {flag: bits for flag, bits in stated.items() if bits is not None}
+    stated = stated_bits(args)
     traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
     plan = checkpoint.plan(
         **{name: getattr(args, name) for name in plan_fields},
-        **{flag.replace("-", "_"): bits for flag, bits in stated.items()},
+        **stated,
         placement=read_placement(args),
     )
-    plan = with_settings("plan", plan, settings)
+    plan = with_settings("plan", read_draft(args, plan, model), settings)
     if args.plan == "auto":
         for degree in DEGREES:
             if getattr(plan, degree) != 1:
@@ -292,6 +257,7 @@ def read_request(args: argparse.Namespace) -> Request:
         objective=args.objective if args.plan == "auto" else "",
         stated_bits=tuple(stated),
         notes=checkpoint.notes,
+        draft=Draft(args.draft_model, args.acceptance),
     )
 
 
@@ -346,52 +312,8 @@ def describe_request(request: Request) -> str:
     # With several systems, each may get a plan of its own.
     chosen_later = request.objective and not request.choice
     sharding = f"degrees chosen by {request.objective}" if chosen_later else degrees(plan)
-    return f"{requests}; {sharding}{settings_line(request.settings)}"
-
-
-def describe_precision(request: Request) -> str:
-    """Return the bits of every class of numbers that the model has, and where they come from."""
-    each, experts = precision_of(request.plan), request.model.experts.layers > 0
-    classes = {
-        "weights": each.weights,
-        **({"attention's weights": each.mixers} if each.mixers != each.weights else {}),
-        **({"experts": each.experts} if experts else {}),
-        **({"embedding and head": each.wide} if each.wide != each.weights else {}),
-        "KV": each.cache,
-        "matmul inputs": each.inputs,
-        **({"attention": each.attention} if each.attention != each.stream else {}),
-        "residual stream": each.stream,
-        "messages": each.messages,
-    }
-    method = request.precision.method
-    sources = [] if method.startswith("none") else [method]
-    sources += [", ".join(f"--{flag}" for flag in request.stated_bits)] if request.stated_bits else []
-    bits = ", ".join(f"{name} {float(value):.4g}" for name, value in classes.items())
-    return f"{bits} bits ({'; '.join(sources) or 'default'})"
-
-
-def precision_lines(request: Request) -> list[Text]:
-    """Return the line of the precision, and one for every note on the model."""
-    notes = [Text(f"Note: {note}", "yellow") for note in request.notes]
-    return [Text(f"Precision: {describe_precision(request)}"), *notes]
-
-
-def precision_document(request: Request) -> dict[str, dict[str, Any]]:
-    """Return the bits of every class of numbers with where they come from, for JSON."""
-    stated = {flag.replace("-", "_") for flag in request.stated_bits}
-    names = [f"{flag.replace('-', '_')}" for flag in _BITS]
-    followed = {"mixer_bits": "weight_bits", "wide_bits": "weight_bits"} | dict.fromkeys(
-        ("matmul_bits", "attention_bits", "message_bits"), "activation_bits"
-    )
-    out = {}
-    for name in names:
-        bits, source = float(getattr(request.plan, name)), request.precision.sources[name]
-        if name in stated:
-            source = f"--{name.replace('_', '-')}"
-        elif bits == 0:
-            source, bits = f"as {followed[name]}", float(getattr(request.plan, followed[name]))
-        out[name] = {"value": bits, "source": source}
-    return out
+    draft = f"; {text}" if (text := describe_draft(plan, request.draft)) else ""
+    return f"{requests}; {sharding}{draft}{settings_line(request.settings)}"
 
 
 def unset_targets(request: Request) -> list[str]:

@@ -10,12 +10,11 @@ from rich.text import Text
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.set_option import described_settings
+from jaxcost.edge.commands.precision_options import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     add_request_arguments,
     add_system_argument,
     describe_request,
-    precision_document,
-    precision_lines,
     read_number,
     read_request,
     read_system,

@@ -14,6 +14,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.commands.precision_options import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
     Values,
@@ -22,8 +23,6 @@ from jaxcost.edge.commands.request import (
     degrees,
     describe_request,
     measure,
-    precision_document,
-    precision_lines,
     read_number,
     read_request,
     read_system,

@@ -18,6 +18,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate as evaluate_plan
 from jaxcost.explore.compilation import chunk_of, map_chunks
+from jaxcost.physics.compute.draft import require_draft
 from jaxcost.physics.compute.shards import can_shard, microbatches
 from jaxcost.report import Report
 from jaxcost.spec.design import Design
@@ -145,11 +146,12 @@ def best_plan(
         The best plan with its report, the runner-up, and the numbers of valid and feasible plans.
 
     Raises:
-        ValueError: an unknown objective.
+        ValueError: an unknown objective, or a plan that drafts where nothing can.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"no objective {objective!r} for a plan; there are {', '.join(OBJECTIVES)}")
     plan = plan or Plan()
+    require_draft(model, plan)
     arguments = canonical((system, model, traffic, plan, prices or Prices(), knobs or Knobs()))
     candidates = jnp.asarray(system_plans(system), jnp.result_type(arguments[0].chips))
     return _best_plan(
@@ -252,7 +254,7 @@ def evaluate(
 
     Raises:
         TypeError: a system without a model, a traffic or a plan.
-        ValueError: `plan` is a string other than "auto".
+        ValueError: `plan` is a string other than "auto", or drafts where neither it nor the model has what drafts.
     """
     if isinstance(system, Design):
         design = system
@@ -268,4 +270,5 @@ def evaluate(
         if plan != "auto":
             raise ValueError(f'plan must be a Plan or "auto", not {plan!r}')
         return best_plan(system, model, traffic, prices=prices, knobs=knobs).report
+    require_draft(model, plan)
     return evaluate_plan(system, model, traffic, plan, prices=prices, knobs=knobs)

@@ -30,6 +30,7 @@ from jaxcost.explore.serve.steady_state import (
     evaluate_point,
     solve_steady_state,
 )
+from jaxcost.physics.compute.draft import require_draft
 from jaxcost.physics.compute.shards import microbatches, shard
 from jaxcost.physics.economics.carbon import Carbon
 from jaxcost.physics.economics.tco import Cost
@@ -92,12 +93,13 @@ def serve(
         knobs: as for `evaluate`.
 
     Raises:
-        ValueError: `plan` is a string other than "auto".
+        ValueError: `plan` is a string other than "auto", or drafts where neither it nor the model has what drafts.
     """
     if isinstance(plan, str):
         if plan != "auto":
             raise ValueError(f'plan must be a Plan or "auto", not {plan!r}')
         return best_service(system, model, traffic, prefill=prefill, prices=prices, knobs=knobs)
+    require_draft(model, plan)
     return _prepared(system, model, traffic, plan, prefill, prices, knobs, None)
 
 

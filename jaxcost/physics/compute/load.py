@@ -42,7 +42,8 @@ class Group:
     logits: Scalar = field("token", "tokens of each sequence that need logits")
     absorbed: Scalar = field("1", "1 where latent attention is absorbed")
     encoder_positions: Scalar = field("1", "positions of each sequence in the encoder")
-    drafts: Scalar = field("1", "passes of the draft model before the step")
+    drafts: Scalar = field("1", "passes of the draft")
+    draft_new: Scalar = field("token", "tokens of each sequence in a pass of the draft", default=1.0)
     retrievals: Scalar = field("1", "corpus searches per sequence", default=0.0)
 
 
@@ -63,9 +64,16 @@ class StepLoad:
     expanded_keys: Scalar = field("token", "keys expanded from latents")
     absorbed_tokens: Scalar = field("token", "new tokens with absorbed latent attention")
     encoder_positions: Scalar = field("1", "positions in the encoder")
-    draft_passes: Scalar = field("1", "passes of the draft model")
-    draft_tokens: Scalar = field("token", "tokens per pass of the draft model")
+    draft_passes: Scalar = field("1", "passes of the draft")
+    draft_tokens: Scalar = field("token", "tokens of all passes of the draft")
+    draft_keys: Scalar = field("token", "keys that the draft reads in all passes")
+    draft_pairs: Scalar = field("1", "query-key pairs of one head in all passes of the draft")
     retrievals: Scalar = field("1", "corpus searches")
+
+    @property
+    def draft_pass_tokens(self) -> jax.Array:
+        """Tokens of a pass of the draft, the mean where prompts are computed along with decode steps."""
+        return smooth.safe_div(self.draft_tokens, self.draft_passes)
 
 
 def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:
@@ -128,6 +136,7 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
         pairs = attention_pairs(g, bidirectional)
         keys = g.sequences * (g.context + g.new)
         tokens = g.sequences * g.new
+        drafted = g.drafts * g.sequences * g.draft_new
         attended_keys, attended_pairs = _attended(g, reach, bidirectional)
         parts.append(
             StepLoad(
@@ -143,7 +152,9 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
                 absorbed_tokens=g.absorbed * tokens,
                 encoder_positions=g.sequences * g.encoder_positions,
                 draft_passes=g.drafts,
-                draft_tokens=g.sequences * where(g.drafts > 0, 1, 0),
+                draft_tokens=drafted,
+                draft_keys=g.drafts * g.sequences * (g.context + g.draft_new),
+                draft_pairs=drafted * (g.context + (g.draft_new + 1) / 2),
                 retrievals=g.sequences * g.retrievals,
             )
         )

@@ -24,6 +24,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import SHAPES, cache_entries
+from jaxcost.physics.compute.draft import LAYER_OPERATORS
 from jaxcost.physics.compute.load import StepLoad
 from jaxcost.physics.compute.shards import Shards, expert_input, sequence_ranks
 from jaxcost.spec.model import Model
@@ -90,7 +91,7 @@ MATH = {
     "routed_experts": "experts",
 }
 # Class of the cached bytes; those of other operators are the cache that the requests write themselves.
-CACHED = {**dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"), "retrieval": "corpus"}
+CACHED = {**dict.fromkeys((*CACHE_OPERATORS, "indexer", "draft"), "cache"), "retrieval": "corpus"}
 # Share of the cached bytes that is written.
 WRITES = {"attention_qkv": 1.0, "latent_qkv": 1.0, "recurrence_state": 0.5}
 # Operators whose matmul reads its operand from memory, and may run near that memory.
@@ -303,7 +304,19 @@ def step_table(
     resident = where(skips, -jnp.expm1(plan.neuron_window * log_skipped), 0) if window else 0.0
     group_tokens = m * shards.joined_replicas
     routed_tokens = group_tokens * experts.top_k * per_expert_rank
-    distinct = distinct_experts(experts.experts, experts.top_k, group_tokens, experts.skew) * per_expert_rank
+    # --- draft: its passes, in runs of one operator of a layer ---
+    draft, draft_group_tokens = shards.draft, load.draft_pass_tokens * shards.joined_replicas
+    draft_runs = load.draft_passes * (LAYER_OPERATORS * draft.layers)
+    per_run = smooth.safe_div(1.0, draft_runs)
+    distinct, draft_distinct = unstack(
+        distinct_experts(
+            experts.experts, experts.top_k, stack([group_tokens, draft_group_tokens]), experts.skew
+        )
+        * per_expert_rank
+    )
+    draft_routed = load.draft_tokens * shards.joined_replicas * experts.top_k * per_expert_rank
+    draft_products = load.draft_tokens * draft.parameters + draft_routed * draft.expert_parameters
+    draft_read = draft.parameters + draft_distinct * draft.expert_parameters
 
     def mix(count: Scalar, width: Scalar, matrices: Scalar) -> Op:
         parameters = matrices * d * width
@@ -400,7 +413,15 @@ def step_table(
         "encoder": wide_matmul(
             clip(load.encoder_positions, 0, 1), load.encoder_positions, shards.encoder, 2 * d, 2 * d
         ),
-        "draft": wide_matmul(load.draft_passes, load.draft_tokens, shards.draft, 2 * d, 2 * d),
+        "draft": Op(
+            count=draft_runs,
+            matmul_flops=2
+            * (draft_products * dense + load.draft_pairs * draft.pair_width * per_context_rank)
+            * per_run,
+            parameter_bytes=load.draft_passes * draft_read * each.wide * dense * per_run,
+            cached_bytes=load.draft_keys * draft.cache * each.cache * per_context_rank * per_run,
+            activation_bytes=2 * load.draft_pass_tokens * draft.width * act,
+        ),
         "retrieval": Op(
             count=clip(load.retrievals, 0, 1) * jnp.sign(corpus_read),
             cached_bytes=corpus_read * (load.retrievals / (plan.tp * plan.cp * plan.pp)),

@@ -16,6 +16,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import SHAPES, AttentionShards, attention_layers, attention_shards
+from jaxcost.physics.compute.draft import DraftShards, draft_shards
 from jaxcost.physics.compute.precision import Precision, precision_of
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -55,7 +56,7 @@ class Shards:
     shared_width: Scalar = field("1", "intermediate width of the shared experts")
     vocabulary: Scalar = field("1", "rows of the output head")
     encoder: Scalar = field("1", "parameters of the encoder")
-    draft: Scalar = field("1", "parameters of the draft model")
+    draft: DraftShards = field(doc="draft of speculative decoding")
     joined_replicas: Scalar = field("1", "replicas that share one set of experts")
     stage_share: Scalar = field("1", "share of the layers in the largest pipeline stage")
 
@@ -86,10 +87,12 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         )
     )
     layers = layer_count(model)
-    own_draft = where(plan.draft_parameters > 0, plan.draft_parameters, model.draft_parameters)
+    expert_parameters = experts.matrices * padded_input * expert_width
+    local_experts, vocabulary = cut(experts.experts, plan.ep), cut(model.vocabulary)
+    attention = attention_shards(model, t, tau)
     return Shards(
         precision=precision_of(plan),
-        attention=attention_shards(model, t, tau),
+        attention=attention,
         latent_heads=latent_heads,
         latent_query_width=query_width,
         latent_down=query_down + query_up,
@@ -97,12 +100,21 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         state_share=cut(model.recurrence.heads) / model.recurrence.heads,
         feed_forward_width=cut(model.feed_forward.width),
         expert_width=expert_width,
-        expert_parameters=experts.matrices * padded_input * expert_width,
-        local_experts=cut(experts.experts, plan.ep),
+        expert_parameters=expert_parameters,
+        local_experts=local_experts,
         shared_width=cut(experts.shared_width),
-        vocabulary=cut(model.vocabulary),
+        vocabulary=vocabulary,
         encoder=model.encoder_parameters / t,
-        draft=where(plan.draft_length > 0, own_draft, 0) / t,
+        draft=draft_shards(
+            model,
+            plan,
+            attention=attention,
+            latent_heads=latent_heads,
+            vocabulary=vocabulary,
+            routed=experts.experts * experts.matrices * expert_input(model) * experts.width,
+            expert_parameters=expert_parameters,
+            local_experts=local_experts,
+        ),
         joined_replicas=jnp.maximum(plan.ep / t, 1),
         stage_share=smooth.safe_div(smooth.ceil_div(layers, plan.pp, tau), layers, 1.0),
     )
@@ -202,7 +214,7 @@ def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
         routers=x.layers * router_parameters(model),
         experts=x.layers * shards.local_experts * shards.expert_parameters,
         tables=shards.vocabulary * d * (2 - model.tied) + model.table_parameters,
-        other=model.small_parameters + model.unused_parameters + shards.encoder + shards.draft,
+        other=model.small_parameters + model.unused_parameters + shards.encoder + shards.draft.stored,
     )
 
 

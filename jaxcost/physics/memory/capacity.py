@@ -43,13 +43,15 @@ def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Sc
 
     Of softmax attention it is the sum over layers of entries x kv_heads (head_dim + value_dim) b(kv), without layers
     that reuse the cache of another; entries are tokens, min(tokens, W) within a window, tokens / r of compressed
-    context. Of latents it is layers x tokens x (kv_rank + rope_dim) b(kv); of indexers the keys of all entries.
+    context. Of latents it is layers x tokens x (kv_rank + rope_dim) b(kv); of indexers the keys of all entries; of a
+    draft tokens x its elements of a token x b(kv).
     """
     a, latent, indexer = shards.attention, model.latent, model.indexer
     softmax = jnp.sum(a.own_layers * cache_entries(a.shape, tokens) * a.cached_width, 0)
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
     index = indexer.layers * (tokens / indexer.compression) * indexer.head_dim * indexer.key_bits
-    return ((softmax + latents) * plan.kv_bits + index) / 8 / plan.cp
+    drafted = shards.draft.cache * tokens
+    return ((softmax + latents + drafted) * plan.kv_bits + index) / 8 / plan.cp
 
 
 def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:

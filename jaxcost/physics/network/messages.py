@@ -17,6 +17,7 @@ from jax import lax
 from jaxcost.core import arrays
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import attention_layers
+from jaxcost.physics.compute.load import StepLoad
 from jaxcost.physics.compute.shards import Shards, expert_input
 from jaxcost.physics.kernels.collective import CollectiveBackend, Exchange, exchange_of, without_all_reduce
 from jaxcost.physics.network.algorithms import AlgorithmCosts, algorithm_costs
@@ -46,14 +47,21 @@ __all__ = [
     "touched_groups",
 ]
 
-_NAMES = ("tensor_all_reduce", "expert_dispatch", "expert_combine", "context_all_reduce", "pipeline_send")
+_NAMES = (
+    "tensor_all_reduce",
+    "expert_dispatch",
+    "expert_combine",
+    "context_all_reduce",
+    "draft_all_reduce",
+    "pipeline_send",
+)
 
 
 @pytree
 class Messages:
     """The messages of the steps, by kind."""
 
-    counts: jax.Array = field("1", "messages per step, `[messages, *batch]` or `[messages, 1, *batch]`")
+    counts: jax.Array = field("1", "messages per step, `[messages, steps, *batch]`")
     seconds: jax.Array = field("s", "duration of one message, `[messages, steps, *batch]`")
     level_bytes: jax.Array = field(
         "B", "bytes times hops of one message, `[levels, messages, steps, *batch]`"
@@ -92,13 +100,14 @@ def hottest_rank(ranks: Scalar, picks: Scalar, experts: Scalar, skew: Scalar) ->
 def plan_groups(plan: Plan, shards: Shards, fabric: Fabric, levels: Level) -> Communicator:
     """Place the ranks of a plan: tensor-parallel ranks adjacent, then context, pipeline and data parallel ranks.
 
-    The table `[groups, *batch]` has the tensor-parallel, the context-parallel and the expert-parallel group.
+    The table `[groups, *batch]` has the tensor-parallel group, the context-parallel one, the tensor-parallel one of a
+    draft, and the expert-parallel one.
     """
     stacked = RankGroup(
-        ranks=arrays.stack([plan.tp, plan.cp, plan.tp]),
-        stride=arrays.stack([1.0, plan.tp, 1.0]),
-        repeats=arrays.stack([1.0, 1.0, shards.joined_replicas]),
-        every=arrays.stack([1.0, 1.0, plan.tp * plan.cp * plan.pp]),
+        ranks=arrays.stack([plan.tp, plan.cp, plan.tp, plan.tp]),
+        stride=arrays.stack([1.0, plan.tp, 1.0, 1.0]),
+        repeats=arrays.stack([1.0, 1.0, 1.0, shards.joined_replicas]),
+        every=arrays.stack([1.0, 1.0, 1.0, plan.tp * plan.cp * plan.pp]),
     )
     return communicator(stacked, fabric, levels)
 
@@ -107,34 +116,37 @@ def step_messages(
     model: Model,
     plan: Plan,
     shards: Shards,
-    tokens: Scalar,
+    load: StepLoad,
     levels: Level,
     groups: Communicator,
     tau: Scalar,
     backend: CollectiveBackend | None = None,
 ) -> Messages:
-    """Return the messages of steps of m tokens, `[steps, *batch]` or `[*batch]`.
+    """Return the messages of the steps of a load, `[steps, *batch]` or `[*batch]`.
 
     - Tensor parallel: an all-reduce of the residual stream after every token and channel mixer; with sequence
       parallelism, a reduce-scatter and an all-gather instead.
     - Expert parallel beyond a tensor group: every rank sends its share of the tokens to the ranks of their experts,
       once per rank, package and domain, and receives the results in at least 16 bits. The busiest rank sets the time.
     - Context parallel: an all-reduce of partial attention outputs.
+    - Draft: two all-reduces of its residual stream per layer and pass. The passes of a module with experts dispatch
+      and combine messages of the size of the step's, since both wait for latency.
     - Pipeline parallel: the residual stream is sent to the next stage.
 
     Args:
         model: the language model.
         plan: precisions and degrees.
         shards: the part of the model on one chip.
-        tokens: m.
+        load: tokens of the steps.
         levels: the levels of the fabric.
         groups: the groups of ranks, of `plan_groups`.
         tau: softness.
         backend: calibrated kernels within a domain; None for closed forms. Kernels that send a token once per expert
             send more bytes.
     """
-    element = shards.precision.messages / 8
+    element, tokens = shards.precision.messages / 8, load.tokens
     stream = tokens * (model.hidden * element)
+    drafted = load.draft_pass_tokens * (shards.draft.width * element)
     outputs = tokens * (_attention_width(model, shards) * element)
     # The axis of steps, if any, follows that of groups.
     steps = tuple(range(1, 1 + jnp.ndim(tokens) - (np.ndim(levels.hop) - 1)))
@@ -143,23 +155,22 @@ def step_messages(
     costs = arrays.materialize_once(costs)
     leaves, structure = jax.tree.flatten(groups)
     reduced, routed = (
-        structure.unflatten(x) for x in zip(*(lax.split(leaf, (2, 1)) for leaf in leaves), strict=True)
+        structure.unflatten(x) for x in zip(*(lax.split(leaf, (3, 1)) for leaf in leaves), strict=True)
     )
-    sizes = arrays.stack([stream, outputs])
+    sizes = arrays.stack([stream, outputs, drafted])
     sums = all_reduce(
         sizes,
         reduced,
         levels,
         tau,
-        scattered=plan.sequence_parallel * arrays.column([1, 0], sizes),
-        costs=_take(costs, rank, (0, 2)),
-        backends=() if backend is None else (backend, without_all_reduce(backend)),
+        scattered=plan.sequence_parallel * arrays.column([1, 0, 0], sizes),
+        costs=_take(costs, rank, (0, 3)),
+        backends=() if backend is None else (backend, without_all_reduce(backend), backend),
     )
-    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, rank, (2, 3)), backend)
+    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, rank, (3, 4)), backend)
     pipeline = point_to_point(stream, plan.tp * plan.cp * plan.pp, levels)
-    counts = arrays.stack(_counts(model, plan, shards))
     return Messages(
-        counts=lax.expand_dims(counts, steps),
+        counts=arrays.stack(_counts(model, plan, shards, load.draft_passes)),
         seconds=_in_order(sums.seconds, exchanges.seconds, pipeline.seconds),
         level_bytes=_levels_first(
             _in_order(sums.level_bytes, exchanges.level_bytes, pipeline.level_bytes), levels
@@ -233,29 +244,33 @@ def _copies_sent(
     return arrays.stack(sent)
 
 
-def _counts(model: Model, plan: Plan, shards: Shards) -> list[Scalar]:
+def _counts(model: Model, plan: Plan, shards: Shards, draft_passes: Scalar) -> list[Scalar]:
     """Count the messages of a step by kind, in the order of their names."""
     x = model.experts
     attending = attention_layers(model) + model.latent.layers
     mixers = attending + model.recurrence.layers
-    routed = x.layers * (shards.joined_replicas > 1)
+    drafted = draft_passes * (shards.draft.expert_parameters > 0)
+    routed = (x.layers + drafted) * (shards.joined_replicas > 1)
     return [
         (mixers + model.feed_forward.layers + x.layers) * (plan.tp > 1),
         routed,
         routed,
         attending * (plan.cp > 1),
+        draft_passes * (2 * shards.draft.layers * (plan.tp > 1)),
         plan.pp - 1,
     ]
 
 
 def collectives_per_token(model: Model, plan: Plan, shards: Shards, groups: Communicator) -> Scalar:
-    """Count the ranks that wait for each other in one step, summed over its collectives."""
-    sums, dispatches, combinations, attentions, _ = _counts(model, plan, shards)
-    tensor, context, experts = (arrays.row(groups.ranks, k) for k in range(3))
+    """Count the ranks that wait for each other in one decode step, summed over its collectives."""
+    counts = _counts(model, plan, shards, plan.draft_length)
+    sums, dispatches, combinations, attentions, drafted, _ = counts
+    tensor, context, _, experts = (arrays.row(groups.ranks, k) for k in range(4))
     return (
         sums * (1 + arrays.round_(plan.sequence_parallel)) * tensor
         + (dispatches + combinations) * experts
         + attentions * context
+        + drafted * tensor
     )
 
 
