@@ -13,6 +13,12 @@ def ceil(a, b):
     return float(math.ceil(a / b - 1e-12))
 
 
+def cut_mean(width, t):
+    """A share of ceil(width) as large as a mean of whole widths is of it."""
+    whole = math.ceil(width)
+    return (width / whole if whole else 1.0) * ceil(width, t)
+
+
 def window_sum(q, c, w):
     if (
         q != int(q) or c != int(c) or q > 5000
@@ -65,7 +71,7 @@ class Shape:
 
     def __init__(self, a, d, t):
         self.a, self.layers = a, a.layers
-        self.heads, self.kv = ceil(a.heads, t), ceil(a.kv_heads, t)
+        self.heads, self.kv = cut_mean(a.heads, t), cut_mean(a.kv_heads, t)
         if a.layers == 0:  # widths of 0
             self.heads = self.kv = 0.0
         own = 1 - a.shared_layers / a.layers if a.layers else 0.0
@@ -77,7 +83,7 @@ class Shape:
         self.projected = asked + kv
         self.into = d * kv + a.extra_parameters
         self.into += a.query_rank * (d + asked) if a.query_rank else d * asked
-        groups = ceil(a.output_groups, t)
+        groups = cut_mean(a.output_groups, t)
         self.out = a.output_rank * (self.value + groups * d) if a.output_rank else self.value * d
         self.own, self.new_entries = own, self.entries(1.0)
 
@@ -122,7 +128,7 @@ class Cut:
         self.down += d * la.query_rank + la.query_rank * self.lq if la.query_rank > 0 else d * self.lq
         self.up = la.kv_rank * self.lheads * (la.nope_dim + la.value_dim)
         self.state = ceil(model.recurrence.heads, t) / model.recurrence.heads
-        self.ff = ceil(model.feed_forward.width, t)
+        self.ff = cut_mean(model.feed_forward.width, t)
         self.xw = ceil(x.width, t / plan.ep if plan.ep < t else 1.0)
         self.xd, wide = x.latent or d, x.latent or d
         if plan.expert_width_multiple:
@@ -552,10 +558,11 @@ def cuts(model, plan):
 def held(model, plan, cut, traffic, context, widest_step):
     la, r, x, d, ix = model.latent, model.recurrence, model.experts, model.hidden, model.indexer
     bits, kept = Bits(plan), 1 - plan.weight_sparsity
-    mixers = math.fsum(s.layers * (s.into + s.out) for s in cut.shapes)
+    mixers = math.fsum(s.layers * s.a.stored_share * (s.into + s.out) for s in cut.shapes)
     mixers += la.layers * (cut.down + cut.up + cut.lheads * la.value_dim * d)
     mixers += r.layers * r.parameters * cut.state + ix.layers * ix.parameters
-    layers = model.feed_forward.layers * model.feed_forward.matrices * d * cut.ff
+    ff = model.feed_forward
+    layers = ff.layers * ff.stored_share * ff.matrices * d * cut.ff
     layers += x.layers * x.matrices * d * cut.shared
     tables = cut.vocab * d * (2 - model.tied) + model.table_parameters
     wide = model.small_parameters + model.unused_parameters + cut.encoder + cut.draft.stored

@@ -33,6 +33,9 @@ class Attention:
     shared_layers: Scalar = field(
         "1", "of the layers, those that reuse another layer's keys and values", default=0.0
     )
+    stored_share: Scalar = field(
+        "1", "share of the layers that store weights; the others use the weights of these", default=1.0
+    )
     heads: Scalar = field("1", "query heads", default=1.0)
     kv_heads: Scalar = field("1", "key-value heads", default=1.0)
     head_dim: Scalar = field("1", "width of a query or key of one head", default=1.0)
@@ -113,6 +116,9 @@ class FeedForward:
     layers: Scalar = field("1", "layers", default=0.0)
     width: Scalar = field("1", "intermediate width", default=0.0)
     matrices: Scalar = field("1", "weight matrices: 3 with a gate, 2 without", default=3.0)
+    stored_share: Scalar = field(
+        "1", "share of the layers that store weights; the others use the weights of these", default=1.0
+    )
 
 
 @pytree

@@ -25,8 +25,9 @@ def with_new_mixers(model, pick):
         compression=pick(1, 4, 128),
         selected=pick(0, 16, 512),
         shared_layers=pick(0, 2),
-        heads=pick(24, 64),
-        kv_heads=pick(1, 4),
+        stored_share=pick(1, 0.5),
+        heads=pick(24, 60.5),
+        kv_heads=pick(1, 3.25),
         head_dim=pick(128, 512),
         value_dim=pick(0, 64, 512),
         value_projection=pick(0, 1),
@@ -48,6 +49,7 @@ def with_new_mixers(model, pick):
     model = jc.replace(model, sparse_attention=sparse, indexer=indexer, unused_parameters=pick(0, 1e8))
     model = jc.replace_at(model, "latent.selected", pick(0, 64, 2048))
     model = jc.replace_at(model, "experts.latent", pick(0, 1024))
+    model = jc.replace_at(model, "feed_forward.stored_share", pick(1, 0.5))
     return jc.replace_at(model, "window_attention.value_dim", pick(64, 192))
 
 

@@ -6,6 +6,7 @@ attends to min(c, W) tokens and to min(c / r, k) entries; the rounding of c / r 
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, where
@@ -18,6 +19,7 @@ __all__ = [
     "attention_layers",
     "attention_shards",
     "cache_entries",
+    "shard_mean",
 ]
 
 SHAPES = ("attention", "window_attention", "sparse_attention")  # fields of `Model`
@@ -72,6 +74,17 @@ def _rate(shape: Attention) -> jax.Array:
     return smooth.safe_div(1.0, shape.compression)
 
 
+def shard_mean(width: Scalar, degree: Scalar, tau: Scalar) -> jax.Array:
+    """Return the shard of a width that may be the mean of layers: ceil(width / degree), less for a fraction's part.
+
+    A fraction x is the mean of whole numbers, so it stays x on one chip, and in general its share of ceil(x).
+    """
+    whole = jnp.ceil(width)
+    # The slope in the width is that of the ceiling alone.
+    part = lax.stop_gradient(where(whole > 0, width / jnp.maximum(whole, 1), 1))
+    return part * smooth.ceil_div(width, degree, tau)
+
+
 def attention_shards(model: Model, degree: Scalar, tau: Scalar) -> AttentionShards:
     """Return the attention on one chip of `degree` tensor-parallel ranks.
 
@@ -81,7 +94,7 @@ def attention_shards(model: Model, degree: Scalar, tau: Scalar) -> AttentionShar
     a: Attention = jax.tree.map(lambda *x: stack(x), *(getattr(model, name) for name in SHAPES))
     a, d = replace(a, value_dim=where(a.value_dim > 0, a.value_dim, a.head_dim)), model.hidden
     some = jnp.sign(a.layers)
-    heads, kv_heads, groups = smooth.ceil_div(stack([a.heads, a.kv_heads, a.output_groups]), degree, tau)
+    heads, kv_heads, groups = shard_mean(stack([a.heads, a.kv_heads, a.output_groups]), degree, tau)
     own = some - smooth.safe_div(a.shared_layers, a.layers)
     query, value = some * heads * a.head_dim, some * heads * a.value_dim
     asked = query * a.query_outputs

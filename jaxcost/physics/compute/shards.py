@@ -15,7 +15,13 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.attention import SHAPES, AttentionShards, attention_layers, attention_shards
+from jaxcost.physics.compute.attention import (
+    SHAPES,
+    AttentionShards,
+    attention_layers,
+    attention_shards,
+    shard_mean,
+)
 from jaxcost.physics.compute.draft import DraftShards, draft_shards
 from jaxcost.physics.compute.precision import Precision, precision_of
 from jaxcost.spec.model import Model
@@ -98,7 +104,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
         latent_down=query_down + query_up,
         latent_up=latent.kv_rank * latent_heads * (latent.nope_dim + latent.value_dim),
         state_share=cut(model.recurrence.heads) / model.recurrence.heads,
-        feed_forward_width=cut(model.feed_forward.width),
+        feed_forward_width=shard_mean(model.feed_forward.width, t, tau),
         expert_width=expert_width,
         expert_parameters=expert_parameters,
         local_experts=local_experts,
@@ -202,12 +208,14 @@ class StoredParameters:
 def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     """Count the parameters of one chip's shard over the whole depth of the model, before pipeline stages."""
     d, a, x = model.hidden, shards.attention, model.experts
-    attention = jnp.sum(a.layers * (a.input_parameters + a.output_parameters), 0)
+    stored = a.layers * a.shape.stored_share
+    attention = jnp.sum(stored * (a.input_parameters + a.output_parameters), 0)
     latent_out = shards.latent_heads * model.latent.value_dim * d
     latent = model.latent.layers * (shards.latent_down + shards.latent_up + latent_out)
     indexer = model.indexer.layers * model.indexer.parameters
     recurrence = model.recurrence.layers * model.recurrence.parameters * shards.state_share
-    dense = model.feed_forward.layers * model.feed_forward.matrices * d * shards.feed_forward_width
+    ff = model.feed_forward
+    dense = ff.layers * ff.stored_share * ff.matrices * d * shards.feed_forward_width
     return StoredParameters(
         mixers=attention + latent + indexer + recurrence,
         feed_forward=dense + x.layers * x.matrices * d * shards.shared_width,
