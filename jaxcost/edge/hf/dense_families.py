@@ -26,6 +26,8 @@ def decoder(*architectures: str, **differences: Any) -> ModelFamily:
 
 _TIED = {"tie_word_embeddings": True}
 _BIASED: dict[str, Any] = {"qkv_bias": True, "out_bias": True, "mlp_bias": True}
+_NO_BIAS: dict[str, Any] = {"qkv_bias": False, "out_bias": False, "mlp_bias": False}
+_NO_MLP_BIAS: dict[str, Any] = {"mlp_bias": False}
 _LAYER_NORM: dict[str, Any] = {"norm_bias": True, "gated": False}
 _LATENT: dict[str, Any] = {"mixers": plan.all_layers("latent")}
 # GPT-J and its kin run attention and feed-forward in parallel on one norm; only the feed-forward has biases.
@@ -56,6 +58,7 @@ def _peri_norms(f: Fields) -> int:
 DENSE_FAMILIES: dict[str, ModelFamily] = {
     "apertus": decoder(
         "ApertusForCausalLM",
+        **_NO_MLP_BIAS,
         gated=False,
         qk_norm="head",
         extras=lambda f, model: {"small_parameters": 2 * model.feed_forward.layers},  # slopes of xIELU
@@ -71,7 +74,11 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         defaults={**_TIED, "hidden_act": "gelu"},
     ),
     "bitnet": decoder(
-        "BitNetForCausalLM", "BitnetForCausalLM", extras=_sublayer_norms, defaults={"hidden_act": "relu2"}
+        "BitNetForCausalLM",
+        "BitnetForCausalLM",
+        **_NO_MLP_BIAS,
+        extras=_sublayer_norms,
+        defaults={"num_key_value_heads": 5, "hidden_act": "relu2"},
     ),
     # A norm follows the embedding.
     "bloom": decoder(
@@ -96,6 +103,7 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
     "codegen": decoder("CodeGenForCausalLM", **_GPTJ),
     "cohere": decoder(
         "CohereForCausalLM",
+        **_NO_MLP_BIAS,
         norms_per_block=1,
         qk_norm="width",
         qk_norm_field="use_qk_norm",
@@ -103,29 +111,41 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
     ),
     "cohere2": decoder(
         "Cohere2ForCausalLM",
+        **_NO_MLP_BIAS,
         norms_per_block=1,
         mixers=rules.patterned_windows,
-        defaults={**_TIED, "sliding_window_pattern": 4},
+        defaults={"sliding_window": 4096, **_TIED, "sliding_window_pattern": 4},
     ),
-    "cwm": decoder("CwmForCausalLM", mixers=rules.first_of_period(4), defaults={"head_dim": 128}),
+    "cwm": decoder(
+        "CwmForCausalLM",
+        qkv_bias=False,
+        out_bias=False,
+        mixers=rules.first_of_period(4),
+        defaults={"sliding_window": 8192, "num_key_value_heads": 8, "head_dim": 128},
+    ),
     "ernie4_5": decoder(
         "Ernie4_5ForCausalLM",
         "Ernie4_5_ForCausalLM",
         qkv_bias="use_bias",
         out_bias="use_bias",
         mlp_bias="use_bias",
-        defaults={**_TIED, "use_bias": False, "head_dim": 128},
+        defaults={"num_key_value_heads": 2, **_TIED, "use_bias": False, "head_dim": 128},
     ),
-    "exaone": decoder("ExaoneForCausalLM"),
+    "exaone": decoder(
+        "ExaoneForCausalLM",
+        defaults={"num_key_value_heads": 8},
+    ),
     "exaone4": decoder(
         "Exaone4ForCausalLM",
+        **_NO_BIAS,
         mixers=rules.patterned_windows,
         qk_norm="head",
-        defaults={"sliding_window_pattern": 4},
+        defaults={"sliding_window": 4096, "num_key_value_heads": 32, "sliding_window_pattern": 4},
     ),
     "gemma": decoder(
         "GemmaForCausalLM",
-        defaults={**_TIED, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256},
+        **_NO_MLP_BIAS,
+        defaults={"num_key_value_heads": 16, **_TIED, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256},
         nested_defaults={
             "vocab_size": 256000,
             "hidden_size": 3072,
@@ -136,14 +156,17 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         },
     ),
     "glm": decoder(
-        "GlmForCausalLM", out_bias=False, mlp_bias=False, defaults={"attention_bias": True, "head_dim": 128}
+        "GlmForCausalLM",
+        out_bias=False,
+        mlp_bias=False,
+        defaults={"num_key_value_heads": 2, "attention_bias": True},
     ),
     "glm4": decoder(
         "Glm4ForCausalLM",
         norms_per_block=4,
         out_bias=False,
         mlp_bias=False,
-        defaults={"attention_bias": True, "head_dim": 128},
+        defaults={"num_key_value_heads": 2, "attention_bias": True},
     ),
     "gpt_neo": decoder(
         "GPTNeoForCausalLM",
@@ -159,14 +182,19 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
     "gptj": decoder("GPTJForCausalLM", **_GPTJ),
     "granite": decoder("GraniteForCausalLM"),
     "granite_swa": decoder(
-        "GraniteSWAForCausalLM", mixers=rules.first_of_period(4), sinks=True, defaults=_TIED
+        "GraniteSWAForCausalLM",
+        mixers=rules.first_of_period(4),
+        sinks=True,
+        defaults={"sliding_window": 128, **_TIED, "num_key_value_heads": 4},
     ),
-    "helium": decoder("HeliumForCausalLM", defaults={"head_dim": 128}),
+    "helium": decoder(
+        "HeliumForCausalLM", out_bias=False, defaults={"num_key_value_heads": 20, "head_dim": 128}
+    ),
     "hunyuan_v1_dense": decoder(
         "HunYuanDenseV1ForCausalLM",
+        **_NO_MLP_BIAS,
         qk_norm="head",
         qk_norm_field="use_qk_norm",
-        only={"use_cla": False},
         defaults={"use_qk_norm": True},
     ),
     "hyperclovax": decoder(
@@ -183,9 +211,9 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         qkv_bias="qkv_bias",
         out_bias="bias",
         mlp_bias="bias",
-        defaults={"qkv_bias": False, "bias": False, "head_dim": 128},
+        defaults={"num_key_value_heads": 2, "qkv_bias": False, "bias": False, "head_dim": 128},
     ),
-    "iquestcoder": decoder("IQuestCoderForCausalLM", defaults={"head_dim": 128}),
+    "iquestcoder": decoder("IQuestCoderForCausalLM", defaults={"num_key_value_heads": 8, "head_dim": 128}),
     "jais2": decoder(
         "Jais2ForCausalLM",
         **_LAYER_NORM,
@@ -202,15 +230,23 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
     "minicpm3": decoder(
         "MiniCPM3ForCausalLM", **_LATENT, defaults={**_TIED, "v_head_dim": rules.hidden_over_heads}
     ),
-    "ministral": decoder("MinistralForCausalLM", mixers=rules.windowed_layers),
-    "ministral3": decoder("Ministral3ForCausalLM", mixers=rules.windowed_layers, defaults={"head_dim": 128}),
+    "ministral": decoder(
+        "MinistralForCausalLM",
+        defaults={"sliding_window": 4096, "num_key_value_heads": 8},
+        **_NO_BIAS,
+        mixers=rules.windowed_layers,
+    ),
+    "ministral3": decoder(
+        "Ministral3ForCausalLM",
+        **_NO_BIAS,
+        mixers=rules.windowed_layers,
+        defaults={"num_key_value_heads": 8, "head_dim": 128},
+    ),
     "mpt": decoder(
         "MPTForCausalLM",
         "MptForCausalLM",
         gated=False,
-        qkv_bias=False,
-        out_bias=False,
-        mlp_bias=False,
+        **_NO_BIAS,
         names={"intermediate_size": (), "num_key_value_heads": ()},
         only={
             "no_bias": True,
@@ -226,24 +262,26 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         },
     ),
     "nanochat": decoder(
-        "NanoChatForCausalLM", gated=False, norm_scale=False, defaults={"hidden_act": "relu2"}
+        "NanoChatForCausalLM", **_NO_MLP_BIAS, gated=False, norm_scale=False, defaults={"hidden_act": "relu2"}
     ),
     "nemotron": decoder("NemotronForCausalLM", **_LAYER_NORM, defaults={"hidden_act": "relu2"}),
-    "olmo": decoder("OlmoForCausalLM", norm_scale=False),
-    "olmo2": decoder("Olmo2ForCausalLM", qk_norm="width"),
+    "olmo": decoder("OlmoForCausalLM", **_NO_MLP_BIAS, norm_scale=False),
+    "olmo2": decoder("Olmo2ForCausalLM", **_NO_MLP_BIAS, qk_norm="width"),
     "olmo3": decoder(
         "Olmo3ForCausalLM",
+        **_NO_MLP_BIAS,
         qk_norm="width",
         mixers=rules.patterned_windows,
         defaults={"sliding_window": 4096, "sliding_window_pattern": 4},
     ),
+    "orion": decoder("OrionForCausalLM", norm_bias=True),
     "persimmon": decoder(
         "PersimmonForCausalLM",
         **_BIASED,
         **_LAYER_NORM,
         qk_norm="head_bias",
         qk_norm_field="qk_layernorm",
-        names={"num_key_value_heads": ()},
+        names={"head_dim": (), "num_key_value_heads": ()},
         defaults={"hidden_act": "relu2", "qk_layernorm": True},
     ),
     "phi3small": decoder(
@@ -258,19 +296,29 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         qkv_bias=True,
         out_bias=False,
         mlp_bias=False,
-        names={"intermediate_size": (), "gate_and_up": ("intermediate_size",), "num_key_value_heads": ()},
+        names={"intermediate_size": (), "num_key_value_heads": ()},
         only={"no_bias": True},
-        defaults={"intermediate_size": rules.half("gate_and_up")},
+        defaults={"intermediate_size": rules.half("intermediate_size")},
     ),
     "seed_oss": decoder(
         "SeedOssForCausalLM",
         out_bias="attention_out_bias",
-        defaults={"attention_bias": True, "attention_out_bias": False, "head_dim": 128},
+        defaults={
+            "num_key_value_heads": 8,
+            "attention_bias": True,
+            "attention_out_bias": False,
+            "head_dim": 128,
+        },
     ),
-    "smollm3": decoder("SmolLM3ForCausalLM", defaults=_TIED, nested_defaults=_TIED),
+    "smollm3": decoder(
+        "SmolLM3ForCausalLM",
+        defaults={**_TIED, "num_key_value_heads": 4},
+        nested_defaults={**_TIED, "num_key_value_heads": 4},
+    ),
     "stablelm": decoder(
         "StableLmForCausalLM",
         "StableLMEpochForCausalLM",
+        names={"head_dim": ()},
         norm_bias=True,
         norms_per_block=rules.parallel_norms,
         qkv_bias="use_qkv_bias",
@@ -278,7 +326,12 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         mlp_bias=False,
         qk_norm="width",
         qk_norm_field="qk_layernorm",
-        defaults={"use_qkv_bias": False, "qk_layernorm": False, "use_parallel_residual": False},
+        defaults={
+            "num_key_value_heads": 32,
+            "use_qkv_bias": False,
+            "qk_layernorm": False,
+            "use_parallel_residual": False,
+        },
     ),
     "starcoder2": decoder(
         "Starcoder2ForCausalLM",
@@ -287,12 +340,19 @@ DENSE_FAMILIES: dict[str, ModelFamily] = {
         qkv_bias="use_bias",
         out_bias="use_bias",
         mlp_bias="use_bias",
-        defaults={**_TIED, "hidden_act": "gelu_pytorch_tanh", "use_bias": True},
+        defaults={"num_key_value_heads": 2, **_TIED, "hidden_act": "gelu_pytorch_tanh", "use_bias": True},
     ),
     "vaultgemma": decoder(
         "VaultGemmaForCausalLM",
+        **_NO_MLP_BIAS,
         mixers=plan.alternating_layers,
-        defaults={**_TIED, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256},
+        defaults={
+            "sliding_window": 4096,
+            "num_key_value_heads": 4,
+            **_TIED,
+            "hidden_act": "gelu_pytorch_tanh",
+            "head_dim": 256,
+        },
     ),
     "xglm": decoder("XGLMForCausalLM", **_BIASED, **_LAYER_NORM, defaults={**_TIED, "hidden_act": "gelu"}),
     "xverse": decoder("XverseForCausalLM"),

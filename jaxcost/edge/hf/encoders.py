@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxcost.edge.hf.fields import Fields, ModelFamily
+from jaxcost.edge.hf.hybrid_encoders import TOWER_ROWS
 
 __all__ = ["TOWERS", "VisionTransformer", "count_transformer", "patches", "vision_fields"]
 
@@ -26,16 +27,8 @@ _DEFAULTS: dict[str, Any] = {"num_channels": 3}
 
 
 def patches(v: Fields) -> int:
-    """Return the patches of an image, a whole number per side."""
-    image, patch = _side(v, "image_size"), _side(v, "patch_size")
-    if image % patch:
-        raise v.error("patch_size", f"a divisor of the image size {image}", patch)
-    return (image // patch) ** 2
-
-
-def _side(v: Fields, field: str) -> int:
-    """Read a number of pixels, or a list of the same number for height and width."""
-    return v.even_size(field)
+    """Return the patches of an image; pixels beyond the last patch of a side are left out."""
+    return (v.even_size("image_size") // v.even_size("patch_size")) ** 2
 
 
 def _class_and_patches(v: Fields) -> int:
@@ -99,14 +92,14 @@ def vision_fields(config: Mapping, tower: VisionTransformer, *, file: str, prefi
 def count_transformer(v: Fields, tower: VisionTransformer) -> float:
     """Count the parameters of a vision transformer without its projector."""
     width, inner = v.size("hidden_size"), v.even_size("intermediate_size")
-    norm = width * (1 + tower.norm_bias)
+    norm = width * (1 + (tower.norm_bias and v.given("norm_type") != "rms_norm"))
     feed_forward = (2 + tower.gated) * width * inner
     attention = 4 * width * width + (3 * v.flag(tower.qkv_bias) + v.flag(tower.out_bias)) * width
     biases = tower.mlp_bias * ((1 + tower.gated) * inner + width)
     vectors = 2 * norm + 2 * width * (tower.layer_scales + v.flag(tower.qk_norm))
     block = attention + feed_forward + biases + vectors
     frames = v.optional_size("temporal_patch_size") or 1
-    pixels = v.size("num_channels") * frames * _side(v, "patch_size") ** 2
+    pixels = v.size("num_channels") * frames * v.even_size("patch_size") ** 2
     stem = (pixels + tower.patch_bias + tower.class_token + tower.positions(v)) * width
     head = block - norm + width if v.flag(tower.pooling_head) else 0  # one norm, and the query that pools
     return stem + v.size("num_hidden_layers") * block + tower.further_norms * norm + head
@@ -275,4 +268,5 @@ TOWERS: dict[str, VisionTransformer] = {
     "qwen3_vl": _QWEN3_VL,
     "siglip_vision_model": _SIGLIP,
     "timm_siglip": _TIMM_SIGLIP,
+    **{name: VisionTransformer(**row) for name, row in TOWER_ROWS.items()},
 }

@@ -7,9 +7,12 @@ entry.
 from typing import Any
 
 from jaxcost.edge.hf import layers as plan, rules
+from jaxcost.edge.hf.attention_families import ATTENTION_FAMILIES
 from jaxcost.edge.hf.dense_families import DENSE_FAMILIES
 from jaxcost.edge.hf.fields import ModelFamily
+from jaxcost.edge.hf.linear_families import LINEAR_FAMILIES
 from jaxcost.edge.hf.mixture_families import MIXTURE_FAMILIES
+from jaxcost.edge.hf.recurrent_families import RECURRENT_FAMILIES
 
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 
@@ -26,6 +29,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "decoder_sparse_step": 1,
         "mlp_only_layers": (),
         "num_nextn_predict_layers": 0,
+        "zero_expert_num": 0,
+        "mamba_rms_norm": True,
         "qk_norm_type": "per_layer",
     },
     "falcon": {
@@ -47,22 +52,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "vocab_size": 262208,
         "sliding_window_pattern": 6,
     },
-    "gemma3n_text": {
-        "tie_word_embeddings": True,
-        "hidden_act": "gelu_pytorch_tanh",
-        "head_dim": 256,
-        "num_kv_shared_layers": 15,
-        "sliding_window_pattern": 5,
-    },
     "glm4_moe": {"use_qk_norm": False},
     "gpt2": {"tie_word_embeddings": True, "hidden_act": "gelu_new"},
     "gpt_bigcode": {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "multi_query": True},
     "gpt_neox": {"attention_bias": True, "hidden_act": "gelu"},
     "gpt_oss": {"attention_bias": True, "head_dim": 64},
-    "jamba": {"mamba_conv_bias": True, "mamba_proj_bias": False},
     "llada": {"include_bias": False, "include_qkv_bias": False, "tie_word_embeddings": True},
     "llama4_text": {"head_dim": 128, "no_rope_layer_interval": 4, "interleave_moe_layer_step": 1},
-    "mamba2": {"use_bias": False, "use_conv_bias": True},
     "minimax": {"shared_intermediate_size": 0},
     "minimax_m2": {
         "shared_intermediate_size": 0,
@@ -70,7 +66,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "qk_norm_type": "per_layer",
         "use_routing_bias": True,
     },
-    "nemotron_h": {"head_dim": 128, "hidden_act": "relu2", "use_bias": False, "use_conv_bias": True},
     "opt": {
         "tie_word_embeddings": True,
         "hidden_act": "relu",
@@ -78,12 +73,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "do_layer_norm_before": True,
     },
     "palm": {"tie_word_embeddings": True},
-    "phi": {"hidden_act": "gelu_new", "qk_layernorm": False},
+    "phi": {"hidden_act": "gelu_new"},
     "qwen2": {"use_sliding_window": False},
     "qwen2_moe": {"use_sliding_window": False, "qkv_bias": True},
     "qwen3": {"use_sliding_window": False, "head_dim": 128},
     "qwen3_moe": {"use_sliding_window": False},
-    "qwen3_next": {"full_attention_interval": 4, "head_dim": 256},
 }
 
 
@@ -123,17 +117,6 @@ _DEEPSEEK: dict[str, Any] = {
     "mixers": rules.latent_layers,
     "channels": plan.deepseek_channels,
     "shared_width": plan.counted_shared,
-}
-_DELTA_HYBRID: dict[str, Any] = {
-    **_ATTENTION_BIAS,
-    "mixers": plan.linear_layers,
-    "channels": plan.qwen_channels,
-    "recurrence": "gated_delta",
-    "query_outputs": 2,
-    "qk_norm": "head",
-    "shared_gate": True,
-    "shared_width": plan.stated_shared,
-    "names": {"num_nextn_predict_layers": ("num_nextn_predict_layers", "mtp_num_hidden_layers")},
 }
 
 FAMILIES: dict[str, ModelFamily] = {
@@ -184,7 +167,6 @@ FAMILIES: dict[str, ModelFamily] = {
         qk_norm="head",
         **_ATTENTION_BIAS,
     ),
-    "qwen3_next": ModelFamily(architectures=("Qwen3NextForCausalLM",), **_DELTA_HYBRID),
     "deepseek_v2": ModelFamily(architectures=("DeepseekV2ForCausalLM",), **_DEEPSEEK),
     "deepseek_v3": ModelFamily(architectures=("DeepseekV3ForCausalLM",), router_bias=True, **_DEEPSEEK),
     "glm4_moe": ModelFamily(
@@ -218,14 +200,6 @@ FAMILIES: dict[str, ModelFamily] = {
         qk_norm="head",
         **_GEMMA,
     ),
-    # Four norms of the block, and one each of LAuReL, the per-layer input and the AltUp router.
-    "gemma3n_text": ModelFamily(
-        architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
-        mixers=plan.patterned_layers,
-        norms_per_block=7,
-        qk_norm="head",
-        **_GEMMA,
-    ),
     "phi3": ModelFamily(
         architectures=("Phi3ForCausalLM",),
         kv_heads=plan.as_many_kv_heads,
@@ -242,6 +216,7 @@ FAMILIES: dict[str, ModelFamily] = {
         out_bias=True,
         mlp_bias=True,
         head_bias=True,
+        only={"qk_layernorm": False},
         **_LAYER_NORM,
     ),
     "falcon": ModelFamily(
@@ -280,42 +255,6 @@ FAMILIES: dict[str, ModelFamily] = {
         mlp_bias=True,
         **_ATTENTION_BIAS,
         **_LAYER_NORM,
-    ),
-    "mamba2": ModelFamily(
-        architectures=("Mamba2ForCausalLM",),
-        names={
-            "mamba_num_heads": ("num_heads",),
-            "mamba_head_dim": ("head_dim",),
-            "ssm_state_size": ("state_size",),
-        },
-        mixers=plan.all_layers("recurrent"),
-        channels=plan.all_layers(""),
-        recurrence="mamba2",
-        norms_per_block=1,
-    ),
-    "nemotron_h": ModelFamily(
-        architectures=("NemotronHForCausalLM",),
-        names={
-            **_ROUTED_NAMES,
-            "hidden_act": ("mlp_hidden_act",),
-            "head_dim": ("head_dim", "attention_head_dim"),
-        },
-        mixers=plan.nemotron_mixers,
-        channels=plan.nemotron_channels,
-        shared_width=plan.nemotron_shared,
-        recurrence="mamba2",
-        norms_per_block=1,
-        gated=False,
-        mlp_bias="mlp_bias",
-        router_bias=True,
-        **_ATTENTION_BIAS,
-    ),
-    "jamba": ModelFamily(
-        architectures=("JambaForCausalLM",),
-        names={"moe_intermediate_size": ("intermediate_size",)},
-        mixers=plan.jamba_mixers,
-        channels=plan.jamba_channels,
-        recurrence="mamba1",
     ),
     "minimax": ModelFamily(
         architectures=("MiniMaxForCausalLM", "MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
@@ -374,13 +313,19 @@ FAMILIES: dict[str, ModelFamily] = {
         channels=plan.all_layers("dense"),
         norms_per_block=1,
     ),
-    "qwen3_5_moe_text": ModelFamily(architectures=("Qwen3_5MoeForConditionalGeneration",), **_DELTA_HYBRID),
     **DENSE_FAMILIES,
     **MIXTURE_FAMILIES,
+    **ATTENTION_FAMILIES,
+    **RECURRENT_FAMILIES,
+    **LINEAR_FAMILIES,
 }
-DEFAULTS["qwen3_5_moe_text"] = DEFAULTS["qwen3_next"]
 
 ALIASES = {
+    "RefinedWebModel": "falcon",
+    "Yi": "llama",
+    "aquila": "llama",
+    "skywork": "llama",
+    "stablelm_epoch": "stablelm",
     "apertus1p5_text": "apertus",
     "deepseek_vl_v2_text": "deepseek_v2",
     "emu3_text_model": "llama",
@@ -397,10 +342,25 @@ ALIASES = {
     "gpt-sw3": "gpt2",
     "youtu_llm": "youtu",
     "gemma3": "gemma3_text",
-    "gemma3n": "gemma3n_text",
     "kimi_k2": "deepseek_v3",
     "llama4": "llama4_text",
     "minimax_m1": "minimax",
     "minimax_text_01": "minimax",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "kimi_k3": "kimi_linear",
+    "mimo_v2": "mimo_v2_flash",
+    "minimax_m3": "minimax_m3_vl_text",
+    "minimax_m3_text": "minimax_m3_vl_text",
+    "minimax_m3_vl": "minimax_m3_vl_text",
+    "mllama_text_model": "mllama",
+    "muse_glimmer": "muse_glimmer_text",
+    "muse_spark": "muse_spark_text",
+    "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
+    "step3p7": "step3p5",
+    "hunyuan": "hunyuan_v1_moe",
+    "gemma4_unified": "gemma4_unified_text",
+    "glm5_next": "glm5_next_text",
+    "qwen4_exp": "qwen4_exp_text",
 }

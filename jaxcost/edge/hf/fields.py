@@ -5,8 +5,9 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from jaxcost.core.pytree import Scalar
 from jaxcost.edge.io.errors import InputError, nearest
-from jaxcost.spec.model import Model
+from jaxcost.spec.model import Indexer, Model
 
 __all__ = ["KNOWN", "Fields", "ModelFamily"]
 
@@ -62,32 +63,62 @@ SHARED_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _READ = """
-    add_bias_linear add_qkv_bias alignment_intermediate_size altup_num_inputs architectures
-    attention_bias attention_chunk_size attention_layers attention_out_bias attention_types attn_config
-    attn_layer_offset attn_layer_period attn_output_gate attn_type_list audio_config audio_processor
-    bias conv_kernel decoder_sparse_step deepstack_visual_indexes depth do_layer_norm_before
-    downsample_factor downsample_ratio embd_layer embed_dim embedding_size enable_bias encoder_ffn_dim
-    encoder_layers expand expansion_ratio expert_layer_offset expert_layer_period ffn_config
-    full_attention_interval gate_and_up hidden_size_per_layer_input hybrid_override_pattern image_size
-    image_width img_processor in_channels in_chans include_bias include_qkv_bias init_pos_emb_height
-    init_pos_emb_width interleave_moe_layer_step intermediate_size_mlp is_moe_layer kv_lora_rank
-    language_config laurel_rank layer_types layers layers_block_type linear_conv_kernel_dim
-    linear_key_head_dim linear_num_key_heads linear_num_value_heads linear_value_head_dim llm_config
-    lm_head_bias mamba_conv_bias mamba_d_conv mamba_d_state mamba_dt_rank mamba_expand mamba_head_dim
-    mamba_num_heads mamba_proj_bias max_window_layers merge_kernel_size mlp_bias mlp_layer_types
-    mlp_only_layers mlp_ratio mm_tokens_per_image model_type moe_latent_size moe_layer_end_index
-    moe_layer_freq moe_layer_start_index moe_layers moe_router_enable_expert_bias multi_query
-    multi_query_attention multimodal_projector_bias n_groups new_decoder_architecture no_bias
-    no_rope_layer_interval no_rope_layers num_channels num_kv_shared_layers num_position_embeddings
-    out_hidden_size parallel_attn patch_size pixel_shuffle_ratio pos_emb_height pos_emb_width
-    post_layer_norm prefix_dense_intermediate_size projector_config projector_input_dim projector_norm
-    projector_output_dim q_lora_rank qk_layernorm qk_nope_head_dim qk_norm qk_norm_type qk_normalization
-    qk_rope_head_dim qkv_bias rmsnorm scale_factor sliding_window spatial_merge_size ssm_state_size
-    state_size temporal_merge_size temporal_patch_size text_config thinker_config use_bias use_cla
-    use_conv_bias use_mla use_parallel_residual use_post_norm use_qk_norm use_qkv_bias use_routing_bias
-    use_sliding_window v_head_dim vision_config vision_feature_layer vision_output_dim vision_use_head
-    vocab_size vocab_size_per_layer_input vt_hidden_size vt_intermediate_size vt_num_hidden_layers width
-    window_size word_embed_proj_dim
+    _block_types _sliding_window_pattern activation activation_function activation_type adapter_rank
+    add_bias_linear add_full_attention_sink_bias add_qkv_bias add_swa_attention_sink_bias
+    alignment_intermediate_size altup_num_inputs architectures attention_bias attention_chunk_size
+    attention_head_dim attention_k_eq_v attention_layers attention_other_setting attention_out_bias
+    attention_output_gate attention_types attention_window_size attn_config attn_layer_indices
+    attn_layer_offset attn_layer_period attn_output_gate attn_res_block_size attn_type_list audio_config
+    audio_processor bias bias_max_distance block_auto_adjust_ff_dim block_configs block_ff_dim
+    block_ffn_dim_multiplier block_multiple_of block_types cca_time0 cca_time1 cla_share_factor
+    compress_rate_csa compress_rate_hca compress_rates compress_ratios conv1d_width conv_bias conv_kernel
+    conv_kernel_size conv_window cross_attention_layers d_model d_rel decoder_sparse_step
+    deepstack_visual_indexes dense_intermediate_size depth do_layer_norm_before downsample_factor
+    downsample_hidden_size downsample_ratio emb_neighbor_num emb_split_num embd_layer embed_dim embedding_size
+    enable_bias enable_moe_block encoder_ffn_dim encoder_layers expand expansion_ratio expert_ffn_hidden_size
+    expert_layer_offset expert_layer_period experts_per_token ffn_config ffn_dim ffn_hidden_size
+    first_k_dense_replace full_attention_interval full_attn_idxs gate_and_up gating global_head_dim hc_mult
+    head_dim hidden_act hidden_activation hidden_ratio hidden_size hidden_size_per_layer_input
+    hybrid_layer_pattern hybrid_override_pattern image_size image_width img_processor in_channels in_chans
+    include_bias include_qkv_bias index_block_size index_head_dim index_n_heads index_skip_topk_offset
+    index_topk index_topk_blocks index_topk_freq index_topk_pattern indexer_types init_pos_emb_height
+    init_pos_emb_width input_size interleave_moe_layer_step intermediate_size intermediate_size_mlp
+    is_moe_layer kda_layers kernel_size kv_lora_rank language_config latent_moe_use_norm laurel_rank
+    layer_group_size layer_types layers layers_block_type linear_attn_config linear_conv_kernel_dim
+    linear_head_dim linear_key_head_dim linear_num_heads linear_num_key_heads linear_num_value_heads
+    linear_value_head_dim llm_config lm_head_bias lru_width mamba_conv_bias mamba_d_conv mamba_d_head
+    mamba_d_ssm mamba_d_state mamba_dt_rank mamba_expand mamba_head_dim mamba_headdim mamba_n_groups
+    mamba_n_heads mamba_ngroups mamba_num_heads mamba_out_bias mamba_proj_bias mamba_rms_norm
+    max_position_embeddings max_source_positions max_window_layers merge_kernel_size mla_use_output_gate
+    mlp_bias mlp_hidden_act mlp_hidden_size mlp_layer_types mlp_only_layers mlp_ratio mm_tokens_per_image
+    model_type moe_hidden_size moe_intermediate_size moe_latent_size moe_layer_end_index moe_layer_freq
+    moe_layer_num_skipped moe_layer_start_index moe_layers moe_layers_enum moe_num_experts
+    moe_router_enable_expert_bias moe_shared_expert_intermediate_size moe_top_k moe_topk
+    mtp_hybrid_override_pattern mtp_num_hidden_layers multi_query multi_query_attention
+    multimodal_projector_bias n_embd n_groups n_head n_heads n_inner n_kv_heads n_layer n_layers n_mamba_heads
+    n_positions n_routed_experts n_shared_experts new_decoder_architecture ngram_vocab_size_ratio no_bias
+    no_rope_layer_interval no_rope_layers norm_bias norm_first norm_type num_attention_groups
+    num_attention_heads num_attention_heads_per_layer num_blocks num_channels num_dense_layers num_experts
+    num_experts_per_tok num_experts_per_token num_global_key_value_heads num_heads num_hidden_layers
+    num_key_value_heads num_key_value_heads_per_layer num_kv_heads num_kv_shared_layers num_layers
+    num_local_experts num_mel_bins num_mem_blocks num_mtp_layers num_mtp_modules num_nextn_predict_layers
+    num_position_embeddings num_shared_experts num_sliding_attention_heads o_groups o_lora_rank
+    out_hidden_size output_dim parallel_attn patch_size per_layer_config pixel_shuffle_ratio pos_emb_height
+    pos_emb_width post_layer_norm prefix_dense_intermediate_size projector_config projector_input_dim
+    projector_norm projector_output_dim projector_patch_to_query_dict projectors_bias q_lora_rank qk_layernorm
+    qk_nope_head_dim qk_norm qk_norm_type qk_normalization qk_rope_head_dim qkv_bias rel_extent rmsnorm
+    routed_expert_hidden_size router_hidden_size scale_factor share_expert_dim share_expert_dims
+    shared_expert_intermediate_size shared_intermediate_size short_conv_kernel_size sliding_window
+    sliding_window_layers sliding_window_pattern sliding_window_size sparse_attention_config
+    sparse_attention_freq spatial_merge_size ssm_state_size state_size swa_head_dim swa_num_attention_heads
+    swa_num_key_value_heads swa_v_head_dim temporal_merge_size temporal_patch_size text_config thinker_config
+    tie_embedding tie_word_embeddings time_reduction time_step_rank top_k_experts use_attention_gate use_bias
+    use_cla use_conv_bias use_double_wide_mlp use_expert_bias use_full_rank_gate use_head_wise_attn_gate
+    use_mla use_mlp_adapter use_parallel_residual use_post_norm use_qk_norm use_qkv_bias use_routing_bias
+    use_sandwich_norm use_shared_attention_adapter use_sliding_window v_head_dim v_low_rank_dim vision_config
+    vision_feature_layer vision_feature_layers vision_output_dim vision_use_head vocab_size
+    vocab_size_per_layer_input vt_hidden_size vt_intermediate_size vt_num_hidden_layers weight_tying width
+    window_size word_embed_proj_dim zero_expert_num
     """
 
 # Every field that some family reads; none of them is reported as a misspelling of another.
@@ -108,9 +139,16 @@ class ModelFamily:
         only: values of fields that all released checkpoints have, where others would change the weights.
         note: what the model leaves out of this family.
         shapes: further names of fields for the attention of one kind of layers, by the kind.
-        mixers: function that returns the token mixer of every layer: full, window, latent, recurrent or "" for none.
-        channels: function that returns the channel mixer of every layer: dense, experts or "" for none.
+        mixers: function that returns the token mixer of every layer: full, window, sparse, latent, recurrent or "" for
+            none; mixers side by side or one after another in a layer are joined by "+".
+        channels: function that returns the channel mixer of every layer: dense, experts or "" for none, joined as well.
+        attention: function that returns the numbers of the softmax attention of one kind, in the layers at some
+            positions, that plain fields do not give.
+        indexer: function that returns the indexers of sparse attention, and the vectors of one.
+        dense_width: function that returns the mean width of the dense layers at some positions.
         extras: function that returns what the family adds to numbers of the finished model, by their names.
+        draft: function that returns token and channel mixer of the multi-token-prediction module; None for those of
+            the last layer.
         recurrence: kind of its recurrent layers.
         norms_per_block: norms of the residual stream in one layer.
         norm_bias: whether a norm has a bias besides its scale (LayerNorm).
@@ -143,7 +181,11 @@ class ModelFamily:
     shapes: Mapping[str, Mapping[str, tuple[str, ...]]] = dataclasses.field(default_factory=dict)
     mixers: Callable[["Fields"], list[str]]
     channels: Callable[["Fields"], list[str]]
-    extras: Callable[["Fields", Model], Mapping[str, float]] | None = None
+    attention: Callable[["Fields", str, list[int]], Mapping[str, Scalar]] | None = None
+    indexer: Callable[["Fields"], tuple[Indexer, Scalar]] | None = None
+    dense_width: Callable[["Fields", list[int]], Scalar] | None = None
+    extras: Callable[["Fields", Model], Mapping[str, Scalar]] | None = None
+    draft: Callable[["Fields"], tuple[str, str]] | None = None
     recurrence: str = ""
     norms_per_block: float | Callable[["Fields"], float] = 2
     norm_bias: bool | str = False
@@ -194,6 +236,23 @@ class Fields:
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
+    def of_layers(self, kind: str, positions: list[int]) -> "Fields":
+        """Return these fields as the attention of one kind has them in the layers at some positions.
+
+        These are the fields of `per_layer_config` where the config has it, else those under the names of the kind.
+        """
+        layers = self.given("per_layer_config")
+        if not isinstance(layers, Mapping):
+            return self.of_shape(kind)
+        by_layer = {int(k): v for k, v in layers.items() if str(k).isdecimal() and isinstance(v, Mapping)}
+        own = [dict(by_layer.get(position, {})) for position in positions]
+        if any(each != own[0] for each in own):
+            raise self.error("per_layer_config", "the same fields in all layers of a kind", layers)
+        config = {**self.config, **(own[0] if own else {})}
+        merged = Fields(config, self.row, self._defaults, file=self.file, prefix=self.prefix)
+        merged.read = self.read
+        return merged
+
     def name(self, field: str) -> str:
         """Return the config's name of a field: the first of the family's, or else the shared, names that it has."""
         own = self.row.names.get(field)
@@ -211,7 +270,7 @@ class Fields:
                 return value
             if name not in self.config and "." not in name:
                 self._refuse_misspelling(name)
-        default = self._defaults.get(field)
+        default = self._defaults.get(name, self._defaults.get(field))
         return default(self) if callable(default) else default
 
     def _refuse_misspelling(self, name: str) -> None:

@@ -1,6 +1,7 @@
 """The kinds of the layers of a model, by the rules of its family."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from jaxcost.edge.hf.fields import Fields
 
@@ -17,12 +18,16 @@ __all__ = [
     "jamba_channels",
     "jamba_mixers",
     "linear_layers",
+    "listed",
+    "listed_channels",
+    "listed_mixers",
     "llama4_channels",
     "llama4_mixers",
     "minimax_m2_mixers",
     "minimax_mixers",
     "minimax_shared",
     "nemotron_channels",
+    "nemotron_draft",
     "nemotron_mixers",
     "nemotron_shared",
     "one_shared",
@@ -42,7 +47,30 @@ _LAYER_TYPES = {
     "sliding_attention": "window",
     "chunked_attention": "window",
 }
-_LINEAR_TYPES = {**_LAYER_TYPES, "linear_attention": "recurrent"}
+_LINEAR_TYPES = {
+    **_LAYER_TYPES,
+    **dict.fromkeys(("linear_attention", "mamba", "conv", "recurrent", ""), "recurrent"),
+}
+_CHANNEL_TYPES = {"dense": "dense", **dict.fromkeys(("sparse", "moe", "hash_moe"), "experts")}
+
+
+def _entries(f: Fields, field: str, kinds: Mapping[Any, str]) -> list[str]:
+    """Read a list of one entry per layer; further entries may be those of multi-token-prediction modules."""
+    layers, drafts = f.layers(), f.size("num_nextn_predict_layers", least=0)
+    padded = len(f.sequence(field)) == layers + drafts
+    return f.entries(field, kinds, length=layers + drafts if padded else layers)[:layers]
+
+
+def listed(
+    rule: Callable[[Fields], list[str]], kinds: Mapping[Any, str], field: str = "layer_types"
+) -> Callable[[Fields], list[str]]:
+    """Make a function that returns the layers' kinds: those that a field lists, else those of the family's rule."""
+    return lambda f: rule(f) if f.given(field) is None else _entries(f, field, kinds)
+
+
+def listed_mixers(rule: Callable[[Fields], list[str]]) -> Callable[[Fields], list[str]]:
+    """Make a function that returns the token mixers: those that `layer_types` lists, else those of a rule."""
+    return listed(rule, _LINEAR_TYPES)
 
 
 def _by_rule(rule: Callable[[Fields, int], Callable[[int], bool]], yes: str, no: str = "full") -> Callable:
@@ -51,8 +79,7 @@ def _by_rule(rule: Callable[[Fields, int], Callable[[int], bool]], yes: str, no:
     def plan(f: Fields) -> list[str]:
         layers = f.layers()
         if f.given("layer_types") is not None:
-            types = _LINEAR_TYPES if f.row.recurrence else _LAYER_TYPES
-            return f.entries("layer_types", types, length=layers)
+            return _entries(f, "layer_types", _LINEAR_TYPES if f.row.recurrence else _LAYER_TYPES)
         chosen = rule(f, layers)
         return [yes if chosen(i) else no for i in range(layers)]
 
@@ -137,22 +164,37 @@ def jamba_mixers(f: Fields) -> list[str]:
     return ["full" if attends(i) else "recurrent" for i in range(f.layers())]
 
 
-_BLOCK_LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
-_BLOCKS = {"mamba": "recurrent", "attention": "full", "mlp": "dense", "moe": "experts"}
+_BLOCKS = {
+    **dict.fromkeys(("M", "mamba", "linear_attention"), "recurrent"),
+    **dict.fromkeys(("*", "attention", "full_attention"), "full"),
+    **dict.fromkeys(("-", "mlp"), "dense"),
+    **dict.fromkeys(("E", "moe"), "experts"),
+}
 
 
 def _nemotron_blocks(f: Fields) -> list[str]:
-    """Return one mixer per layer: M Mamba-2, * attention, - feed-forward, E experts."""
+    """Return one mixer per layer, named or by letters: M Mamba-2, * attention, - feed-forward, E experts."""
+    field = "layers_block_type" if f.given("layers_block_type") is not None else "hybrid_override_pattern"
+    pattern = f.given(field)
+    if field == "layers_block_type" or isinstance(pattern, list):
+        stated = f.given("num_hidden_layers") is not None
+        return f.entries(field, _BLOCKS, length=f.layers() if stated else len(f.sequence(field)))
     layers = f.layers()
-    if f.given("layers_block_type") is not None:
-        return f.entries("layers_block_type", _BLOCKS, length=layers)
-    pattern = f.given("hybrid_override_pattern")
-    if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set(_BLOCK_LETTERS):
-        expected = f"{layers} letters among {' '.join(_BLOCK_LETTERS)}, one per layer"
-        if pattern is None:
-            raise f.missing("hybrid_override_pattern", expected)
-        raise f.error("hybrid_override_pattern", expected, pattern)
-    return [_BLOCKS[_BLOCK_LETTERS[letter]] for letter in pattern]
+    if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - set("M*-E"):
+        expected = f"{layers} letters among M * - E, one per layer"
+        raise f.missing(field, expected) if pattern is None else f.error(field, expected, pattern)
+    return [_BLOCKS[letter] for letter in pattern]
+
+
+def nemotron_draft(f: Fields) -> tuple[str, str]:
+    """One attention layer and one of experts, or as the pattern of the module says."""
+    kinds = [
+        _BLOCKS[letter] for letter in f.given("mtp_hybrid_override_pattern") or "*E" if letter in _BLOCKS
+    ]
+    mixers, channels = (
+        "+".join(k for k in kinds if k in of) for of in (("recurrent", "full"), ("dense", "experts"))
+    )
+    return mixers, channels
 
 
 def nemotron_mixers(f: Fields) -> list[str]:
@@ -174,7 +216,9 @@ def all_layers(kind: str) -> Callable[[Fields], list[str]]:
 
 
 def deepseek_channels(f: Fields) -> list[str]:
-    """Dense layers first, then experts."""
+    """Dense layers first, then experts; or a list of 1 for experts, 0 for dense."""
+    if isinstance(f.given("moe_layer_freq"), list):
+        return _entries(f, "moe_layer_freq", {0: "dense", 1: "experts"})
     first, period = f.size("first_k_dense_replace", least=0), f.size("moe_layer_freq")
     return ["experts" if i >= first and i % period == 0 else "dense" for i in range(f.layers())]
 
@@ -184,6 +228,11 @@ def qwen_channels(f: Fields) -> list[str]:
     layers, period = f.layers(), f.size("decoder_sparse_step")
     dense = f.positions("mlp_only_layers", layers)
     return ["experts" if i not in dense and (i + 1) % period == 0 else "dense" for i in range(layers)]
+
+
+def listed_channels(rule: Callable[[Fields], list[str]]) -> Callable[[Fields], list[str]]:
+    """Make a function that returns the channel mixers: those that `mlp_layer_types` lists, else those of a rule."""
+    return listed(rule, _CHANNEL_TYPES, "mlp_layer_types")
 
 
 def llama4_channels(f: Fields) -> list[str]:
@@ -198,7 +247,9 @@ def llama4_channels(f: Fields) -> list[str]:
 
 
 def jamba_channels(f: Fields) -> list[str]:
-    """One layer of experts per period, dense layers between."""
+    """One layer of experts per period, dense layers between; dense layers alone with one expert."""
+    if f.size("num_experts") == 1:
+        return ["dense"] * f.layers()
     sparse = _periodic(f, "expert_layer_period", "expert_layer_offset")
     return ["experts" if sparse(i) else "dense" for i in range(f.layers())]
 

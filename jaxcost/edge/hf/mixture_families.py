@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxcost.core.pytree import Scalar
 from jaxcost.edge.hf import layers as plan, rules
 from jaxcost.edge.hf.dense_families import DECODER
 from jaxcost.edge.hf.fields import Fields, ModelFamily
@@ -12,7 +13,12 @@ __all__ = ["MIXTURE_FAMILIES", "mixture"]
 
 def mixture(*architectures: str, **differences: Any) -> ModelFamily:
     """Return a family with experts in the layers that its fields state, and shared experts as stated."""
-    layout = {**DECODER, "channels": rules.stated_channels, "shared_width": rules.any_shared}
+    layout = {
+        **DECODER,
+        "channels": rules.stated_channels,
+        "shared_width": rules.any_shared,
+        "mlp_bias": False,
+    }
     return ModelFamily(architectures=architectures, **{**layout, **differences})
 
 
@@ -30,18 +36,24 @@ def _norm_after_experts(f: Fields) -> float:
     return 2 + channels.count("experts") / len(channels)
 
 
-def _two(f: Fields, field: str) -> tuple[int, int]:
-    """Read one number for text and one for images; a single number is that of both."""
-    value = f.given(field)
+def _two(f: Fields, field: str, value: Any) -> tuple[int, int]:
+    """Check one number for text and one for images; a single number is that of both."""
     pair = tuple(value) if isinstance(value, list | tuple) else (value, value)
     if len(pair) != 2 or any(isinstance(x, bool) or not isinstance(x, int) or x < 1 for x in pair):
         raise f.error(field, "a whole number, or one for text and one for images", value)
     return pair
 
 
-def _image_experts(f: Fields, model: Model) -> dict[str, float]:
+def _two_widths(f: Fields) -> tuple[int, int]:
+    """Return the widths of experts of text and of images; those of the class where they are missing."""
+    value = f.value("moe_intermediate_size")
+    return _two(f, "moe_intermediate_size", (1536, 512) if value is None else value)
+
+
+def _image_experts(f: Fields, model: Model) -> dict[str, Scalar]:
     """Count the experts and routers that images use."""
-    x, (_, width), (_, experts) = model.experts, _two(f, "image_width"), _two(f, "num_experts")
+    x, width = model.experts, _two_widths(f)[1]
+    experts = _two(f, "num_experts", f.given("num_experts"))[1]
     routed = experts * (x.matrices * model.hidden * width + model.hidden + 1)
     return {"unused_parameters": x.layers * routed}
 
@@ -54,7 +66,6 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
         qk_norm="head",
         query_outputs=2,  # the output is gated
         router_bias=True,
-        mlp_bias=False,
         defaults={
             "head_dim": 128,
             "sliding_window": 1024,
@@ -106,21 +117,20 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
             "moe_intermediate_size": ("intermediate_size",),
             "intermediate_size": ("prefix_dense_intermediate_size", "intermediate_size"),
         },
-        defaults={**_TIED, "sliding_window_pattern": 4, "head_dim": 128},
+        defaults={**_TIED, "sliding_window": 4096, "sliding_window_pattern": 4, "head_dim": 128},
     ),
     "dbrx": mixture(
         "DbrxForCausalLM",
         channels=_SPARSE,
         qkv_bias=False,
         out_bias=False,
-        mlp_bias=False,
         names={
             "hidden_act": ("ffn_config.ffn_act_fn.name",),
             "moe_intermediate_size": ("ffn_config.ffn_hidden_size",),
         },
     ),
     "deepseek": mixture("DeepseekForCausalLM", "DeepSeekForCausalLM"),
-    "dots1": mixture("Dots1ForCausalLM", qk_norm="head", router_bias=True, mlp_bias=False),
+    "dots1": mixture("Dots1ForCausalLM", qk_norm="head", router_bias=True),
     # Its released configs and their fixtures leave out what the class has as defaults.
     "ernie4_5_moe": mixture(
         "Ernie4_5_MoeForCausalLM",
@@ -145,7 +155,7 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
         out_bias="use_bias",
         mlp_bias="use_bias",
         router_bias=True,
-        names={"image_width": ("moe_intermediate_size",), "moe_intermediate_size": ()},
+        names={"moe_intermediate_size": ()},
         extras=_image_experts,
         defaults={
             **_TIED,
@@ -153,8 +163,7 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
             "moe_layer_start_index": 1,
             "n_shared_experts": 2,
             "num_experts_per_tok": 6,
-            "image_width": (1536, 512),
-            "moe_intermediate_size": lambda f: _two(f, "image_width")[0],
+            "moe_intermediate_size": lambda f: _two_widths(f)[0],
         },
         note="experts of images are stored but not used by text",
     ),
@@ -164,23 +173,28 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
         mixers=rules.patterned_windows,
         qk_norm="head",
         router_bias=True,
-        defaults={**_FIRST_DENSE, "sliding_window_pattern": 4, "n_shared_experts": 1},
+        defaults={**_FIRST_DENSE, "sliding_window": 4096, "sliding_window_pattern": 4, "n_shared_experts": 1},
     ),
     "flex_olmo": mixture("FlexOlmoForCausalLM", **_ONE_WIDTH, qk_norm="width"),
     "glm4_moe_lite": mixture("Glm4MoeLiteForCausalLM", **_LATENT, defaults=_FIRST_DENSE),
     "granitemoe": mixture("GraniteMoeForCausalLM", **_ONE_WIDTH),
     "granitemoe_swa": mixture(
-        "GraniteMoeSWAForCausalLM", **_ONE_WIDTH, mixers=rules.first_of_period(4), sinks=True
+        "GraniteMoeSWAForCausalLM",
+        **_ONE_WIDTH,
+        mixers=rules.first_of_period(4),
+        sinks=True,
+        defaults={"sliding_window": 128},
     ),
     "granitemoeshared": mixture("GraniteMoeSharedForCausalLM", **_ONE_WIDTH),
     "hunyuan_v1_moe": mixture(
         "HunYuanMoEV1ForCausalLM",
         "HunYuanForCausalLM",
-        names={"moe_intermediate_size": ("moe_intermediate_size", "intermediate_size")},
-        channels=_SPARSE,
+        names={
+            "moe_intermediate_size": ("moe_intermediate_size", "intermediate_size"),
+            "first_k_dense_replace": ("moe_layer_num_skipped",),
+        },
         qk_norm="head",
         qk_norm_field="use_qk_norm",
-        only={"use_cla": False},
         defaults={"use_qk_norm": True, "n_shared_experts": 1},
     ),
     "hy_v3": mixture(
@@ -189,7 +203,6 @@ MIXTURE_FAMILIES: dict[str, ModelFamily] = {
         router_bias=True,
         defaults={**_FIRST_DENSE, "head_dim": 128, "n_shared_experts": 1},
     ),
-    "kolibri1": mixture("Kolibri1ForCausalLM", qk_norm="head", norms_per_block=4, defaults={"head_dim": 128}),
     "mellum": mixture("MellumForCausalLM", qk_norm="head", channels=_SPARSE, defaults={"head_dim": 128}),
     "mistral4": mixture("Mistral4ForCausalLM", **{**_LATENT, "router_bias": False}),
     "olmoe": mixture("OlmoeForCausalLM", **_ONE_WIDTH, qk_norm="width"),

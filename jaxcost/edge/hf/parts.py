@@ -13,7 +13,8 @@ from jaxcost.edge.io.errors import InputError, nearest
 
 __all__ = ["TextPart", "find_text"]
 
-_MISSPELLED = 0.8  # similarity of an unknown type to a known one above which it is a misspelling
+_MISSPELLED = 0.8  # similarity of an unknown type to a known one above which it may be a misspelling
+_MOST_EDITS = 2  # letters in which a misspelling differs
 _FAMILY_OF = {**{name: name for name in FAMILIES}, **ALIASES}
 _FAMILY_OF_CLASS = {c: name for name, row in FAMILIES.items() for c in row.architectures}
 
@@ -66,8 +67,12 @@ def find_text(config: Mapping, *, file: str, strict: bool, prefix: str = "") -> 
         tied = _tied(config, inner, outer)
         if tied is not None:
             inner = {**inner, "tie_word_embeddings": tied}
+        elif outer in WRAPPERS and WRAPPERS[outer].tied and not _is_tied_alone(family):
+            notes = [*notes, f"tie_word_embeddings is not stated: taken as true, the default of {outer}"]
     row = FAMILIES[family] if family else UNKNOWN
-    fields = Fields(inner, row, _defaults(family, row, outer, nested=path != ""), file=file, prefix=path)
+    fields = Fields(
+        inner, row, _defaults(family, row, outer, inner, nested=path != ""), file=file, prefix=path
+    )
     return TextPart(
         family=family,
         fields=fields,
@@ -79,55 +84,51 @@ def find_text(config: Mapping, *, file: str, strict: bool, prefix: str = "") -> 
     )
 
 
-def _defaults(family: str, row: ModelFamily, outer: str, *, nested: bool) -> dict[str, Any]:
+def _is_tied_alone(family: str) -> bool:
+    """Return whether a language model of a family, as a config of its own, is tied where nothing is stated."""
+    row = FAMILIES[family] if family else UNKNOWN
+    return bool({**DEFAULTS.get(family, {}), **row.defaults}.get("tie_word_embeddings"))
+
+
+def _defaults(family: str, row: ModelFamily, outer: str, inner: Mapping, *, nested: bool) -> dict[str, Any]:
+    """Return the defaults of a language model; those of a part of a config do not stand in for a stated null."""
     wrapper = WRAPPERS.get(outer)
     tied = {} if wrapper is None or wrapper.tied is None else {"tie_word_embeddings": wrapper.tied}
     part = {**NESTED_DEFAULTS.get(family, {}), **row.nested_defaults} if nested else {}
+    part = {name: value for name, value in part.items() if name not in inner or inner[name] is not None}
     return {**DEFAULTS[""], **DEFAULTS.get(family, {}), **row.defaults, **part, **tied}
 
 
 def _tied(config: Mapping, inner: Mapping, outer: str) -> Any:
-    """Return whether any part says that the head is tied; what is no boolean is left for its reader to refuse."""
-    stated = [
-        part["tie_word_embeddings"] for part in (config, inner) if part.get("tie_word_embeddings") is not None
-    ]
-    odd = [value for value in stated if not isinstance(value, bool)]
-    if odd:
-        return odd[0]
-    return any(stated) if stated else None
+    """Return what the config or, where it says nothing, its language model says about tied tables.
+
+    Older configs of some types have the flag in the language model alone, and a false one around it.
+    """
+    around, within = config.get("tie_word_embeddings"), inner.get("tie_word_embeddings")
+    wrapper = WRAPPERS.get(outer)
+    if around is None or (around is False and wrapper is not None and wrapper.inherits_tie):
+        return around if within is None else within
+    return around
 
 
 def _nested_family(
     config: Mapping, inner: Mapping, file: str, prefix: str, path: str, strict: bool
 ) -> tuple[str, str, list[str]]:
     """Return the family of a part: of its type, or else of the type around it."""
-    outer = config.get("model_type")
-    known_outer = isinstance(outer, str) and (outer in WRAPPERS or outer in _FAMILY_OF)
-    if not known_outer and (outer is not None or inner.get("model_type") is None):
-        if outer is None and config.get("architectures") is None:
-            _family(config, file, prefix, strict)
+    outer, within = config.get("model_type"), inner.get("model_type")
+    family, given, notes = "", "", []
+    if outer is not None or within is None:
         family, given, notes = _family(config, file, prefix, strict)
-    elif known_outer:
-        text = WRAPPERS[outer].text if outer in WRAPPERS else _FAMILY_OF[outer]
-        family, given, notes = _FAMILY_OF.get(text, ""), "", []
-    else:
-        family, given, notes = "", "", []
-    if inner.get("model_type") is None:
+    if within is None:
         return family, given, notes
     found, unknown, more = _family(inner, file, path, strict)
     if isinstance(outer, str) and outer in ALIASES and found != family:
         raise InputError(
-            f"the text model of {outer}, {family}",
-            file=file,
-            path=f"{path}model_type",
-            given=inner["model_type"],
+            f"the text model of {outer}, {family}", file=file, path=f"{path}model_type", given=within
         )
-    around = (
-        [f"model_type {outer!r} is not known; its {path.rstrip('.')} is read as {found}"]
-        if given and found
-        else []
-    )
-    return found, unknown, around + more
+    if given and found:
+        more = [f"model_type {outer!r} is not known; its {path.rstrip('.')} is read as {found}", *more]
+    return found, unknown, more
 
 
 def _family(config: Mapping, file: str, prefix: str, strict: bool) -> tuple[str, str, list[str]]:
@@ -163,14 +164,27 @@ def _family(config: Mapping, file: str, prefix: str, strict: bool) -> tuple[str,
     return "", one, []
 
 
-def _letters(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalpha())
+def _split(name: str) -> tuple[str, str]:
+    """Return the letters and the digits of a name."""
+    lowered = name.lower()
+    return "".join(filter(str.isalpha, lowered)), "".join(filter(str.isdigit, lowered))
 
 
 def _misspelled(given: str, known: Mapping[str, Any]) -> bool:
-    """Return whether a name is nearly a known one; one with the same letters is another version."""
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=_MISSPELLED)
-    return bool(close) and _letters(close[0]) != _letters(given)
+    """Return whether a name differs from a known one in one or two single letters but the first.
+
+    A name with other digits or with more letters behind is another version, not a misspelling.
+    """
+    letters, digits = _split(given)
+    for close in difflib.get_close_matches(given, list(known), n=3, cutoff=_MISSPELLED):
+        target, version = _split(close)
+        if digits != version or letters[:1] != target[:1] or letters.startswith(target):
+            continue
+        codes = difflib.SequenceMatcher(None, letters, target, autojunk=False).get_opcodes()
+        edits = [max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in codes if tag != "equal"]
+        if 0 < len(edits) <= _MOST_EDITS and max(edits) == 1:
+            return True
+    return False
 
 
 def _unknown(given: Any, known: list[str], file: str, path: str) -> InputError:

@@ -7,6 +7,7 @@ from jaxcost.edge.hf.encoders import patches
 from jaxcost.edge.hf.fields import Fields
 
 __all__ = [
+    "aria_queries",
     "aya",
     "deepseek_mlp",
     "ernie_resampler",
@@ -18,10 +19,12 @@ __all__ = [
     "llama4_adapter",
     "mistral_merger",
     "moon_merger",
+    "phi4_pool",
     "qwen3_merger",
     "qwen_merger",
     "two_layers",
     "two_layers_and_newline",
+    "vip_layers",
 ]
 
 _LEAST_RATIO = 0.05  # smallest ratio of a pixel shuffle: at most 400 patches per token
@@ -58,6 +61,12 @@ def two_layers_and_newline(v: Fields, whole: Fields, hidden: int) -> tuple[float
     return count + hidden, ratio
 
 
+def vip_layers(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:
+    """ViP-LLaVA: a norm over the joined features of several layers of the encoder, two matrices."""
+    width = v.size("hidden_size") * len(whole.sequence("vision_feature_layers"))
+    return 2 * width + _mlp(width, hidden, hidden), 1
+
+
 def linear(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:
     """PaliGemma: one matrix with a bias."""
     return v.size("hidden_size") * hidden + hidden, 1
@@ -65,7 +74,9 @@ def linear(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:
 
 def gemma_pool(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:
     """Gemma 3: a matrix and a norm; the patches of an image are pooled into `mm_tokens_per_image` tokens."""
-    width = v.size("hidden_size")
+    width, image, patch = v.size("hidden_size"), v.size("image_size"), v.size("patch_size")
+    if image % patch:
+        raise v.error("patch_size", f"a divisor of the image size {image}", patch)
     return width * hidden + width, patches(v) / whole.size("mm_tokens_per_image")
 
 
@@ -130,6 +141,25 @@ def llama4_adapter(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]
     middle, out = v.size("projector_input_dim"), v.size("projector_output_dim")
     adapter = v.size("intermediate_size") * middle + middle * out
     return adapter + v.size("vision_output_dim") * hidden, _ratio(v, "pixel_shuffle_ratio")
+
+
+def aria_queries(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:
+    """Aria: queries that attend to the patches twice projected, a norm, a feed-forward; fewer queries than patches."""
+    table = whole.given("projector_patch_to_query_dict")
+    queries = (
+        max((n for n in table.values() if isinstance(n, int)), default=0) if isinstance(table, dict) else 0
+    )
+    if queries < 1:
+        raise whole.error("projector_patch_to_query_dict", "numbers of queries by number of patches", table)
+    width = v.size("hidden_size")
+    attention = 8 * width * width + 5 * width + 4 * width
+    return queries * width + attention + 2 * width + width * hidden + hidden * hidden, patches(v) / queries
+
+
+def phi4_pool(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:
+    """Phi-4-multimodal: embeddings of a new line and a separator, two matrices of 2 x 2 averaged patches."""
+    width = v.size("hidden_size")
+    return 2 * width + _mlp(width, hidden, hidden), 4
 
 
 def aya(v: Fields, whole: Fields, hidden: int) -> tuple[float, float]:

@@ -17,7 +17,15 @@ from jaxcost.edge.hf.parts import find_text
 from jaxcost.edge.hf.recurrence import RECURRENCES
 from jaxcost.edge.hf.unknown import describe, refuse_other_layouts
 from jaxcost.edge.io.errors import InputError
-from jaxcost.spec.model import Attention, Experts, FeedForward, LatentAttention, Model, Recurrence
+from jaxcost.spec.model import (
+    Attention,
+    Experts,
+    FeedForward,
+    Indexer,
+    LatentAttention,
+    Model,
+    Recurrence,
+)
 
 __all__ = ["ReadModel", "read_checkpoint", "read_hf_config"]
 
@@ -25,6 +33,8 @@ _ACTIVATION_EXPONENTIALS = {
     "silu": 1,
     "swish": 1,
     "swiglu": 1,
+    "swigluoai": 1,
+    "situ": 1,
     "gelu": 1,
     "gelu_new": 1,
     "gelu_fast": 1,
@@ -40,9 +50,10 @@ _ACTIVATION_EXPONENTIALS = {
 _ONLY_VARIANTS = {
     "attn_output_gate": True,
     "do_layer_norm_before": True,
-    "mamba_proj_bias": False,
-    "qk_layernorm": False,
 }
+
+# Fields of `Model` of the kinds of softmax attention: to the whole context, a window, or what an indexer selects.
+_SHAPES = {"full": "attention", "window": "window_attention", "sparse": "sparse_attention"}
 
 # LLaDA's sampler (arXiv:2502.09992): blocks of 32 tokens, one denoising pass per token. It is not part of its config.
 _DIFFUSION = {"llada": (32, 32)}
@@ -90,14 +101,14 @@ def read_checkpoint(config: Mapping, *, file: str, strict: bool = False) -> Read
     _refuse_unsupported(f)
     model = _language_model(f, part.family)
     if not part.family:
-        refuse_other_layouts(f)
+        refuse_other_layouts(f, part.given)
     encoders, ratio, uncounted = count_encoders(
         part.whole, part.outer, f.size("hidden_size"), file=file, prefix=part.whole_prefix
     )
-    if uncounted and f.prefix == part.whole_prefix and part.outer not in WRAPPERS:
+    if uncounted and not part.given and f.prefix == part.whole_prefix and part.outer not in WRAPPERS:
         section = uncounted[0].removeprefix(part.whole_prefix)
         raise InputError(
-            f"no {section}: this encoder of {part.family or part.given} is not supported; without it the language "
+            f"no {section}: this encoder of {part.family} is not supported; without it the language "
             "model is read",
             file=file,
             path=uncounted[0],
@@ -125,58 +136,57 @@ def _refuse_unsupported(f: Fields) -> None:
         if given is not None and given != value:
             shown = str(value).lower() if isinstance(value, bool) else value
             raise f.error(field, f"{shown}, the only variant modelled", given)
-    if f.given("moe_latent_size") is not None:
-        raise f.error(
-            "moe_latent_size",
-            "nothing: experts in a latent space are not modelled",
-            f.given("moe_latent_size"),
-        )
+
+
+def _positions(kinds: list[str], kind: str) -> list[int]:
+    """Return the layers that have a kind of mixer, as often as they have it."""
+    return [layer for layer, mixers in enumerate(kinds) for mixer in mixers.split("+") if mixer == kind]
 
 
 def _language_model(f: Fields, family: str) -> Model:
-    by_layer = f.row.mixers(f), f.row.channels(f)
-    hidden, layers = f.size("hidden_size"), len(by_layer[0])
-    # Mixers of a layer that run side by side are joined by "+".
-    mixers, channels = ([kind for kinds in each for kind in kinds.split("+")] for each in by_layer)
-    attention = _attention(f, mixers, "full", {})
-    width = f.size("sliding_window") if "window" in mixers else 0
-    window_attention = _attention(f, mixers, "window", {"window": width, "compression": 0})
-    latent = _latent(f, mixers.count("latent"))
-    recurrence, state_vectors = _recurrence(f, mixers.count("recurrent"))
-    feed_forward = _feed_forward(f, channels.count("dense"))
-    experts = _experts(f, channels.count("experts"))
+    mixers, channels = f.row.mixers(f), f.row.channels(f)
+    hidden, layers = f.size("hidden_size"), len(mixers)
+    token = {kind: _positions(mixers, kind) for kind in (*_SHAPES, "latent", "recurrent")}
+    dense, sparse = _positions(channels, "dense"), _positions(channels, "experts")
+    shapes = {kind: _attention(f, token[kind], kind, layers) for kind in _SHAPES}
+    latent = _latent(f, len(token["latent"]))
+    recurrence, state_vectors = _recurrence(f, len(token["recurrent"]))
+    indexer, index_vectors = f.row.indexer(f) if f.row.indexer else (Indexer(), 0)
+    feed_forward = _feed_forward(f, dense)
+    experts = _experts(f, len(sparse))
     per_block = f.row.norms_per_block
     norms = (per_block(f) if callable(per_block) else per_block) * layers + f.row.further_norms
     vocabulary = f.size("vocab_size")
-    extra_small, extra_table = _gemma3n_extras(f, layers) if family == "gemma3n_text" else (0, 0)
     small = (
         norms * hidden * (f.row.norm_scale + f.flag(f.row.norm_bias))
-        + _attention_vectors(f, attention, "full")
-        + _attention_vectors(f, window_attention, "window")
+        + sum(_attention_vectors(f, shape) for shape in shapes.values())
         + latent.layers * _latent_vectors(f, latent)
         + recurrence.layers * state_vectors
+        + indexer.layers * index_vectors
         + feed_forward.layers * f.flag(f.row.mlp_bias) * _bias(f, feed_forward.width)
         + experts.layers * _expert_vectors(f, experts)
         + vocabulary * f.flag(f.row.head_bias)
-        + extra_small
     )
     block, steps = _DIFFUSION.get(family, (0, 1))
     has_channel = feed_forward.layers + experts.layers > 0
+    token_mixers = sum(map(len, token.values()))
     model = Model(
         hidden=hidden,
         vocabulary=vocabulary,
         tied=f.flag("tie_word_embeddings"),
-        blocks=layers if max(len(mixers), len(channels)) > layers else 0,
-        attention=attention,
-        window_attention=window_attention,
+        blocks=layers if max(token_mixers, len(dense) + len(sparse)) > layers else 0,
+        attention=shapes["full"],
+        window_attention=shapes["window"],
+        sparse_attention=shapes["sparse"],
         latent=latent,
+        indexer=indexer,
         recurrence=recurrence,
         feed_forward=feed_forward,
         experts=experts,
         norms=norms,
         activation_exponentials=f.word("hidden_act", _ACTIVATION_EXPONENTIALS) if has_channel else 1,
         small_parameters=small,
-        table_parameters=_position_table(f) + extra_table,
+        table_parameters=_position_table(f),
         diffusion_block=block,
         diffusion_steps=steps,
     )
@@ -184,47 +194,64 @@ def _language_model(f: Fields, family: str) -> Model:
     return replace(model, **{name: getattr(model, name) + value for name, value in extras.items()})
 
 
-def _attention(f: Fields, mixers: list[str], kind: str, reach: dict[str, int]) -> Attention:
+def _attention(f: Fields, positions: list[int], kind: str, layers: int) -> Attention:
     """Read the shape of the layers of one kind, whose fields may have names of their own."""
-    layers = mixers.count(kind)
-    if layers == 0:
+    reach = {"full": {}, "window": {"compression": 0}, "sparse": {}}[kind]
+    if not positions:
         return Attention(**reach)
-    f = f.of_shape(kind)
-    head_dim = f.head_dim()
-    return Attention(
-        layers=layers,
-        shared_layers=_shared_layers(f, mixers, kind),
-        heads=f.size("num_attention_heads"),
-        kv_heads=f.kv_heads(),
-        head_dim=head_dim,
-        value_dim=f.optional_size("v_head_dim") or head_dim,
-        query_outputs=f.row.query_outputs,
-        **reach,
-    )
+    f = f.of_layers(kind, positions)
+    special = f.row.attention(f, kind, positions) if f.row.attention else {}
+    if kind == "window":
+        reach = {**reach, "window": special.get("window") or f.size("sliding_window")}
+    head_dim = special.get("head_dim") or f.head_dim()
+    numbers = {
+        "layers": len(positions),
+        "shared_layers": _shared_layers(f, positions, layers),
+        "heads": special.get("heads") or f.size("num_attention_heads"),
+        "kv_heads": special.get("kv_heads") or f.kv_heads(),
+        "head_dim": head_dim,
+        "value_dim": f.optional_size("v_head_dim") or head_dim,
+        "query_outputs": f.row.query_outputs,
+        "stored_share": _stored_share(f, positions),
+    }
+    return Attention(**{**numbers, **reach, **special})
 
 
-def _shared_layers(f: Fields, mixers: list[str], kind: str) -> int:
-    """Count the layers of a kind among the last ones, which reuse the keys and values of earlier layers."""
+def _shared_layers(f: Fields, positions: list[int], layers: int) -> int:
+    """Count the layers of a kind that reuse the keys and values of earlier layers.
+
+    These are the last `num_kv_shared_layers` layers, or all but the first of each group of `cla_share_factor`.
+    """
+    if f.given("use_cla") is not None and f.flag("use_cla"):
+        group = f.size("cla_share_factor")
+        return sum(position % group > 0 for position in positions)
     if f.given("num_kv_shared_layers") is None:
         return 0
-    shared = f.size("num_kv_shared_layers", least=0, most=len(mixers) - 1)
-    return mixers[len(mixers) - shared :].count(kind)
+    first = layers - f.size("num_kv_shared_layers", least=0, most=layers - 1)
+    return sum(position >= first for position in positions)
 
 
-def _attention_vectors(f: Fields, a: Attention, kind: str) -> Scalar:
+def _attention_vectors(f: Fields, a: Attention) -> Scalar:
     """Count the biases, query and key scales and sinks of all layers of a kind."""
     if a.layers == 0:
         return 0
-    f = f.of_shape(kind)
     query, keys, values = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim
+    own = a.layers - a.shared_layers
     norm = f.row.qk_norm if not f.row.qk_norm_field or f.flag(f.row.qk_norm_field) else ""
     if norm == "width":
         norm = f.word("qk_norm_type", {"per_layer": "width", "per_head": "head"})
-    return a.layers * (
-        f.flag(f.row.qkv_bias) * (query * a.query_outputs + keys + values)
-        + f.flag(f.row.out_bias) * f.size("hidden_size")
-        + {"": 0, "head": 2 * a.head_dim, "head_bias": 4 * a.head_dim, "width": query + keys}[norm]
-        + f.row.sinks * a.heads
+    query_norm, key_norm = {
+        "": (0, 0),
+        "head": (a.head_dim, a.head_dim),
+        "head_bias": (2 * a.head_dim, 2 * a.head_dim),
+        "width": (query, keys),
+    }[norm]
+    return (
+        f.flag(f.row.qkv_bias)
+        * (a.layers * query * a.query_outputs + own * (keys + a.value_projection * values))
+        + f.flag(f.row.out_bias) * a.layers * f.size("hidden_size")
+        + a.layers * (query_norm + f.row.sinks * a.heads)
+        + own * key_norm
     )
 
 
@@ -234,11 +261,12 @@ def _latent(f: Fields, layers: int) -> LatentAttention:
     return LatentAttention(
         layers=layers,
         heads=f.size("num_attention_heads"),
-        query_rank=f.stated_size("q_lora_rank") or 0,
+        query_rank=f.stated_size("q_lora_rank", least=0) or 0,
         kv_rank=f.size("kv_lora_rank"),
         nope_dim=f.size("qk_nope_head_dim"),
-        rope_dim=f.size("qk_rope_head_dim"),
+        rope_dim=f.size("qk_rope_head_dim", least=0),
         value_dim=f.size("v_head_dim"),
+        selected=f.size("index_topk") if f.row.indexer else 0,
     )
 
 
@@ -256,10 +284,18 @@ def _recurrence(f: Fields, layers: int) -> tuple[Recurrence, float]:
     return RECURRENCES[f.row.recurrence](f, layers)
 
 
-def _feed_forward(f: Fields, layers: int) -> FeedForward:
-    if layers == 0:
+def _feed_forward(f: Fields, positions: list[int]) -> FeedForward:
+    if not positions:
         return FeedForward()
-    return FeedForward(layers=layers, width=_width(f), matrices=2 + f.row.gated)
+    width = f.row.dense_width(f, positions) if f.row.dense_width else _width(f)
+    share = _stored_share(f, positions)
+    return FeedForward(layers=len(positions), width=width, matrices=2 + f.row.gated, stored_share=share)
+
+
+def _stored_share(f: Fields, positions: list[int]) -> float:
+    """Return the share of the layers that store weights, where they take turns in using `num_mem_blocks` blocks."""
+    blocks = f.optional_size("num_mem_blocks")
+    return 1.0 if blocks is None else min(blocks / len(positions), 1.0)
 
 
 def _width(f: Fields) -> int:
@@ -275,13 +311,16 @@ def _experts(f: Fields, layers: int) -> Experts:
         return Experts()
     experts = f.even_size("num_experts")
     top_k = f.even_size("num_experts_per_tok")
-    if top_k > experts:
+    # A token that picks one of the zero experts, which have no weights, uses one routed expert less.
+    zero = f.size("zero_expert_num", least=0)
+    if top_k > experts + zero:
         raise f.error("num_experts_per_tok", f"at most {f.name('num_experts')}, {experts}", top_k)
     return Experts(
         layers=layers,
         experts=experts,
-        top_k=top_k,
+        top_k=top_k * experts / (experts + zero),
         width=f.even_size("moe_intermediate_size"),
+        latent=f.optional_size("moe_latent_size") or 0,
         shared_width=f.row.shared_width(f) if f.row.shared_width else 0,
         matrices=2 + f.row.gated,
     )
@@ -311,34 +350,47 @@ def _position_table(f: Fields) -> int:
     return (f.size(field) + beyond) * f.size("hidden_size")
 
 
-def _gemma3n_extras(f: Fields, layers: int) -> tuple[int, int]:
-    """Count the parameters of Gemma 3n in addition to Gemma 3 blocks; return (small, table) parameters.
-
-    LAuReL, AltUp and the gates of the per-layer embeddings are small matrices and counted with the vectors: their bytes
-    are read in every pass, and their FLOPs, 2 to 4% of those of a block, are neglected.
-    """
-    d, p = f.size("hidden_size"), f.size("hidden_size_per_layer_input")
-    rank, n = f.size("laurel_rank"), f.size("altup_num_inputs")
-    laurel = 2 * d * rank
-    per_layer_input = 2 * d * p
-    altup = n * n + n**3 + d * n + d  # correction, prediction, router, output scale
-    model = d * layers * p + p + 2 * (n - 1) * d * d  # per-layer projection and its norm; AltUp's in and out
-    table = f.size("vocab_size_per_layer_input") * layers * p
-    return layers * (laurel + per_layer_input + altup) + model, table
-
-
 def _draft(f: Fields, model: Model) -> Scalar:
     """Count one multi-token-prediction module: a block like the last, a 2d x d projection and five norms."""
     if f.size("num_nextn_predict_layers", least=0) == 0:
         return 0
-    d, latent, dense, x = model.hidden, model.latent, model.feed_forward, model.experts
-    a = model.attention if model.attention.layers else model.window_attention
-    queries = a.heads * a.head_dim * (a.query_outputs + 1)
-    mixer = d * (queries + 2 * a.kv_heads * a.head_dim) if a.layers else 0
-    if latent.layers:
-        head = latent.nope_dim + latent.rope_dim
-        query = d * latent.query_rank + (latent.query_rank or d) * latent.heads * head
+    mixers, channels = f.row.draft(f) if f.row.draft else (f.row.mixers(f)[-1], f.row.channels(f)[-1])
+    d = model.hidden
+    mixer = sum(_mixer_parameters(model, kind) for kind in mixers.split("+"))
+    return mixer + sum(_channel_parameters(model, kind) for kind in channels.split("+")) + 2 * d * d + 5 * d
+
+
+def _mixer_parameters(model: Model, kind: str) -> Scalar:
+    """Count the matrices of one token mixer, its indexer included."""
+    d, latent = model.hidden, model.latent
+    if kind == "recurrent":
+        return model.recurrence.parameters
+    index = model.indexer.parameters if kind in ("latent", "sparse") else 0
+    if kind == "latent":
+        query = d * latent.query_rank + (latent.query_rank or d) * latent.heads * (
+            latent.nope_dim + latent.rope_dim
+        )
         up = latent.kv_rank * latent.heads * (latent.nope_dim + latent.value_dim)
-        mixer = query + d * (latent.kv_rank + latent.rope_dim) + up + latent.heads * latent.value_dim * d
-    sparse = x.experts * (x.matrices * d * x.width + d) + x.matrices * d * x.shared_width
-    return mixer + (sparse if x.layers else dense.matrices * d * dense.width) + 2 * d * d + 5 * d
+        return (
+            query + d * (latent.kv_rank + latent.rope_dim) + up + latent.heads * latent.value_dim * d + index
+        )
+    if kind not in _SHAPES:
+        return 0
+    a = getattr(model, _SHAPES[kind])
+    query, value = a.heads * a.head_dim, a.heads * a.value_dim
+    projected = (
+        d * a.query_rank
+        + (a.query_rank or d) * query * a.query_outputs
+        + d * a.kv_heads * (a.head_dim + a.value_projection * a.value_dim)
+    )
+    out = a.output_rank * (value + a.output_groups * d) if a.output_rank else value * d
+    return projected + out + a.extra_parameters + index
+
+
+def _channel_parameters(model: Model, kind: str) -> Scalar:
+    """Count the matrices of one channel mixer."""
+    d, dense, x = model.hidden, model.feed_forward, model.experts
+    if kind == "dense":
+        return dense.matrices * d * dense.width
+    routed = x.experts * (x.matrices * (x.latent or d) * x.width + d) + 2 * x.latent * d
+    return routed + x.matrices * d * x.shared_width if kind == "experts" else 0

@@ -31,12 +31,18 @@ def _windows(is_full: Callable[[Fields], Callable[[int], bool]]) -> Callable[[Fi
 
     def mixers(f: Fields) -> list[str]:
         layers = f.layers()
-        if f.given("layer_types") is not None or f.optional_size("sliding_window") is None:
+        if f.given("layer_types") is not None or _without_window(f):
             return plan.full_layers(f)
         full = is_full(f)
         return ["full" if full(i) else "window" for i in range(layers)]
 
     return mixers
+
+
+def _without_window(f: Fields) -> bool:
+    """Return whether the window is null; where it is missing, the default of the class counts."""
+    name = f.name("sliding_window")
+    return (name in f.config and f.config[name] is None) or f.optional_size("sliding_window") is None
 
 
 def _pattern(f: Fields) -> Callable[[int], bool]:
@@ -98,7 +104,7 @@ def _first(f: Fields, field: str) -> Any:
 def stated_channels(f: Fields) -> list[str]:
     """Return experts in the layers where all fields that a config states put them, dense layers elsewhere."""
     layers = f.layers()
-    if _first(f, "num_experts") in (None, 0):
+    if _first(f, "num_experts") in (None, 0, 1):
         return ["dense"] * layers
     if f.given("mlp_layer_types") is not None:
         return f.entries("mlp_layer_types", _CHANNELS, length=layers)
@@ -136,13 +142,15 @@ def times_hidden(factor: int | str) -> Callable[[Fields], int]:
     return lambda f: (f.size(factor) if isinstance(factor, str) else factor) * f.size("hidden_size")
 
 
-def half(field: str) -> Callable[[Fields], int]:
-    """Make a function that returns half of a field, which is even."""
+def half(name: str) -> Callable[[Fields], int]:
+    """Make a function that returns half of what the config has under a name."""
 
     def derive(f: Fields) -> int:
-        value = f.size(field)
-        if value % 2:
-            raise f.error(field, "an even number, twice the width of the gate", value)
+        value = f.value(name)
+        if value is None:
+            raise f.missing(name, "an even number, twice the width of the gate")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 2 or value % 2:
+            raise f.error(name, "an even number, twice the width of the gate", value)
         return value // 2
 
     return derive

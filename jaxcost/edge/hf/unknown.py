@@ -51,10 +51,12 @@ _OTHER_LAYOUT = re.compile(
     r"mamba|ssm|(^|_)conv(_|$)|recurrent|lru_|rwkv|linear_(attn|num|key|value|conv)|delta|^index_|indexer"
     r"|compress|altup|laurel|latent_size|cross_attention_(layers|freq)|block_configs|block_pattern|hybrid"
     r"|state_size|^hc_|num_loops|kv_shared|cla_share|ngram|zero_expert|per_layer_input|swa_num|swa_head"
-    r"|global_(head|num)|value_head_dim"
+    r"|global_(head|num|key|kv)|k_eq_v|value_head_dim|per_layer$|type_vocab_size|num_codebooks|(^|_)cycles$"
+    r"|layers_per_stack|(en|de)coder_layers$|^gating|keep_window"
 )
 _SECTIONS = re.compile(
-    r"config$|^rope_|^rotary|auto_map|label|^task_specific|^pruned_heads|_map$|quantiz|compression_config"
+    r"^(quantization|compression|generation|vision|audio|text|language|llm|slice)_config$|^rope_|^rotary"
+    r"|auto_map|label|^task_specific|^pruned_heads|_map$|quantiz"
 )
 
 # Fields of tokens, generation, training and positions: they change no weights.
@@ -69,16 +71,30 @@ _USUAL = re.compile(
 )
 
 
+# What a field that a config leaves out is taken as.
+_ASSUMED = {
+    "num_key_value_heads": "num_key_value_heads is not stated: taken as the number of query heads",
+    "tie_word_embeddings": "tie_word_embeddings is not stated: taken as false",
+}
+
+# Types with another layout although all their fields are those of this one: experts in the attention of JetMoE.
+_OTHER_TYPES = ("jetmoe",)
+
+
 def _is_empty(value: Any) -> bool:
     return value in (None, False, 0, "", (), [], {})
 
 
-def refuse_other_layouts(f: Fields) -> None:
-    """Refuse fields that a decoder of attention and feed-forward layers does not have.
+def refuse_other_layouts(f: Fields, given: str) -> None:
+    """Refuse a type, and fields, that a decoder of attention and feed-forward layers does not have.
 
     Raises:
         InputError: a field of another kind of layer, or a section that no reader knows.
     """
+    if given in _OTHER_TYPES:
+        raise InputError(
+            "another type: its layout is not modelled", file=f.file, path=f"{f.prefix}model_type", given=given
+        )
     for name, value in f.config.items():
         if not isinstance(name, str) or _is_empty(value) or name in f.read:
             continue
@@ -126,4 +142,5 @@ def describe(f: Fields, model: Model, given: str) -> list[str]:
         and not _USUAL.search(name)
         and not _SECTIONS.search(name)
     ]
-    return [*notes, f"ignored fields: {', '.join(ignored)}"] if ignored else notes
+    notes += [f"ignored fields: {', '.join(ignored)}"] if ignored else []
+    return notes + [note for field, note in _ASSUMED.items() if f.value(f.name(field)) is None]

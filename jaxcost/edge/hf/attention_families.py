@@ -1,0 +1,363 @@
+"""Families with several shapes of attention, attention to selected context, or layers that differ one by one.
+
+Facts: the configuration and modelling files of the same names in transformers 5.24 and vLLM, November 2026,
+and of mlx-lm for Baichuan-M1.
+"""
+
+from typing import Any
+
+from jaxcost.edge.hf import attention_rules as rule, layers as plan, sparse_rules as sparse
+from jaxcost.edge.hf.fields import ModelFamily
+
+__all__ = ["ATTENTION_FAMILIES"]
+
+_LOCAL = {
+    "moe_intermediate_size": ("intermediate_size",),
+}
+_BIAS: dict[str, Any] = {"qkv_bias": "attention_bias", "out_bias": "attention_bias"}
+_EXPERTS_AFTER_DENSE = plan.listed_channels(plan.deepseek_channels)
+_SPARSE_LATENT: dict[str, Any] = {
+    "mixers": plan.all_layers("latent"),
+    "channels": _EXPERTS_AFTER_DENSE,
+    "shared_width": plan.counted_shared,
+    "indexer": sparse.dsa_indexer,
+    "router_bias": True,
+}
+_LONGCAT: dict[str, Any] = {
+    "mixers": rule.longcat_layers("latent+latent"),
+    "channels": rule.longcat_layers("dense+dense+experts"),
+    "norms_per_block": 4,
+    "router_bias": True,
+    "extras": rule.longcat_extras,
+    "draft": lambda f: ("latent", "dense"),
+}
+_INKLING_SWA = {
+    "num_attention_heads": ("swa_num_attention_heads",),
+    "num_key_value_heads": ("swa_num_key_value_heads",),
+    "head_dim": ("swa_head_dim",),
+}
+_GEMMA_DEFAULTS = {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256}
+_INDEX_DEFAULTS = {"index_topk_freq": 1, "index_skip_topk_offset": 2, "n_shared_experts": 1}
+_LONGCAT_DEFAULTS = {"zero_expert_num": 256}
+
+ATTENTION_FAMILIES: dict[str, ModelFamily] = {
+    # Four norms of the block, and one each of LAuReL, the per-layer input and the AltUp router.
+    "gemma3n_text": ModelFamily(
+        architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
+        mixers=plan.patterned_layers,
+        channels=plan.all_layers("dense"),
+        norms_per_block=7,
+        qk_norm="head",
+        extras=rule.gemma3n_extras,
+        **_BIAS,
+        defaults={**_GEMMA_DEFAULTS, "num_kv_shared_layers": 15, "sliding_window_pattern": 5},
+    ),
+    "gemma4_text": ModelFamily(
+        architectures=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
+        shapes={"full": {"head_dim": ("global_head_dim",)}},
+        mixers=plan.patterned_layers,
+        channels=rule.gemma4_channels,
+        attention=rule.gemma4_attention,
+        dense_width=rule.gemma4_width,
+        norms_per_block=rule.gemma4_norms,
+        qk_norm="head",
+        extras=rule.gemma4_extras,
+        **_BIAS,
+        defaults={
+            **_GEMMA_DEFAULTS,
+            "global_head_dim": 512,
+            "sliding_window_pattern": 6,
+            "attention_k_eq_v": False,
+            "enable_moe_block": False,
+            "use_double_wide_mlp": False,
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 256,
+            "vocab_size_per_layer_input": 262144,
+            "vocab_size": 262144,
+        },
+    ),
+    "gemma4_unified_text": ModelFamily(
+        architectures=("Gemma4UnifiedForCausalLM",),
+        shapes={"full": {"head_dim": ("global_head_dim",)}},
+        mixers=plan.patterned_layers,
+        channels=plan.all_layers("dense"),
+        attention=rule.gemma4_attention,
+        dense_width=rule.gemma4_width,
+        norms_per_block=4,
+        qk_norm="head",
+        defaults={
+            "tie_word_embeddings": True,
+            "hidden_act": "gelu_pytorch_tanh",
+            "head_dim": 256,
+            "global_head_dim": 512,
+            "sliding_window_pattern": 6,
+            "attention_k_eq_v": False,
+            "use_double_wide_mlp": False,
+            "num_kv_shared_layers": 0,
+        },
+        **_BIAS,
+    ),
+    "beam": ModelFamily(
+        architectures=("BeamForCausalLM",),
+        mixers=plan.patterned_layers,
+        channels=plan.listed_channels(plan.deepseek_channels),
+        norms_per_block=4,
+        query_outputs=2,
+        qk_norm="head",
+        router_bias=True,
+        extras=rule.beam_extras,
+        defaults={"head_dim": 128, "sliding_window_pattern": 6, "first_k_dense_replace": 3},
+        **_BIAS,
+    ),
+    "flint": ModelFamily(
+        architectures=("FlintForCausalLM",),
+        mixers=plan.listed_mixers(rule.every_fourth_window),
+        channels=plan.qwen_channels,
+        shared_width=plan.stated_shared,
+        qk_norm="head",
+        sinks=True,
+        defaults={"head_dim": 128, "mlp_only_layers": (0, 1)},
+        **_BIAS,
+    ),
+    "hy_v4": ModelFamily(
+        architectures=("HYV4ForCausalLM",),
+        mixers=plan.all_layers("latent"),
+        channels=_EXPERTS_AFTER_DENSE,
+        shared_width=plan.counted_shared,
+        indexer=sparse.dsa_indexer,
+        router_bias=True,
+        extras=sparse.hy_v4_extras,
+        note="the work of gates and hyper-connections is neglected, their weights are counted",
+        defaults={
+            "index_topk_freq": 4,
+            "index_skip_topk_offset": 2,
+            "first_k_dense_replace": 1,
+            "hc_mult": 4,
+        },
+    ),
+    "mimo_v2_flash": ModelFamily(
+        architectures=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
+        shapes={
+            "window": {
+                "num_attention_heads": ("swa_num_attention_heads", "num_attention_heads"),
+                "num_key_value_heads": ("swa_num_key_value_heads", "num_key_value_heads"),
+                "head_dim": ("swa_head_dim", "head_dim"),
+                "v_head_dim": ("swa_v_head_dim", "v_head_dim"),
+            }
+        },
+        mixers=rule.mimo_mixers,
+        channels=_EXPERTS_AFTER_DENSE,
+        shared_width=plan.counted_shared,
+        router_bias=True,
+        extras=rule.mimo_extras,
+        qkv_bias="attention_bias",
+        defaults={
+            "head_dim": 192,
+            "n_shared_experts": 0,
+            "first_k_dense_replace": 1,
+            "add_swa_attention_sink_bias": True,
+            "add_full_attention_sink_bias": False,
+        },
+    ),
+    "deepseek_v32": ModelFamily(
+        architectures=("DeepseekV32ForCausalLM",),
+        **_SPARSE_LATENT,
+        defaults={**_INDEX_DEFAULTS, "first_k_dense_replace": 3},
+    ),
+    "glm_moe_dsa": ModelFamily(
+        architectures=("GlmMoeDsaForCausalLM",),
+        **_SPARSE_LATENT,
+        defaults={**_INDEX_DEFAULTS, "first_k_dense_replace": 3},
+    ),
+    "deepseek_v4": ModelFamily(
+        architectures=("DeepseekV4ForCausalLM",),
+        names={
+            "compress_rate_csa": ("compress_rates.compressed_sparse_attention", "compress_rate_csa"),
+            "compress_rate_hca": ("compress_rates.heavily_compressed_attention", "compress_rate_hca"),
+        },
+        mixers=sparse.compressed_mixers,
+        channels=plan.listed_channels(plan.all_layers("experts")),
+        shared_width=plan.counted_shared,
+        attention=sparse.compressed_attention,
+        indexer=sparse.compressed_indexer,
+        extras=sparse.compressed_extras,
+        sinks=True,
+        router_bias=True,
+        note="the work of the hyper-connections between residual streams is neglected, their weights are counted",
+        defaults={
+            "compress_rate_csa": 4,
+            "compress_rate_hca": 128,
+            "n_shared_experts": 1,
+            "hc_mult": 4,
+            "num_nextn_predict_layers": 1,
+        },
+    ),
+    "minimax_m3_vl_text": ModelFamily(
+        architectures=("MiniMaxM3VLForCausalLM", "MiniMaxM3SparseForCausalLM"),
+        names={
+            **_LOCAL,
+            "intermediate_size": ("dense_intermediate_size",),
+            "sparse_attention_freq": ("sparse_attention_config.sparse_attention_freq",),
+            "index_n_heads": ("sparse_attention_config.sparse_num_index_heads", "index_n_heads"),
+            "index_head_dim": ("sparse_attention_config.sparse_index_dim", "index_head_dim"),
+            "index_block_size": ("sparse_attention_config.sparse_block_size", "index_block_size"),
+            "index_topk_blocks": ("sparse_attention_config.sparse_topk_blocks", "index_topk_blocks"),
+        },
+        mixers=sparse.minimax_m3_mixers,
+        channels=_EXPERTS_AFTER_DENSE,
+        attention=sparse.minimax_m3_attention,
+        indexer=sparse.minimax_m3_indexer,
+        shared_width=sparse.minimax_m3_shared,
+        qk_norm="head",
+        router_bias="use_routing_bias",
+        note="all key-value heads are taken to select the same blocks of the context",
+        defaults={
+            "first_k_dense_replace": 0,
+            "n_shared_experts": 1,
+            "use_routing_bias": True,
+            "attention_output_gate": False,
+            "index_n_heads": 4,
+            "index_head_dim": 128,
+            "index_block_size": 128,
+            "index_topk_blocks": 16,
+        },
+    ),
+    "deci": ModelFamily(
+        architectures=(),
+        mixers=plan.full_layers,
+        channels=plan.all_layers("dense"),
+        attention=rule.deci_attention,
+        note="layers that differ in key-value heads are taken at their mean",
+    ),
+    "nemotron-nas": ModelFamily(
+        architectures=("DeciLMForCausalLM",),
+        mixers=rule.block_mixers,
+        channels=rule.block_channels,
+        attention=rule.block_attention,
+        dense_width=rule.block_width,
+        norms_per_block=rule.block_norms,
+        mlp_bias="mlp_bias",
+        note="layers that differ in key-value heads or width are taken at their mean",
+        **_BIAS,
+    ),
+    "mllama": ModelFamily(
+        architectures=("MllamaForConditionalGeneration", "MllamaForCausalLM"),
+        mixers=rule.cross_attention_mixers,
+        channels=rule.cross_attention_channels,
+        extras=rule.cross_attention_extras,
+        note="text skips the layers of cross-attention to images; their weights are stored",
+        defaults={"cross_attention_layers": (3, 8, 13, 18, 23, 28, 33, 38)},
+    ),
+    "longcat_flash": ModelFamily(
+        architectures=("LongcatFlashForCausalLM",),
+        **_LONGCAT,
+        defaults=_LONGCAT_DEFAULTS,
+    ),
+    "longcat_flash_ngram": ModelFamily(
+        architectures=("LongcatFlashNgramForCausalLM",),
+        **_LONGCAT,
+        defaults=_LONGCAT_DEFAULTS,
+    ),
+    "laguna": ModelFamily(
+        architectures=("LagunaForCausalLM",),
+        mixers=plan.full_layers,
+        channels=plan.listed_channels(lambda f: ["dense"] + ["experts"] * (f.layers() - 1)),
+        attention=rule.gated_head_attention,
+        shared_width=plan.stated_shared,
+        qk_norm="head",
+        router_bias=True,
+        note="layers that differ in query heads are taken at their mean",
+        **_BIAS,
+        defaults={"gating": True, "head_dim": 128},
+    ),
+    "step3p5": ModelFamily(
+        architectures=("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
+        names={
+            "num_key_value_heads": ("num_attention_groups", "num_key_value_heads"),
+            "shared_expert_intermediate_size": ("share_expert_dim", "share_expert_dims"),
+        },
+        shapes={
+            "window": {
+                "num_attention_heads": (
+                    "attention_other_setting.num_attention_heads",
+                    "num_sliding_attention_heads",
+                    "num_attention_heads",
+                ),
+                "num_key_value_heads": (
+                    "attention_other_setting.num_attention_groups",
+                    "num_attention_groups",
+                    "num_key_value_heads",
+                ),
+            }
+        },
+        mixers=plan.full_layers,
+        channels=plan.listed_channels(rule.step_channels),
+        draft=lambda f: ("window", "dense"),
+        attention=rule.step_attention,
+        shared_width=plan.stated_shared,
+        qk_norm="head",
+        router_bias=True,
+        **_BIAS,
+        defaults={"head_dim": 128, "use_head_wise_attn_gate": True},
+    ),
+    "baichuan_m1": ModelFamily(
+        architectures=("BaichuanM1ForCausalLM",),
+        mixers=rule.baichuan_m1_mixers,
+        channels=plan.all_layers("dense"),
+        attention=rule.baichuan_m1_attention,
+        extras=rule.baichuan_m1_extras,
+        note="the last keys and values that the convolution of a layer keeps, one token, are neglected",
+        defaults={"sliding_window_layers": (), "conv_window": 2},
+    ),
+    "inkling_text": ModelFamily(
+        architectures=("InklingForCausalLM",),
+        names={"sliding_window": ("sliding_window_size",)},
+        shapes={"window": _INKLING_SWA},
+        mixers=plan.listed(
+            lambda f: ["full" if (i + 1) % 6 == 0 else "window" for i in range(f.layers())],
+            {"hybrid": "full", "hybrid_sliding": "window"},
+        ),
+        channels=plan.listed_channels(plan.all_layers("experts")),
+        attention=rule.inkling_attention,
+        shared_width=plan.counted_shared,
+        extras=rule.inkling_extras,
+        qk_norm="head",
+        note="the states of short convolutions, a few tokens of each layer, are neglected",
+        defaults={"conv_kernel_size": 4, "rel_extent": 1024, "d_rel": 16, "n_shared_experts": 0},
+    ),
+    "muse_glimmer_text": ModelFamily(
+        architectures=("MuseGlimmerForConditionalGeneration", "MuseGlimmerForCausalLM"),
+        mixers=plan.patterned_layers,
+        channels=plan.all_layers("dense"),
+        norms_per_block=4,
+        query_outputs=2,
+        defaults={"hidden_act": "silu", "sliding_window_pattern": 4, "sliding_window": 2048},
+    ),
+    "muse_spark_text": ModelFamily(
+        architectures=("MuseSparkForConditionalGeneration", "MuseSparkForCausalLM"),
+        names={"num_experts": ("num_local_experts",), "moe_latent_size": ("moe_hidden_size",)},
+        mixers=plan.patterned_layers,
+        channels=plan.listed_channels(plan.all_layers("experts")),
+        norms_per_block=3,
+        query_outputs=2,
+        extras=rule.muse_spark_extras,
+        defaults={"sliding_window_pattern": 4},
+    ),
+    "zaya": ModelFamily(
+        architectures=("ZayaForCausalLM",),
+        mixers=plan.listed(plan.all_layers("full"), {"hybrid": "full", "hybrid_sliding": "window"}),
+        channels=plan.all_layers("experts"),
+        attention=rule.zaya_attention,
+        extras=rule.zaya_extras,
+        note="the states of convolutions over queries and keys, a few tokens of each layer, are neglected",
+        defaults={
+            "tie_word_embeddings": True,
+            "cca_time0": 2,
+            "cca_time1": 2,
+            "head_dim": 128,
+            "zero_expert_num": 1,
+            "num_experts_per_tok": 1,
+            "router_hidden_size": 256,
+        },
+    ),
+}
