@@ -13,8 +13,8 @@ import pytest
 
 import jaxcost
 from jaxcost.core.pytree import replace
-from jaxcost.edge.hf.families import ALIASES, FAMILIES
-from jaxcost.edge.hf.multimodal import WRAPPERS
+from jaxcost.edge.hf.families.catalogue import ALIASES, FAMILIES
+from jaxcost.edge.hf.multimodal.wrappers import WRAPPERS
 from jaxcost.edge.hf.reader import ReadModel, read_checkpoint
 from jaxcost.edge.io.errors import InputError
 from jaxcost.physics.compute.shards import shard, stored_parameters

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import jaxcost
-from jaxcost.edge.hf.modules import list_matrices
-from jaxcost.edge.hf.precision import RECIPES, apply_recipe, read_precision
+from jaxcost.edge.hf.precision.modules import list_matrices
+from jaxcost.edge.hf.precision.stored import RECIPES, apply_recipe, read_precision
 from jaxcost.edge.io.errors import InputError
 
 SHARED = Path(jaxcost.__file__).parents[1].parent / "shared" / "data" / "configs"

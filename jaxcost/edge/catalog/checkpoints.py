@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from jaxcost.edge.catalog.loaders import find_model, model_of
-from jaxcost.edge.hf.precision import StoredPrecision, apply_recipe, read_precision
+from jaxcost.edge.hf.precision.stored import StoredPrecision, apply_recipe, read_precision
 from jaxcost.edge.hf.source import size_difference
 from jaxcost.physics.compute.shards import shard, stored_parameters
 from jaxcost.spec.model import Model

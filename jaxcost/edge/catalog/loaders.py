@@ -33,7 +33,7 @@ from jaxcost.edge.catalog.reading import (
 )
 from jaxcost.edge.catalog.silicon import DAY, with_silicon
 from jaxcost.edge.catalog.tiers import load_memory, with_sections
-from jaxcost.edge.hf.precision import is_quantized
+from jaxcost.edge.hf.precision.stored import is_quantized
 from jaxcost.edge.hf.source import CheckpointFiles, find_cached, find_checkpoint, is_hub_id
 from jaxcost.edge.io.errors import InputError, nearest, within
 from jaxcost.spec.chip import Chip, Compute, Efficiency

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from rich.text import Text
 
 from jaxcost.edge.catalog.checkpoints import FOLLOWERS
-from jaxcost.edge.hf.precision import RECIPES, StoredPrecision
+from jaxcost.edge.hf.precision.stored import RECIPES, StoredPrecision
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.formats import FORMATS, read_bits
 from jaxcost.physics.compute.precision import precision_of

@@ -23,7 +23,7 @@ from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, w
 from jaxcost.edge.commands.draft_options import Draft, add_draft_arguments, describe_draft, read_draft
 from jaxcost.edge.commands.memory_options import add_memory_arguments, read_placement, with_memories
 from jaxcost.edge.commands.precision_options import add_precision_arguments, stated_bits
-from jaxcost.edge.hf.precision import StoredPrecision
+from jaxcost.edge.hf.precision.stored import StoredPrecision
 from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.show.tables import Values

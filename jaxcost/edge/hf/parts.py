@@ -5,9 +5,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcost.edge.hf.families import ALIASES, DEFAULTS, FAMILIES
+from jaxcost.edge.hf.families.catalogue import ALIASES, DEFAULTS, FAMILIES
 from jaxcost.edge.hf.fields import Fields, ModelFamily
-from jaxcost.edge.hf.multimodal import NESTED_DEFAULTS, TEXT_PARTS, WRAPPERS
+from jaxcost.edge.hf.multimodal.wrappers import NESTED_DEFAULTS, TEXT_PARTS, WRAPPERS
 from jaxcost.edge.hf.unknown import UNKNOWN
 from jaxcost.edge.io.errors import InputError, nearest
 

@@ -12,9 +12,9 @@ import jax
 
 from jaxcost.core.pytree import Scalar, replace
 from jaxcost.edge.hf.fields import Fields
-from jaxcost.edge.hf.multimodal import WRAPPERS, count_encoders
+from jaxcost.edge.hf.multimodal.wrappers import WRAPPERS, count_encoders
 from jaxcost.edge.hf.parts import find_text
-from jaxcost.edge.hf.recurrence import RECURRENCES
+from jaxcost.edge.hf.rules.recurrence import RECURRENCES
 from jaxcost.edge.hf.unknown import describe, refuse_other_layouts
 from jaxcost.edge.io.errors import InputError
 from jaxcost.spec.model import (

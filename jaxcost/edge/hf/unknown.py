@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan, rules
+from jaxcost.edge.hf.families.mixture import mixture
 from jaxcost.edge.hf.fields import Fields
-from jaxcost.edge.hf.mixture_families import mixture
+from jaxcost.edge.hf.rules import common as rules, layers as plan
 from jaxcost.edge.io.errors import InputError
 from jaxcost.physics.compute.shards import parameter_count
 from jaxcost.spec.model import Model

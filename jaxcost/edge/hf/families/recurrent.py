@@ -5,8 +5,8 @@ Facts: the configuration and modelling files of the same names in transformers 5
 
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan, recurrent_rules as rule
 from jaxcost.edge.hf.fields import ModelFamily
+from jaxcost.edge.hf.rules import layers as plan, recurrent as rule
 
 __all__ = ["RECURRENT_FAMILIES"]
 

@@ -3,8 +3,7 @@
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 
-from jaxcost.edge.hf.modules import WeightMatrix
-from jaxcost.edge.hf.quantization import (
+from jaxcost.edge.hf.precision.formats import (
     WIDE_INPUTS,
     ModulePatterns,
     Quantization,
@@ -14,7 +13,8 @@ from jaxcost.edge.hf.quantization import (
     grouped,
     quantize_all,
 )
-from jaxcost.edge.hf.quantization_methods import NVFP4_SCALE, fp8_blocks
+from jaxcost.edge.hf.precision.methods import NVFP4_SCALE, fp8_blocks
+from jaxcost.edge.hf.precision.modules import WeightMatrix
 from jaxcost.edge.io.errors import not_among
 
 __all__ = ["SCHEMES"]

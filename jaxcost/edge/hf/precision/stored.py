@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 
-from jaxcost.edge.hf.modules import WeightMatrix, list_matrices, text_config
-from jaxcost.edge.hf.quantization import Quantization, QuantizationFields, WeightFormat
-from jaxcost.edge.hf.quantization_methods import METHODS, UNREADABLE
-from jaxcost.edge.hf.quantization_schemes import SCHEMES
+from jaxcost.edge.hf.precision.formats import Quantization, QuantizationFields, WeightFormat
+from jaxcost.edge.hf.precision.methods import METHODS, UNREADABLE
+from jaxcost.edge.hf.precision.modules import WeightMatrix, list_matrices, text_config
+from jaxcost.edge.hf.precision.schemes import SCHEMES
 from jaxcost.edge.io.errors import InputError, not_among
 
 __all__ = ["RECIPES", "StoredPrecision", "apply_recipe", "is_quantized", "read_precision"]

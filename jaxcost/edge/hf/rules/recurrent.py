@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from jaxcost.core.pytree import Scalar, replace
 from jaxcost.edge.hf.fields import Fields
-from jaxcost.edge.hf.sparse_rules import dsa_indexer, hyper_connections
+from jaxcost.edge.hf.rules.sparse import dsa_indexer, hyper_connections
 from jaxcost.spec.model import Indexer, Model
 
 __all__ = [

@@ -3,9 +3,9 @@
 from typing import Any
 
 from jaxcost.core.pytree import Scalar
-from jaxcost.edge.hf import layers as plan, rules
-from jaxcost.edge.hf.dense_families import DECODER
+from jaxcost.edge.hf.families.dense import DECODER
 from jaxcost.edge.hf.fields import Fields, ModelFamily
+from jaxcost.edge.hf.rules import common as rules, layers as plan
 from jaxcost.spec.model import Model
 
 __all__ = ["MIXTURE_FAMILIES", "mixture"]

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from jaxcost.core.pytree import Scalar
-from jaxcost.edge.hf import layers as plan
 from jaxcost.edge.hf.fields import Fields
+from jaxcost.edge.hf.rules import layers as plan
 from jaxcost.spec.model import Model
 
 __all__ = [

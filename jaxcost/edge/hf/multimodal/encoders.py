@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxcost.edge.hf.fields import Fields, ModelFamily
-from jaxcost.edge.hf.hybrid_encoders import TOWER_ROWS
+from jaxcost.edge.hf.multimodal.hybrid_encoders import TOWER_ROWS
 
 __all__ = ["TOWERS", "VisionTransformer", "count_transformer", "patches", "vision_fields"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from jaxcost.core.pytree import Scalar
-from jaxcost.edge.hf import layers as plan
 from jaxcost.edge.hf.fields import Fields
+from jaxcost.edge.hf.rules import layers as plan
 from jaxcost.spec.model import Indexer, Model
 
 __all__ = [

@@ -7,8 +7,7 @@ of these methods quantizes routers or norms.
 
 from collections.abc import Callable, Mapping
 
-from jaxcost.edge.hf.modules import WeightMatrix
-from jaxcost.edge.hf.quantization import (
+from jaxcost.edge.hf.precision.formats import (
     WIDE_INPUTS,
     ModulePatterns,
     Quantization,
@@ -17,6 +16,7 @@ from jaxcost.edge.hf.quantization import (
     grouped,
     quantize_all,
 )
+from jaxcost.edge.hf.precision.modules import WeightMatrix
 from jaxcost.edge.io.errors import InputError
 
 __all__ = ["METHODS", "NVFP4_SCALE", "UNREADABLE", "fp8_blocks"]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from jaxcost.edge.hf.modules import WeightMatrix
+from jaxcost.edge.hf.precision.modules import WeightMatrix
 from jaxcost.edge.io.errors import InputError
 
 __all__ = ["ModulePatterns", "Quantization", "QuantizationFields", "WeightFormat"]

@@ -6,8 +6,8 @@ and of `fla` for RWKV-7.
 
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan, recurrent_rules as rule
 from jaxcost.edge.hf.fields import ModelFamily
+from jaxcost.edge.hf.rules import layers as plan, recurrent as rule
 
 __all__ = ["LINEAR_FAMILIES"]
 

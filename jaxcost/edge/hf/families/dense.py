@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan, rules
 from jaxcost.edge.hf.fields import Fields, ModelFamily
+from jaxcost.edge.hf.rules import common as rules, layers as plan
 from jaxcost.spec.model import Model
 
 __all__ = ["DECODER", "DENSE_FAMILIES", "decoder"]

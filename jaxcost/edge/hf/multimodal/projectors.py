@@ -3,8 +3,8 @@
 A projector is a function of the encoder's fields, those of the whole config, and the width of the language model.
 """
 
-from jaxcost.edge.hf.encoders import patches
 from jaxcost.edge.hf.fields import Fields
+from jaxcost.edge.hf.multimodal.encoders import patches
 
 __all__ = [
     "aria_queries",

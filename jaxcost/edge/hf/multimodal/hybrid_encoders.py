@@ -58,7 +58,7 @@ def minimax_m3_merger(v: Fields, whole: Fields, hidden: int) -> tuple[float, flo
     return matrices + 4 * hidden, merged
 
 
-# The properties of the encoders, by the names of `jaxcost.edge.hf.encoders.VisionTransformer`.
+# The properties of the encoders, by the names of `jaxcost.edge.hf.multimodal.encoders.VisionTransformer`.
 TOWER_ROWS: dict[str, dict[str, Any]] = {
     # Norms behind both mixers of a block are as wide as scales of the two branches.
     "gemma4_vision": {

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan
 from jaxcost.edge.hf.fields import Fields
+from jaxcost.edge.hf.rules import layers as plan
 
 __all__ = [
     "any_shared",

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxcost.edge.hf import audio as hearing, hybrid_encoders, projectors
-from jaxcost.edge.hf.encoders import TOWERS, count_transformer, vision_fields
 from jaxcost.edge.hf.fields import Fields, ModelFamily
+from jaxcost.edge.hf.multimodal import audio as hearing, hybrid_encoders, projectors
+from jaxcost.edge.hf.multimodal.encoders import TOWERS, count_transformer, vision_fields
 from jaxcost.edge.io.errors import InputError
 
 __all__ = ["NESTED_DEFAULTS", "TEXT_PARTS", "WRAPPERS", "Wrapper", "count_encoders"]

@@ -6,8 +6,8 @@ and of mlx-lm for Baichuan-M1.
 
 from typing import Any
 
-from jaxcost.edge.hf import attention_rules as rule, layers as plan, sparse_rules as sparse
 from jaxcost.edge.hf.fields import ModelFamily
+from jaxcost.edge.hf.rules import attention as rule, layers as plan, sparse
 
 __all__ = ["ATTENTION_FAMILIES"]
 

@@ -6,13 +6,13 @@ entry.
 
 from typing import Any
 
-from jaxcost.edge.hf import layers as plan, rules
-from jaxcost.edge.hf.attention_families import ATTENTION_FAMILIES
-from jaxcost.edge.hf.dense_families import DENSE_FAMILIES
+from jaxcost.edge.hf.families.attention import ATTENTION_FAMILIES
+from jaxcost.edge.hf.families.dense import DENSE_FAMILIES
+from jaxcost.edge.hf.families.linear import LINEAR_FAMILIES
+from jaxcost.edge.hf.families.mixture import MIXTURE_FAMILIES
+from jaxcost.edge.hf.families.recurrent import RECURRENT_FAMILIES
 from jaxcost.edge.hf.fields import ModelFamily
-from jaxcost.edge.hf.linear_families import LINEAR_FAMILIES
-from jaxcost.edge.hf.mixture_families import MIXTURE_FAMILIES
-from jaxcost.edge.hf.recurrent_families import RECURRENT_FAMILIES
+from jaxcost.edge.hf.rules import common as rules, layers as plan
 
 __all__ = ["ALIASES", "DEFAULTS", "FAMILIES"]
 

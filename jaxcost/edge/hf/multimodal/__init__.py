@@ -1,0 +1,1 @@
+"""Encoders and projectors, and the wrappers of language models that have them."""

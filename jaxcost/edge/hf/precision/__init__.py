@@ -1,0 +1,1 @@
+"""The precision in which a checkpoint is stored."""

@@ -1,0 +1,1 @@
+"""Rules that rows of families name: patterns of layers, widths, recurrent mixers."""
