@@ -55,7 +55,7 @@ RECIPES = recipes()
 
 def changed(source: str, diff: str, where: str) -> str:
     """Apply a diff whose hunks are found by their lines, each of which must occur exactly once."""
-    for hunk in diff.split("jaxcost.edge.hf.\n"):
+    for hunk in diff.split("@@\n"):
         lines = hunk.splitlines(keepends=True)
         before = "".join(line[1:] for line in lines if line[0] in " -")
         after = "".join(line[1:] for line in lines if line[0] in " +")
