@@ -17,6 +17,7 @@ Sources: Leviathan et al. 2023 (arXiv:2211.17192); multi-token prediction, DeepS
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import unstack, where
@@ -52,7 +53,7 @@ def require_draft(model: Model, plan: Plan) -> None:
             no drafted token.
     """
     numbers = (plan.draft_length, plan.draft_parameters, model.draft_parameters)
-    if any(isinstance(x, jax.core.Tracer) for x in numbers):
+    if any(isinstance(x, Tracer) for x in numbers):
         return
     length, separate, own = map(np.asarray, numbers)
     if np.any((length > 0) & (separate == 0) & (own == 0)):
