@@ -25,7 +25,7 @@ def node(efficiency="ideal"):
     return jc.replace(load_system("h100-sxm", efficiency), chips=8.0)
 
 
-def drafting(length=4, **options):
+def drafting(length: float | None = 4, **options):
     return jc.with_draft(jc.Plan(tp=8), load_model(SMALL), length=length, **options)
 
 

@@ -343,20 +343,16 @@ class PricesFile(
     grid: str
 
 
-class AcceptanceFile(
-    Titled,
-    create_model(
-        "AcceptanceSection",
-        __base__=StrictModel,
-        **{
-            f"token_{k}": (
-                Annotated[Entry | None if k > 1 else Entry, Quantity("1", SHARE)],
-                None if k > 1 else ...,
-            )
-            for k in range(1, MOST_POSITIONS + 1)
-        },
-    ),
-):
+_POSITIONS: dict[str, Any] = {
+    f"token_{k}": (
+        Annotated[Entry if k == 1 else Entry | None, Quantity("1", SHARE)],
+        ... if k == 1 else None,
+    )
+    for k in range(1, MOST_POSITIONS + 1)
+}
+
+
+class AcceptanceFile(Titled, create_model("PositionsSection", __base__=StrictModel, **_POSITIONS)):
     """configs/acceptance: for each drafted token, the share of drafts accepted up to and including it."""
 
     model: str

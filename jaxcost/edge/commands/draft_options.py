@@ -15,6 +15,7 @@ from jaxcost.spec.plan import Plan
 
 __all__ = ["Draft", "add_draft_arguments", "describe_draft", "read_draft"]
 
+_ACCEPTANCE = float(Plan().acceptance)
 # Options by the argument of `with_draft` that they are.
 _OPTIONS = {"draft": "--draft-model", "length": "--draft-length", "acceptance": "--acceptance"}
 
@@ -24,7 +25,7 @@ class Draft:
     """The options of speculative decoding as they were given."""
 
     model: str | None = None  # name of the draft model
-    acceptance: float | tuple[float, ...] | str = Plan().acceptance
+    acceptance: float | tuple[float, ...] | str = _ACCEPTANCE
 
 
 def add_draft_arguments(group: Any, read_number: Callable[[str], float]) -> None:
@@ -46,10 +47,10 @@ def add_draft_arguments(group: Any, read_number: Callable[[str], float]) -> None
     group.add_argument(
         "--acceptance",
         type=acceptance,
-        default=Plan().acceptance,
+        default=_ACCEPTANCE,
         metavar="N",
         help="probability that a drafted token is accepted: a number, a list by position such as 0.8,0.7,0.6, or a "
-        f"name of `jaxcost list acceptance` (default {Plan().acceptance:g})",
+        f"name of `jaxcost list acceptance` (default {_ACCEPTANCE:g})",
     )
 
 
@@ -63,7 +64,7 @@ def read_draft(args: argparse.Namespace, plan: Plan, model: Model) -> Plan:
             expected = "no weights with --draft-model, which has them"
             raise InputError(expected, path="--draft-parameters", given=plan.draft_parameters)
         draft = within(None, "--draft-model", catalog.load_model, args.draft_model, download=args.download)
-    length = plan.draft_length or None
+    length = float(plan.draft_length) or None
     try:
         return with_draft(plan, draft, length=length, acceptance=args.acceptance, model=model)
     except InputError as error:

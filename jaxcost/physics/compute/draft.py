@@ -4,7 +4,7 @@ Symbols: g drafted tokens, P weights that a pass reads, L layers, w width, C cac
 tensor-parallel degree. Before a decode step of B sequences the draft takes g passes of B tokens; during prefill it
 takes one pass over the tokens that the model computes. A pass of m tokens over n keys and p query-key pairs takes
 
-    2 m P + 4 L w p FLOPs,    P b(w) + n C b(kv) bytes,    2 L all-reduces of m w b(a) bytes where t > 1
+    FLOPs = 2 m P + 4 L w p,    bytes = P b(w) + n C b(kv),    messages = 2 L all-reduces of m w b(a) bytes where t > 1
 
 A draft model has P without its embedding, which is a look-up. The model's own multi-token-prediction module is one
 layer and the output head of the model, which it shares; of its routed experts a pass reads those that its tokens reach,
@@ -17,6 +17,7 @@ Sources: Leviathan et al. 2023 (arXiv:2211.17192); multi-token prediction, DeepS
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import unstack, where
@@ -52,7 +53,7 @@ def require_draft(model: Model, plan: Plan) -> None:
             no drafted token.
     """
     numbers = (plan.draft_length, plan.draft_parameters, model.draft_parameters)
-    if any(isinstance(x, jax.core.Tracer) for x in numbers):
+    if any(isinstance(x, Tracer) for x in numbers):
         return
     length, separate, own = map(np.asarray, numbers)
     if np.any((length > 0) & (separate == 0) & (own == 0)):
