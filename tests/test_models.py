@@ -35,27 +35,45 @@ ACTIVE = {
     "deepseek-v2": (0, 0.02),
     "deepseek-v2-lite": (1, 0.03),
     "deepseek-v3": (0, 0.02),
+    "deepseek-v3.2": (1, 0.02),
+    "deepseek-v4-flash": (1, 0.03),
+    "gemma-4-26b-a4b": (0, 0.05),
     "glm-4.5": (2, 0.01),
     "glm-4.5-air": (2, 0.02),
     "glm-4.6": (2, 0.01),
+    "glm-5": (2, 0.01),
     "gpt-oss-120b": (1, 0.01),
     "gpt-oss-20b": (1, 0.01),
     "jamba-1.5-large": (0, 0.01),
     "jamba-1.5-mini": (0, 0.01),
     "kimi-k2": (0, 0.03),
+    "kimi-k2.5": (1, 0.02),
     "llama-4-maverick": (0, 0.02),
     "llama-4-scout": (0, 0.02),
+    "mimo-v2-flash": (1, 0.02),
     "minimax-m2": (2, 0.03),
     "minimax-text-01": (2, 0.005),
     "mixtral-8x22b": (0, 0.01),
     "mixtral-8x7b": (0, 0.005),
     "nemotron-3-nano-30b-a3b": (0, 0.01),
+    "nemotron-3-super-120b-a12b": (1, 0.03),
+    "phi-3.5-moe": (0, 0.01),
     "qwen1.5-moe-a2.7b": (0, 0.01),
     "qwen3-235b-a22b": (0, 0.01),
     "qwen3-30b-a3b": (0, 0.02),
     "qwen3-coder-480b-a35b": (0, 0.02),
     "qwen3-next-80b-a3b": (2, 0.1),
+    "qwen3-vl-235b-a22b": (0, 0.01),
+    "qwen3.5-35b-a3b": (1, 0.03),
     "qwen3.5-397b-a17b": (0, 0.025),
+}
+
+
+# Token and channel mixers of models whose blocks are not one of each.
+UNEVEN = {
+    "gemma-4-26b-a4b": (30, 60),  # experts beside a dense feed-forward in every block
+    "llama-3.2-11b-vision": (32, 32),  # 8 of 40 blocks attend to images, and text skips them
+    "nemotron-super-49b": (49, 80),  # 31 blocks without attention
 }
 
 
@@ -174,13 +192,16 @@ def test_layers_add_up(name: str) -> None:
     inner = config.get("text_config", config)
     names = ("num_hidden_layers", "n_layer", "n_layers")
     layers = next(inner[k] for k in names if k in inner)
-    mixers = m.attention.layers + m.window_attention.layers + m.latent.layers + m.recurrence.layers
+    mixers = m.attention.layers + m.window_attention.layers + m.sparse_attention.layers
+    mixers += m.latent.layers + m.recurrence.layers
     channels = m.feed_forward.layers + m.experts.layers
     if config["model_type"] == "nemotron_h":
         assert mixers + channels == layers
         assert m.norms == layers + 1
     elif config["model_type"] == "mamba2":
         assert (mixers, channels) == (layers, 0)
+    elif name in UNEVEN:
+        assert (mixers, channels) == UNEVEN[name]
     else:
         assert mixers == channels == layers
         assert (m.norms - 1) % layers == 0

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from jaxcost.edge.catalog.loaders import find_model, model_of
+from jaxcost.edge.catalog.loaders import find_model, read_files
+from jaxcost.edge.catalog.reading import canonical
 from jaxcost.edge.hf.precision.stored import StoredPrecision, apply_recipe, read_precision
 from jaxcost.edge.hf.source import size_difference
 from jaxcost.physics.compute.shards import shard, stored_parameters
@@ -62,7 +63,8 @@ def load_checkpoint(
         InputError: no such name, a config that cannot be read, or an unknown method of quantization.
     """
     files = find_model(name, download=download)
-    model, notes = model_of(files, strict=strict)
+    read = read_files(files, strict=strict)
+    model, notes = canonical(read.model), read.notes
     if quantization is None:
         precision = read_precision(files.config, files.hf_quant_config, file=files.file)
     else:

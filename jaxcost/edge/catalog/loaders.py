@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxcost.core.pytree import replace
 from jaxcost.edge.catalog.kernels import kernels_of
@@ -42,6 +42,9 @@ from jaxcost.spec.model import Model
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.system import Host, System
 
+if TYPE_CHECKING:
+    from jaxcost.edge.hf.reader import ReadModel
+
 __all__ = [
     "KINDS",
     "aliases",
@@ -57,9 +60,9 @@ __all__ = [
     "load_model",
     "load_prices",
     "load_system",
-    "model_of",
     "provenance",
     "quantities",
+    "read_files",
     "title",
 ]
 
@@ -217,7 +220,7 @@ def load_model(name: str, *, download: bool = False) -> Model:
     """Load the shape of a model of the catalogue, of a Hugging Face config.json or of a Hugging Face id.
 
     The precision of a checkpoint is no part of it: `load_checkpoint` reads that too. A warning says so where the
-    checkpoint is quantized.
+    checkpoint is quantized, and as what a type is read that no family names.
 
     Args:
         name: an existing path of a config.json or of a folder with one; a Hugging Face id `org/name` that is in the
@@ -229,20 +232,20 @@ def load_model(name: str, *, download: bool = False) -> Model:
         InputError: no such name, or a config that cannot be read, naming the field.
     """
     files = find_model(name, download=download)
-    model, notes = model_of(files)
+    read = read_files(files)
+    notes = list(read.notes) if not read.family else []
     if is_quantized(files.config, files.hf_quant_config):
-        notes = (*notes, "the checkpoint is quantized: load_checkpoint(...).plan(...) has its precision")
+        notes += ["the checkpoint is quantized; load_checkpoint(...).plan(...) has its precision"]
     for note in notes:
         warnings.warn(f"{files.file}: {note}", stacklevel=2)
-    return model
+    return canonical(read.model)
 
 
-def model_of(files: CheckpointFiles, *, strict: bool = False) -> tuple[Model, tuple[str, ...]]:
-    """Read a model and the reader's notes from the files of a checkpoint."""
+def read_files(files: CheckpointFiles, *, strict: bool = False) -> "ReadModel":
+    """Read the model of the files of a checkpoint; see `jaxcost.edge.hf.reader.read_checkpoint`."""
     from jaxcost.edge.hf.reader import read_checkpoint
 
-    read = read_checkpoint(files.config, file=files.file, strict=strict)
-    return canonical(read.model), read.notes
+    return read_checkpoint(files.config, file=files.file, strict=strict)
 
 
 def find_model(name: str, *, download: bool = False) -> CheckpointFiles:

@@ -41,12 +41,12 @@ class AttentionShards:
     output_parameters: jax.Array = field("1", "weights of the output projection")
 
     @property
-    def layers(self) -> jax.Array:
+    def layers(self) -> Scalar:
         """Layers of every shape in the whole model."""
         return self.shape.layers
 
     @property
-    def own_layers(self) -> jax.Array:
+    def own_layers(self) -> Scalar:
         """Layers of every shape that have keys and values of their own."""
         return self.shape.layers - self.shape.shared_layers
 

@@ -433,7 +433,7 @@ def step_table(
         for name in (each.name for each in dataclasses.fields(Op))
     }
     like = columns["count"]
-    kv_heads = dict(zip(ATTENTION_OPERATORS, unstack(a.kv_heads), strict=True))
+    kv_heads: dict[str, Scalar] = dict(zip(ATTENTION_OPERATORS, unstack(a.kv_heads), strict=True))
     cached_rows = stack([kv_heads.get(name, 1.0) for name in OPERATORS], rank) * load.sequences
     return OpTable(
         **columns,

@@ -235,7 +235,7 @@ def _read(config: Mapping, q: QuantizationFields | None, place: str, *, file: st
         return StoredPrecision(
             method=f"none: {dtype}",
             sources=MappingProxyType(dict.fromkeys(names, type_source)),
-            **dict.fromkeys(names, served),
+            **dict.fromkeys(names, served),  # pyright: ignore[reportArgumentType]
         )
     quantized = _READERS[_method_name(q)](q, config)
     every_expert = _distinguishes_experts(q.fields, config)
