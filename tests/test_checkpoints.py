@@ -74,7 +74,7 @@ def test_the_precision_of_the_file_is_taken_and_said(capsys, folder):
     words = " ".join(out.split())
     assert status == 0
     assert "Precision: weights 8.002, experts 8.002, embedding and head 16, KV 16, matmul inputs 8" in words
-    assert "residual stream 16, messages 16 bits (fp8)" in words
+    assert "residual stream 16, messages 16 bits (checkpoint: fp8)" in words
 
 
 def test_flags_come_before_the_file(capsys, folder):

@@ -111,8 +111,9 @@ def describe_precision(request: PreciseRequest) -> str:
         "messages": each.messages,
     }
     method = request.precision.method
-    sources = [] if method.startswith("none") else [method]
-    sources += [", ".join(map(_flag, request.stated_bits))] if request.stated_bits else []
+    origin = "recipe" if request.precision.sources["matmul_bits"].startswith("recipe") else "checkpoint"
+    sources = [] if method.startswith("none") else [f"{origin}: {method}"]
+    sources += ["options: " + ", ".join(map(_flag, request.stated_bits))] if request.stated_bits else []
     bits = ", ".join(f"{name} {float(value):.4g}" for name, value in classes.items())
     return f"{bits} bits ({'; '.join(sources) or 'default'})"
 

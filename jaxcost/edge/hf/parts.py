@@ -187,6 +187,11 @@ def _misspelled(given: str, known: Mapping[str, Any]) -> bool:
     return False
 
 
+_EXAMPLES = ("llama", "qwen3", "deepseek_v3", "LlamaForCausalLM", "Qwen3ForCausalLM", "DeepseekV3ForCausalLM")
+
+
 def _unknown(given: Any, known: list[str], file: str, path: str) -> InputError:
     near = nearest(given, known) if isinstance(given, str) else None
-    return InputError("one of " + ", ".join(known), file=file, path=path, given=given, suggestion=near)
+    examples = ", ".join(name for name in known if name in _EXAMPLES)
+    expected = f"one of {len(known)} known names, such as {examples}"
+    return InputError(expected, file=file, path=path, given=given, suggestion=near)
