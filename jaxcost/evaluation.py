@@ -257,7 +257,7 @@ def place_data(
         sizes=sizes,
         hierarchy=hierarchy,
         used=used,
-        unit=materialize_once(rates(chip, plan, hierarchy.traffic, hierarchy.near)),
+        unit=materialize_once(rates(chip, plan, shards.precision, hierarchy.traffic, hierarchy.near)),
     )
 
 

@@ -268,7 +268,7 @@ def step(system, model, plan, cut, groups):
         moved=ix.parameters * pb * dense
         + (all_keys + m) / ix.compression / plan.cp * ix.head_dim * ix.key_bits / 8
         + m * (d + ix.heads * ix.head_dim) * ab,
-        at=max(bits.cache, bits.scores),
+        at=ix.key_bits,
     )
     wide = cut.lheads * (la.nope_dim + la.value_dim)
     op(

@@ -121,7 +121,7 @@ def test_python_gets_the_precision_with_the_checkpoint(folder):
     plan = checkpoint.plan(tp=8)
     assert plan.expert_bits == pytest.approx(BLOCK)
     assert (plan.tp, plan.wide_bits) == (8, 16)
-    assert precision_of(checkpoint.plan(weight_bits=4.0)).wide == 4
+    assert precision_of(checkpoint.plan(weight_bits=4.0), checkpoint.model).wide == 4
     with pytest.warns(UserWarning, match="the checkpoint is quantized"):
         model = jc.load_model(str(folder))
     assert float(jc.parameter_count(model)[0]) == float(jc.parameter_count(checkpoint.model)[0])

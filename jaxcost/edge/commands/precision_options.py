@@ -98,7 +98,7 @@ def stated_bits(args: argparse.Namespace) -> dict[str, float]:
 
 def describe_precision(request: PreciseRequest) -> str:
     """Return the bits of every class of numbers that the model has, and where they come from."""
-    each, experts = precision_of(request.plan), request.model.experts.layers > 0
+    each, experts = precision_of(request.plan, request.model), request.model.experts.layers > 0
     classes = {
         "weights": each.weights,
         **({"attention's weights": each.mixers} if each.mixers != each.weights else {}),

@@ -24,6 +24,7 @@ from jaxcost.edge.show.tables import HEADLINE, Values, exceeded, operators
 from jaxcost.physics.compute.operators import MATH
 from jaxcost.physics.compute.precision import operand_bits, precision_of
 from jaxcost.physics.compute.roofline import math_class, math_rate
+from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 
@@ -83,7 +84,8 @@ def roofline_points(system: System, plan: Plan, values: Values) -> tuple[list[Ro
 
 def _operand_bits(name: str, plan: Plan) -> float:
     """Return the bits of an operator's wider matmul operand."""
-    bits = operand_bits(precision_of(plan))[MATH.get(name, "weights")]
+    # All indexers have keys of as many bits as a model has by default.
+    bits = operand_bits(precision_of(plan, Model()))[MATH.get(name, "weights")]
     return max(float(x) for x in bits)
 
 

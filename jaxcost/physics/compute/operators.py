@@ -83,7 +83,8 @@ PARAMETERS = {"routed_experts": "experts", "shared_experts": "shared"}
 OPERANDS = {**dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"), **PARAMETERS}
 # Class of `MATH_CLASSES` whose bits, with those of the inputs, set the matmul rate; others: dense weights.
 MATH = {
-    **dict.fromkeys((*CACHE_OPERATORS, "indexer"), "cache"),
+    **dict.fromkeys(CACHE_OPERATORS, "cache"),
+    "indexer": "index",
     **dict.fromkeys(
         ("attention_qkv", "attention_out", "latent_qkv", "latent_out", "recurrence_projections"), "mixers"
     ),

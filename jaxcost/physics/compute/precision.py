@@ -2,12 +2,13 @@
 
 from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = ["MATH_CLASSES", "Precision", "operand_bits", "precision_of"]
 
 # Classes of matmul operands that have a precision, and so a rate, of their own.
-MATH_CLASSES = ("weights", "mixers", "wide", "experts", "cache")
+MATH_CLASSES = ("weights", "mixers", "wide", "experts", "cache", "index")
 
 
 @pytree
@@ -22,11 +23,15 @@ class Precision:
     stream: Scalar = field("bit", "residual stream and results of operators")
     inputs: Scalar = field("bit", "inputs of matmuls with quantized weights")
     attention: Scalar = field("bit", "queries and scores of attention")
+    index: Scalar = field("bit", "keys of indexers, and their scores")
     messages: Scalar = field("bit", "elements of messages")
 
 
-def precision_of(plan: Plan) -> Precision:
-    """Return the bits of a plan; a field of 0 bits takes the value of the field that its description names."""
+def precision_of(plan: Plan, model: Model) -> Precision:
+    """Return the bits of a plan; a field of 0 bits takes the value of the field that its description names.
+
+    Indexers have the bits that the model states.
+    """
 
     def either(bits: Scalar, fallback: Scalar) -> Scalar:
         return where(bits > 0, bits, fallback)
@@ -40,6 +45,7 @@ def precision_of(plan: Plan) -> Precision:
         stream=plan.activation_bits,
         inputs=either(plan.matmul_bits, plan.activation_bits),
         attention=either(plan.attention_bits, plan.activation_bits),
+        index=model.indexer.key_bits,
         messages=either(plan.message_bits, plan.activation_bits),
     )
 
@@ -52,4 +58,5 @@ def operand_bits(each: Precision) -> dict[str, tuple[Scalar, Scalar]]:
         "wide": (each.wide, each.stream),
         "experts": (each.experts, each.inputs),
         "cache": (each.cache, each.attention),
+        "index": (each.index, each.index),
     }

@@ -37,7 +37,7 @@ from jaxcost.physics.compute.operators import (
     by_class,
     named,
 )
-from jaxcost.physics.compute.precision import MATH_CLASSES, operand_bits, precision_of
+from jaxcost.physics.compute.precision import MATH_CLASSES, Precision, operand_bits
 from jaxcost.physics.kernels.rows import KernelRuns, kernel_seconds
 from jaxcost.physics.memory.near_memory import OPERAND_CLASSES, NearMemoryCosts
 from jaxcost.physics.memory.placement import TRAFFIC_CLASSES
@@ -136,12 +136,15 @@ class Rates:
     )
 
 
-def rates(chip: Chip, plan: Plan, traffic: TrafficCosts, near: NearMemoryCosts | None) -> Rates:
+def rates(
+    chip: Chip, plan: Plan, precision: Precision, traffic: TrafficCosts, near: NearMemoryCosts | None
+) -> Rates:
     """Return the unit costs for all operators of all steps.
 
     A matmul runs at the rate of its wider operand: max(bits of the weight, expert or cache, bits of its inputs).
+    Indexers run at that of their keys, their small projections included.
     """
-    share, bits_of = chip.efficiency, operand_bits(precision_of(plan))
+    share, bits_of = chip.efficiency, operand_bits(precision)
     operands, inputs = (stack(bits) for bits in zip(*(bits_of[name] for name in MATH_CLASSES), strict=True))
     bits = jnp.maximum(operands, inputs)
     width = math_class(bits)

@@ -97,7 +97,7 @@ def shard(model: Model, plan: Plan, tau: Scalar) -> Shards:
     local_experts, vocabulary = cut(experts.experts, plan.ep), cut(model.vocabulary)
     attention = attention_shards(model, t, tau)
     return Shards(
-        precision=precision_of(plan),
+        precision=precision_of(plan, model),
         attention=attention,
         latent_heads=latent_heads,
         latent_query_width=query_width,
