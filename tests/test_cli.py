@@ -11,6 +11,7 @@ import pytest
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering, number
 from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.catalog.checkpoints import load_checkpoint
 from jaxcost.edge.commands.cli import COMMANDS, main
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.formats import FORMATS, read_bits
@@ -156,7 +157,14 @@ def test_roofline_points_lie_under_the_roof():
     from jaxcost.spec.prices import Prices
 
     system, model = catalog.load_system("h100-sxm-x8"), catalog.load_model("llama-3.1-70b")
-    request = Request("llama", model, Traffic(batch=32, prompt=2048, output=512), Plan(tp=8), Prices())
+    request = Request(
+        name="llama",
+        model=model,
+        precision=load_checkpoint("llama-3.1-70b").precision,
+        traffic=Traffic(batch=32, prompt=2048, output=512),
+        plan=Plan(tp=8),
+        prices=Prices(),
+    )
     values = measure(evaluate_request(system, request))
     points, left_out = roofline_points(system, request.plan, values)
     assert "embedding" in left_out

@@ -1,5 +1,7 @@
 """A native batch, vmap, lax.map, a loop and jit agree; a mixed sweep traces once."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +99,20 @@ def test_a_mixed_sweep_traces_once():
     for tau in (0, 0.05, np.float64(0.1)):
         f.eval_shape(jc.canonical(jc.replace(take(batch, 0), knobs=jc.Knobs(tau=tau))))
     assert len(traces) == 1
+
+
+def test_one_number_of_attention_may_be_a_batch():
+    """Windows, selections and heads of some shapes broadcast against those of others that are single numbers."""
+    system, traffic = jc.load_system("h100-sxm-x8"), jc.Traffic(prompt=4096, output=64, batch=8)
+    for name, path in (
+        ("gemma-3-27b", "window_attention.window"),
+        ("deepseek-v4-flash", "sparse_attention.selected"),
+        ("gemma-4-26b-a4b", "attention.head_dim"),
+    ):
+        model = jc.load_model(name)
+        values = operator.attrgetter(path)(model) * np.asarray([1.0, 2.0, 0.5])
+        batch = jc.evaluate(system, jc.replace_at(model, path, values), traffic, jc.Plan(tp=8)).tpot
+        one_by_one = [
+            jc.evaluate(system, jc.replace_at(model, path, x), traffic, jc.Plan(tp=8)).tpot for x in values
+        ]
+        np.testing.assert_allclose(batch, one_by_one, rtol=2e-6)

@@ -63,6 +63,8 @@ SHARED_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _READ = """
+    compress_rates compress_rates.compressed_sparse_attention compress_rates.heavily_compressed_attention
+    max_num_tiles num_global_layers pooling_kernel_size position_embedding_size supported_aspect_ratios
     _block_types _sliding_window_pattern activation activation_function activation_type adapter_rank
     add_bias_linear add_full_attention_sink_bias add_qkv_bias add_swa_attention_sink_bias
     alignment_intermediate_size altup_num_inputs architectures attention_bias attention_chunk_size

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import clip, row, stack, where
+from jaxcost.core.arrays import clip, row, spread, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import SHAPES
 from jaxcost.spec.model import Model
@@ -115,11 +115,9 @@ def _attended(group: Group, reach: Reach, bidirectional: Scalar) -> tuple[jax.Ar
     ratio = where(reach.compression > 0, reach.compression, 1)
     per_token = smooth.safe_div(1.0, reach.compression)
     chosen = reach.selected > 0
-    pairs = window_pairs(
-        group,
-        lax.concatenate([where(chosen, reach.selected * ratio, _ALL), reach.window], 0),
-        bidirectional,
-    )
+    limits = where(chosen, reach.selected * ratio, _ALL), reach.window
+    limits = lax.concatenate(spread(limits, np.broadcast_shapes(*(x.shape for x in limits))), 0)
+    pairs = window_pairs(group, limits, bidirectional)
     far, near = lax.split(pairs, (pairs.shape[0] // 2,) * 2)
     entries = jnp.minimum((c + q) * per_token, where(chosen, q * reach.selected, _ALL))
     last = jnp.minimum(c + q, reach.window + (q - 1) * jnp.sign(reach.window))
