@@ -9,9 +9,8 @@ Source: Pope et al. 2022 (arXiv:2211.05102).
 
 import jax.numpy as jnp
 
-from jaxcost.core.arrays import where
+from jaxcost.core.arrays import total, where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
-from jaxcost.physics.compute.attention import cache_entries
 from jaxcost.physics.compute.shards import Shards, sequence_ranks, shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -47,7 +46,7 @@ def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Sc
     draft tokens x its elements of a token x b(kv).
     """
     a, latent, indexer = shards.attention, model.latent, model.indexer
-    softmax = jnp.sum(a.own_layers * cache_entries(a.shape, tokens) * a.cached_width, 0)
+    softmax = total(s.own_layers * s.entries(tokens) * s.cached_width for s in a.shapes)
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
     index = indexer.layers * (tokens / indexer.compression) * indexer.head_dim * indexer.key_bits
     drafted = shards.draft.cache * tokens
@@ -97,7 +96,7 @@ def memory_use(
     )
     recurrence = model.recurrence
     widest = jnp.maximum(
-        jnp.max(shards.attention.projected, 0),
+        shards.attention.widest_projection,
         jnp.maximum(
             model.feed_forward.matrices * shards.feed_forward_width * (model.feed_forward.layers > 0),
             model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),
