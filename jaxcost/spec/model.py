@@ -28,9 +28,7 @@ class Attention:
         "token", "tokens of one entry of the whole context, 0 for none: the window alone", default=1.0
     )
     selected: Scalar = field(
-        "1",
-        "entries of the whole context that a query of `sparse_attention` attends to, 0 for all",
-        default=0.0,
+        "1", "entries of the whole context that a query attends to, 0 for all", default=0.0
     )
     shared_layers: Scalar = field(
         "1", "of the layers, those that reuse another layer's keys and values", default=0.0

@@ -14,12 +14,13 @@ t ranks; its cache keeps all tokens, whatever its windows. An operator of the ta
 Sources: Leviathan et al. 2023 (arXiv:2211.17192); multi-token prediction, DeepSeek-V3 (arXiv:2412.19437).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import where
+from jaxcost.core.arrays import unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import AttentionShards
 from jaxcost.spec.model import Model
@@ -93,17 +94,18 @@ def draft_shards(
     expert = share * expert_parameters
     rest = (own - share * routed) / t
 
-    def of_layer(width_of_latent: Scalar, full: Scalar, window: Scalar, sparse: Scalar) -> Scalar:
+    def of_layer(width_of_latent: Scalar, widths: jax.Array) -> Scalar:
         """Select the number of the module's mixer: latent attention, or the first shape of attention with layers."""
+        full, window, sparse = unstack(widths)
         softmax = where(model.window_attention.layers > 0, window, sparse)
         softmax = where(model.attention.layers > 0, full, softmax)
         return where(latent.layers > 0, width_of_latent, softmax)
 
     layers = where(separate, plan.draft_layers, 1)
-    cache = layers * of_layer(latent.kv_rank + latent.rope_dim, *(s.cached_width for s in attention.shapes))
+    cache = layers * of_layer(latent.kv_rank + latent.rope_dim, attention.cached_width)
     pair_width = layers * of_layer(
         latent_heads * (latent.nope_dim + latent.rope_dim + latent.value_dim),
-        *(s.query_width + s.value_width for s in attention.shapes),
+        attention.query_width + attention.value_width,
     )
     named_width = separate & (plan.draft_width > 0)
     return DraftShards(

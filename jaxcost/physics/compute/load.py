@@ -10,24 +10,26 @@ import operator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import clip, stack, unstack, where
+from jaxcost.core.arrays import clip, row, spread, stack, where
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import SHAPES
-from jaxcost.spec.model import Attention, Model
+from jaxcost.spec.model import Model
 
-__all__ = ["Attended", "Group", "StepLoad", "attention_pairs", "step_load", "window_pairs"]
+__all__ = ["Group", "Reach", "StepLoad", "attention_pairs", "reaches", "step_load", "window_pairs"]
 
 _ALL = 1e12  # tokens, more than any context has
 
 
 @pytree
-class Attended:
-    """What the queries of a step attend to in a layer."""
+class Reach:
+    """What a query of each shape of attention, and of latent attention last, attends to: `[shapes + 1, *batch]`."""
 
-    keys: Scalar = field("token", "keys that any query attends to")
-    pairs: Scalar = field("1", "query-key pairs of one head")
+    window: jax.Array = field("token", "last tokens W, 0 for none")
+    compression: jax.Array = field("token", "tokens r of one entry of the whole context, 0 for none")
+    selected: jax.Array = field("1", "entries k of the whole context, 0 for all")
 
 
 @pytree
@@ -54,10 +56,10 @@ class StepLoad:
     logits: Scalar = field("token", "tokens that need logits")
     keys: Scalar = field("token", "keys of the whole context, sum of B (c + q)")
     pairs: Scalar = field("1", "query-key pairs of one head over the whole context")
-    full: Attended = field(doc="of attention to the whole context")
-    window: Attended = field(doc="of attention within a window")
-    sparse: Attended = field(doc="of attention to selected or compressed context")
-    latent: Attended = field(doc="of latent attention")
+    attended_keys: jax.Array = field(
+        "token", "keys that any query attends to, by shape of attention: `[shapes + 1, *batch]`"
+    )
+    attended_pairs: jax.Array = field("1", "query-key pairs of one head, by shape: `[shapes + 1, *batch]`")
     absorbed_pairs: Scalar = field("1", "query-key pairs with absorbed latent attention")
     expanded_keys: Scalar = field("token", "keys expanded from latents")
     absorbed_tokens: Scalar = field("token", "new tokens with absorbed latent attention")
@@ -93,51 +95,47 @@ def window_pairs(group: Group, window: Scalar, bidirectional: Scalar) -> jax.Arr
     return group.sequences * where(bidirectional > 0, both, causal)
 
 
-def _attended(group: Group, model: Model, pairs: Scalar, rank: int) -> dict[str, Attended]:
-    """Return what queries attend to, by the kind of attention.
-
-    Within the window these are min(c + q, W + q - 1) keys; beyond it (c + q) / r entries, of which q queries select at
-    most q k. The pairs with selected entries are those of a window of k r tokens, over r. Only sparse and latent
-    attention select.
-    """
-    q, c = group.new, group.context
-    sparse, latent = model.sparse_attention, model.latent.selected
-    limits = [sparse.selected * where(sparse.compression > 0, sparse.compression, 1), latent]
-    limits = [where(limit > 0, limit, _ALL) for limit in limits]
-    windows = [getattr(model, name).window for name in SHAPES]
-    far_sparse, far_latent, *near = unstack(
-        window_pairs(group, stack([*limits, *windows], rank), model.diffusion_block)
+def reaches(model: Model, rank: int = 0) -> Reach:
+    """Return the reach of every shape of attention, and of latent attention as the last row."""
+    shapes = [getattr(model, name) for name in SHAPES]
+    return Reach(
+        window=stack([*(shape.window for shape in shapes), 0.0], rank),
+        compression=stack([*(shape.compression for shape in shapes), 1.0], rank),
+        selected=stack([*(shape.selected for shape in shapes), model.latent.selected], rank),
     )
 
-    def reached(shape: Attention, far: Scalar, selected: Scalar | None, near: Scalar) -> Attended:
-        per_token = smooth.safe_div(1.0, shape.compression)
-        entries = (c + q) * per_token
-        if selected is not None:
-            entries = jnp.minimum(entries, q * where(selected > 0, selected, _ALL))
-        last = jnp.minimum(c + q, shape.window + (q - 1) * jnp.sign(shape.window))
-        return Attended(keys=group.sequences * (entries + last), pairs=far * per_token + near)
 
-    return {
-        "full": reached(model.attention, pairs, None, near[0]),
-        "window": reached(model.window_attention, pairs, None, near[1]),
-        "sparse": reached(sparse, far_sparse, sparse.selected, near[2]),
-        "latent": Attended(
-            keys=group.sequences * jnp.minimum(c + q, q * where(latent > 0, latent, _ALL)), pairs=far_latent
-        ),
-    }
+def _attended(group: Group, reach: Reach, bidirectional: Scalar) -> tuple[jax.Array, jax.Array]:
+    """Return the keys that any query attends to, and the pairs, of every shape of attention.
+
+    Within the window these are min(c + q, W + q - 1) keys; beyond it (c + q) / r entries, of which q queries select at
+    most q k. The pairs with selected entries are those of a window of k r tokens, over r.
+    """
+    q, c = group.new, group.context
+    ratio = where(reach.compression > 0, reach.compression, 1)
+    per_token = smooth.safe_div(1.0, reach.compression)
+    chosen = reach.selected > 0
+    limits = where(chosen, reach.selected * ratio, _ALL), reach.window
+    limits = lax.concatenate(spread(limits, np.broadcast_shapes(*(x.shape for x in limits))), 0)
+    pairs = window_pairs(group, limits, bidirectional)
+    far, near = lax.split(pairs, (pairs.shape[0] // 2,) * 2)
+    entries = jnp.minimum((c + q) * per_token, where(chosen, q * reach.selected, _ALL))
+    last = jnp.minimum(c + q, reach.window + (q - 1) * jnp.sign(reach.window))
+    return group.sequences * (entries + last), far * per_token + near
 
 
 def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
     """Sum the groups of one step."""
     bidirectional = model.diffusion_block
     rank = max(np.ndim(x) for x in jax.tree.leaves((groups, bidirectional)))
+    reach = reaches(model, rank)
     parts = []
     for g in groups:
         pairs = attention_pairs(g, bidirectional)
         keys = g.sequences * (g.context + g.new)
         tokens = g.sequences * g.new
         drafted = g.drafts * g.sequences * g.draft_new
-        attended = _attended(g, model, pairs, rank)
+        attended_keys, attended_pairs = _attended(g, reach, bidirectional)
         parts.append(
             StepLoad(
                 sequences=g.sequences,
@@ -145,8 +143,9 @@ def step_load(model: Model, groups: tuple[Group, ...]) -> StepLoad:
                 logits=g.sequences * g.logits,
                 keys=keys,
                 pairs=pairs,
-                **attended,
-                absorbed_pairs=g.absorbed * attended["latent"].pairs,
+                attended_keys=attended_keys,
+                attended_pairs=attended_pairs,
+                absorbed_pairs=g.absorbed * row(attended_pairs, len(SHAPES)),
                 expanded_keys=(1 - g.absorbed) * keys,
                 absorbed_tokens=g.absorbed * tokens,
                 encoder_positions=g.sequences * g.encoder_positions,

@@ -23,9 +23,9 @@ import numpy as np
 from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.physics.compute.attention import AttentionShard
+from jaxcost.physics.compute.attention import SHAPES, cache_entries
 from jaxcost.physics.compute.draft import LAYER_OPERATORS
-from jaxcost.physics.compute.load import Attended, StepLoad
+from jaxcost.physics.compute.load import StepLoad
 from jaxcost.physics.compute.shards import Shards, expert_input, sequence_ranks
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -254,16 +254,21 @@ def step_table(
 
     # --- softmax attention: projections of a mean layer, and attention of each shape ---
     a = shards.attention
+    attention_layers, value_width = jnp.sum(a.layers, 0), a.mean(a.value_width)
+    written = smooth.safe_div(a.own_layers, a.layers) * a.cached_width * cache_entries(a.shape, 1.0)
 
-    def attend(shape: AttentionShard, reached: Attended) -> Op:
-        pairs, width = reached.pairs * per_context_rank, shape.query_width + shape.value_width
+    def attend(shape: int) -> Op:
+        heads, query, value, cached = (
+            row(x, shape) for x in (a.heads, a.query_width, a.value_width, a.cached_width)
+        )
+        pairs = row(load.attended_pairs, shape) * per_context_rank
         return Op(
-            count=shape.layers,
-            matmul_flops=2 * width * pairs,
-            vector_flops=4 * shape.heads * pairs,
-            exponentials=shape.heads * pairs,
-            cached_bytes=reached.keys * shape.cached_width * each.cache * per_context_rank,
-            activation_bytes=m * width * act,
+            count=row(a.layers, shape),
+            matmul_flops=2 * (query + value) * pairs,
+            vector_flops=4 * heads * pairs,
+            exponentials=heads * pairs,
+            cached_bytes=row(load.attended_keys, shape) * cached * each.cache * per_context_rank,
+            activation_bytes=m * (query + value) * act,
         )
 
     # --- indexers: projections, and a score of every entry by every head; all tensor-parallel ranks compute all ---
@@ -273,7 +278,7 @@ def step_table(
 
     # --- latent attention: absorbed (queries attend to latents) or expanded (latents become keys and values) ---
     latent = model.latent
-    latent_pairs, latent_keys = load.latent.pairs, load.latent.keys
+    latent_pairs, latent_keys = row(load.attended_pairs, len(SHAPES)), row(load.attended_keys, len(SHAPES))
     up = shards.latent_up
     expanded_width = shards.latent_heads * (latent.nope_dim + latent.value_dim)
     pair_flops = (2 * shards.latent_heads) * (
@@ -328,17 +333,15 @@ def step_table(
     table = {
         "embedding": Op(parameter_bytes=m * d * each.wide, activation_bytes=m * d * act),
         "attention_qkv": matmul(
-            a.layers,
+            attention_layers,
             m,
-            a.input_parameters,
+            a.mean(a.input_parameters),
             d,
-            a.projected,
-            cached_bytes=m * a.written * each.cache * per_context_rank,
+            a.mean(a.projected),
+            cached_bytes=m * a.mean(written) * each.cache * per_context_rank,
         ),
-        "attention_full": attend(a.full, load.full),
-        "attention_window": attend(a.window, load.window),
-        "attention_sparse": attend(a.sparse, load.sparse),
-        "attention_out": matmul(a.layers, m, a.output_parameters, a.value_width, d),
+        **{name: attend(shape) for shape, name in enumerate(ATTENTION_OPERATORS)},
+        "attention_out": matmul(attention_layers, m, a.mean(a.output_parameters), value_width, d),
         "indexer": Op(
             count=indexer.layers,
             matmul_flops=2 * (m * indexer.parameters * dense + indexer.heads * indexer.head_dim * scored),
@@ -431,9 +434,7 @@ def step_table(
         for name in (each.name for each in dataclasses.fields(Op))
     }
     like = columns["count"]
-    kv_heads: dict[str, Scalar] = {
-        name: shape.kv_heads for name, shape in zip(ATTENTION_OPERATORS, a.shapes, strict=True)
-    }
+    kv_heads: dict[str, Scalar] = dict(zip(ATTENTION_OPERATORS, unstack(a.kv_heads), strict=True))
     cached_rows = stack([kv_heads.get(name, 1.0) for name in OPERATORS], rank) * load.sequences
     return OpTable(
         **columns,

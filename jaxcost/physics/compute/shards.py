@@ -208,6 +208,8 @@ class StoredParameters:
 def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     """Count the parameters of one chip's shard over the whole depth of the model, before pipeline stages."""
     d, a, x = model.hidden, shards.attention, model.experts
+    stored = a.layers * a.shape.stored_share
+    attention = jnp.sum(stored * (a.input_parameters + a.output_parameters), 0)
     latent_out = shards.latent_heads * model.latent.value_dim * d
     latent = model.latent.layers * (shards.latent_down + shards.latent_up + latent_out)
     indexer = model.indexer.layers * model.indexer.parameters
@@ -215,7 +217,7 @@ def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     ff = model.feed_forward
     dense = ff.layers * ff.stored_share * ff.matrices * d * shards.feed_forward_width
     return StoredParameters(
-        mixers=a.stored + latent + indexer + recurrence,
+        mixers=attention + latent + indexer + recurrence,
         feed_forward=dense + x.layers * x.matrices * d * shards.shared_width,
         routers=x.layers * router_parameters(model),
         experts=x.layers * shards.local_experts * shards.expert_parameters,

@@ -15,9 +15,9 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import stack, total, unstack, where
+from jaxcost.core.arrays import row, stack, total, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree, replace
-from jaxcost.physics.compute.attention import SHAPES, AttentionShard
+from jaxcost.physics.compute.attention import AttentionShards
 from jaxcost.physics.compute.load import Group, StepLoad
 from jaxcost.physics.compute.operators import (
     ATTENTION_OPERATORS,
@@ -33,7 +33,7 @@ from jaxcost.physics.kernels.matmul import KernelTiming, Machine, MatmulWork, ma
 from jaxcost.physics.kernels.mixture import MixtureWork, mixture_bytes, mixture_flops, mixture_timing
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.kernels import AttentionKernels, Kernels, MatmulKernels, MixtureKernels
-from jaxcost.spec.model import Attention, Model
+from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = ["KernelRuns", "Legs", "kernel_rows", "kernel_seconds"]
@@ -122,8 +122,8 @@ def kernel_rows(
 
     matmuls = {
         # A matrix of as many weights as the projections have, low-rank ones included.
-        "attention_qkv": [(m, a.input_parameters / d, d)],
-        "attention_out": [(m, d, a.output_parameters / d)],
+        "attention_qkv": [(m, a.mean(a.input_parameters) / d, d)],
+        "attention_out": [(m, d, a.mean(a.output_parameters) / d)],
         "indexer": [(m * where(indexer.layers > 0, 1, 0), indexer.parameters / d, d)],
         "latent_qkv": [
             (m, rank + latent.kv_rank + latent.rope_dim, d),
@@ -138,8 +138,8 @@ def kernel_rows(
         "output_head": [(load.logits, shards.vocabulary, d)],
     }
     attending = {
-        name: [_softmax_work(getattr(model, field), shape, each, group) for group in groups]
-        for name, field, shape in zip(ATTENTION_OPERATORS, SHAPES, a.shapes, strict=True)
+        name: [_softmax_work(a, k, each, group) for group in groups]
+        for k, name in enumerate(ATTENTION_OPERATORS)
     }
     latents = {"latent_attention": [_latent_work(model, each, shards, group) for group in groups]}
     prompts = [jnp.greater(group.new, _FEW) for group in groups]
@@ -239,8 +239,10 @@ def _attend(
     )
 
 
-def _softmax_work(shape: Attention, shard: AttentionShard, each: Precision, group: Group) -> AttentionWork:
+def _softmax_work(shards: AttentionShards, index: int, each: Precision, group: Group) -> AttentionWork:
     """Return the work of one shape of attention; selected entries are timed as the last ones."""
+    shape = jax.tree.map(lambda x: row(x, index), shards.shape)
+    heads, kv_heads, cached = (row(x, index) for x in (shards.heads, shards.kv_heads, shards.cached_width))
     beyond = shape.compression > 0
     ratio = where(beyond, shape.compression, 1)
     chosen = where(shape.selected > 0, shape.selected + shape.window, 0)
@@ -248,12 +250,12 @@ def _softmax_work(shape: Attention, shard: AttentionShard, each: Precision, grou
         sequences=group.sequences * where(shape.layers > 0, 1, 0),
         queries=group.new,
         keys=jnp.maximum((group.context + group.new) / ratio + (ratio > 1) * shape.window, group.new),
-        heads=shard.heads,
-        kv_heads=shard.kv_heads,
+        heads=heads,
+        kv_heads=kv_heads,
         window=where(beyond, chosen, shape.window),
         key_dim=shape.head_dim,
-        value_dim=where(shape.value_dim > 0, shape.value_dim, shape.head_dim),
-        row_bytes=shard.cached_width / shard.kv_heads * each.cache / 8,
+        value_dim=shape.value_dim,
+        row_bytes=cached / kv_heads * each.cache / 8,
         query_bytes=each.attention / 8,
     )
 

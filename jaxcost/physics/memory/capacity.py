@@ -9,8 +9,9 @@ Source: Pope et al. 2022 (arXiv:2211.05102).
 
 import jax.numpy as jnp
 
-from jaxcost.core.arrays import total, where
+from jaxcost.core.arrays import where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
+from jaxcost.physics.compute.attention import cache_entries
 from jaxcost.physics.compute.shards import Shards, sequence_ranks, shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -46,7 +47,7 @@ def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Sc
     draft tokens x its elements of a token x b(kv).
     """
     a, latent, indexer = shards.attention, model.latent, model.indexer
-    softmax = total(s.own_layers * s.entries(tokens) * s.cached_width for s in a.shapes)
+    softmax = jnp.sum(a.own_layers * cache_entries(a.shape, tokens) * a.cached_width, 0)
     latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
     index = indexer.layers * (tokens / indexer.compression) * indexer.head_dim * indexer.key_bits
     drafted = shards.draft.cache * tokens
@@ -96,7 +97,7 @@ def memory_use(
     )
     recurrence = model.recurrence
     widest = jnp.maximum(
-        shards.attention.widest_projection,
+        jnp.max(shards.attention.projected, 0),
         jnp.maximum(
             model.feed_forward.matrices * shards.feed_forward_width * (model.feed_forward.layers > 0),
             model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),

@@ -275,7 +275,7 @@ def collectives_per_token(model: Model, plan: Plan, shards: Shards, groups: Comm
 
 
 def _attention_width(model: Model, shards: Shards) -> Scalar:
-    return jnp.maximum(shards.attention.widest_value, shards.latent_heads * model.latent.value_dim)
+    return jnp.maximum(jnp.max(shards.attention.value_width, 0), shards.latent_heads * model.latent.value_dim)
 
 
 def _combine_bits(shards: Shards) -> Scalar:
