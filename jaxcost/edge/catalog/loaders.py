@@ -33,7 +33,6 @@ from jaxcost.edge.catalog.reading import (
 )
 from jaxcost.edge.catalog.silicon import DAY, with_silicon
 from jaxcost.edge.catalog.tiers import load_memory, with_sections
-from jaxcost.edge.hf.precision.stored import is_quantized
 from jaxcost.edge.hf.source import CheckpointFiles, find_cached, find_checkpoint, is_hub_id
 from jaxcost.edge.io.errors import InputError, nearest, within
 from jaxcost.spec.chip import Chip, Compute, Efficiency
@@ -231,6 +230,8 @@ def load_model(name: str, *, download: bool = False) -> Model:
     Raises:
         InputError: no such name, or a config that cannot be read, naming the field.
     """
+    from jaxcost.edge.hf.precision.stored import is_quantized
+
     files = find_model(name, download=download)
     read = read_files(files)
     notes = list(read.notes) if not read.family else []
