@@ -1,8 +1,10 @@
 """Whether a request makes sense before it is evaluated: every fault is told in one line."""
 
+import itertools
 import math
 from collections.abc import Iterable
 
+from jaxcost.edge.catalog.checkpoints import FOLLOWERS
 from jaxcost.edge.catalog.drafts import suggest_draft
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.formats import MOST_BITS
@@ -18,7 +20,7 @@ __all__ = ["check_plan", "check_traffic"]
 
 _DEGREES = ("tp", "pp", "ep", "dp", "cp")
 _BITS = ("weight_bits", "expert_bits", "kv_bits", "activation_bits")
-_OPTIONAL_BITS = ("mixer_bits", "wide_bits", "matmul_bits", "attention_bits", "message_bits")  # 0: as another
+_OPTIONAL_BITS = tuple(itertools.chain(*FOLLOWERS.values()))  # 0: as the field that they follow
 _MOST_TOKENS = 1e9
 _MOST_CHIPS = 1e7
 _MOST_LAYERS = 1e4

@@ -7,7 +7,7 @@ import sys
 from rich.text import Text
 
 from jaxcost.edge.commands.evaluate import evaluation_document
-from jaxcost.edge.commands.precision_options import describe_precision, precision_lines
+from jaxcost.edge.commands.precision_text import describe_precision, precision_lines
 from jaxcost.edge.commands.request import (
     Values,
     add_request_arguments,

@@ -17,7 +17,7 @@ from jaxcost.edge.commands.intervals_option import (
     intervals_tables,
     read_intervals,
 )
-from jaxcost.edge.commands.precision_options import precision_document, precision_lines
+from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
     Values,
@@ -88,8 +88,7 @@ def evaluation_document(system: str, efficiency: str, request: Request, values: 
         "system": system,
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
-        "precision": precision_document(request),
-        **({"notes": list(request.notes)} if request.notes else {}),
+        **precision_document(request),
         **({"choice": request.choice} if request.choice else {}),
         **({"draft": draft} if (draft := describe_draft(request.plan, request.draft)) else {}),
         **described_settings(request.settings),

@@ -10,7 +10,7 @@ from rich.text import Text
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.set_option import described_settings
-from jaxcost.edge.commands.precision_options import precision_document, precision_lines
+from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     add_request_arguments,
     add_system_argument,
@@ -76,8 +76,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         document = {
             "model": request.name,
             "system": args.system,
-            "precision": precision_document(request),
-            **({"notes": list(request.notes)} if request.notes else {}),
+            **precision_document(request),
             "metric": args.metric,
             "tau": args.tau,
             "efficiency": efficiency,

@@ -14,7 +14,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
-from jaxcost.edge.commands.precision_options import precision_document, precision_lines
+from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
     Values,
@@ -143,8 +143,7 @@ def serve_command(args: argparse.Namespace) -> int:
             "model": request.name,
             "system": args.system,
             "prefill_system": args.prefill_system,
-            "precision": precision_document(request),
-            **({"notes": list(request.notes)} if request.notes else {}),
+            **precision_document(request),
             "efficiency": efficiency,
             "feasible": not _exceeded(values),
             "exceeded": _exceeded(values),

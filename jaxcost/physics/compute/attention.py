@@ -65,13 +65,8 @@ def cache_entries(shape: Attention, tokens: Scalar) -> jax.Array:
 
     Where an entry is one token, the window is part of the whole context and not cached again.
     """
-    far = tokens * _rate(shape)
+    far = tokens * smooth.safe_div(1.0, shape.compression)
     return far + where(shape.compression == 1, 0, jnp.minimum(tokens, shape.window))
-
-
-def _rate(shape: Attention) -> jax.Array:
-    """Return the entries of the whole context per token: 1 / r, or 0 without such entries."""
-    return smooth.safe_div(1.0, shape.compression)
 
 
 def shard_mean(width: Scalar, degree: Scalar, tau: Scalar) -> jax.Array:

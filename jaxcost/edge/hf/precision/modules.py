@@ -8,9 +8,10 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxcost.edge.hf.multimodal.wrappers import TEXT_PARTS
+
 __all__ = ["WeightMatrix", "list_matrices", "text_config"]
 
-_NESTED = ("text_config", "llm_config", "language_config")
 _BLOCKS = ("attn_config", "ffn_config")  # DBRX
 _RECURRENT = ("linear", "mamba", "recurrent", "conv", "kda", "gdn")
 _MOST = 10_000  # layers, experts
@@ -47,7 +48,7 @@ class WeightMatrix:
 
 def text_config(config: Mapping) -> dict:
     """Return the fields of the language model: those of the file, replaced by those of its text part."""
-    part = next((config[k] for k in _NESTED if isinstance(config.get(k), Mapping)), {})
+    part = next((config[k] for k in TEXT_PARTS if isinstance(config.get(k), Mapping)), {})
     fields = {**config, **{k: v for k, v in part.items() if v is not None}}
     for block in _BLOCKS:
         if isinstance(fields.get(block), Mapping):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
 
+from jaxcost.edge.hf.multimodal.wrappers import TEXT_PARTS
 from jaxcost.edge.hf.precision.formats import Quantization, QuantizationFields, WeightFormat
 from jaxcost.edge.hf.precision.methods import METHODS, UNREADABLE
 from jaxcost.edge.hf.precision.modules import WeightMatrix, list_matrices, text_config
@@ -29,7 +30,6 @@ _CLASSES |= {"draft": "draft_bits"}
 _EXPERT = re.compile(r"(.*\bexperts)\.(\d+)(.*)")
 _LIKE = {"weight": ("mixer", "expert"), "mixer": ("weight", "expert"), "expert": ("weight", "mixer")}
 # compressed-tensors once wrote the second, and MLX the third.
-_TEXT_PARTS = ("text_config", "llm_config", "language_config")
 _BLOCKS = ("quantization_config", "compression_config", "quantization")
 
 
@@ -93,7 +93,7 @@ def read_precision(config: Mapping, quantization: Mapping | None, *, file: str) 
 
 def is_quantized(config: Mapping, quantization: Mapping | None) -> bool:
     """Tell whether the files of a checkpoint declare a quantization."""
-    parts = (config, *(config.get(name) for name in _TEXT_PARTS))
+    parts = (config, *(config.get(name) for name in TEXT_PARTS))
     blocks = (part.get(b) for part in parts if isinstance(part, Mapping) for b in _BLOCKS)
     return quantization is not None or any(block not in (None, {}) for block in blocks)
 
@@ -151,7 +151,7 @@ RECIPES: Mapping[str, Mapping] = MappingProxyType(
 def _find(config: Mapping, quantization: Mapping | None, file: str) -> tuple[QuantizationFields | None, str]:
     """Return the quantization config and the name of the place it is in."""
     blocks = {}
-    for prefix in ("", *(f"{name}." for name in _TEXT_PARTS)):
+    for prefix in ("", *(f"{name}." for name in TEXT_PARTS)):
         part = config.get(prefix[:-1]) if prefix else config
         if isinstance(part, Mapping):
             blocks |= {f"{prefix}{b}": part[b] for b in _BLOCKS if part.get(b) not in (None, {})}
