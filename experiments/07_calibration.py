@@ -30,7 +30,7 @@ from jaxcost.explore.calibrate.serving_fit import (
     serving_points,
     serving_steps,
 )
-from jaxcost.spec.kernels import Engine, Kernels
+from jaxcost.spec.kernels import EngineOverheads, Kernels
 from study import Study, Table, run
 
 CHIPS = ("a100-80gb-sxm", "h100-sxm", "l40s")
@@ -140,7 +140,7 @@ def served(found) -> tuple[dict, list[dict]]:
             return replace_at(system, "chip.efficiency.kernels", Kernels(engine=engine))
         return replace_at(system, "chip.efficiency.kernels.engine", engine)
 
-    engine = Engine(kv_share=MEMORY_SHARE)
+    engine = EngineOverheads(kv_share=MEMORY_SHARE)
     tried = {}
     for skew, share in itertools.product(SKEWS, SUSTAINED):
         uneven = {

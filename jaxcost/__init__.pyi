@@ -14,6 +14,9 @@ from .edge.catalog.checkpoints import (
 from .edge.catalog.drafts import (
     with_draft as with_draft,
 )
+from .edge.catalog.engines import (
+    load_engine as load_engine,
+)
 from .edge.catalog.loaders import (
     list_names as list_names,
     load_chip as load_chip,
@@ -74,10 +77,14 @@ from .explore.codesign import (
     elasticity_table as elasticity_table,
 )
 from .explore.serve import (
+    ChipCount as ChipCount,
     ClosedLoop as ClosedLoop,
+    MemoryFit as MemoryFit,
     Service as Service,
     best_service as best_service,
     closed_loop as closed_loop,
+    count_chips as count_chips,
+    fit as fit,
     largest_batch as largest_batch,
     serve as serve,
 )
@@ -129,6 +136,9 @@ from .spec.chip import (
 )
 from .spec.design import (
     Design as Design,
+)
+from .spec.engine import (
+    Engine as Engine,
 )
 from .spec.fabric import (
     Fabric as Fabric,

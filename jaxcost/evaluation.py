@@ -20,30 +20,35 @@ from jaxcost.core.arrays import (
     row,
     spread,
     stack,
-    total,
-    unstack,
     where,
 )
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
+from jaxcost.margins import check_margins
 from jaxcost.physics.compute.load import StepLoad, step_load
 from jaxcost.physics.compute.operators import matmul_work, step_table
 from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, StepTimes, op_times, rates, report_times
-from jaxcost.physics.compute.shards import Shards, can_shard, layer_count, shard
+from jaxcost.physics.compute.shards import Shards, layer_count, shard
 from jaxcost.physics.economics.area import Build, build
 from jaxcost.physics.economics.carbon import carbon_per_token, embodied
 from jaxcost.physics.economics.energy import Energy, StepEnergy, energy_parts, step_energy
 from jaxcost.physics.economics.power import Clock, clock_of
 from jaxcost.physics.economics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
-from jaxcost.physics.economics.thermal import Heat, heat_of, limit, resistance
+from jaxcost.physics.economics.thermal import Heat, heat_of
 from jaxcost.physics.kernels.collective import collective_backend
 from jaxcost.physics.kernels.matmul import Machine
 from jaxcost.physics.kernels.rows import kernel_rows
-from jaxcost.physics.memory.capacity import MemoryUse, kept_neurons, memory_use, shared_bytes
+from jaxcost.physics.memory.allocation import buffered_tokens, engine_features
+from jaxcost.physics.memory.capacity import (
+    MemoryUse,
+    allot_memory,
+    kept_neurons,
+    memory_use,
+    shared_bytes,
+)
 from jaxcost.physics.memory.hierarchy import (
     Hierarchy,
-    Tiers,
     build_hierarchy,
     classify_bytes,
     tier_bytes,
@@ -61,11 +66,9 @@ from jaxcost.physics.network.messages import (
     step_messages,
 )
 from jaxcost.physics.network.reliability import Reliability, availability, late_share
-from jaxcost.report import Margins, Power, Report, Schedule, Thermal, Timing
+from jaxcost.report import CachePool, Power, Report, Schedule, Thermal, Timing
 from jaxcost.schedule import Steps, context_tokens, group_size, per_token, prefill_shares, schedule_steps
 from jaxcost.spec.chip import Chip
-from jaxcost.spec.fabric import Fabric
-from jaxcost.spec.memory import TIERS
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -82,6 +85,7 @@ class PlacedData(NamedTuple):
 
     chip: Chip  # with usable capacities, and an idle power that includes its tiers
     memory: MemoryUse  # bytes on the fullest chip by kind
+    pool: CachePool  # memory for the cache
     prefix: Scalar  # share of the cache that existed before the requests
     sizes: jax.Array  # bytes by class, [classes, *batch]
     hierarchy: Hierarchy  # memory tiers and the shares of data in them
@@ -135,12 +139,13 @@ def design_features(
 ) -> tuple[str, ...]:
     """Name the optional features of a design; the physics of other features is not traced.
 
-    Features are auxiliary tiers, engines near memory, stacking, cooling, a power cap, a retrieval corpus and a neuron
-    window, and "exact" where the softness is known to be 0. A feature whose number is traced is included, so that the
-    result never depends on which leaves are traced.
+    Features are auxiliary tiers, engines near memory, stacking, cooling, a power cap, pages of the cache, a retrieval
+    corpus and a neuron window, and "exact" where the softness is known to be 0. A feature whose number is traced is
+    included, so that the result never depends on which leaves are traced.
     """
     optional = {"corpus": traffic.corpus, "corpus_read": traffic.corpus_read, "window": plan.neuron_window}
-    names = chip_features(system.chip) + tuple(n for n, leaf in optional.items() if not is_known(leaf, 0))
+    names = chip_features(system.chip) + engine_features(plan.engine)
+    names += tuple(n for n, leaf in optional.items() if not is_known(leaf, 0))
     return (*names, "exact") if knobs is not None and is_known(knobs.tau, 0) else names
 
 
@@ -199,6 +204,7 @@ def _evaluate(
     report = Report(
         **{name: getattr(timing, name) for name in ("prefill", "decode", "schedule")},
         memory=placed.memory,
+        pool=placed.pool,
         tiers=tiers,
         thermal=Thermal(**_by_step(results.heat)),
         energy=energy,
@@ -209,7 +215,17 @@ def _evaluate(
         split=prefill_shares(timing, results.joules.dynamic),
         reliability=reliability,
         margins=check_margins(
-            system, model, asked, timing, power, chip_build, placed, tiers, results, knobs.tau
+            system,
+            model,
+            asked,
+            timing,
+            power,
+            chip_build,
+            placed.hierarchy,
+            placed.used,
+            tiers,
+            results.heat,
+            knobs.tau,
         ),
     )
     return spread(report, shape)
@@ -227,20 +243,27 @@ def place_data(
     features: tuple[str, ...],
 ) -> PlacedData:
     """Count the bytes of the fullest chip, place them in its tiers, and cost a unit of work."""
-    widest, decoded = jnp.max(steps.tokens, 0), row(steps.tokens, 1)
+    decoded, context = row(steps.tokens, 1), context_tokens(traffic) + traffic.output
+    largest, logits = buffered_tokens(plan.engine, jnp.max(steps.tokens, 0), jnp.max(steps.logits, 0))
+    sequences = group_size(traffic.batch, plan.dp, knobs)
     memory = memory_use(
         model,
         plan,
         shards,
-        sequences=group_size(traffic.batch, plan.dp, knobs),
-        context=context_tokens(traffic) + traffic.output,
-        step_tokens=widest,
-        communication=communication_buffers(model, plan, shards, widest),
+        sequences=sequences,
+        context=context,
+        step_tokens=largest,
+        logits=logits,
+        communication=communication_buffers(model, plan, shards, largest),
         corpus=traffic.corpus / schedule.chips,
+        tau=knobs.tau,
+        features=features,
     )
     cached = traffic.prompt * traffic.prefix_hit + traffic.retrieved
-    prefix = smooth.safe_div(cached, context_tokens(traffic) + traffic.output)
+    prefix = smooth.safe_div(cached, context)
     chip = usable_chip(system.chip, features)
+    chip, pool = allot_memory(plan, chip, memory, features)
+    requests = plan.dp * sequences * smooth.safe_div(pool, memory.kv + memory.state)
     sizes = classify_bytes(memory, shared_bytes(model, plan, shards), prefix)
     hierarchy = build_hierarchy(chip, model, plan, shards, sizes, prefix, decoded, features, knobs.tau)
     shares = hierarchy.shares
@@ -253,6 +276,9 @@ def place_data(
     return PlacedData(
         chip=replace(chip, idle_power=chip.idle_power + standby),
         memory=memory,
+        pool=CachePool(
+            size=pool, available=memory.fixed + pool, requests=requests, kv_tokens=requests * context
+        ),
         prefix=prefix,
         sizes=sizes,
         hierarchy=hierarchy,
@@ -365,39 +391,6 @@ def price(
     }
 
 
-def check_margins(
-    system: System,
-    model: Model,
-    asked: tuple[Plan, Traffic],
-    timing: Timing,
-    power: Power,
-    chip_build: Build,
-    placed: PlacedData,
-    tiers: Tiers,
-    results: StepResults,
-    tau: Scalar,
-) -> Margins:
-    """Return the margins of all constraints; those that the design cannot violate keep their default of 1."""
-    plan, traffic = asked
-    chip, tier_names = system.chip, placed.hierarchy.shares.tiers
-    capacity = placed.hierarchy.memory.capacity
-    # Main memory always exists: a chip with zero capacity has a margin of minus infinity.
-    room = 1 - placed.used / where((capacity > 0) | (main_column(tier_names, capacity) > 0), capacity, 1)
-    limits = dict(zip(tier_names, unstack(room), strict=True))
-    return Margins(
-        **limits,
-        chips=1 - timing.schedule.chips / system.chips,
-        power=1 - smooth.maximum(power.prefill, power.decode, tau) / chip.tdp,
-        ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
-        tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
-        plan=where(can_shard(model, plan) & (traffic.batch > 0), 1.0, -1.0),
-        temperature=_heat_margin(chip, results.heat, tau),
-        shoreline=1 - smooth.safe_div(_used_edge(chip, system.fabric), chip.shoreline),
-        area=1 - smooth.safe_div(chip_build.die_area / chip.package.dies, chip.process.reticle),
-        endurance=1 - jnp.max(stack([getattr(tiers, name).wear for name in TIERS]), 0),
-    )
-
-
 def _at_least_one(plan: Plan, traffic: Traffic) -> tuple[Plan, Traffic]:
     """Replace degrees and a batch below 1 by 1: such a plan has a negative margin, and finite numbers."""
 
@@ -423,24 +416,3 @@ def _by_step(table: T) -> dict[str, T]:
     return {
         name: jax.tree.map(lambda x, k=k: row(x, k), table) for k, name in enumerate(("prefill", "decode"))
     }
-
-
-def _heat_margin(chip: Chip, heat: Heat, tau: Scalar) -> jax.Array:
-    """Return 1 - temperature rise of the hotter step over the allowed rise; 1 without cooling or limit."""
-    top, coolant = limit(chip), chip.cooling.coolant
-    rise = heat.temperature - coolant
-    hotter = smooth.maximum(row(rise, 0), row(rise, 1), tau)
-    cooled = (top > 0) & (resistance(chip) > 0)
-    return where(cooled, 1 - hotter / where(cooled, top - coolant, 1), 1)
-
-
-def _used_edge(chip: Chip, fabric: Fabric) -> Scalar:
-    """Return the length of die edge that memory stacks and links use, m."""
-    memories = (getattr(chip, name) for name in TIERS)
-    links = (fabric.package, fabric.scale_up, fabric.scale_out)
-    return total(
-        (
-            *(m.stacks * m.shoreline * (1 - m.chained) for m in memories),
-            *(link.bandwidth * link.interface_edge for link in links),
-        )
-    )

@@ -16,15 +16,16 @@ from jaxcost.physics.memory.capacity import MemoryUse
 from jaxcost.physics.memory.hierarchy import Tiers
 from jaxcost.physics.network.reliability import Reliability
 
-__all__ = ["Margins", "Power", "Report", "Schedule", "Shares", "Thermal", "Timing"]
+__all__ = ["CachePool", "Margins", "Power", "Report", "Schedule", "Shares", "Thermal", "Timing"]
 
 
 @pytree
 class Schedule:
     """How the prefill and the decode step make up the service of one batch.
 
-    Without chunked prefill a batch is prefilled in one step and then decoded. With it, every prefill step is a mixed
-    step: it processes `chunk` prompt tokens of one sequence together with a decode step of all sequences.
+    Without a chunk, the prompts of a batch are computed first, in steps of at most the token budget of the engine, and
+    then decoded. With one, every prefill step is a mixed step: it processes `chunk` prompt tokens of one sequence
+    together with a decode step of all sequences.
     """
 
     requests: Scalar = field("1", "requests in the batch")
@@ -36,7 +37,10 @@ class Schedule:
     )
     tokens_per_step: Scalar = field("token", "tokens a sequence gains per decode step")
     decode_steps: Scalar = field("1", "decode steps of one request, may be a fraction")
-    prefill_runs: Scalar = field("1", "prefill steps before a request's first token")
+    prefill_steps: Scalar = field(
+        "1", "prefill steps of the prompts of a microbatch; with a chunk, of one prompt"
+    )
+    prefill_runs: Scalar = field("1", "prefill steps through the pipeline before a request's first token")
     block_runs: Scalar = field("1", "decode steps before the first token, of the first diffusion block")
     interval: Scalar = field("1", "time between two steps of a sequence, in steps through the whole pipeline")
     passes: Scalar = field("1", "microbatches per pipeline stage")
@@ -58,6 +62,9 @@ class Margins:
     plan: Scalar = field(
         "1", "1 where the degrees of the plan can cut the model and there are requests, else -1", default=1.0
     )
+    sequences: Scalar = field(
+        "1", "requests of a replica against the most sequences of the engine", default=1.0
+    )
     sram: Scalar = field("1", "bytes in on-chip memory against its capacity", default=1.0)
     hbf: Scalar = field("1", "bytes in flash stacks against their capacity", default=1.0)
     host: Scalar = field("1", "bytes in host memory against its capacity", default=1.0)
@@ -78,6 +85,18 @@ class Margins:
     def worst(self) -> Scalar:
         """The smallest margin."""
         return jnp.min(stack([getattr(self, f.name) for f in leaf_fields(Margins)]), axis=0)
+
+
+@pytree
+class CachePool:
+    """The memory that is left for the cache, and what it holds."""
+
+    size: Scalar = field(
+        "B", "memory for cache and states on the fullest chip, negative where the rest does not fit"
+    )
+    available: Scalar = field("B", "memory that the engine may use on the fullest chip, all tiers")
+    requests: Scalar = field("1", "requests that fit at the full context of the traffic, in all replicas")
+    kv_tokens: Scalar = field("token", "tokens of these requests together")
 
 
 @pytree
@@ -173,6 +192,7 @@ class Report(Timing, Displayed):
     """
 
     memory: MemoryUse = field(doc="bytes on the fullest chip, all tiers together")
+    pool: CachePool = field(doc="memory for the cache, and the requests that fit in it")
     tiers: Tiers = field(doc="memory tiers of the fullest chip")
     thermal: Thermal = field(doc="heat of the two steps")
     energy: Energy = field(doc="joules per output token, all chips")

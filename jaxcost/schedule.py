@@ -29,6 +29,11 @@ class Steps:
         """Tokens of each step, `[steps, *batch]`."""
         return jnp.asarray(self.main.sequences * self.main.new + self.mixed.sequences * self.mixed.new)
 
+    @property
+    def logits(self) -> jax.Array:
+        """Tokens of each step whose logits are computed, `[steps, *batch]`."""
+        return jnp.asarray(self.main.sequences * self.main.logits + self.mixed.sequences * self.mixed.logits)
+
 
 def context_tokens(traffic: Traffic) -> Scalar:
     """Return the tokens of a request before its first output: prompt, retrieved and encoder tokens."""
@@ -51,11 +56,14 @@ def schedule_steps(
     tokens in k passes yields S / k per pass.
     Decode is evaluated at the mean context: the context at its start plus half of the tokens it adds.
 
-    A pipeline of p stages processes M microbatches. Every stage takes as long as the largest, T / p x balance, with T
-    the time of a step through all layers: the last microbatch leaves after M + p - 1 such intervals, and a sequence
-    returns every max(M, p) intervals.
+    Without a chunk, the prompts of a microbatch, n tokens in all, are computed in r = ceil(n / budget) equal steps of
+    n / r tokens before decoding: of several prompts, or of a part of one.
+
+    A pipeline of p stages processes M microbatches, at most one for each request of a replica. Every stage takes as
+    long as the largest, T / p x balance, with T the time of a step through all layers: the last of M r prefill steps
+    leaves after M r + p - 1 such intervals, and a sequence returns every max(M, p) intervals.
     """
-    parts = microbatches(plan)
+    parts = jnp.minimum(microbatches(plan), group_size(traffic.batch, plan.dp, knobs))
     balance = shards.stage_share
     interval = jnp.maximum(parts, plan.pp) * balance
     sequences = group_size(traffic.batch, plan.dp * parts, knobs)
@@ -71,14 +79,18 @@ def schedule_steps(
     decode_steps = jnp.maximum(traffic.output - first, 0) / tokens_per_step
 
     chunked = plan.chunk > 0
-    chunk = where(chunked, jnp.minimum(plan.chunk, computed), computed)
-    chunks = where(chunked, smooth.ceil_div(computed, where(chunked, chunk, 1), knobs.tau), 1)
-    share = smooth.safe_div(chunk, computed, 1.0)  # 1 where the whole prompt is cached
+    prompts = sequences * computed
+    limited = ~chunked & (plan.engine.step_tokens > 0)
+    most = where(chunked, jnp.minimum(plan.chunk, computed), where(limited, plan.engine.step_tokens, prompts))
+    runs = smooth.ceil_div(where(chunked, computed, prompts), most, knobs.tau)
+    tokens = where(chunked, most, prompts / runs)
+    chunk = jnp.minimum(tokens, computed)
+    share = chunk / computed
     is_mixed = where(chunked, 1.0, 0.0)
     decode_context = context + jnp.maximum(traffic.output - first - 1, 0) / 2
     prompt_passes = where(plan.draft_length > 0, 1.0, 0.0)
     main = Group(
-        sequences=stack([where(chunked, 1, sequences), sequences]),
+        sequences=stack([tokens / chunk, sequences]),
         new=stack([chunk, new]),
         context=stack([cached + (computed - chunk) / 2, decode_context]),
         logits=stack([1.0, new], jnp.ndim(new)),
@@ -97,8 +109,8 @@ def schedule_steps(
         encoder_positions=0.0,
         drafts=stack([is_mixed * plan.draft_length, 0.0]),
     )
-    per_step = is_mixed * sequences * chunks / jnp.maximum(decode_steps, 1)
-    pipeline = (parts + plan.pp - 1) * balance
+    per_step = is_mixed * sequences * runs / jnp.maximum(decode_steps, 1)
+    pipeline = (parts * runs + plan.pp - 1) * balance
     schedule = Schedule(
         requests=traffic.batch,
         prompt=traffic.prompt,
@@ -106,7 +118,8 @@ def schedule_steps(
         billed=where(traffic.output > 0, traffic.output, jnp.maximum(traffic.prompt, 1)),
         tokens_per_step=tokens_per_step,
         decode_steps=where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
-        prefill_runs=where(chunked, chunks * interval, pipeline),
+        prefill_steps=runs,
+        prefill_runs=where(chunked, runs * interval, pipeline),
         block_runs=where(diffusing, model.diffusion_steps * interval, 0),
         interval=interval,
         passes=parts / plan.pp,
@@ -133,7 +146,7 @@ def _accepted_tokens(plan: Plan, shards: Shards) -> jax.Array:
 
 def per_token(s: Schedule) -> jax.Array:
     """Return the chip-runs of each step per output token, `[steps, *batch]`."""
-    prefill_runs = where(s.separate_prefill > 0, 1, s.decode_steps * s.mixed_share)
+    prefill_runs = where(s.separate_prefill > 0, s.prefill_steps, s.decode_steps * s.mixed_share)
     decode_runs = s.decode_steps * s.pure_share + s.block_runs / s.interval
     return stack([prefill_runs, decode_runs]) * (s.passes * s.chips / (s.requests * s.billed))
 
@@ -142,7 +155,7 @@ def prefill_shares(timing: Timing, joules: jax.Array) -> Shares:
     """Return the shares of a batch's time and dynamic energy due to prefill, from the joules of the steps."""
     s = timing.schedule
     prefill, decode = row(joules, 0), row(joules, 1)
-    mixed, separate = s.decode_steps * s.mixed_share, where(s.separate_prefill > 0, 1, 0)
+    mixed, separate = s.decode_steps * s.mixed_share, where(s.separate_prefill > 0, s.prefill_steps, 0)
     more = timing.prefill.total - timing.decode.total
     seconds = s.separate_prefill * timing.prefill.total + s.interval * mixed * more
     spent = separate * prefill + mixed * (prefill - decode)

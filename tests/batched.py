@@ -61,7 +61,7 @@ UNITS = {}
 def _listed(design):
     *design, prices, knobs = design
     # No chip of the catalogue has tiers, engines near memory or cooling: they are left out, as a sweep does.
-    report = evaluate_plan(*design, prices=prices, knobs=knobs, features=())
+    report = evaluate_plan(*design, prices=prices, knobs=knobs, features=("pages",))
     UNITS.update({path: unit for path, unit, _ in jc.rows(report)})
     return {path: value for path, _, value in jc.rows(report)}, report
 

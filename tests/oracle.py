@@ -6,11 +6,8 @@ It shares nothing with the package but the trees it reads numbers from. Closed f
 import math
 
 from tests.oracle_economics import economics
+from tests.oracle_memory import attention_width, cache_pool, ceil, held
 from tests.oracle_network import Network, copies, hottest
-
-
-def ceil(a, b):
-    return float(math.ceil(a / b - 1e-12))
 
 
 def cut_mean(width, t):
@@ -179,10 +176,6 @@ class Draft:
             self.expert = share * cut.xp
             self.read = rest + model.hidden * cut.vocab
             self.stored = rest + cut.held * self.expert
-
-
-def attention_width(cut, la):
-    return max(*(s.value for s in cut.shapes), cut.lheads * la.value_dim)
 
 
 def step(system, model, plan, cut, groups):
@@ -423,6 +416,7 @@ def step(system, model, plan, cut, groups):
 def evaluate(system, model, traffic, plan, prices):
     chip, cut = system.chip, Cut(model, plan)
     parts = plan.microbatches if plan.microbatches > 0 else plan.pp
+    parts = min(parts, ceil(traffic.batch, plan.dp))  # a microbatch has a request
     interval = max(parts, plan.pp) * cut.stage
     B = ceil(traffic.batch, plan.dp * parts)
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
@@ -463,7 +457,17 @@ def evaluate(system, model, traffic, plan, prices):
         }
         groups = [prefill, decode]
     else:
-        prefill |= {"B": B, "q": computed, "c": cached, "encoder": positions, "each": computed}
+        budget = plan.engine.step_tokens
+        chunks = ceil(B * computed, budget) if budget else 1.0
+        tokens = B * computed / chunks  # of a step: several prompts, or a part of one
+        chunk = min(tokens, computed)
+        prefill |= {
+            "B": tokens / chunk,
+            "q": chunk,
+            "c": cached + (computed - chunk) / 2,
+            "encoder": positions * chunk / computed,
+            "each": chunk,
+        }
         groups = [prefill]
     first_step, first_energy, first_hidden = step(system, model, plan, cut, groups)
     next_step, next_energy, next_hidden = step(system, model, plan, cut, [decode])
@@ -477,8 +481,8 @@ def evaluate(system, model, traffic, plan, prices):
         ttft, separate = (chunks * t0 + warm * t1) * interval, 0.0
         runs = steps * mixed
     else:
-        mixed, pure, separate = 0.0, 1.0, (parts + plan.pp - 1) * cut.stage
-        ttft, runs = separate * t0 + warm * t1 * interval, 1.0
+        mixed, pure, separate = 0.0, 1.0, (parts * chunks + plan.pp - 1) * cut.stage
+        ttft, runs = separate * t0 + warm * t1 * interval, chunks
     tpot = (mixed * t0 + pure * t1) * interval / gained
     total = separate * t0 + warm * t1 * interval + steps * gained * tpot
     tokens = traffic.batch * traffic.output
@@ -502,8 +506,12 @@ def evaluate(system, model, traffic, plan, prices):
     unused = paid / prices.utilization - chip_seconds
     metered = (joules + unused * (chip.idle_power + system.host.power)) * prices.pue
     usd, carbon = economics(system, prices, paid, metered)
-    memory = held(model, plan, cut, traffic, context, max(sum(g["B"] * g["q"] for g in groups), B * q))
+    largest = max(sum(g["B"] * g["q"] for g in groups), B * q)
+    sampled = max(sum(g["B"] * g["logits"] for g in groups), B * q)
+    memory = held(model, plan, Bits(plan), cut, traffic, largest, sampled)
     used = math.fsum(memory.values())
+    pool = cache_pool(plan, chip.memory.capacity, memory)
+    available = used - memory["kv"] - memory["state"] + pool
     power = chip.idle_power + max(math.fsum(first_energy.values()) / t0, math.fsum(next_energy.values()) / t1)
     out = {
         "ttft": ttft,
@@ -513,7 +521,12 @@ def evaluate(system, model, traffic, plan, prices):
         "joules_per_token": joules,
         "usd_per_mtok": math.fsum(usd.values()),
         "gco2e_per_mtok": math.fsum(carbon.values()),
-        "margins.memory": 1 - used / chip.memory.capacity,
+        "margins.memory": 1 - used / available,
+        "margins.sequences": 1 - traffic.batch / plan.dp / plan.engine.sequences
+        if plan.engine.sequences
+        else 1.0,
+        "pool.size": pool,
+        "pool.requests": plan.dp * ceil(traffic.batch, plan.dp) * pool / (memory["kv"] + memory["state"]),
         "margins.chips": 1 - chips / system.chips,
         "margins.power": 1 - power / chip.tdp,
         "margins.plan": 1.0 if cuts(model, plan) else -1.0,
@@ -553,45 +566,3 @@ def cuts(model, plan):
     if any(h % plan.tp for h in heads) or plan.pp > layers:
         return False
     return plan.ep == 1 or (x.layers > 0 and x.experts % plan.ep == 0 and plan.ep <= plan.tp * plan.dp)
-
-
-def held(model, plan, cut, traffic, context, widest_step):
-    la, r, x, d, ix = model.latent, model.recurrence, model.experts, model.hidden, model.indexer
-    bits, kept = Bits(plan), 1 - plan.weight_sparsity
-    mixers = math.fsum(s.layers * s.a.stored_share * (s.into + s.out) for s in cut.shapes)
-    mixers += la.layers * (cut.down + cut.up + cut.lheads * la.value_dim * d)
-    mixers += r.layers * r.parameters * cut.state + ix.layers * ix.parameters
-    ff = model.feed_forward
-    layers = ff.layers * ff.stored_share * ff.matrices * d * cut.ff
-    layers += x.layers * x.matrices * d * cut.shared
-    tables = cut.vocab * d * (2 - model.tied) + model.table_parameters
-    wide = model.small_parameters + model.unused_parameters + cut.encoder + cut.draft.stored
-    wide += x.layers * d * ((x.experts if x.experts > 1 else 0.0) + 2 * x.latent)
-    length = context + traffic.output
-    cache = math.fsum(s.layers * s.own * s.entries(length) * s.entry for s in cut.shapes)
-    cache += la.layers * length * (la.kv_rank + la.rope_dim) + length * cut.draft.cache
-    cache = cache * bits.cache + ix.layers * length / ix.compression * ix.head_dim * ix.key_bits
-    sequences = ceil(traffic.batch, plan.dp) * cut.stage
-    widest = max(s.projected for s in cut.shapes)
-    if model.feed_forward.layers > 0:
-        widest = max(widest, model.feed_forward.matrices * cut.ff)
-    if x.layers > 0:
-        widest = max(widest, x.matrices * cut.xw * x.top_k)
-    state = r.layers * cut.state * (r.state * r.state_bits + r.convolution_state * plan.activation_bits) / 8
-    along = plan.tp if plan.sequence_parallel > 0.5 else 1.0
-    sent, back = bits.sent / 8, max(bits.sent, 16) / 8
-    buffers = 2 * widest_step * d * sent * ((plan.tp > 1) + (plan.pp > 1))
-    if plan.cp > 1:
-        buffers += 2 * widest_step * attention_width(cut, la) * sent
-    if cut.joined > 1 and x.layers > 0:
-        buffers += widest_step * cut.joined * x.top_k / plan.ep * cut.xd * (sent + back)
-    dense = (mixers * bits.mixers + layers * bits.weights + wide * bits.wide) * cut.stage
-    dense += tables / min(plan.pp, 2) * bits.wide
-    return {
-        "weights": dense * kept / 8,
-        "experts": x.layers * cut.held * cut.xp * cut.stage * kept * plan.expert_bits / 8,
-        "kv": sequences * cache / 8 / plan.cp,
-        "state": sequences * state,
-        "activations": widest_step * (2 * d / along + widest) * plan.activation_bits / 8,
-        "communication": buffers,
-    }

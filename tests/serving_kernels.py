@@ -6,7 +6,7 @@ from jaxcost.spec.kernels import (
     AttentionKernel,
     AttentionKernels,
     ElementwiseKernel,
-    Engine,
+    EngineOverheads,
     Kernels,
     MatmulKernel,
     MatmulKernels,
@@ -62,7 +62,7 @@ def kernels(library, **engine):
         matmul=MatmulKernels(bits_16=wide, bits_8=narrow),
         attention_prefill=AttentionKernels(bits_16=PREFILL, bits_8=PREFILL),
         attention_decode=AttentionKernels(bits_16=DECODE, bits_8=DECODE),
-        engine=Engine(**engine),
+        engine=EngineOverheads(**engine),
     )
 
 

@@ -12,7 +12,7 @@ import jaxcost as jc
 import jaxcost.explore.serve.closed_loops as loops
 from jaxcost.core.program import program
 from jaxcost.explore.serve.closed_loops import LoopSteps, closed_loop, closed_loop_steps, loop_times
-from jaxcost.spec.kernels import UNLIMITED, Engine
+from jaxcost.spec.kernels import UNLIMITED, EngineOverheads
 from tests.serving_kernels import system
 
 MODEL = jc.load_model("llama-3.1-8b")
@@ -24,7 +24,6 @@ ENGINE = {
     "eager_launch_floor": 5e-4,
     "frontend_latency": 0.05,
     "burst_size": 4.0,
-    "kv_share": 0.84,
 }
 SYSTEM = system(**ENGINE)
 
@@ -83,7 +82,7 @@ def simulate(users, prompt, output, decode, prefill, *, budget, waves=10, togeth
 def closed_form(users, prompt, output, decode, prefill, *, burst_size, equal=1.0):
     steps = LoopSteps(decode=decode, prefill=prefill, batch=float(users), slots=UNLIMITED, layers=32.0)
     tpot, ttft = loop_times(
-        Engine(burst_size=burst_size),
+        EngineOverheads(burst_size=burst_size),
         steps,
         users=float(users),
         prompt=prompt,
@@ -123,7 +122,13 @@ def test_work_is_conserved():
     for burst_size in (1.0, 4.0, UNLIMITED):
         steps = LoopSteps(decode=0.01, prefill=0.04, batch=32.0, slots=1e9, layers=32.0)
         tpot, ttft = loop_times(
-            Engine(burst_size=burst_size), steps, users=32.0, prompt=1e9, output=256.0, first=0.0, equal=1.0
+            EngineOverheads(burst_size=burst_size),
+            steps,
+            users=32.0,
+            prompt=1e9,
+            output=256.0,
+            first=0.0,
+            equal=1.0,
         )
         assert float(ttft + 256 * tpot) == pytest.approx(257 * 0.01 + 32 * 0.04, rel=1e-5)
 
@@ -150,15 +155,16 @@ def test_a_step_has_a_row_of_the_engine_only_where_kernels_are_calibrated():
     at = engine.decode.names.index("engine")
     assert float(engine.decode.rows[at].seconds) == pytest.approx(32 * 1e-5 + 16 * 3e-5, rel=1e-5)
     assert float(without.decode.rows[at].seconds) == 0
-    for phase in ("prefill", "decode"):
+    # A prefill step of 8,192 tokens has 8 of the 16 prompts.
+    for phase, sequences in (("prefill", 8), ("decode", 16)):
         more = getattr(engine, phase).total - getattr(without, phase).total
-        assert float(more) == pytest.approx(32 * 1e-5 + 16 * 3e-5, rel=1e-3)
+        assert float(more) == pytest.approx(32 * 1e-5 + sequences * 3e-5, rel=1e-3)
 
 
 def test_more_users_wait_longer_and_get_more_together():
     found = [run(users=float(users)) for users in (1, 2, 8, 32, 128, 512, 1024, 4096)]
     for less, more in itertools.pairwise(found):
-        assert more.tpot > less.tpot
+        assert more.tpot >= less.tpot
         assert more.ttft > less.ttft * (1 - 1e-5)
         assert more.tokens_per_second > less.tokens_per_second * (1 - 2e-3)
         assert more.in_batch >= less.in_batch

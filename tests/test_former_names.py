@@ -11,13 +11,13 @@ from jaxcost.core.pytree import current_path
 from jaxcost.edge.catalog.reading import configs_root
 from jaxcost.edge.catalog.set_option import read_settings
 from jaxcost.edge.commands.memory_options import read_placement
-from jaxcost.spec.kernels import CollectiveKernel, CustomAllReduceKernel, Engine, MixtureKernel
+from jaxcost.spec.kernels import CollectiveKernel, CustomAllReduceKernel, EngineOverheads, MixtureKernel
 
 FIELDS = [
     (jc.Placement, "in_turn", "serial_tier_reads"),
-    (Engine, "bunch", "burst_size"),
-    (Engine, "front", "frontend_latency"),
-    (Engine, "eager", "eager_launch_floor"),
+    (EngineOverheads, "bunch", "burst_size"),
+    (EngineOverheads, "front", "frontend_latency"),
+    (EngineOverheads, "eager", "eager_launch_floor"),
     (CollectiveKernel, "change", "protocol_switch"),
     (CollectiveKernel, "crowd", "contention_exponent"),
     (CustomAllReduceKernel, "change", "protocol_switch"),
@@ -84,7 +84,7 @@ def test_keys_of_an_efficiency_file(tmp_path):
         warnings.simplefilter("always", DeprecationWarning)
         old = jc.load_efficiency(str(path))
     said = {str(warning.message) for warning in caught}
-    assert {"Engine.bunch is now burst_size", "MixtureKernel.foreign is now remote_fraction"} <= said
+    assert {"EngineOverheads.bunch is now burst_size", "MixtureKernel.foreign is now remote_fraction"} <= said
     assert jc.rows(old) == jc.rows(jc.load_efficiency("h100-sxm-vllm"))
 
 

@@ -27,13 +27,15 @@ FORBIDDEN_BELOW_EDGE = {
     "os",
 }
 FILES = sorted(
-    p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem in {"evaluation", "report", "schedule"}
+    p
+    for p in PACKAGE.rglob("*.py")
+    if p.parent != PACKAGE or p.stem in {"evaluation", "margins", "report", "schedule"}
 )
 
 
 def layer_of(module: str) -> int:
     part = module.removeprefix("jaxcost.").split(".")[0]
-    return LAYERS.index("evaluation" if part in ("report", "schedule") else part)
+    return LAYERS.index("evaluation" if part in ("margins", "report", "schedule") else part)
 
 
 def module_of(path: Path) -> str:

@@ -14,7 +14,7 @@ __all__ = [
     "CollectiveKernel",
     "CustomAllReduceKernel",
     "ElementwiseKernel",
-    "Engine",
+    "EngineOverheads",
     "Kernels",
     "MatmulKernel",
     "MatmulKernels",
@@ -218,8 +218,8 @@ class MixtureKernels:
 
 
 @pytree
-class Engine:
-    """What the serving engine adds to the kernels: host time, the order of prompts, and memory it reserves.
+class EngineOverheads:
+    """What the serving engine adds to the kernels: host time, and the order of prompts.
 
     `layer` and `sequence` are part of every step; the other numbers describe how steps make up the service of several
     users (`explore/serve/closed_loops.py`).
@@ -245,7 +245,6 @@ class Engine:
         default=1.0,
         formerly="bunch",
     )
-    kv_share: Scalar = field("1", "share of main memory that weights and cache may use", default=1.0)
 
 
 @pytree
@@ -274,4 +273,4 @@ class Kernels:
         doc="dispatch of tokens within a domain; None for the closed form", default=None
     )
     combine: AllToAllKernel | None = field(doc="combine of the experts' results; None as above", default=None)
-    engine: Engine = field(doc="the serving engine around the kernels", default=Engine)
+    engine: EngineOverheads = field(doc="overheads of the serving engine", default=EngineOverheads)

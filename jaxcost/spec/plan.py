@@ -1,6 +1,7 @@
 """How a model is sharded over a system, placed in its memory tiers and scheduled."""
 
 from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.spec.engine import Engine
 
 __all__ = ["Placement", "Plan", "Split"]
 
@@ -146,7 +147,9 @@ class Plan:
         default=0.0,
     )
     chunk: Scalar = field(
-        "token", "prompt tokens of a chunked prefill, mixed into each decode step; 0 for none", default=0.0
+        "token",
+        "prompt tokens of a chunk that is mixed into each decode step; 0 for prefill in steps of its own",
+        default=0.0,
     )
     absorb_prefill: Scalar = field("1", "1 where latent attention is absorbed during prefill", default=0.0)
     absorb_decode: Scalar = field("1", "1 where latent attention is absorbed during decode", default=1.0)
@@ -156,3 +159,4 @@ class Plan:
         default=0.0,
     )
     placement: Placement = field(doc="data over memory tiers", default=Placement)
+    engine: Engine = field(doc="limits of a step and memory policy of the serving engine", default=Engine)

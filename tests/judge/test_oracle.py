@@ -53,6 +53,36 @@ def with_new_mixers(model, pick):
     return jc.replace_at(model, "window_attention.value_dim", pick(64, 192))
 
 
+def random_engine(pick):
+    return jc.Engine(
+        step_tokens=pick(0, 512, 2048, 16384),
+        sequences=pick(0, 64, 1024),
+        profiled=pick(0, 1),
+        memory_share=pick(0.85, 1),
+        cache_share=pick(0.9, 1),
+        activations_outside=pick(0, 1),
+        runtime_outside=pick(0, 1),
+        graphs_outside=pick(0, 1),
+        runtime_bytes=pick(0, 5e8),
+        communicator_bytes=pick(0, 2e9),
+        graph_bytes=pick(0, 3e8),
+        graph_layer_bytes=pick(0, 1e7),
+        kept_bytes=pick(0, 1e9),
+        kept_step_bytes=pick(0, 1.5e6),
+        kept_rank_bytes=pick(0, 1e8),
+        stream_copies=pick(2, 4),
+        workspace_bytes=pick(0, 2e8),
+        logit_bytes=pick(6, 14.5),
+        block=pick(1, 16, 256),
+        window_steps=pick(0, 1),
+        window_blocks=pick(0, 1),
+        window_share=pick(0, 0.8),
+        grouped=pick(0, 1),
+        state_slots=pick(1, 3),
+        state_ratio=pick(0, 0, 0.9),
+    )
+
+
 def random_case(rng):
     model = load_model(str(rng.choice(MODELS)))
     chips = int(rng.choice([1, 2, 8, 16, 64]))
@@ -139,6 +169,8 @@ def random_case(rng):
             draft_cache=pick(0, 16384),
         )
         model = jc.replace(model, draft_parameters=pick(0, 1, 1) * (model.draft_parameters or 4e8))
+    if rng.random() < 0.6:
+        plan = jc.replace(plan, engine=random_engine(pick))
     if rng.random() < 0.3:
         with jax.enable_x64(True):
             system = jax.tree.map(float, jc.by_parts(system))

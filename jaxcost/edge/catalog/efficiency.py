@@ -12,7 +12,7 @@ from ruamel.yaml.comments import CommentedMap
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.io.write import write_atomically
 from jaxcost.explore.calibrate import Fitted, fastest, scores
-from jaxcost.spec.kernels import Engine, Kernels
+from jaxcost.spec.kernels import EngineOverheads, Kernels
 
 __all__ = ["document", "write_efficiency", "write_engine"]
 
@@ -99,7 +99,7 @@ def write_engine(
     yaml = YAML()
     yaml.width = 4096
     content = yaml.load(path.read_text())
-    units = {f.name: f.metadata["unit"] for f in leaf_fields(Engine)}
+    units = {f.name: f.metadata["unit"] for f in leaf_fields(EngineOverheads)}
     content["matmul"] = _entry(
         *sustained, f"share of the kernels' own that serving keeps: {source}", date, "measured"
     )

@@ -1,6 +1,7 @@
 """The sections of calibrated kernels in the files of configs/efficiency: their schema, and the trees they become."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
@@ -12,7 +13,7 @@ from jaxcost.edge.catalog.reading import quantities
 from jaxcost.edge.catalog.schema import Entry, Quantity, Titled, section
 from jaxcost.edge.io.validation import StrictModel
 from jaxcost.spec.chip import Efficiency
-from jaxcost.spec.kernels import Kernels
+from jaxcost.spec.kernels import EngineOverheads, Kernels
 
 __all__ = ["EfficiencyFile", "FitSection", "kernels_of"]
 
@@ -21,6 +22,11 @@ _NEAREST = {
     "bits_16": ("bits_8", "bits_4"),
     "bits_8": ("bits_16", "bits_4"),
     "bits_4": ("bits_8", "bits_16"),
+}
+
+# Keys that files may still have and that no longer mean anything, with the reason.
+_RETIRED: dict[type, dict[str, str]] = {
+    EngineOverheads: {"kv_share": "the memory policy of an engine is in configs/engines"},
 }
 
 
@@ -42,7 +48,7 @@ def _section(kernel: Any) -> Any:
         number = Annotated[Entry | None, Quantity(f.metadata["unit"], f.metadata["bounds"])]
         fields[f.name] = (_section(nested[f.name]) | None if f.name in nested else number, None)
     options: dict[str, Any] = {"__base__": StrictModel, "__doc__": kernel.__doc__}
-    if former_names(kernel):
+    if former_names(kernel) or kernel in _RETIRED:
         options["__validators__"] = {"_current": model_validator(mode="before")(_current_keys(kernel))}
     return create_model(f"{kernel.__name__}Section", **options, **fields)
 
@@ -53,7 +59,11 @@ def _current_keys(kernel: type) -> Callable[[Any], Any]:
     def replaced(section: Any) -> Any:
         if not isinstance(section, Mapping):
             return section
-        return {current_name(kernel, key): value for key, value in section.items()}
+        retired = _RETIRED.get(kernel, {})
+        for key in retired.keys() & section.keys():
+            message = f"{kernel.__name__}.{key} is ignored: {retired[key]}"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return {current_name(kernel, k): value for k, value in section.items() if k not in retired}
 
     return replaced
 

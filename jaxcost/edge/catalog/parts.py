@@ -44,6 +44,7 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "silicon": schema.SiliconFile,
     "packages": schema.PackageFile,
     "efficiency": EfficiencyFile,
+    "engines": schema.EngineFile,
     "prices": schema.PricesFile,
     "grids": schema.GridFile,
     "acceptance": schema.AcceptanceFile,
@@ -86,8 +87,8 @@ def find(kind: str, name: str) -> Path:
     if looks_like_path(name):
         return expanded(name)
     path = folder / f"{name}.yaml"
-    if kind == "chips" and len(name) <= LONGEST_NAME and not path.exists():
-        path = folder / f"{chip_of_alias(name)}.yaml"
+    if kind in ("chips", "engines") and len(name) <= LONGEST_NAME and not path.exists():
+        path = folder / f"{_aliases(folder).get(name, name)}.yaml"
     if len(name) > LONGEST_NAME or not path.exists():
         raise InputError(
             f"a name listed by `jaxcost list {kind}`, or a path",
@@ -100,7 +101,7 @@ def find(kind: str, name: str) -> Path:
 def known(kind: str) -> list[str]:
     """List the names of one kind and their aliases."""
     own = list_names(kind)
-    return own + list(_aliases(configs_root() / kind)) if kind in ("chips", "models") else own
+    return own + list(_aliases(configs_root() / kind)) if kind in ("chips", "engines", "models") else own
 
 
 def expanded(name: str) -> Path:

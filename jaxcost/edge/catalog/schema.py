@@ -16,6 +16,7 @@ from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.io.validation import StrictModel
 from jaxcost.spec.chip import Chip, Compute, Cooling, Stacking
+from jaxcost.spec.engine import Engine
 from jaxcost.spec.fabric import TOPOLOGIES, Fabric, Link
 from jaxcost.spec.memory import Memory, NearMemory
 from jaxcost.spec.prices import Prices
@@ -26,6 +27,7 @@ __all__ = [
     "MOST_POSITIONS",
     "AcceptanceFile",
     "ChipFile",
+    "EngineFile",
     "Entry",
     "FabricFile",
     "GridFile",
@@ -357,6 +359,34 @@ class AcceptanceFile(Titled, create_model("PositionsSection", __base__=StrictMod
 
     model: str
     method: str
+
+
+class EngineLimits(section(Engine)):
+    """What differs on chips with at least some memory, except those whose names begin with a listed one."""
+
+    at_least: str
+    except_chips: list[str] = Field(default_factory=list)
+
+
+class EngineOptions(StrictModel):
+    """The engine's own names of what a user sets, without dashes in front."""
+
+    memory_share: str | None = None
+    cache_share: str | None = None
+    step_tokens: str | None = None
+    sequences: str | None = None
+    block: str | None = None
+    context: str | None = None
+    without_graphs: str | None = None
+
+
+class EngineFile(Titled, section(Engine, required="memory_share")):
+    """configs/engines: a version of a serving engine; what is absent it does not have."""
+
+    version: str = ""
+    aliases: list[str] = Field(default_factory=list)
+    options: EngineOptions = Field(default_factory=EngineOptions)
+    by_memory: list[EngineLimits] = Field(default_factory=list)
 
 
 class GridFile(

@@ -23,7 +23,7 @@ from jaxcost.explore.calibrate.fit import Bounds, Columns, Fit, fit, predict
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.explore.serve import LoopSteps, closed_loop_steps, loop_times
 from jaxcost.explore.space import compact, take
-from jaxcost.spec.kernels import UNLIMITED, Engine
+from jaxcost.spec.kernels import UNLIMITED, EngineOverheads
 from jaxcost.spec.measurement import Measurements
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -398,7 +398,7 @@ def _both(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     steps = LoopSteps(**{f.name: columns[f.name] for f in dataclasses.fields(LoopSteps)})
     tpot, ttft = loop_times(
-        replace(Engine(), **({"burst_size": columns.get("burst_size", 1.0)} | dict(parameters))),
+        replace(EngineOverheads(), **({"burst_size": columns.get("burst_size", 1.0)} | dict(parameters))),
         steps,
         users=columns["users"],
         prompt=columns["prompt"],

@@ -9,15 +9,20 @@ from jaxcost.explore.serve.closed_loops import (
     loop_times,
 )
 from jaxcost.explore.serve.deployment import Service
+from jaxcost.explore.serve.memory_fit import ChipCount, MemoryFit, count_chips, fit
 from jaxcost.explore.serve.service import best_service, serve
 
 __all__ = [
+    "ChipCount",
     "ClosedLoop",
     "LoopSteps",
+    "MemoryFit",
     "Service",
     "best_service",
     "closed_loop",
     "closed_loop_steps",
+    "count_chips",
+    "fit",
     "largest_batch",
     "loop_times",
     "serve",

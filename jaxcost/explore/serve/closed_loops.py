@@ -6,16 +6,22 @@ into; L layers; n and o tokens of prompt and output. During the lifetime of a re
 prefilled once: m prompts, its own included, before its first token, and the others while it decodes. Work is therefore
 conserved, whichever of prefill and decode the engine runs first:
 
-    b = min(c, slots),   slots = (kv_share x memory - weights) / (cache and state of a sequence of n + o)
-    P = S(mixed step - decode step, eager_launch_floor L / (1 + 400 / n), 0.2)
-    m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = min(b, burst_size)
+    b = min(c, slots),   slots = pool of the engine / (cache and state of a sequence of n + o)
+    P = S(mixed steps - decode steps, eager_launch_floor L / (1 + 400 / n), 0.2)
+    m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = 1 + e (min(b, burst_size) - 1)
     TPOT = d + (b - m) P / o
     TTFT = frontend_latency + eager_launch_floor L + d + m P + (c / b - 1) (TTFT of a user in the batch + o TPOT)
 
-S is `smooth.maximum`. `first` is the share of requests that clients send all at once at the start: 1/10 where each
-user sends ten requests, 0 in steady state. Users whose requests have equal lengths stay in lockstep, and k of them
-return in the same step; varying lengths break the lockstep. The last term of TTFT is Little's law for waiting users.
+S is `smooth.maximum`. A prompt takes ceil(n / budget) mixed steps. `first` is the share of requests that clients send
+all at once at the start: 1/10 where each user sends ten requests, 0 in steady state. Users whose requests have equal
+lengths stay in lockstep, and k of them return in the same step. Lengths of variation v break the lockstep: two answers
+of about o tokens, independent and normally distributed, end in the same step with probability e = 1 / sqrt(1 + 4 pi v
+o^2), which is exact for v = 0 and for long answers. The last term of TTFT is Little's law for waiting users. Slots
+that are fewer than one are a plan that does not fit: `ClosedLoop.memory` is negative, and the times are those of one
+user.
 """
+
+import math
 
 import jax.numpy as jnp
 
@@ -24,10 +30,10 @@ from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate
-from jaxcost.physics.compute.shards import layer_count, microbatches, shard
-from jaxcost.physics.memory.capacity import memory_use
-from jaxcost.spec.kernels import Engine
-from jaxcost.spec.memory import TIERS
+from jaxcost.explore.serve.memory_fit import fill_requests
+from jaxcost.physics.compute.shards import layer_count, microbatches
+from jaxcost.schedule import context_tokens
+from jaxcost.spec.kernels import EngineOverheads
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs
@@ -37,7 +43,7 @@ from jaxcost.spec.traffic import Traffic
 __all__ = ["ClosedLoop", "LoopSteps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
 
 _TOGETHER = 400.0  # mean tokens of other prompts in a step that prefills one
-_FULL = 0.03  # softness of the memory limit, since slots differ in size
+_FULL = 0.03  # softness of the memory limit at a variation of 1 and above, since slots differ in size
 _FLOOR = 0.2  # softness of the eager launch floor and of the burst size
 
 
@@ -50,6 +56,7 @@ class LoopSteps:
     batch: Scalar = field("1", "users in the batch")
     slots: Scalar = field("1", "users whose whole context fits in memory")
     layers: Scalar = field("1", "layers of the model")
+    memory: Scalar = field("1", "margin of memory with one user", default=1.0)
     tokens: Scalar = field("token", "tokens that a sequence gains per decode step", default=1.0)
     interval: Scalar = field("1", "time between two steps of a sequence, in steps", default=1.0)
 
@@ -65,6 +72,9 @@ class ClosedLoop:
     waiting: Scalar = field("1", "users who wait for memory")
     slots: Scalar = field(
         "1", "users whose context fits, all groups; where not even one per group fits, one is assumed"
+    )
+    memory: Scalar = field(
+        "1", "memory of a group with one user against what the engine may use, negative where it does not fit"
     )
     decode: Scalar = field("s", "a decode step, overheads of the engine included")
     prefill: Scalar = field("s", "time that one prompt adds to such a step")
@@ -92,7 +102,8 @@ def closed_loop(
         model: the language model.
         traffic: prompt and output lengths; with a variation above 0 users do not stay in lockstep. Batch and rate are
             ignored.
-        plan: the sharding and precisions; users are divided evenly among its data-parallel groups. Chunk is ignored.
+        plan: the sharding, precisions and engine; users are divided evenly among its data-parallel groups. Chunk is
+            ignored: prompts are mixed into decode steps in chunks of the engine's token budget.
         users: concurrent users of the whole system.
         first: share of requests that are sent all at once at the start.
         knobs: as for `evaluate`; groups may have a fraction of a user.
@@ -113,17 +124,17 @@ def _closed_loop(
     features: tuple[str, ...],
 ) -> ClosedLoop:
     kernels = system.chip.efficiency.kernels
-    engine = Engine() if kernels is None else kernels.engine
+    engine = EngineOverheads() if kernels is None else kernels.engine
     each = users / plan.dp
     steps = closed_loop_steps(system, model, traffic, plan, users=each, knobs=knobs, features=features)
     tpot, ttft = loop_times(
         engine,
         steps,
         users=each,
-        prompt=_computed(traffic),
+        prompt=computed_tokens(traffic),
         output=traffic.output,
         first=first,
-        equal=jnp.where(traffic.variation > 0, 0, 1),
+        equal=_lockstep(traffic),
     )
     life = ttft + (traffic.output - 1) * tpot
     loop = ClosedLoop(
@@ -132,16 +143,33 @@ def _closed_loop(
         tokens_per_second=users * traffic.output / life,
         in_batch=steps.batch * plan.dp,
         waiting=(each - steps.batch) * plan.dp,
-        slots=steps.slots * plan.dp,
+        slots=jnp.maximum(steps.slots, 1) * plan.dp,
+        memory=steps.memory,
         decode=_decode(engine, steps),
-        prefill=_prefill(engine, steps, _computed(traffic)),
+        prefill=_prefill(engine, steps, computed_tokens(traffic)),
     )
     return spread(loop, batch_shape((system, model, traffic, plan, knobs, users, first)))
 
 
-def in_batch(users: Scalar, slots: Scalar) -> Scalar:
-    """Return the users of a group in the batch: all, or as many as fit in memory, and at least one."""
-    return smooth.minimum(users, jnp.maximum(slots, 1), _FULL)
+def in_batch(users: Scalar, slots: Scalar, variation: Scalar) -> Scalar:
+    """Return the users of a group in the batch: all, or as many as fit in memory, and at least one.
+
+    With varying lengths the limit is soft; without, it is exact.
+    """
+    slots = jnp.maximum(slots, 1)
+    soft = smooth.minimum(users, slots, _FULL * jnp.minimum(variation, 1))
+    return jnp.maximum(soft, jnp.minimum(users, 1))
+
+
+def computed_tokens(traffic: Traffic) -> Scalar:
+    """Return the prompt tokens of a request that are computed, at least one."""
+    return jnp.maximum(traffic.prompt * (1 - traffic.prefix_hit) + traffic.encoder_tokens, 1)
+
+
+def _lockstep(traffic: Traffic) -> Scalar:
+    """Return the probability that two answers which started together end in the same step."""
+    spread_tokens = traffic.variation * traffic.output * traffic.output
+    return 1 / jnp.sqrt(1 + 4 * math.pi * spread_tokens)
 
 
 def closed_loop_steps(
@@ -157,7 +185,7 @@ def closed_loop_steps(
     """Evaluate the steps of one group of users who share a batch.
 
     Args:
-        system: as for `closed_loop`; of its engine only `kv_share` is used.
+        system: as for `closed_loop`; the overheads of its engine are not used.
         model: the language model.
         traffic: prompt and output lengths.
         plan: the sharding and precisions.
@@ -166,31 +194,28 @@ def closed_loop_steps(
         features: result of `design_features`; None to find it from the leaves that are not traced.
     """
     knobs = replace(Knobs() if knobs is None else knobs, fractional=1.0)
-    kernels = system.chip.efficiency.kernels
-    share = 1.0 if kernels is None else kernels.engine.kv_share
-    if kernels is not None:
-        system = _without_engine(system)
+    if system.chip.efficiency.kernels is not None:
+        system = _without_overheads(system)
+    if features is None:
+        features = design_features(system, traffic, plan, knobs)
     system, model, traffic, plan, users, knobs = align((system, model, traffic, plan, users, knobs))
-    parts = microbatches(plan)
-    shards = shard(model, plan, knobs.tau)
-    context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens + traffic.output
-    one = memory_use(
-        model, plan, shards, sequences=1.0, context=context, step_tokens=0.0, communication=0.0, corpus=0.0
-    )
-    chip = system.chip
-    memory = share * sum(getattr(chip, name).capacity for name in TIERS) - chip.reserved
-    slots = (memory - one.weights - one.experts) / (one.kv + one.state)
-    batch = in_batch(users, slots)
+    parts, computed = microbatches(plan), computed_tokens(traffic)
+    context = context_tokens(traffic) + traffic.output
+    one, slots = fill_requests(system, model, plan, context=context, prompt=computed, features=features)
+    batch = in_batch(users, slots, traffic.variation)
+    budget = plan.engine.step_tokens
+    chunks = jnp.where(budget > 0, jnp.ceil(computed / jnp.where(budget > 0, budget, 1)), 1)
     loaded = replace(traffic, batch=batch * plan.dp)
-    mixed = replace(plan, chunk=_computed(traffic))
+    mixed = replace(plan, chunk=computed / chunks)
     report = evaluate(system, model, loaded, mixed, knobs=knobs, features=features)
     s = report.schedule
-    longer = s.interval * (report.prefill.total - report.decode.total) / parts
+    longer = chunks * s.interval * (report.prefill.total - report.decode.total) / parts
     return LoopSteps(
         decode=report.decode.total,
         prefill=jnp.maximum(longer, 0),
         batch=batch,
         slots=slots,
+        memory=1 - one.use.used / (one.use.fixed + one.pool),
         layers=layer_count(model),
         tokens=s.tokens_per_step,
         interval=s.interval,
@@ -198,7 +223,7 @@ def closed_loop_steps(
 
 
 def loop_times(
-    engine: Engine,
+    engine: EngineOverheads,
     steps: LoopSteps,
     *,
     users: Scalar,
@@ -218,10 +243,10 @@ def loop_times(
         prompt: prompt tokens that are computed.
         output: output tokens.
         first: share of requests that are sent all at once at the start.
-        equal: 1 where requests have equal lengths, 0 where they vary.
+        equal: probability that users who start together return together: 1 where requests have equal lengths.
     """
     batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps, prompt)
-    burst = smooth.minimum(batch, 1 + equal * (engine.burst_size - 1), _FLOOR)
+    burst = 1 + equal * (smooth.minimum(batch, engine.burst_size, _FLOOR) - 1)
     ahead = (1 - first) * (burst + 1) / 2 + first * (batch + 1) / 2
     tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / output
     served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
@@ -229,20 +254,16 @@ def loop_times(
     return tpot, served + waiting
 
 
-def _decode(engine: Engine, steps: LoopSteps) -> Scalar:
+def _decode(engine: EngineOverheads, steps: LoopSteps) -> Scalar:
     return steps.interval * (steps.decode + engine.layer * steps.layers + engine.sequence * steps.batch)
 
 
-def _prefill(engine: Engine, steps: LoopSteps, prompt: Scalar) -> Scalar:
+def _prefill(engine: EngineOverheads, steps: LoopSteps, prompt: Scalar) -> Scalar:
     floor = engine.eager_launch_floor * steps.layers / (1 + _TOGETHER / prompt)
     return smooth.maximum(steps.prefill, floor, _FLOOR)
 
 
-def _computed(traffic: Traffic) -> Scalar:
-    return traffic.prompt * (1 - traffic.prefix_hit) + traffic.encoder_tokens
-
-
-def _without_engine(system: System) -> System:
+def _without_overheads(system: System) -> System:
     share = system.chip.efficiency
-    kernels = replace(share.kernels, engine=Engine())
+    kernels = replace(share.kernels, engine=EngineOverheads())
     return replace(system, chip=replace(system.chip, efficiency=replace(share, kernels=kernels)))

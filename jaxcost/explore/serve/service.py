@@ -218,6 +218,11 @@ def _with_plan(
     traffic: Traffic, plan: Plan, tau: Scalar, at: Callable[[Scalar, Scalar], LoadPoint], pool: _Pool | None
 ) -> Service:
     parts = microbatches(plan)
+    budget = plan.engine.step_tokens
+    # An engine with mixed steps computes prompts in chunks of its token budget.
+    if pool is None:
+        mixes = (plan.chunk == 0) & (plan.engine.mixed > 0.5)
+        plan = replace(plan, chunk=jnp.where(mixes, budget, plan.chunk))
     chunked = jnp.where(plan.chunk > 0, 1, 0)
     alone = jnp.zeros_like(plan.dp) if pool is None else jnp.ones_like(plan.dp)
     replica = Replica(
@@ -232,9 +237,11 @@ def _with_plan(
         ttft_target=traffic.ttft_target,
         tpot_target=traffic.tpot_target,
     )
-    # Without chunked prefill the whole prompt is one chunk: memory holds the buffers of one prefill and of decoding.
+    # Without chunked prefill the whole prompt, or what the token budget takes of it, is one chunk: memory holds the
+    # buffers of one prefill step and of decoding.
     context = traffic.prompt + traffic.retrieved + traffic.encoder_tokens
-    chunk = jnp.where(chunked, plan.chunk, context)
+    step = jnp.where(budget > 0, jnp.minimum(context, budget), context)
+    chunk = jnp.where(chunked, plan.chunk, step)
     operating = find_operating_point(
         lambda requests, first: at(requests, jnp.where(first, plan.chunk, chunk)),
         replica,
@@ -374,6 +381,7 @@ def _transfer(
         sequences=1.0,
         context=traffic.prompt + traffic.retrieved + traffic.encoder_tokens,
         step_tokens=0.0,
+        logits=0.0,
         communication=0.0,
     )
 

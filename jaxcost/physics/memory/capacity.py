@@ -7,16 +7,27 @@ indexers cache one small key per entry.
 Source: Pope et al. 2022 (arXiv:2211.05102).
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
-from jaxcost.core.arrays import where
-from jaxcost.core.pytree import Scalar, derived, field, pytree
-from jaxcost.physics.compute.attention import cache_entries
-from jaxcost.physics.compute.shards import Shards, sequence_ranks, shard, stored_parameters
+from jaxcost.core.arrays import total, where
+from jaxcost.core.pytree import Scalar, derived, field, pytree, replace
+from jaxcost.physics.compute.shards import Shards, expert_input, sequence_ranks, shard, stored_parameters
+from jaxcost.physics.memory.allocation import (
+    cache_pool,
+    cached_bytes,
+    graph_bytes,
+    runtime_bytes,
+    state_bytes,
+    unusable_bytes,
+)
+from jaxcost.physics.memory.tiers import tiers_of
+from jaxcost.spec.chip import Chip
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["MemoryUse", "kept_neurons", "kv_bytes_per_token", "memory_use", "shared_bytes"]
+__all__ = ["MemoryUse", "allot_memory", "kept_neurons", "kv_bytes_per_token", "memory_use", "shared_bytes"]
 
 
 @pytree
@@ -26,32 +37,32 @@ class MemoryUse:
     weights: Scalar = field("B", "all weights but the routed experts")
     experts: Scalar = field("B", "routed experts")
     kv: Scalar = field("B", "cached keys, values and latents")
-    state: Scalar = field("B", "recurrent states")
-    activations: Scalar = field("B", "working buffers of the widest step")
+    state: Scalar = field("B", "recurrent states, with what fixed pools leave unused")
+    activations: Scalar = field("B", "working buffers of the largest step")
     communication: Scalar = field("B", "messages sent and received")
     corpus: Scalar = field("B", "retrieval corpus", default=0.0)
+    runtime: Scalar = field("B", "runtime and communicators of the engine", default=0.0)
+    graphs: Scalar = field("B", "captured graphs of the engine", default=0.0)
+
+    @property
+    def resident(self) -> Scalar:
+        """Weights, experts and corpus."""
+        return self.weights + self.experts + self.corpus
+
+    @property
+    def buffers(self) -> Scalar:
+        """Working and message buffers."""
+        return self.activations + self.communication
+
+    @property
+    def fixed(self) -> Scalar:
+        """All bytes but cache and states."""
+        return self.resident + self.buffers + self.runtime + self.graphs
 
     @derived("B")
     def used(self) -> Scalar:
         """All bytes."""
-        model = self.weights + self.experts + self.kv + self.state + self.activations + self.communication
-        return model + self.corpus
-
-
-def cached_bytes(model: Model, plan: Plan, shards: Shards, tokens: Scalar) -> Scalar:
-    """Return the bytes of the cache of one sequence of `tokens` tokens on one chip, over the whole depth.
-
-    Of softmax attention it is the sum over layers of entries x kv_heads (head_dim + value_dim) b(kv), without layers
-    that reuse the cache of another; entries are tokens, min(tokens, W) within a window, tokens / r of compressed
-    context. Of latents it is layers x tokens x (kv_rank + rope_dim) b(kv); of indexers the keys of all entries; of a
-    draft tokens x its elements of a token x b(kv).
-    """
-    a, latent, indexer = shards.attention, model.latent, model.indexer
-    softmax = jnp.sum(a.own_layers * cache_entries(a.shape, tokens) * a.cached_width, 0)
-    latents = latent.layers * tokens * (latent.kv_rank + latent.rope_dim)
-    index = indexer.layers * (tokens / indexer.compression) * indexer.head_dim * indexer.key_bits
-    drafted = shards.draft.cache * tokens
-    return ((softmax + latents + drafted) * plan.kv_bits + index) / 8 / plan.cp
+        return self.fixed + self.kv + self.state
 
 
 def kv_bytes_per_token(model: Model, plan: Plan | None = None) -> Scalar:
@@ -69,13 +80,18 @@ def memory_use(
     sequences: Scalar,
     context: Scalar,
     step_tokens: Scalar,
+    logits: Scalar,
     communication: Scalar,
     corpus: Scalar = 0.0,
+    tau: Scalar = 0.0,
+    features: Sequence[str] = (),
 ) -> MemoryUse:
     """Return the memory use of the fullest chip, in bytes by kind.
 
-    The working buffers hold, for every token of the widest step, the residual stream twice, sharded along the sequence
-    with sequence parallelism, and the widest intermediate of any layer.
+    While layers are computed, the working buffers hold for every token of the largest step some copies of the residual
+    stream, sharded along the sequence with sequence parallelism, the widest intermediates of any layer, and the
+    messages. After the last layer they hold one copy and the logits of the whole vocabulary, from which every rank
+    samples. The larger sum counts.
 
     Args:
         model: the language model.
@@ -83,43 +99,64 @@ def memory_use(
         shards: the part of the model on one chip.
         sequences: sequences per pipeline stage and replica.
         context: tokens per sequence at full length.
-        step_tokens: tokens of the widest step.
+        step_tokens: tokens of the largest step.
+        logits: tokens of a step whose logits are computed.
         communication: bytes of message buffers.
         corpus: bytes of the retrieval corpus on the chip.
+        tau: softness.
+        features: features of the engine, of `engine_features`.
     """
     stored = stored_parameters(model, shards)
     stage, kept = shards.stage_share, 1 - plan.weight_sparsity
     each = shards.precision
-    # The first stage also holds the embedding and the last stage the output head; the fuller stage counts.
-    wide = (stored.routers + stored.other) * stage + stored.tables / jnp.minimum(plan.pp, 2)
+    # The first stage also holds the embedding and the last stage the output head; the fuller stage counts. A tied
+    # table is in both.
+    tables = stored.tables / where(model.tied > 0.5, 1, jnp.minimum(plan.pp, 2))
+    wide = (stored.routers + stored.other) * stage + tables
     weights = (
         stored.mixers * stage * each.mixers + stored.feed_forward * stage * each.weights + wide * each.wide
     )
-    recurrence = model.recurrence
+    ff, x, engine, element = model.feed_forward, model.experts, plan.engine, plan.activation_bits / 8
+    # Kernels of experts hold a row for every chosen expert of a token: its input, then its hidden layer and its output.
+    rows = jnp.maximum(shards.expert_width, expert_input(model))
+    rows = rows + jnp.maximum((x.matrices - 1) * shards.expert_width, expert_input(model))
     widest = jnp.maximum(
         jnp.max(shards.attention.projected, 0),
         jnp.maximum(
-            model.feed_forward.matrices * shards.feed_forward_width * (model.feed_forward.layers > 0),
-            model.experts.matrices * shards.expert_width * model.experts.top_k * (model.experts.layers > 0),
+            ff.matrices * shards.feed_forward_width * (ff.layers > 0), x.top_k * rows * (x.layers > 0)
         ),
     )
-    state = (
-        recurrence.layers
-        * shards.state_share
-        * (recurrence.state * recurrence.state_bits + recurrence.convolution_state * plan.activation_bits)
-    )
+    stream = step_tokens * model.hidden / sequence_ranks(plan) * element
+    layers = engine.stream_copies * stream + step_tokens * widest * element + engine.workspace_bytes
+    sampling = stream + logits * model.vocabulary * engine.logit_bytes - communication
+    kv = cached_bytes(model, plan, shards, context, tau, features)
+    state = state_bytes(model, plan, shards, tau, features)
+    state = state + unusable_bytes(plan.engine, kv, state)
     return MemoryUse(
         weights=weights * kept / 8,
         experts=stored.experts * stage * kept * plan.expert_bits / 8,
-        kv=sequences * stage * cached_bytes(model, plan, shards, context),
-        state=sequences * stage * state / 8,
-        activations=step_tokens
-        * (2 * model.hidden / sequence_ranks(plan) + widest)
-        * plan.activation_bits
-        / 8,
+        kv=sequences * stage * kv,
+        state=sequences * stage * state,
+        activations=jnp.maximum(layers, sampling),
         communication=communication,
         corpus=corpus,
+        runtime=runtime_bytes(plan),
+        graphs=graph_bytes(model, plan, shards),
     )
+
+
+def allot_memory(plan: Plan, chip: Chip, memory: MemoryUse, features: Sequence[str]) -> tuple[Chip, Scalar]:
+    """Return the chip with the main memory that the engine uses, and the bytes of the pool for cache and states."""
+    main, everything = (
+        chip.memory.capacity,
+        total(getattr(chip, name).capacity for name in tiers_of(features)),
+    )
+    pool = cache_pool(
+        plan, main, everything - main, memory.resident, memory.buffers, memory.runtime, memory.graphs
+    )
+    return replace(
+        chip, memory=replace(chip.memory, capacity=main - (everything - memory.fixed - pool))
+    ), pool
 
 
 def shared_bytes(model: Model, plan: Plan, shards: Shards) -> Scalar:

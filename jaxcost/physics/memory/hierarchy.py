@@ -93,7 +93,7 @@ def classify_bytes(memory: MemoryUse, shared: Scalar, prefix: Scalar) -> jax.Arr
         "experts": memory.experts,
         "request_kv": memory.kv * (1 - prefix) + memory.state,
         "cached_prefix": memory.kv * prefix,
-        "activations": memory.activations + memory.communication,
+        "activations": memory.buffers + memory.runtime + memory.graphs,
         "corpus": memory.corpus,
     }
     return stack([classes[name] for name in CLASSES])

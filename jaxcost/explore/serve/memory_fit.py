@@ -1,0 +1,311 @@
+"""What fits: the memory of a chip under a plan and a serving engine, and the requests that its cache holds.
+
+Symbols: c bytes of cache and states of one request on a chip, at a context of n tokens; pool, the memory that the
+engine leaves for them (`physics/memory/allocation.py`); S bytes of working memory per sampled token.
+
+    requests = dp pool / c(n),   tokens = n x requests,   longest context = largest n with users / dp c(n) <= pool
+
+Where buffers are sized for the traffic and logits are the largest of them, every request takes c + S, not c.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcost.core import smooth
+from jaxcost.core.arrays import align, batch_shape, spread, total, where
+from jaxcost.core.program import program
+from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
+from jaxcost.evaluation import design_features
+from jaxcost.explore.analysis import DEGREES, candidate_plans
+from jaxcost.physics.compute.shards import can_shard, microbatches, shard
+from jaxcost.physics.memory.allocation import buffered_tokens, needed_share
+from jaxcost.physics.memory.capacity import MemoryUse, allot_memory, memory_use
+from jaxcost.physics.memory.tiers import tiers_of, usable_chip
+from jaxcost.physics.network.messages import communication_buffers
+from jaxcost.spec.model import Model
+from jaxcost.spec.plan import Plan
+from jaxcost.spec.system import System
+from jaxcost.spec.traffic import Traffic
+
+__all__ = ["ChipCount", "FilledMemory", "MemoryFit", "count_chips", "fill_memory", "fill_requests", "fit"]
+
+_DOUBLINGS = 30  # the longest context that is tried is 2^30 tokens
+_MOST_CHIPS = 64
+
+
+class FilledMemory(NamedTuple):
+    """The memory of the fullest chip with a number of sequences, and the pool for cache and states."""
+
+    use: MemoryUse
+    pool: Scalar
+    main: Scalar  # capacity of main memory that a model can use
+    others: Scalar  # capacity of auxiliary tiers
+
+
+@pytree
+class MemoryFit:
+    """The memory of the fullest chip as an engine divides it, and what the cache of all replicas holds."""
+
+    capacity_bytes: Scalar = field("B", "memory of a chip, all tiers")
+    weights_bytes: Scalar = field("B", "weights, with experts, draft and padding of kernels")
+    activation_bytes: Scalar = field("B", "working and message buffers of the largest step")
+    reserved_bytes: Scalar = field("B", "runtime and communicators")
+    graph_bytes: Scalar = field("B", "captured graphs")
+    kv_bytes: Scalar = field("B", "pool for cache and recurrent states, negative where the rest does not fit")
+    unused_bytes: Scalar = field("B", "memory that the engine leaves free")
+    context: Scalar = field("token", "tokens of a request, prompt and output")
+    request_bytes: Scalar = field(
+        "B", "cache and states of one request of that context, as the engine allots them"
+    )
+    requests: Scalar = field("1", "requests of that context that fit in all replicas, may be a fraction")
+    kv_tokens: Scalar = field("token", "tokens of these requests together")
+    users: Scalar = field("1", "concurrent requests asked for")
+    longest_context: Scalar = field("token", "longest context at which `users` requests fit; 0 for none")
+    memory_share: Scalar = field(
+        "1",
+        "share of main memory that the engine needs for `users` requests of `context`; above 1 nothing suffices",
+    )
+
+
+@pytree
+class ChipCount:
+    """The fewest chips on which a number of requests fit, by a power of two, and the plan."""
+
+    chips: Scalar = field("1", "chips; 0 where no plan of up to 64 chips suffices")
+    plan: Plan = field(doc="plan with the most requests on that many chips")
+    requests: Scalar = field("1", "requests that fit with it")
+
+
+def fit(
+    system: System, model: Model, plan: Plan | None = None, *, context: Scalar = 8192.0, users: Scalar = 1.0
+) -> MemoryFit:
+    """Return what fits in memory under a plan and its engine.
+
+    Pure, traceable, differentiable and native over a batch of designs, as `evaluate`. `longest_context` is a whole
+    number with the gradient of the relaxed solution; `requests` and `kv_tokens` are fractions, as engines report them.
+
+    Args:
+        system: chips, links and hosts.
+        model: the language model.
+        plan: degrees, precisions and engine; None for one chip at 16 bits with the typical engine.
+        context: tokens of a request, prompt and output together.
+        users: concurrent requests in all replicas, for `longest_context` and `memory_share`.
+    """
+    plan = Plan() if plan is None else plan
+    arguments = canonical((system, model, plan, context, users))
+    return _fit(*arguments, features=design_features(system, Traffic(), plan))
+
+
+@program(static_argnames=("features",))
+def _fit(
+    system: System, model: Model, plan: Plan, context: Scalar, users: Scalar, *, features: tuple[str, ...]
+) -> MemoryFit:
+    shape = batch_shape((system, model, plan, context, users))
+    system, model, plan, context, users = align((system, model, plan, context, users))
+    filled, requests = fill_requests(system, model, plan, context=context, prompt=context, features=features)
+    requests = plan.dp * requests
+    use, pool = filled.use, filled.pool
+    each = use.kv + use.state
+
+    def slack(tokens: Scalar) -> Scalar:
+        at = fill_memory(
+            system,
+            model,
+            plan,
+            sequences=users / plan.dp,
+            context=tokens,
+            prompt=tokens,
+            logits=users / plan.dp,
+            features=features,
+        )
+        return at.pool - at.use.kv - at.use.state
+
+    held = fill_memory(
+        system,
+        model,
+        plan,
+        sequences=users / plan.dp,
+        context=context,
+        prompt=context,
+        logits=users / plan.dp,
+        features=features,
+    ).use
+    result = MemoryFit(
+        capacity_bytes=filled.main + filled.others,
+        weights_bytes=use.resident,
+        activation_bytes=use.buffers,
+        reserved_bytes=use.runtime,
+        graph_bytes=use.graphs,
+        kv_bytes=pool,
+        unused_bytes=filled.main + filled.others - use.fixed - pool,
+        context=context,
+        request_bytes=each,
+        requests=requests,
+        kv_tokens=requests * context,
+        users=users,
+        longest_context=_longest(slack, users, shape),
+        memory_share=needed_share(
+            plan,
+            filled.main,
+            filled.others,
+            held.kv + held.state,
+            held.resident,
+            held.buffers,
+            held.runtime,
+            held.graphs,
+        ),
+    )
+    return spread(result, shape)
+
+
+def fill_memory(
+    system: System,
+    model: Model,
+    plan: Plan,
+    *,
+    sequences: Scalar,
+    context: Scalar,
+    prompt: Scalar,
+    logits: Scalar,
+    features: Sequence[str],
+) -> FilledMemory:
+    """Count the bytes of the fullest chip, and the pool for cache and states.
+
+    Args:
+        system: the chips.
+        model: the language model.
+        plan: degrees, precisions, engine. With a chunk, the largest step is one chunk with the decoding sequences;
+            without, a step of the token budget, or of `prompt` tokens where that is less or there is no budget.
+        sequences: sequences of a replica in memory.
+        context: tokens of a sequence at full length.
+        prompt: prompt tokens of a request.
+        logits: sequences of a replica whose logits are computed in a step.
+        features: result of `design_features`.
+    """
+    shards = shard(model, plan, 0.0)
+    budget, drafted = plan.engine.step_tokens, 1 + plan.draft_length
+    rows = logits / microbatches(plan) * drafted
+    step = where(budget > 0, jnp.minimum(prompt, budget), prompt)
+    step = where(plan.chunk > 0, jnp.minimum(prompt, plan.chunk) + rows, jnp.maximum(step, rows))
+    tokens, sampled = buffered_tokens(plan.engine, step, rows)
+    use = memory_use(
+        model,
+        plan,
+        shards,
+        sequences=sequences,
+        context=context,
+        step_tokens=tokens,
+        logits=sampled,
+        communication=communication_buffers(model, plan, shards, tokens),
+        features=features,
+    )
+    chip = usable_chip(system.chip, features)
+    main, everything = (
+        chip.memory.capacity,
+        total(getattr(chip, name).capacity for name in tiers_of(features)),
+    )
+    _, pool = allot_memory(plan, chip, use, tuple(features))
+    return FilledMemory(use, pool, main, everything - main)
+
+
+def fill_requests(
+    system: System,
+    model: Model,
+    plan: Plan,
+    *,
+    context: Scalar,
+    prompt: Scalar,
+    features: Sequence[str],
+) -> tuple[FilledMemory, Scalar]:
+    """Return the memory with one request and buffers for all requests that fit, and their number in a replica.
+
+    The number is negative where weights and buffers alone do not fit.
+    """
+
+    def filled(logits: Scalar) -> FilledMemory:
+        return fill_memory(
+            system,
+            model,
+            plan,
+            sequences=1.0,
+            context=context,
+            prompt=prompt,
+            logits=logits,
+            features=features,
+        )
+
+    few = filled(0.0)
+    each = few.use.kv + few.use.state
+    most = smooth.safe_div(jnp.maximum(few.pool, 0), each)
+    # The pool falls with the logits, in one piece with a slope of S or none at all: the secant of slope S is exact.
+    slope = model.vocabulary * plan.engine.logit_bytes * (1 + plan.draft_length) / microbatches(plan)
+    many = filled(most)
+    requests = (many.pool + most * slope) / (each + slope)
+    requests = where(few.pool > 0, jnp.minimum(requests, most), smooth.safe_div(few.pool, each))
+    return filled(jnp.maximum(requests, 0)), requests
+
+
+def _longest(slack, users: Scalar, shape: tuple[int, ...]) -> jax.Array:
+    """Return the largest whole n whose slack, bytes, is not negative, with the gradient of the relaxed root."""
+    steps = jnp.asarray([2.0**k for k in reversed(range(_DOUBLINGS))], jnp.result_type(users))
+
+    def bisect(low: jax.Array, step: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.where(jax.lax.stop_gradient(slack(low + step)) >= 0, low + step, low), None
+
+    none = jnp.broadcast_to(jnp.zeros_like(users), np.broadcast_shapes(shape, np.shape(users)))
+    longest, _ = jax.lax.scan(bisect, none, steps)
+    at = jnp.maximum(longest, 1)
+    here = slack(at)
+    slope = jax.lax.stop_gradient((here - slack(2 * at)) / at)
+    moved = smooth.safe_div(here, slope)
+    return longest + (moved - jax.lax.stop_gradient(moved))
+
+
+def count_chips(
+    system: System, model: Model, plan: Plan | None = None, *, context: Scalar = 8192.0, users: Scalar = 1.0
+) -> ChipCount:
+    """Return the fewest chips, a power of two up to 64, on which `users` requests of a context fit, with a plan.
+
+    Tensor parallelism stays within the scale-up domain of the system. Of several plans the one with the most requests
+    is taken, and of equal ones the simplest.
+
+    Args:
+        system: the chips; their number is ignored.
+        model: the language model.
+        plan: everything but the degrees.
+        context: tokens of a request.
+        users: concurrent requests.
+    """
+    plan = Plan() if plan is None else plan
+    candidates = candidate_plans(_MOST_CHIPS, whole=False)
+    degrees = dict(zip(DEGREES, candidates.T, strict=True))
+    domain = max(float(np.max(system.fabric.domain)), 1.0)
+    keep = (degrees["cp"] == 1) & (degrees["tp"] <= domain)
+    degrees = {name: column[keep] for name, column in degrees.items()}
+    laid_out = replace(plan, **{name: jnp.asarray(column) for name, column in degrees.items()})
+    valid, requests = jax.device_get(
+        _fit_plans(
+            *canonical((system, model, laid_out, context)), features=design_features(system, Traffic(), plan)
+        )
+    )
+    chips = np.prod([degrees[name] for name in ("tp", "pp", "dp", "cp")], 0)
+    enough = valid & (requests >= users)
+    fewest = chips[enough].min() if enough.any() else 0.0
+    at = int(np.argmax(np.where(enough & (chips == fewest), requests, -np.inf))) if enough.any() else 0
+    chosen = replace(plan, **{name: float(column[at]) for name, column in degrees.items()})
+    return ChipCount(chips=float(fewest), plan=chosen, requests=float(requests[at]))
+
+
+@program(static_argnames=("features",))
+def _fit_plans(
+    system: System, model: Model, plan: Plan, context: Scalar, *, features: tuple[str, ...]
+) -> tuple[jax.Array, jax.Array]:
+    arguments = system, model, plan, context
+    shape = batch_shape(arguments)
+    system, model, plan, context = align(arguments)
+    _, requests = fill_requests(system, model, plan, context=context, prompt=context, features=features)
+    return spread((can_shard(model, plan), plan.dp * requests), shape)
