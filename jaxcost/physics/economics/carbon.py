@@ -68,7 +68,7 @@ class Carbon:
 def embodied(chip: Chip, chip_build: Build, auxiliary: Sequence[str]) -> Embodied:
     """Return the embodied carbon of one chip with its auxiliary tiers, named in `auxiliary`.
 
-    On-chip memory counts by its area where the die area is the sum of the parts, and by its capacity otherwise.
+    On-chip memory counts by its area where the die area is the sum of the parts, and by its bytes otherwise.
     """
     p = chip.process
     wafer = p.fab_energy * p.fab_grid + p.fab_gases + p.fab_materials
