@@ -92,8 +92,9 @@ def history_rows() -> list[dict]:
         low, mid, high = interval(name)
         points.append((family, name, year, mid, low, high, f"{CATALOGUE}/{name}.yaml"))
     for name, bill, share in BOMS:
-        capacity = float(jc.load_chip(name).memory.capacity)
-        points.append(("HBM", f"of {name}", 2026.5, bill * share / capacity, None, None, BILLS))
+        memory = jc.load_chip(name).memory
+        made = float(memory.capacity + memory.withheld)
+        points.append(("HBM", f"of {name}", 2026.5, bill * share / made, None, None, BILLS))
     names = ("family", "memory", "year", "price", "low", "high", "source")
     return [dict(zip(names, p, strict=True)) for p in sorted(points, key=lambda p: (p[0], p[2], p[1]))]
 

@@ -25,7 +25,8 @@ def package(chip, fabric):
         1 / (1 + x),
     ][int(process.yield_model)]
     dies = p.dies * process.wafer_price / (count * good) * (1 + p.die_test)
-    memory = chip.memory.capacity * chip.memory.price_per_byte
+    made = chip.memory.capacity + chip.memory.withheld
+    memory = made * chip.memory.price_per_byte
     carrier = p.base_price + p.price_per_area * (whole + chip.memory.stacks * chip.memory.footprint)
     packed = (dies + memory + carrier) / p.assembly_yield
     price = {
@@ -37,7 +38,7 @@ def package(chip, fabric):
     wafer = process.fab_energy * process.fab_grid + process.fab_gases + process.fab_materials
     carbon = {
         "dies": whole * wafer / good / p.assembly_yield,
-        "memory": chip.memory.capacity * chip.memory.carbon_per_byte / p.assembly_yield,
+        "memory": made * chip.memory.carbon_per_byte / p.assembly_yield,
         "package": p.carbon / p.assembly_yield,
     }
     return area, price, carbon

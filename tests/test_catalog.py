@@ -123,7 +123,7 @@ def test_system_of_n_chips():
 def test_spot_values():
     h100 = catalog.load_chip("h100-sxm")
     assert float(h100.memory.bandwidth) == pytest.approx(3.35e12, rel=1e-6)
-    assert float(h100.memory.capacity) == pytest.approx(80e9, rel=1e-6)
+    assert float(h100.memory.capacity) == pytest.approx(79.19 * 2**30, rel=1e-6)
     assert float(h100.compute.flops_16) == pytest.approx(989e12, rel=1e-6)
     assert float(catalog.load_memory("hbf").capacity) == pytest.approx(512e9, rel=1e-6)
     system = catalog.load_system("h100-sxm-x8")

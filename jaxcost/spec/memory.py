@@ -10,7 +10,7 @@ __all__ = ["ENGINE_PER_STACK", "PER_STACK", "TIERS", "Memory", "NearMemory"]
 # Tiers of a chip by name: `chip.memory` is main memory, the others are auxiliary tiers.
 TIERS = ("sram", "memory", "hbf", "host", "cxl", "ssd")
 # Numbers of a tier, and of its engines, that are proportional to its stacks.
-PER_STACK = ("capacity", "bandwidth", "write_bandwidth", "idle_power", "queue_depth")
+PER_STACK = ("capacity", "withheld", "bandwidth", "write_bandwidth", "idle_power", "queue_depth")
 ENGINE_PER_STACK = ("bandwidth", "flops", "idle_power", "power_limit")
 
 
@@ -46,11 +46,18 @@ class Memory:
     flight, the prefetch buffer is unlimited, and endurance and retention are unlimited.
     """
 
-    capacity: Scalar = field("B", "usable bytes; 0 where the chip does not have the tier", default=0.0)
+    capacity: Scalar = field(
+        "B", "bytes that the driver reports; 0 where the chip does not have the tier", default=0.0
+    )
+    withheld: Scalar = field(
+        "B",
+        "bytes of the stacks that firmware, ECC and driver take and the driver does not report",
+        default=0.0,
+    )
     bandwidth: Scalar = field("B/s", "peak read bandwidth", default=0.0)
     latency: Scalar = field("s", "time from a request to the first byte", default=0.0)
     energy_per_byte: Scalar = field("J/B", "device and interface energy of a byte read", default=0.0)
-    carbon_per_byte: Scalar = field("kg/B", "embodied CO2e of a byte of capacity", default=0.0)
+    carbon_per_byte: Scalar = field("kg/B", "embodied CO2e of a byte of the stacks", default=0.0)
     write_bandwidth: Scalar = field("B/s", "peak write bandwidth; 0 for that of reads", default=0.0)
     write_energy_per_byte: Scalar = field(
         "J/B", "energy of a byte written; 0 for that of a read", default=0.0
@@ -66,7 +73,9 @@ class Memory:
         bounds=SHARE,
     )
     idle_power: Scalar = field("W", "power without accesses, refresh included", default=0.0)
-    price_per_byte: Scalar = field("USD/B", "price of capacity, at the time of the catalogue", default=0.0)
+    price_per_byte: Scalar = field(
+        "USD/B", "price of a byte of the stacks, at the time of the catalogue", default=0.0
+    )
     price_trend: Scalar = field(
         "1/s", "relative growth of that price with time", default=0.0, bounds=Bounds(-math.inf)
     )

@@ -117,7 +117,7 @@ def section(
 class MemorySection(
     section(
         Memory,
-        only="stacks capacity bandwidth energy_per_byte",
+        only="stacks capacity withheld bandwidth energy_per_byte",
         required="capacity bandwidth",
         positive="capacity bandwidth",
         names={"energy_per_byte": "energy"},
@@ -251,7 +251,7 @@ class MemoryFile(
     Titled,
     section(
         Memory,
-        without="price_trend stacks buffer chained",
+        without="withheld price_trend stacks buffer chained",
         required="capacity bandwidth energy_per_byte carbon_per_byte",
         positive="capacity bandwidth",
         names={

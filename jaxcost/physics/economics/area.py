@@ -31,6 +31,7 @@ __all__ = [
     "by_parts",
     "die_yield",
     "dies_per_wafer",
+    "manufactured_bytes",
     "memory_price",
     "stack_price",
     "stack_yield",
@@ -112,9 +113,14 @@ def stack_price(
     return (layers * die_price + base_price) / stack_yield(layers, bond_yield, die_yield)
 
 
+def manufactured_bytes(memory: Memory) -> Scalar:
+    """Return the bytes of the stacks of a tier: those that the driver reports and those withheld from it."""
+    return memory.capacity + memory.withheld
+
+
 def memory_price(memory: Memory, since: Scalar) -> Scalar:
-    """Return the price of a tier, USD, `since` seconds after the catalogue: capacity x price e^(trend x time)."""
-    return memory.capacity * memory.price_per_byte * jnp.exp(memory.price_trend * since)
+    """Return the price of a tier, USD, `since` seconds after the catalogue: bytes x price e^(trend x time)."""
+    return manufactured_bytes(memory) * memory.price_per_byte * jnp.exp(memory.price_trend * since)
 
 
 def build(chip: Chip, fabric: Fabric, auxiliary: Sequence[str], since: Scalar) -> Build:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jaxcost.core.arrays import total, where
 from jaxcost.core.pytree import Scalar, derived, field, pytree
-from jaxcost.physics.economics.area import Build
+from jaxcost.physics.economics.area import Build, manufactured_bytes
 from jaxcost.physics.economics.tco import supplied_power
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.prices import Prices
@@ -68,13 +68,13 @@ class Carbon:
 def embodied(chip: Chip, chip_build: Build, auxiliary: Sequence[str]) -> Embodied:
     """Return the embodied carbon of one chip with its auxiliary tiers, named in `auxiliary`.
 
-    On-chip memory counts by its area where the die area is the sum of the parts, and by its capacity otherwise.
+    On-chip memory counts by its area where the die area is the sum of the parts, and by its bytes otherwise.
     """
     p = chip.process
     wafer = p.fab_energy * p.fab_grid + p.fab_gases + p.fab_materials
     kept = chip.package.assembly_yield
     tiers = {name: getattr(chip, name) for name in ("memory", *auxiliary)}
-    made_of = {name: tier.capacity * tier.carbon_per_byte for name, tier in tiers.items()}
+    made_of = {name: manufactured_bytes(tier) * tier.carbon_per_byte for name, tier in tiers.items()}
     made_of["memory"] = made_of["memory"] / kept
     if "sram" in made_of:
         made_of["sram"] = where(chip.die_area > 0, made_of["sram"], 0)
