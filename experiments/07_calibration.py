@@ -46,7 +46,6 @@ LIBRARIES = ("trtllm", "vllm", "sglang")
 # Tried for all engines together, chosen for each model left out by the others: how uneven experts' popularity is
 # (squared coefficient of variation), and the share of the benchmarked matmul rate that hours of serving keep.
 SKEWS, SUSTAINED = (1.0, 3.0, 6.0), (1.0, 0.9)
-MEMORY_SHARE = 0.84  # of main memory that engines give to weights and cache: not fitted
 # Lines of e2e.csv (both metrics of a point) that cannot be right, and why.
 WRONG = {
     (
@@ -140,7 +139,8 @@ def served(found) -> tuple[dict, list[dict]]:
             return replace_at(system, "chip.efficiency.kernels", Kernels(engine=engine))
         return replace_at(system, "chip.efficiency.kernels.engine", engine)
 
-    engine = EngineOverheads(kv_share=MEMORY_SHARE)
+    engine = EngineOverheads()
+    engines = {name: jc.load_engine(name, SERVED_ON) for name in LIBRARIES}
     tried = {}
     for skew, share in itertools.product(SKEWS, SUSTAINED):
         uneven = {
@@ -151,7 +151,7 @@ def served(found) -> tuple[dict, list[dict]]:
             name: replace_at(on(f"{SERVED_ON}-{name}", engine), "chip.efficiency.matmul", share)
             for name in LIBRARIES
         }
-        columns = serving_steps(systems, uneven, points)
+        columns = serving_steps(systems, uneven, points, engines)
         tried[skew, share] = fit_engines(points, columns, weights=(~wrong).astype(float))
     made, chosen = nested(points, tried)
     clear = points.where(~wrong)
@@ -170,10 +170,11 @@ def served(found) -> tuple[dict, list[dict]]:
         split, within = choose_split(clear, times[~wrong]), choose_within(clear, times[~wrong])
         return {"split": vars(split), "within": vars(within)}
 
-    ideal = serving_steps({n: on("ideal", engine, kernels=False) for n in LIBRARIES}, models, points)
+    bare = {n: on("ideal", engine, kernels=False) for n in LIBRARIES}
+    ideal = serving_steps(bare, models, points, engines)
     plain = np.stack([ideal["decode"], ideal["prefill"] + ideal["decode"]], 1)
     thumb_kernels = {n: on("typical", engine, kernels=False) for n in LIBRARIES}
-    typical = serving_steps(thumb_kernels, models, points)
+    typical = serving_steps(thumb_kernels, models, points, engines)
     thumb = np.stack([typical["decode"], typical["prefill"] + typical["decode"]], 1)
     out = {
         "held": errors(made.held, ~wrong),
@@ -181,7 +182,6 @@ def served(found) -> tuple[dict, list[dict]]:
         "inside": errors(made.inside, ~wrong),
         "roofline": errors(plain, ~wrong),
         "thumb": errors(thumb, ~wrong),
-        "memory_share": MEMORY_SHARE,
         "skews": SKEWS,
         "shares": SUSTAINED,
         "skew": chosen[None][0],

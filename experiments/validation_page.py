@@ -49,7 +49,6 @@ def write_engines(folder: Path, found: dict) -> None:
     source = "fit to served TPOT and TTFT on H100 (aiconfigurator-core silicon samples, InferenceX)"
     for library, constants in found["ends"].items():
         given = {name: tuple(x) for name, x in constants.items()}
-        given["kv_share"] = (found["memory_share"], found["memory_share"], 0.9)
         if "burst_size" not in given:
             given["burst_size"] = (UNLIMITED, UNLIMITED, UNLIMITED)
         for path in sorted(folder.glob(f"*-{library}.yaml")):
@@ -138,8 +137,8 @@ def page(data: dict) -> str:
         "`evaluate` with the calibrated kernels. The few constants of each engine are fitted without the model that is",
         "predicted. Two more parameters, common to all engines, are chosen from short lists, again without that model:",
         f"the skew of expert popularity, {s['skew']:g} (squared coefficient of variation, of {', '.join(f'{x:g}' for x in s['skews'])}), and the share of the",
-        f"benchmarked matmul rate that serving reaches, {s['sustained']:g} (of {', '.join(f'{x:g}' for x in s['shares'])}). Memory for weights and KV cache is set to",
-        f"{s['memory_share']} of the chip's and not fitted. The set of constants itself was chosen with all models in view.",
+        f"benchmarked matmul rate that serving reaches, {s['sustained']:g} (of {', '.join(f'{x:g}' for x in s['shares'])}). The memory of the KV cache is that of the",
+        "engine's file in `configs/engines`, at its defaults. The set of constants itself was chosen with all models in view.",
         "",
         "| | points | TPOT | 90th | TTFT | 90th |",
         "|---|---|---|---|---|---|",

@@ -68,6 +68,7 @@ def synthetic(noise=0.0):
         "prefill": layers * prompt * 8e-7 / tp,
         "batch": users,
         "slots": np.full(len(users), 1e6),
+        "memory": np.ones(len(users)),
         "layers": layers,
         "tokens": np.ones(len(users)),
         "interval": np.ones(len(users)),
@@ -179,12 +180,11 @@ def test_h100_is_predicted_a_model_at_a_time():
     models = {name: jc.load_model(ours) for name, ours in names.items()}
     # Benchmarks of single kernels run at a higher clock than a chip that serves.
     systems = {
-        library: replace_at(
-            system(library=library, kv_share=0.84), "chip.efficiency.matmul", jnp.asarray(0.9)
-        )
+        library: replace_at(system(library=library), "chip.efficiency.matmul", jnp.asarray(0.9))
         for library in ENGINES
     }
-    columns = serving_steps(systems, models, points)
+    engines = {library: jc.load_engine(library, "h100-sxm") for library in ENGINES}
+    columns = serving_steps(systems, models, points, engines)
     found = fit_engines(points, columns)
     inside, held = (np.median(np.abs(np.log(t / points.measured)), 0) for t in (found.inside, found.held))
     print("inside", inside, "held", held, found.engines)

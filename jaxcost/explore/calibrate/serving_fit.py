@@ -23,6 +23,7 @@ from jaxcost.explore.calibrate.fit import Bounds, Columns, Fit, fit, predict
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.explore.serve import LoopSteps, closed_loop_steps, loop_times
 from jaxcost.explore.space import compact, take
+from jaxcost.spec.engine import Engine
 from jaxcost.spec.kernels import UNLIMITED, EngineOverheads
 from jaxcost.spec.measurement import Measurements
 from jaxcost.spec.model import Model
@@ -155,17 +156,22 @@ def serving_points(measurements: Measurements, varying: Mapping[str, float] = VA
 
 
 def serving_steps(
-    systems: Mapping[str, System], models: Mapping[str, Model], points: ServingPoints
+    systems: Mapping[str, System],
+    models: Mapping[str, Model],
+    points: ServingPoints,
+    engines: Mapping[str, Engine] | None = None,
 ) -> dict[str, np.ndarray]:
     """Evaluate the steps of every point: the columns that `fit_engines` and `predicted` take, [R] each.
 
     Args:
-        systems: by library, a system with its kernels in `chip.efficiency`; of its engine only `kv_share` is used.
+        systems: by library, a system with its kernels in `chip.efficiency`; the overheads of its engine are not used.
         models: models by the names in `points`.
         points: the measured closed loops.
+        engines: by library, the engine's limits of a step and memory policy; None for the typical engine.
     """
     libraries, names = sorted(set(points.library.tolist())), sorted(set(points.model.tolist()))
     system = compact(_stack([systems[name] for name in libraries]))
+    engine = compact(_stack([(engines or {}).get(name, Engine()) for name in libraries]))
     model = compact(_stack([models[name] for name in names]))
     narrow = points.weight_bits <= _NARROW
     four = points.weight_bits < 6  # only routed experts have fewer than 8 bits, and their inputs have 16
@@ -183,13 +189,13 @@ def serving_steps(
         "kv_bits": points.kv_bits,
         "activation_bits": np.where(narrow & ~four, 8.0, 16.0),
     }
-    features = design_features(systems[libraries[0]], Traffic(), Plan())
+    features = design_features(systems[libraries[0]], Traffic(), replace(Plan(), engine=engine))
 
     def steps(index: jax.Array) -> LoopSteps:
         row = {name: column[index] for name, column in rows.items()}
         pick = lambda tree, at: take(tree, at.astype(int))  # noqa: E731
         words = ("tp", "ep", "dp", "weight_bits", "expert_bits", "kv_bits", "activation_bits")
-        plan = replace(base_plan, **{word: row[word] for word in words})
+        plan = replace(base_plan, engine=pick(engine, row["library"]), **{word: row[word] for word in words})
         traffic = replace(base_traffic, prompt=row["prompt"], output=row["output"])
         found = closed_loop_steps(
             pick(system, row["library"]),
