@@ -349,6 +349,7 @@ def draw_power(
         idle=chip_seconds * chip.idle_power,
         host=chip_seconds * system.host.power,
     )
+    energy = replace(energy, fans=system.host.overhead * energy.chips)
     owned_seconds = chip_seconds * reliability.chips_per_working_chip
     metered = metered_energy(
         system, prices, energy=energy.total, chip_seconds=chip_seconds, owned_seconds=owned_seconds
@@ -361,8 +362,8 @@ def draw_power(
         decode=row(drawn, 1),
         prefill_clock=row(results.clock.share, 0),
         decode_clock=row(results.clock.share, 1),
-        chips=(energy.total - energy.host) / chip_seconds * schedule.chips,
-        hosts=system.host.power * schedule.chips,
+        chips=energy.chips / chip_seconds * schedule.chips,
+        hosts=energy.servers / chip_seconds * schedule.chips,
         pue=prices.pue,
         provisioned=supplied,
         racks=supplied / prices.rack_power,

@@ -271,7 +271,7 @@ class Report(Timing, Displayed):
 
     @derived("J/token")
     def joules_per_input_token(self) -> Scalar:
-        """Energy of prefill per prompt token: dynamic energy by work, idle and host energy by share of time."""
+        """Energy of prefill per prompt token: dynamic energy by work, idle chips and servers by share of time."""
         return self._input(self.energy.total, self.energy.total) * self._outputs_per_input
 
     @derived("J/token")
@@ -282,7 +282,8 @@ class Report(Timing, Displayed):
     def _input(self, total: Scalar, powered: Scalar) -> Scalar:
         """Return the part of a total due to prefill: `powered` in proportion to energy, the rest to time."""
         e, share = self.energy, self.split
-        joules = share.energy * e.dynamic + share.seconds * (e.idle + e.host)
+        chips = share.energy * e.dynamic + share.seconds * e.idle
+        joules = chips * (1 + smooth.safe_div(e.fans, e.chips)) + share.seconds * e.host
         return share.seconds * (total - powered) + powered * smooth.safe_div(joules, e.total)
 
     @property

@@ -497,6 +497,7 @@ def evaluate(system, model, traffic, plan, prices):
     }
     chip_seconds = chips / per_second
     energy["idle"] = chip_seconds * chip.idle_power
+    energy["fans"] = system.host.overhead * math.fsum(energy.values())
     energy["host"] = chip_seconds * system.host.power
     joules = math.fsum(energy.values())
     away = system.chips * system.failure_rate * system.repair_time
@@ -504,7 +505,8 @@ def evaluate(system, model, traffic, plan, prices):
     up /= 1 + system.chips * system.failure_rate * system.switchover_time
     paid = chip_seconds * (1 + system.spares / system.chips) / up
     unused = paid / prices.utilization - chip_seconds
-    metered = (joules + unused * (chip.idle_power + system.host.power)) * prices.pue
+    idle = chip.idle_power * (1 + system.host.overhead) + system.host.power
+    metered = (joules + unused * idle) * prices.pue
     usd, carbon = economics(system, prices, paid, metered)
     largest = max(sum(g["B"] * g["q"] for g in groups), B * q)
     sampled = max(sum(g["B"] * g["logits"] for g in groups), B * q)

@@ -51,7 +51,8 @@ def economics(system, prices, paid, metered):
     owned = 1e6 * paid / prices.utilization
     price |= {"hosts": host.price, "network": host.network_price, "racks": host.rack_price}
     bought = math.fsum(price.values())
-    watts = chip.tdp + host.power
+    # The building is built for the server's nameplate; energy is what the server draws.
+    watts = chip.tdp + (host.provisioned or host.power + host.overhead * chip.tdp)
     usd = {name: owned * value / prices.lifetime for name, value in price.items()}
     r = prices.interest
 

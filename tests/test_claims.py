@@ -220,6 +220,25 @@ def test_ok_compute_on_the_base_die_saves_power_and_no_time():
         assert after.energy.memory < before.energy.memory
 
 
+# --- energy of tokens and prompts ---
+
+
+def test_energy_of_tokens_and_prompts():
+    rows = {row.name: row for row in importlib.import_module("claims.energy").energy()}
+    assert len(rows) == 16
+    leaderboard = [row for row in rows.values() if row.source.startswith("ML.ENERGY")]
+    assert len(leaderboard) == 8 and all(0.7 < row.ratio < 1.2 for row in leaderboard)
+    assert rows["energy of a token, llama-3.1-70b, 32 requests"].verdict == "ok"
+    # Bits: at 8 the energy of matmuls is a quarter too low, at the wall as well.
+    near(rows["energy of a token at the wall, llama-2-70b"].ratio, 0.76, 0.1)
+    # EcoLogits has four times the latency that newer engines have, so more than twice the energy.
+    assert 2 < 1 / rows["energy of a request of 400 tokens, llama-3.1-70b"].ratio < 3
+    near(rows["energy of a query of 500 tokens, GPT-4o"].ours, 0.3, 0.15)
+    near(rows["overhead of the datacenter, of all energy"].ours, 100 * (1 - 1 / 1.09), 1e-4)
+    assert 0.1 < rows["energy of a median prompt, all in"].ours < 0.6
+    assert 0.3 < rows["host over TPU, energy"].ours < 1
+
+
 # --- interconnect ---
 
 

@@ -46,6 +46,20 @@ def test_what_it_goes_to(capsys):
     assert "Energy per token" not in run(capsys)[1]
 
 
+def test_what_the_power_of_servers_rests_on(capsys):
+    shown = " ".join(run(capsys, "--costs")[1].split())
+    assert (
+        "Servers draw 165 W a chip (measured, 130 W to 210 W) and 25% of what the chips draw (meas" in shown
+    )
+    assert "They are provisioned for a nameplate of 575 W a chip (datasheet, 350 W to 790 W)." in shown
+    shown = " ".join(run(capsys, "--costs", "--set", "system.host.power=200 W")[1].split())
+    assert "Servers draw 200 W a chip (set) and 25%" in shown
+    status = main(["evaluate", "--model", "llama-3.1-8b", "--system", "l40s", "--costs", "--batch", "2"])
+    out = capsys.readouterr()[0]
+    assert status == 0 and "Servers draw 150 W a chip (estimate, 80.0 W to 250 W).\n" in out
+    assert "nameplate" not in out
+
+
 def test_a_cap(capsys):
     status, out, _ = run(capsys, "--costs", "--power-cap", "300W")
     assert status == 0 and "(clock at " in out and "to keep the power cap" in out

@@ -247,6 +247,30 @@ def test_power_cap_has_a_gradient():
 # --- dollars ---
 
 
+def test_a_server_draws_what_was_measured_and_is_provisioned_for_its_nameplate():
+    """A DGX H100 in MLPerf Inference v4.0 at the wall, by the power of a GPU: at rest, and at its power limits."""
+    host = jc.load_system("h100-sxm-x8").host
+    for gpu, node in ((75, 2220), (300, 4200), (400, 5140), (450, 5705), (450, 5922), (700, 8400)):
+        assert float(8 * (gpu + host.power + host.overhead * gpu)) == near(node, 0.07), (gpu, node)
+    system = jc.load_system("h100-sxm-x8")
+    report = evaluated(system)
+    chips = float(report.energy.dynamic + report.energy.idle)
+    assert float(report.energy.fans) == near(float(host.overhead) * chips, 1e-6)
+    assert float(report.power.hosts) == near(
+        8 * float(host.power) + float(host.overhead * report.power.chips), 1e-6
+    )
+    assert float(report.power.provisioned) == near(10200, 1e-6)
+    assert 0.25 < float(report.energy.servers / report.energy.total) < 0.45
+    # Without a nameplate the building is built for what the server draws at the limit of the chip.
+    bare = evaluated(jc.replace_at(system, "host.provisioned", 0.0))
+    assert float(bare.power.provisioned) == near(8 * float(700 * (1 + host.overhead) + host.power), 1e-6)
+    assert float(bare.energy.total) == float(report.energy.total)
+    # Input and output tokens share all of the energy, fans by the energy of the chips.
+    schedule = report.schedule
+    of_input = float(report.joules_per_input_token * schedule.prompt / schedule.billed)
+    assert of_input + float(report.joules_per_output_token) == near(float(report.energy.total), 1e-6)
+
+
 def test_an_hour_of_an_h100():
     """38 kUSD a chip all in, 1.3 kW, 5 years, 5% upkeep, 11.7 USD/W over 15 years: 1.33 USD an hour, run through."""
     prices = jc.Prices(interest=0.0, utilization=1.0, site_water=0.0)

@@ -119,7 +119,11 @@ def test_cost_is_that_of_the_chips_owned_and_the_energy_used():
     price = float(1e6 * owned * chip.price / prices.lifetime)
     assert float(found.usd.chips) == pytest.approx(price, rel=1e-4)
     assert float(found.joules.idle) == pytest.approx(float(seconds * chip.idle_power), rel=1e-4)
-    metered = float(found.joules.prefill + found.joules.decode) + owned * (chip.idle_power + host.power)
+    grown = 1 + host.overhead
+    work = float(found.joules.prefill + found.joules.decode)
+    drawn = seconds * (chip.idle_power * grown + host.power) + work * (grown - 1)
+    assert float(found.joules.idle + found.joules.host) == pytest.approx(float(drawn), rel=1e-4)
+    metered = work * grown + owned * (chip.idle_power * grown + host.power)
     bill = float(1e6 * metered * prices.pue * prices.electricity)
     assert float(found.usd.electricity) == pytest.approx(bill, rel=1e-4)
     grams = float(1e9 * metered * prices.pue * prices.grid_carbon)

@@ -118,7 +118,7 @@ WRONG = [
     ("system.fabric.scale_up.topology=trous", "did you mean 'torus'?"),
     (
         "system.host=5 W",
-        "a number under this branch: price, network_price, rack_price, power, carbon",
+        "a number under this branch: price, network_price, rack_price, power, overhead, provisioned, carbon",
     ),
     ("system.chip=5 W", "more (`jaxcost list leaves system.chip`)"),
     ("system.chip.tdp=500", "a quantity in W, such as '700 W' with its unit"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from claims.agents import agents
 from claims.common import Claim
+from claims.energy import energy
 from claims.flash import buffer_rule, flash_arithmetic, sandisk, yu
 from claims.in_memory import attacc, hpim, neupims
 from claims.liminal import liminal
@@ -32,6 +33,7 @@ TABLE: tuple[Callable[[], Iterator[Claim]], ...] = (
     pim_ai,
     pim_ai_phone,
     agents,
+    energy,
     memory_wall,
     yu,
     buffer_rule,

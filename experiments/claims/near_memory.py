@@ -62,7 +62,7 @@ def base_die() -> Iterator[Claim]:
             PAPER,
             1 / saving,
             "x",
-            float((after.energy.total - after.energy.host) / (before.energy.total - before.energy.host)),
+            float(after.energy.chips / before.energy.chips),
             "loose",
             "if their power is that of reading alone, way to the engines included; idling and the engines draw as before",
         )

@@ -10,12 +10,26 @@ __all__ = ["Host", "System"]
 
 @pytree
 class Host:
-    """The share of server, network and rack per chip."""
+    """The share of server, network and rack per chip.
+
+    A server draws power + overhead x (what its chips draw). The building is built for its nameplate, `provisioned`.
+    """
 
     price: Scalar = field("USD", "server and board per chip", default=0.0)
     network_price: Scalar = field("USD", "network cards, switches and cables per chip", default=0.0)
     rack_price: Scalar = field("USD", "rack, its power supplies and cooling per chip", default=0.0)
-    power: Scalar = field("W", "processors, fans and network cards per chip", default=0.0)
+    power: Scalar = field("W", "server per chip without the part in proportion to the chips", default=0.0)
+    overhead: Scalar = field(
+        "1",
+        "fans and losses of power supplies, over what the chips draw",
+        default=0.0,
+        bounds=Bounds(high=2.0),
+    )
+    provisioned: Scalar = field(
+        "W",
+        "nameplate of the server per chip, without the chip; 0 for its power at the chip's limit",
+        default=0.0,
+    )
     carbon: Scalar = field("kg", "embodied CO2e of server and network per chip", default=0.0)
 
 

@@ -32,7 +32,13 @@ from jaxcost.edge.commands.request import (
     unset_targets,
 )
 from jaxcost.edge.show import tables
-from jaxcost.edge.show.cost_tables import breakdown_tables, package_table, power_table, token_table
+from jaxcost.edge.show.cost_tables import (
+    breakdown_tables,
+    package_table,
+    power_table,
+    server_lines,
+    token_table,
+)
 from jaxcost.edge.show.tier_tables import finding_table, tier_table, uses_tiers
 from jaxcost.explore.analysis import Finding, diagnose
 from jaxcost.spec.memory import TIERS
@@ -136,6 +142,6 @@ def _print(
         parts.append(finding_table(findings))
     if costs:
         hardware = tables.side_by_side(power_table(values), package_table(values))
-        parts += [breakdown_tables(values), token_table(values), hardware]
+        parts += [breakdown_tables(values), *server_lines(name, system), token_table(values), hardware]
     parts += tables.step_tables(values, mixed=float(request.plan.chunk) > 0)
     tables.write(*parts)

@@ -1,12 +1,16 @@
 """Tables of energy, cost and CO2e by part, of power, and of the package."""
 
 from rich.table import Table
+from rich.text import Text
 
 from jaxcost.core.units import engineering
+from jaxcost.edge.catalog.loaders import load_system
+from jaxcost.edge.catalog.reading import reading
 from jaxcost.edge.show.tables import CONSTRAINTS, Values, plain_table, side_by_side, unwrapped
 from jaxcost.spec.memory import TIERS
+from jaxcost.spec.system import Host, System
 
-__all__ = ["breakdown_tables", "package_table", "power_table", "token_table"]
+__all__ = ["breakdown_tables", "package_table", "power_table", "server_lines", "token_table"]
 
 _ENERGY = {
     "precision.bits_32": "matmul, 32 bits",
@@ -23,6 +27,7 @@ _ENERGY = {
     "links.scale_out": "links, scale-out",
     "idle": "idle chips",
     "host": "servers",
+    "fans": "fans, power supplies",
 }
 _TIERS = {tier: CONSTRAINTS[tier] for tier in TIERS} | {"memory": "main memory"}
 _USD = {
@@ -72,6 +77,36 @@ def _parts(values: Values, title: str, branch: str, names: dict[str, str]) -> Ta
     ]
     rows.append(("total", engineering(total, unit.split("/")[0]), ""))
     return unwrapped(plain_table(title, ("", "", ""), rows))
+
+
+def server_lines(name: str, system: System) -> list[Text]:
+    """Say what the power of the servers of a system is: its numbers with the kind and range of their source.
+
+    Args:
+        name: name or file of the system, as for `load_system`.
+        system: the system evaluated; a number that differs from that of its files is said to be set.
+    """
+    with reading() as read:
+        host = load_system(name).host
+    file = next((file for file, path in read.entries if path == "power"), None)
+
+    def text(leaf: str, of: str) -> str:
+        found, value = read.entries.get((file, leaf)) if file else None, float(getattr(system.host, leaf))
+        unit = Host.__dataclass_fields__[leaf].metadata["unit"]
+        show = lambda x: engineering(x, unit) if unit != "1" else f"{x:.0%}"  # noqa: E731
+        if value != float(getattr(host, leaf)):
+            return f"{show(value)} {of} (set)"
+        if found is None:
+            return f"{show(value)} {of}"
+        span = "" if found.low is None or found.high is None else f", {show(found.low)} to {show(found.high)}"
+        return f"{show(value)} {of} ({found.entry.kind}{span})"
+
+    lines = [f"Servers draw {text('power', 'a chip')}"]
+    if float(system.host.overhead) > 0:
+        lines[0] += f" and {text('overhead', 'of what the chips draw')}"
+    if float(system.host.provisioned) > 0:
+        lines.append(f"They are provisioned for a nameplate of {text('provisioned', 'a chip')}")
+    return [Text(f"{line}.") for line in lines] + [Text("")]
 
 
 def token_table(values: Values) -> Table:

@@ -307,7 +307,9 @@ def _service(
             prefill=prefill_joules / traffic.output,
             decode=point.decode_joules / traffic.output,
             idle=sum(bill.idle * seconds for bill, seconds, _ in bills),
-            host=sum(bill.host * seconds for bill, seconds, _ in bills),
+            host=sum(
+                (b.host + b.overhead * b.idle) * seconds + b.overhead * work for b, seconds, work in bills
+            ),
         ),
         usd=usd,
         carbon=carbon,

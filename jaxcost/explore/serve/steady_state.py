@@ -50,7 +50,8 @@ class Bill:
     """Cost and carbon of a plan's chips per second and per joule of work; facility and unused hours are included."""
 
     idle: Scalar = field("W", "idle power of a chip")
-    host: Scalar = field("W", "power of its host")
+    host: Scalar = field("W", "power of its host, without the part in proportion to the chip")
+    overhead: Scalar = field("1", "fans and power supplies of the host, over what the chip draws")
     usd: Cost = field(doc="dollars per million chip-seconds, busy or idle")
     carbon: Carbon = field(doc="grams of CO2e per million chip-seconds, busy or idle")
     usd_of_work: Scalar = field("USD/MJ", "electricity per million joules of dynamic energy")
@@ -168,8 +169,9 @@ def _bill(report: Report, prices: Prices) -> Bill:
     """Split the cost of a report, which is linear in chip-seconds and in joules of dynamic energy."""
     e, seconds = report.energy, report.schedule.chips / report.tokens_per_second
     owned = report.reliability.chips_per_working_chip / prices.utilization
-    standing = (e.idle + e.host) * owned
-    all_joules = e.dynamic + standing
+    overhead = smooth.safe_div(e.fans, e.chips)
+    standing = (e.idle * (1 + overhead) + e.host) * owned
+    all_joules = e.dynamic * (1 + overhead) + standing
     usd = smooth.safe_div(report.usd.electricity, all_joules)
     water = smooth.safe_div(report.usd.water, all_joules)
     carbon = smooth.safe_div(report.carbon.operation, all_joules)
@@ -177,11 +179,12 @@ def _bill(report: Report, prices: Prices) -> Bill:
     return Bill(
         idle=e.idle / seconds,
         host=e.host / seconds,
+        overhead=overhead,
         usd=per_second(replace(report.usd, electricity=usd * standing, water=water * standing)),
         carbon=per_second(replace(report.carbon, operation=carbon * standing)),
-        usd_of_work=usd,
-        water_of_work=water,
-        carbon_of_work=carbon,
+        usd_of_work=usd * (1 + overhead),
+        water_of_work=water * (1 + overhead),
+        carbon_of_work=carbon * (1 + overhead),
     )
 
 

@@ -4,6 +4,8 @@
     memory = bytes x J/B of a read or a write in their tier + bytes x J/B of the wires to the engines
     links  = bytes x hops x J/B of every level
 
+    host   = chip-seconds x server power,    fans = overhead x joules of the chips, idle ones included
+
 Bytes that engines near memory read do not pass the wires. Idle power, that of tiers and engines near memory included,
 is integrated over the time of the step.
 
@@ -101,6 +103,7 @@ class Energy:
     links: ByLevel = field(doc="messages")
     idle: Scalar = field("J", "idle power of the chips")
     host: Scalar = field("J", "servers and network around the chips")
+    fans: Scalar = field("J", "fans and power supplies of servers, in proportion to the energy of the chips")
 
     @derived("J")
     def matmul(self) -> Scalar:
@@ -125,7 +128,17 @@ class Energy:
     @derived("J")
     def total(self) -> Scalar:
         """All energy."""
-        return self.dynamic + self.idle + self.host
+        return self.chips + self.servers
+
+    @property
+    def chips(self) -> Scalar:
+        """Dynamic and idle energy of the chips."""
+        return self.dynamic + self.idle
+
+    @property
+    def servers(self) -> Scalar:
+        """Energy of the servers around the chips."""
+        return self.host + self.fans
 
     @property
     def dynamic(self) -> Scalar:
@@ -282,4 +295,5 @@ def energy_parts(joules: StepEnergy) -> Energy:
         links=ByLevel(**{f.name: row(joules.links, i) for i, f in enumerate(leaf_fields(ByLevel))}),
         idle=0.0,
         host=0.0,
+        fans=0.0,
     )

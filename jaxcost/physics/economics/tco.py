@@ -1,9 +1,9 @@
 """Total cost of ownership per output token, by component.
 
 A chip with its host costs, per second of service: price / (lifetime u) for depreciation, price x maintenance / u for
-upkeep, (power limit + host power) x USD/W / (building lifetime u) for the building, with u the share of its life in
-which it serves. Interest is due on capital that is not yet depreciated: an annuity at the continuous rate r over the
-life N is
+upkeep, (power limit + provisioned power of the host) x USD/W / (building lifetime u) for the building, with u the share
+of its life in which it serves. Interest is due on capital that is not yet depreciated: an annuity at the continuous
+rate r over the life N is
 
     price x r / (1 - e^(-r N)),   of which price / N is depreciation
 
@@ -81,9 +81,13 @@ class Water:
 def metered_energy(
     system: System, prices: Prices, *, energy: Scalar, chip_seconds: Scalar, owned_seconds: Scalar
 ) -> Scalar:
-    """Return the joules at the facility's meter: (energy + idle energy of spares and unused hours) x PUE."""
+    """Return the joules at the facility's meter: (energy + idle energy of spares and unused hours) x PUE.
+
+    An idle chip with its share of the server draws: idle power x (1 + overhead) + server power.
+    """
     unused = owned_seconds / prices.utilization - chip_seconds
-    return (energy + unused * (system.chip.idle_power + system.host.power)) * prices.pue
+    idle = system.chip.idle_power * (1 + system.host.overhead) + system.host.power
+    return (energy + unused * idle) * prices.pue
 
 
 def annuity(interest: Scalar, lifetime: Scalar) -> Scalar:
@@ -95,10 +99,13 @@ def annuity(interest: Scalar, lifetime: Scalar) -> Scalar:
 
 
 def supplied_power(system: System) -> Scalar:
-    """Return the provisioned power of a chip and its host, W: min(TDP, power cap) + host power."""
-    chip = system.chip
+    """Return the provisioned power of a chip and its host, W: L + nameplate of the host, with L = min(TDP, power cap).
+
+    A host without a nameplate counts as its power at that limit: power + overhead x L.
+    """
+    chip, host = system.chip, system.host
     limit = where(chip.power_cap > 0, jnp.minimum(chip.power_cap, chip.tdp), chip.tdp)
-    return limit + system.host.power
+    return limit + where(host.provisioned > 0, host.provisioned, host.power + host.overhead * limit)
 
 
 def water_per_token(prices: Prices, metered: Scalar) -> Water:
