@@ -266,7 +266,13 @@ def time_messages(
 ) -> tuple[Messages, Scalar]:
     """Time the messages of the steps, and count the ranks that wait for each other per token."""
     chip, fabric = system.chip, system.fabric
-    levels = fabric_levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
+    levels = fabric_levels(
+        fabric,
+        system.chips,
+        efficiency=chip.efficiency.link,
+        memory=chip.memory,
+        internode=chip.efficiency.internode,
+    )
     levels, groups = materialize_once((levels, plan_groups(plan, shards, fabric, levels)))
     backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
     messages = step_messages(model, plan, shards, load, levels, groups, tau, backend)
