@@ -1,13 +1,13 @@
 """The files of configs/efficiency that calibrations write: a library's kernels on a chip, and what they rest on."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.io.write import write_atomically
@@ -68,7 +68,9 @@ def document(
     """
     own = fastest(fits)
     chosen = fastest(others) | own
-    out = CommentedMap(title=title, note=note)
+    libraries = {one.selection.labels["library"] for one in fits}
+    chips = {str(chip) for one in chosen.values() for chip in one.selection.rows.labels["chip"]}
+    out = CommentedMap(title=title, note=note, library=", ".join(sorted(libraries)), chips=_listed(chips))
     top = dict(_TOP)
     if ("collective", "") in chosen:
         top["link"] = (1.0, 1.0, 1.0, "the kernels below have shares of their own")
@@ -158,6 +160,7 @@ def _section(one: Fitted, date: str) -> CommentedMap:
 def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
     made, labels = one.calibration, one.selection.labels
     median, ninth = scores(made.held)
+    ranks = one.selection.rows.work.get("ranks")
     out = CommentedMap(
         kernels=place[0],
         bits=place[1],
@@ -171,9 +174,16 @@ def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
         low=round(made.interval[0], 4),
         high=round(made.interval[1], 4),
         covered=round(float(np.mean(made.covered)), 3) if made.folds > 2 else None,
+        **({} if ranks is None else {"ranks": _listed({int(n) for n in ranks})}),
         source=one.selection.rows.source,
         date=date,
     )
+    out.fa.set_flow_style()
+    return out
+
+
+def _listed(values: Iterable[Any]) -> CommentedSeq:
+    out = CommentedSeq(sorted(values))
     out.fa.set_flow_style()
     return out
 
