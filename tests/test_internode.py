@@ -37,6 +37,7 @@ def levels_of(system, internode):
     )
 
 
+@jax.jit
 def all_reduce_seconds(system, ranks, size, internode):
     """Seconds of an all-reduce of `size` bytes over adjacent ranks, with the kernels of the system."""
     levels, chip = levels_of(system, internode), system.chip

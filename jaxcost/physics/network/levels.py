@@ -14,6 +14,7 @@ from jaxcost.physics.network.topology import Topology, degree, lay_out_ranks, re
 from jaxcost.spec.fabric import Fabric, Link
 from jaxcost.spec.kernels import InternodeKernel
 from jaxcost.spec.memory import Memory
+from jaxcost.spec.system import System
 
 __all__ = [
     "DOMAIN",
@@ -24,6 +25,7 @@ __all__ = [
     "link_level",
     "shift_levels",
     "sum_over_levels",
+    "system_levels",
     "take_level",
     "with_level_axis",
 ]
@@ -144,6 +146,18 @@ def fabric_levels(
         levels,
         round=levels.round + outside * internode.round,
         per_byte=levels.per_byte / (1 - outside * (1 - internode.share)),
+    )
+
+
+def system_levels(system: System) -> Level:
+    """Return the levels of a system: its fabric with the achieved shares, the library and the memory of its chips."""
+    chip = system.chip
+    return fabric_levels(
+        system.fabric,
+        system.chips,
+        efficiency=chip.efficiency.link,
+        memory=chip.memory,
+        internode=chip.efficiency.internode,
     )
 
 
