@@ -94,11 +94,9 @@ def test_gradients_exist():
     assert float(slopes.round) == pytest.approx(1.0)  # two nodes exchange in one round
     assert slopes.share < 0
 
-    def tpot(system):
-        model, traffic = jc.load_model("llama-3.1-70b"), jc.Traffic(prompt=2048, output=512, batch=8)
-        return jc.evaluate(system, model, traffic, jc.Plan(tp=16)).tpot
-
-    slope = jax.grad(tpot)(system).chip.efficiency.kernels.internode.round
+    model, traffic = jc.load_model("llama-3.1-70b"), jc.Traffic(prompt=2048, output=512, batch=8)
+    _, slopes = jc.gradient("tpot", system, model, traffic, jc.Plan(tp=16))
+    slope = slopes.chip.efficiency.kernels.internode.round
     assert float(slope) == pytest.approx(160, rel=0.02)  # two all-reduces in each of 80 layers
 
 
