@@ -57,7 +57,7 @@ from jaxcost.physics.memory.hierarchy import (
 from jaxcost.physics.memory.placement import CLASSES
 from jaxcost.physics.memory.tiers import chip_features, is_known, main_column, usable_chip
 from jaxcost.physics.memory.wear import standby_power
-from jaxcost.physics.network.levels import fabric_levels
+from jaxcost.physics.network.levels import system_levels
 from jaxcost.physics.network.messages import (
     Messages,
     collectives_per_token,
@@ -292,7 +292,7 @@ def time_messages(
 ) -> tuple[Messages, Scalar]:
     """Time the messages of the steps, and count the ranks that wait for each other per token."""
     chip, fabric = system.chip, system.fabric
-    levels = fabric_levels(fabric, system.chips, efficiency=chip.efficiency.link, memory=chip.memory)
+    levels = system_levels(system)
     levels, groups = materialize_once((levels, plan_groups(plan, shards, fabric, levels)))
     backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
     messages = step_messages(model, plan, shards, load, levels, groups, tau, backend)

@@ -98,6 +98,9 @@ def test_entries_say_what_they_rest_on(written):
     part, _ = load_part("efficiency", str(written / "h100-sxm-mylib.yaml"))
     entry = part.kernels.matmul.bits_16.memory
     assert entry.kind == "measured" and "126 rows" in entry.source
+    assert (part.library, part.chips) == ("mylib", ["h100-sxm"])
+    across, _ = load_part("efficiency", str(written / "gpu-mylib.yaml"))
+    assert across.chips == ["a100-80gb-sxm", "h100-sxm"]
     assert entry.low <= entry.value <= entry.high and entry.high - entry.low < 0.2
     (fit,) = part.fits
     assert fit.kernels == "matmul" and fit.rows == 126 and fit.held_out == "shape of the weights (n, k)"

@@ -2,7 +2,7 @@
 
 from jaxcost.core.bounds import SHARE
 from jaxcost.core.pytree import Scalar, field, pytree
-from jaxcost.spec.kernels import Kernels
+from jaxcost.spec.kernels import InternodeKernel, Kernels
 from jaxcost.spec.memory import Memory
 from jaxcost.spec.silicon import Package, Process
 
@@ -44,6 +44,11 @@ class Efficiency:
     )
     operator_overhead: Scalar = field("s", "fixed launch time of one operator", default=0.0)
     kernels: Kernels | None = field(doc="calibrated kernels of a serving library; None without", default=None)
+
+    @property
+    def internode(self) -> InternodeKernel | None:
+        """What the communication library adds to messages between domains; None where it is not known."""
+        return None if self.kernels is None else self.kernels.internode
 
 
 @pytree

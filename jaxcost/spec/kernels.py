@@ -4,6 +4,7 @@ The defaults describe ideal kernels. Efficiencies are shares of datasheet peaks 
 numbers calibrated on one chip carry over to another.
 """
 
+from jaxcost.core.bounds import SHARE
 from jaxcost.core.pytree import Scalar, field, pytree
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "CustomAllReduceKernel",
     "ElementwiseKernel",
     "EngineOverheads",
+    "InternodeKernel",
     "Kernels",
     "MatmulKernel",
     "MatmulKernels",
@@ -174,6 +176,21 @@ class CustomAllReduceKernel(CollectiveKernel):
 
 
 @pytree
+class InternodeKernel:
+    """A communication library beyond a scale-up domain: what it adds to the link between nodes.
+
+    A round of messages takes `round` in addition to the overhead of the link, and a byte 1 / (share bandwidth).
+    """
+
+    round: Scalar = field(
+        "s",
+        "time that copies, flags and proxy threads add to a round of messages between domains",
+        default=0.0,
+    )
+    share: Scalar = field("1", "achieved share of the link bandwidth", default=1.0, bounds=SHARE)
+
+
+@pytree
 class AllToAllKernel:
     """Dispatch of tokens to the ranks of their experts, or combine of the results."""
 
@@ -273,4 +290,8 @@ class Kernels:
         doc="dispatch of tokens within a domain; None for the closed form", default=None
     )
     combine: AllToAllKernel | None = field(doc="combine of the experts' results; None as above", default=None)
+    internode: InternodeKernel | None = field(
+        doc="messages between scale-up domains; None for the latencies and the bandwidth of the link",
+        default=None,
+    )
     engine: EngineOverheads = field(doc="overheads of the serving engine", default=EngineOverheads)

@@ -1,13 +1,13 @@
 """The files of configs/efficiency that calibrations write: a library's kernels on a chip, and what they rest on."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.io.write import write_atomically
@@ -34,6 +34,25 @@ _ELEMENTWISE = {
     "memory": (0.8, 0.65, 0.9, "aiconfigurator: 0.8 of the bandwidth for memory-bound operators"),
 }
 
+# Messages between nodes are in no table with a named link; links differ less than libraries do, so one set serves all.
+_INTERNODE = {
+    "round": (
+        "9 us",
+        "4 us",
+        "26 us",
+        "2 ranks on 2 nodes, HDR InfiniBand: all-reduces of 8 B take 19 us (NVIDIA/nccl-tests issue 150), 5 us of "
+        "them the start and 5 us the link; tuning.cc of NCCL: 10 us a round of its tree; high: 47 us for 16 ranks "
+        "on 2 nodes, NDR (NVIDIA/nccl issue 1244)",
+    ),
+    "share": (
+        0.9,
+        0.8,
+        0.96,
+        "DeepEP over 2-8 H100 nodes with NDR: 0.83-0.95 of 50 GB/s at 256 tokens (aiconfigurator-core-0.12.0); NCCL "
+        "over NDR: 41-48 GB/s (NVIDIA/nccl-tests issues 232, 290)",
+    ),
+}
+
 
 def document(
     title: str, note: str, fits: Sequence[Fitted], others: Sequence[Fitted], *, date: str
@@ -49,21 +68,23 @@ def document(
     """
     own = fastest(fits)
     chosen = fastest(others) | own
-    out = CommentedMap(title=title, note=note)
+    libraries = {one.selection.labels["library"] for one in fits}
+    chips = {str(chip) for one in chosen.values() for chip in one.selection.rows.labels["chip"]}
+    out = CommentedMap(title=title, note=note, library=", ".join(sorted(libraries)), chips=_listed(chips))
     top = dict(_TOP)
     if ("collective", "") in chosen:
-        top["link"] = (1.0, 1.0, 1.0, "the kernels below have shares of their own; beyond a domain the ideal")
+        top["link"] = (1.0, 1.0, 1.0, "the kernels below have shares of their own")
     for name, (value, low, high, source) in top.items():
         out[name] = _entry(value, low, high, source, date, "estimate")
     kernels = CommentedMap()
-    kernels["elementwise"] = CommentedMap(
-        {k: _entry(v, low, high, s, date, "estimate") for k, (v, low, high, s) in _ELEMENTWISE.items()}
-    )
+    kernels["elementwise"] = _estimates(_ELEMENTWISE, date)
     for field in leaf_fields(Kernels):
         bits = {place[1]: one for place, one in chosen.items() if place[0] == field.name}
         if bits:
             sections = {b: _section(bits[b], date) for b in sorted(bits)}
             kernels[field.name] = sections[""] if "" in sections else CommentedMap(sections)
+    if ("collective", "") in chosen:
+        kernels["internode"] = _estimates(_INTERNODE, date)
     out["kernels"] = kernels
     out["fits"] = [_fit(place, one, date) for place, one in sorted(chosen.items())]
     return out
@@ -112,6 +133,12 @@ def write_engine(
     write_efficiency(path, content)
 
 
+def _estimates(entries: Mapping[str, tuple[Any, Any, Any, str]], date: str) -> CommentedMap:
+    return CommentedMap(
+        {k: _entry(v, low, high, s, date, "estimate") for k, (v, low, high, s) in entries.items()}
+    )
+
+
 def _section(one: Fitted, date: str) -> CommentedMap:
     form, made = one.selection.form, one.calibration
     units = {f.name: f.metadata["unit"] for f in leaf_fields(one.selection.family.kernel)}
@@ -133,6 +160,7 @@ def _section(one: Fitted, date: str) -> CommentedMap:
 def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
     made, labels = one.calibration, one.selection.labels
     median, ninth = scores(made.held)
+    ranks = one.selection.rows.work.get("ranks")
     out = CommentedMap(
         kernels=place[0],
         bits=place[1],
@@ -146,9 +174,16 @@ def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
         low=round(made.interval[0], 4),
         high=round(made.interval[1], 4),
         covered=round(float(np.mean(made.covered)), 3) if made.folds > 2 else None,
+        **({} if ranks is None else {"ranks": _listed({int(n) for n in ranks})}),
         source=one.selection.rows.source,
         date=date,
     )
+    out.fa.set_flow_style()
+    return out
+
+
+def _listed(values: Iterable[Any]) -> CommentedSeq:
+    out = CommentedSeq(sorted(values))
     out.fa.set_flow_style()
     return out
 

@@ -87,6 +87,7 @@ class FitSection(StrictModel):
     low: float
     high: float
     covered: float | None = None
+    ranks: list[int] = Field(default_factory=list)  # of collectives and exchanges of experts
     source: str
     date: str | int
 
@@ -101,6 +102,8 @@ class EfficiencyFile(
 ):
     """configs/efficiency: achieved shares of the peaks, and kernels where they are calibrated."""
 
+    library: str = ""
+    chips: list[str] = Field(default_factory=list)  # whose rows the kernels are fitted to
     kernels: _section(Kernels) | None = None  # type: ignore[valid-type]
     fits: list[FitSection] = Field(default_factory=list)
 

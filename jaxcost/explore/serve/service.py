@@ -388,9 +388,12 @@ def _transfer(
     )
 
     def seconds(system: System, plan: Plan) -> Scalar:
-        link = system.fabric.scale_out
+        link, internode = system.fabric.scale_out, system.chip.efficiency.internode
         bandwidth = link.bandwidth * system.chip.efficiency.link * _chips(plan) / plan.dp
-        return link.launch + link.overhead + link.latency + smooth.safe_div(cache.kv + cache.state, bandwidth)
+        delay = link.launch + link.overhead + link.latency
+        if internode is not None:
+            bandwidth, delay = bandwidth * internode.share, delay + internode.round
+        return delay + smooth.safe_div(cache.kv + cache.state, bandwidth)
 
     return jnp.maximum(seconds(*decode), seconds(*prefill))
 

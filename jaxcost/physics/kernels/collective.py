@@ -288,6 +288,7 @@ def all_reduce_seconds(
     ranks: Scalar,
     scattered: Scalar,
     closed: Scalar,
+    spans: Scalar = False,
 ) -> Any:
     """Time an all-reduce on one level, or where `scattered` a reduce-scatter and an all-gather.
 
@@ -300,6 +301,8 @@ def all_reduce_seconds(
         ranks: ranks on the level.
         scattered: 1 where the vector stays sharded between the two halves.
         closed: seconds of the fastest closed form, launch included, where rings are not calibrated.
+        spans: true where the group has ranks in several domains. Custom all-reduces need shared memory of one node, so
+            that such groups use the ring of the communication library.
     """
     whole = halves = closed
     if backend.collective is not None:
@@ -312,5 +315,6 @@ def all_reduce_seconds(
         halves = 2 * half
     if backend.all_reduce is not None:
         shots = shot_works(one_shot, level, size, ranks, backend.seconds_per_byte)
-        whole = custom_all_reduce_seconds(backend.all_reduce, *shots, size, whole)
+        custom = custom_all_reduce_seconds(backend.all_reduce, *shots, size, whole)
+        whole = custom if backend.collective is None else jnp.where(spans, whole, custom)
     return jnp.where(scattered < 0.5, whole, halves)

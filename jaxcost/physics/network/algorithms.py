@@ -34,6 +34,7 @@ from jaxcost.physics.network.topology import crossing, degree, diameter, grid_po
 __all__ = [
     "INDIVISIBLE",
     "LOW_LATENCY",
+    "PAIRWISE",
     "AlgorithmCosts",
     "CollectiveCost",
     "algorithm_costs",
@@ -53,6 +54,7 @@ LOW_LATENCY = (
     "one-shot",
     "in-network",
 )  # 1 or log2 n rounds of the whole vector, for small vectors
+PAIRWISE = ("one-shot", "two-shot")  # every pair of ranks exchanges messages at once
 _NEVER = 1e18  # seconds of an algorithm that a level cannot run
 
 

@@ -2,7 +2,9 @@
 
 A group that spans levels (package, domain, across domains) either reduce-scatters and all-gathers on the inner levels
 around an all-reduce of the shard on the outermost level, or all-reduces the whole vector on every level (by doubling,
-in one shot or in the network); the faster is used. Within a domain calibrated kernels replace the closed forms.
+in one shot or in the network); the faster is used. Within a domain calibrated kernels replace the closed forms; between
+domains the closed forms stay, with the library's round and share of `InternodeKernel`, and without exchanges of every
+pair at once.
 
 Symbols: groups, sizes and messages have any axes before those of the batch, `[..., *batch]`; numbers that differ by
 level have the levels in between, `[..., levels, *batch]`.
@@ -27,6 +29,7 @@ from jaxcost.physics.kernels.collective import (
 from jaxcost.physics.network.algorithms import (
     INDIVISIBLE,
     LOW_LATENCY,
+    PAIRWISE,
     AlgorithmCosts,
     CollectiveCost,
     Costs,
@@ -147,6 +150,10 @@ def all_reduce(
     # Two ways: a shard on every level, as reduce-scatter and all-gather on all but the last; or the whole vector on
     # every level, in few rounds.
     table = costs.all_reduce
+    if any(backends):
+        # Communication libraries run trees and rings between domains, not exchanges of every pair.
+        outside = arrays.column([k > DOMAIN for k in range(3)], levels.hop) > 0
+        table = {k: cost.unless(outside) if k in PAIRWISE else cost for k, cost in table.items()}
     by_shares = {k: cost.unless(~last) if k in INDIVISIBLE else cost for k, cost in table.items()}
     ways = (by_shares, share), ({k: table[k] for k in LOW_LATENCY}, size)
     times = [fastest(options, levels, part, tau) * met for options, part in ways]
@@ -154,7 +161,7 @@ def all_reduce(
     if any(backends):
         scattered = jnp.broadcast_to(scattered, np.shape(start))
         both, sizes = arrays.stack(times), arrays.stack([share, size])
-        both, start = _by_backends(both, backends, group, levels, table, sizes, scattered)
+        both, start = _by_backends(both, backends, group, levels, costs.all_reduce, sizes, scattered)
         times = arrays.unstack(both)
     totals = [sum_over_levels(seconds, levels) for seconds in times]
     several = sum_over_levels(met, levels) > 1
@@ -185,6 +192,7 @@ def _by_backends(
     spread: Any = lambda x: in_domain(jnp.broadcast_to(x, group.counts.shape), levels)  # noqa: E731
     costs = [jax.tree.map(spread, replace(table[name], times=1.0)) for name in ("ring", "one-shot")]
     closed, sizes, counts = (in_domain(x, levels) for x in (times, sizes, group.counts))
+    spans = group.ranks > in_domain(group.within, levels)
     seconds, starts = [], []
     for k, backend in enumerate(backends):
         seconds.append(closed[:, k])
@@ -195,7 +203,7 @@ def _by_backends(
             )
             begun = closed[:, k] + jnp.where(scattered[k] < 0.5, 1, 2) * domain.launch
             fitted = all_reduce_seconds(
-                backend, ring, one_shot, domain, sizes[:, k], counts[k], scattered[k], begun
+                backend, ring, one_shot, domain, sizes[:, k], counts[k], scattered[k], begun, spans[k]
             )
             seconds[k] = jnp.where(counts[k] > 1, fitted, 0)
             starts[k] = starts[k] - launch[k]

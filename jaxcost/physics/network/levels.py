@@ -9,10 +9,12 @@ import numpy as np
 from jax import lax
 
 from jaxcost.core import arrays, smooth
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.network.topology import Topology, degree, lay_out_ranks, read_topology, switch_tiers
 from jaxcost.spec.fabric import Fabric, Link
+from jaxcost.spec.kernels import InternodeKernel
 from jaxcost.spec.memory import Memory
+from jaxcost.spec.system import System
 
 __all__ = [
     "DOMAIN",
@@ -23,6 +25,7 @@ __all__ = [
     "link_level",
     "shift_levels",
     "sum_over_levels",
+    "system_levels",
     "take_level",
     "with_level_axis",
 ]
@@ -106,15 +109,28 @@ def domain_chips(fabric: Fabric) -> Scalar:
 
 
 def fabric_levels(
-    fabric: Fabric, chips: Scalar, *, efficiency: Scalar = 1.0, memory: Memory | None = None
+    fabric: Fabric,
+    chips: Scalar,
+    *,
+    efficiency: Scalar = 1.0,
+    memory: Memory | None = None,
+    internode: InternodeKernel | None = None,
 ) -> Level:
-    """Return the package, scale-up and scale-out levels of a system of `chips`: a table `[levels, *batch]`."""
+    """Return the package, scale-up and scale-out levels of a system of `chips`: a table `[levels, *batch]`.
+
+    Args:
+        fabric: the fabric.
+        chips: chips of the system.
+        efficiency: achieved share of the bandwidth, on all levels.
+        memory: memory in which messages land; None to neglect landing.
+        internode: what a communication library adds to messages between domains; None for those of the link alone.
+    """
     package = jnp.minimum(fabric.package_chips, chips)
     domain = arrays.clip(fabric.domain, package, jnp.maximum(chips, package))
     in_package, in_domain = jnp.maximum(fabric.package_chips, 1), domain_chips(fabric)
     links = fabric.package, fabric.scale_up, fabric.scale_out
     table = Link(**{name: arrays.stack([getattr(link, name) for link in links]) for name in _USED})
-    return link_level(
+    levels = link_level(
         table,
         arrays.stack([package, domain / package, chips / domain]),
         fabric,
@@ -122,6 +138,26 @@ def fabric_levels(
         reach=arrays.stack([in_package, jnp.maximum(in_domain, in_package), _UNLIMITED]),
         efficiency=efficiency,
         memory=memory,
+    )
+    if internode is None:
+        return levels
+    outside = arrays.column([k > DOMAIN for k in range(len(links))], levels.hop)
+    return replace(
+        levels,
+        round=levels.round + outside * internode.round,
+        per_byte=levels.per_byte / (1 - outside * (1 - internode.share)),
+    )
+
+
+def system_levels(system: System) -> Level:
+    """Return the levels of a system: its fabric with the achieved shares, the library and the memory of its chips."""
+    chip = system.chip
+    return fabric_levels(
+        system.fabric,
+        system.chips,
+        efficiency=chip.efficiency.link,
+        memory=chip.memory,
+        internode=chip.efficiency.internode,
     )
 
 
