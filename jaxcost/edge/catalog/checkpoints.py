@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any
 
+from jaxcost.core.program import program
 from jaxcost.edge.catalog.loaders import find_model, read_files
 from jaxcost.edge.catalog.reading import canonical
 from jaxcost.edge.hf.precision.stored import StoredPrecision, apply_recipe, read_precision
 from jaxcost.edge.hf.source import size_difference
-from jaxcost.physics.compute.shards import shard, stored_parameters
+from jaxcost.physics.compute.shards import StoredParameters, shard, stored_parameters
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
@@ -78,9 +79,14 @@ def load_checkpoint(
 
 def stored_bytes(model: Model, precision: StoredPrecision) -> float:
     """Return the bytes of all tensors of a model, its multi-token-prediction module included."""
-    p = stored_parameters(model, shard(model, Plan(), 0.0))
+    p = _count_parameters(model)
     if precision.method == "none: float32":  # served in 16 bits
         return float(p.total + model.draft_parameters) * 4
     bits = p.mixers * precision.mixer_bits + p.feed_forward * precision.weight_bits
     bits += p.experts * precision.expert_bits + (p.routers + p.tables + p.other) * precision.wide_bits
     return float(bits + model.draft_parameters * precision.draft_bits) / 8
+
+
+@program
+def _count_parameters(model: Model) -> StoredParameters:
+    return stored_parameters(model, shard(model, Plan(), 0.0))

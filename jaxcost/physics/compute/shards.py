@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, unstack, where
+from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import (
     SHAPES,
@@ -226,11 +227,13 @@ def stored_parameters(model: Model, shards: Shards) -> StoredParameters:
     )
 
 
+@program
 def total_parameters(model: Model) -> Scalar:
     """Count all parameters of the model except those of the built-in draft module."""
     return stored_parameters(model, shard(model, Plan(), 0.0)).total
 
 
+@program
 def active_parameters(model: Model) -> Scalar:
     """Count the parameters that one token uses: all but encoder, unpicked experts and what text does not use."""
     x = model.experts
