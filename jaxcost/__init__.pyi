@@ -58,6 +58,7 @@ from .explore.analysis import (
     elasticities as elasticities,
     evaluate as evaluate,
     gradient as gradient,
+    ttft_alone as ttft_alone,
 )
 from .explore.calibrate import (
     Fitted as Fitted,

@@ -1,6 +1,7 @@
 """Analysis of one design: best plan, sensitivity, uncertainty, diagnosis."""
 
 from jaxcost.explore.analysis.diagnosis import Finding, diagnose
+from jaxcost.explore.analysis.first_token import ttft_alone
 from jaxcost.explore.analysis.planner import (
     DEGREES,
     OBJECTIVES,
@@ -50,5 +51,6 @@ __all__ = [
     "propagate",
     "system_plans",
     "take_candidate",
+    "ttft_alone",
     "with_degrees",
 ]

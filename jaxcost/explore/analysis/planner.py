@@ -19,7 +19,7 @@ from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate as evaluate_plan
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.physics.compute.draft import require_draft
-from jaxcost.physics.compute.shards import can_shard, microbatches
+from jaxcost.physics.compute.shards import can_shard
 from jaxcost.report import Report
 from jaxcost.spec.design import Design
 from jaxcost.spec.model import Model
@@ -109,10 +109,11 @@ def divisors(n: int) -> list[int]:
 def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.Array:
     """Return whether a model can be sharded by a plan that uses all chips of a system, bool [*batch].
 
-    The rules of `can_shard` hold, and every replica and microbatch has a request.
+    The rules of `can_shard` hold, and every replica has a request. A replica with fewer requests than pipeline stages
+    has as many microbatches as requests.
     """
     uses_all = jnp.less(jnp.abs(plan.tp * plan.pp * plan.cp * plan.dp - system.chips), 0.5)
-    return can_shard(model, plan) & uses_all & jnp.greater_equal(traffic.batch, plan.dp * microbatches(plan))
+    return can_shard(model, plan) & uses_all & jnp.greater_equal(traffic.batch, plan.dp)
 
 
 def best_plan(
