@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from jaxcost.core.units import engineering
-from jaxcost.edge.show.tables import CONSTRAINTS, Values, plain_table, side_by_side, unwrapped
+from jaxcost.edge.show.tables import CONSTRAINTS, SideBySide, Values, plain_table, unwrapped
 from jaxcost.spec.memory import TIERS
 
 __all__ = ["breakdown_tables", "package_table", "power_table", "token_table"]
@@ -50,15 +50,15 @@ _CARBON = {
 _UNITS = {"usd": "USD", "gco2e": "g", "joules": "J"}
 
 
-def breakdown_tables(values: Values) -> Table:
+def breakdown_tables(values: Values) -> SideBySide:
     """Show energy, cost and CO2e of tokens by part, side by side; parts below 0.05% are omitted."""
     energy = dict(_ENERGY)
     for way in ("read", "write"):
         energy |= {f"{way}.{tier}": f"{name}, {way}" for tier, name in _TIERS.items()}
-    return side_by_side(
-        _parts(values, "Energy per token", "energy", energy),
-        _parts(values, "Cost per million tokens", "usd", _USD),
-        _parts(values, "CO2e per million tokens", "carbon", _CARBON),
+    return SideBySide(
+        _parts(values, "Energy, per output token, all in", "energy", energy),
+        _parts(values, "Cost, per million output tokens, all in", "usd", _USD),
+        _parts(values, "CO2e, per million output tokens, all in", "carbon", _CARBON),
     )
 
 
@@ -75,20 +75,26 @@ def _parts(values: Values, title: str, branch: str, names: dict[str, str]) -> Ta
 
 
 def token_table(values: Values) -> Table:
-    """Show cost, CO2e and energy of input tokens, of output tokens, and of a request."""
+    """Show cost, CO2e and energy of tokens, all in and apart for input and output, and of a request."""
     at = lambda path: values[path][1]  # noqa: E731
-    rows = [
+    all_in = (at("usd_per_mtok"), at("gco2e_per_mtok"), 1e6 * at("joules_per_token"))
+    shown = (engineering(x, unit) for x, unit in zip(all_in, _UNITS.values(), strict=True))
+    rows = [("million output tokens, all in", *shown)]
+    rows += [
         (
             name,
             engineering(at(f"usd_per_{kind}_mtok"), "USD"),
             engineering(at(f"gco2e_per_{kind}_mtok"), "g"),
             engineering(1e6 * at(f"joules_per_{kind}_token"), "J"),
         )
-        for kind, name in (("input", "million input tokens"), ("output", "million output tokens"))
+        for kind, name in (
+            ("input", "million input tokens: prefill"),
+            ("output", "million output tokens: decode"),
+        )
     ]
     usd, grams, joules = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
     rows.append(("request", usd, grams, joules))
-    return unwrapped(plain_table("Input and output tokens", ("", "Cost", "CO2e", "Energy"), rows))
+    return unwrapped(plain_table("Tokens: all in, input, output", ("Per", "Dollars", "CO2e", "Energy"), rows))
 
 
 def power_table(values: Values) -> Table:

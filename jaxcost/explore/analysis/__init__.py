@@ -16,6 +16,7 @@ from jaxcost.explore.analysis.planner import (
     take_candidate,
     with_degrees,
 )
+from jaxcost.explore.analysis.remedies import Remedy, find_remedies
 from jaxcost.explore.analysis.sensitivity import elasticities, gradient, metric_names
 from jaxcost.explore.analysis.uncertainty import (
     Bar,
@@ -35,6 +36,7 @@ __all__ = [
     "Constant",
     "Finding",
     "Intervals",
+    "Remedy",
     "Spread",
     "best_plan",
     "candidate_columns",
@@ -43,6 +45,7 @@ __all__ = [
     "divisors",
     "elasticities",
     "evaluate",
+    "find_remedies",
     "gradient",
     "is_valid",
     "leaves_at",

@@ -1,0 +1,142 @@
+"""The verdict on a design: whether it fits, by how much, and which limit binds."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from jaxcost.core.units import engineering
+from jaxcost.spec.memory import TIERS
+
+__all__ = ["Verdict", "judge", "judge_service", "unfit_line"]
+
+# The excess over a limit in words, with the ratio of use to limit.
+_EXCESS = {
+    "memory": "main memory would have to hold {} times what the engine may use",
+    "sram": "on-chip memory would have to hold {} times what it has",
+    "hbf": "the flash stacks would have to hold {} times what they have",
+    "host": "host memory would have to hold {} times what it has",
+    "cxl": "the CXL memory would have to hold {} times what it has",
+    "ssd": "the drives would have to hold {} times what they have",
+    "sequences": "a replica has {} times the most sequences of the engine",
+    "chips": "the plan takes {} times the chips of the system",
+    "plan": "the model cannot be cut by this plan, or there are no requests",
+    "power": "a chip draws {} times its power (TDP)",
+    "ttft": "TTFT is {} times its target",
+    "tpot": "TPOT is {} times its target",
+    "temperature": "a chip heats up {} times as much as allowed",
+    "shoreline": "stacks and links take {} times the edge of the die",
+    "area": "a die has {} times the area of the reticle",
+    "endurance": "memory is written {} times as often as its cells endure",
+    "prefill": "prefill is busy for {} times the time there is",
+    "slots": "requests take {} times the slots",
+    "hardware": "chips, heat or wear are {} times what is allowed",
+}
+_FIT = (*TIERS, "sequences", "chips", "plan")  # limits without which a design cannot run
+_NAMES = {
+    "memory": "memory",
+    "ttft": "TTFT",
+    "tpot": "TPOT",
+    "slots": "slots",
+    "hardware": "chips, heat, wear",
+}
+_PLURAL = ("slots", "hardware", "hbf", "ssd", "sequences")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """Whether a design fits and satisfies its limits.
+
+    Attributes:
+        text: one sentence.
+        binding: the constraint with the smallest margin, of those that can fail.
+        exceeded: violated constraints, the worst first.
+    """
+
+    text: str
+    binding: str
+    exceeded: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the design can run, though it may miss targets or limits."""
+        return not any(key in _FIT for key in self.exceeded)
+
+
+def judge(
+    margins: Mapping[str, float], used: float, available: float, names: Mapping[str, str] | None = None
+) -> Verdict:
+    """Return the verdict on an evaluation.
+
+    Args:
+        margins: the margin of every constraint that can fail; targets that are not set are left out.
+        used: bytes in use on the fullest chip.
+        available: bytes that the engine may use.
+        names: names of constraints; their keys where absent.
+    """
+    exceeded = _exceeded(margins, 0.0)
+    if any(key in _FIT for key in exceeded):
+        return Verdict(f"Does not fit: {_listed(exceeded, margins)}", exceeded[0], exceeded)
+    free = 1 - used / available if available > 0 else 0.0
+    memory = f"{_bytes(used, available)} in use on the fullest chip"
+    if exceeded:
+        text = f"Fits in memory ({memory}) but exceeds a limit: {_listed(exceeded, margins)}"
+        return Verdict(text, exceeded[0], exceeded)
+    binding = _binding(margins)
+    return Verdict(f"Fits: {memory}, {free:.1%} free; {_first(binding, margins, names)}", binding, ())
+
+
+def judge_service(
+    margins: Mapping[str, float], deployment: str, rounding: float, names: Mapping[str, str] | None = None
+) -> Verdict:
+    """Return the verdict on a deployment.
+
+    Args:
+        margins: the margin of every constraint that can fail.
+        deployment: the deployment in words.
+        rounding: size of negative margins that count as 0.
+        names: names of constraints; their keys where absent.
+    """
+    exceeded = _exceeded(margins, rounding)
+    if exceeded:
+        opening = "Does not fit" if any(key in _FIT for key in exceeded) else "Exceeds a limit"
+        return Verdict(f"{opening}: {_listed(exceeded, margins)}", exceeded[0], exceeded)
+    binding = _binding(margins)
+    return Verdict(f"Fits: {deployment}; {_first(binding, margins, names)}", binding, ())
+
+
+def unfit_line(verdict: Verdict) -> str:
+    """Return the line that precedes times and costs of a design that exceeds limits; empty for one that does not."""
+    if not verdict.exceeded:
+        return ""
+    what = "exceeds a limit" if verdict.fits else "does not fit"
+    return f"Times, energy and costs below are those of a design that {what}."
+
+
+def _exceeded(margins: Mapping[str, float], rounding: float) -> tuple[str, ...]:
+    return tuple(sorted((key for key in margins if margins[key] < -rounding), key=margins.__getitem__))
+
+
+def _binding(margins: Mapping[str, float]) -> str:
+    """Return the constraint with the smallest margin; that all chips are in use limits nothing."""
+    return min((key for key in margins if key != "chips"), key=margins.__getitem__)
+
+
+def _first(binding: str, margins: Mapping[str, float], names: Mapping[str, str] | None) -> str:
+    verb = "bind" if binding in _PLURAL else "binds"
+    margin = max(margins[binding], 0.0)
+    return f"{(names or _NAMES).get(binding, binding)} {verb} first (+{margin:.1%})"
+
+
+def _listed(exceeded: Iterable[str], margins: Mapping[str, float]) -> str:
+    return "; ".join(_EXCESS[key].format(_times(1 - margins[key])) for key in exceeded)
+
+
+def _times(ratio: float) -> str:
+    if ratio < 1.01:
+        return f"{ratio:.4g}"
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.1f}" if ratio < 1000 else f"{ratio:,.0f}"
+
+
+def _bytes(used: float, available: float) -> str:
+    """Return "26.7 of 80.8 GB", or both units where they differ."""
+    (a, unit), (b, other) = (engineering(x, "B").rsplit(" ", 1) for x in (used, available))
+    return f"{a} of {b} {other}" if unit == other else f"{a} {unit} of {b} {other}"
