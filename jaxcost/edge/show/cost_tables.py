@@ -56,9 +56,9 @@ def breakdown_tables(values: Values) -> SideBySide:
     for way in ("read", "write"):
         energy |= {f"{way}.{tier}": f"{name}, {way}" for tier, name in _TIERS.items()}
     return SideBySide(
-        _parts(values, "Energy, per output token, all in", "energy", energy),
-        _parts(values, "Cost, per million output tokens, all in", "usd", _USD),
-        _parts(values, "CO2e, per million output tokens, all in", "carbon", _CARBON),
+        _parts(values, "Energy per output token, all in", "energy", energy),
+        _parts(values, "Cost per Mtok output, all in", "usd", _USD),
+        _parts(values, "CO2e per Mtok output, all in", "carbon", _CARBON),
     )
 
 
@@ -114,10 +114,10 @@ def power_table(values: Values) -> Table:
         rows.append((name, engineering(values[f"power.{path}"][1], "W")))
     rows.append(("racks", f"{values['power.racks'][1]:.2f}"))
     water = values["water.total"][1]
-    rows.append(("water per million tokens", f"{1e3 * water:.3g} L"))
+    rows.append(("water per Mtok output", f"{1e3 * water:.3g} L"))
     rent = values["rent"][1]
     if rent > 0:
-        rows.append(("rent per million tokens", engineering(rent, "USD")))
+        rows.append(("rent per Mtok output", engineering(rent, "USD")))
     battery = values["battery_share"][1]
     if battery > 0:
         rows.append(("battery charge per request", f"{battery:.3%}"))

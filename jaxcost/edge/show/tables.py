@@ -337,7 +337,7 @@ def comparison_table(
             continue
         table.add_row(f"Margin, {name}", *(_margin(m) for m in margins))
     verdicts = [judge_values(values, free) for values in columns]
-    table.add_row("Verdict", *(Text(v.text, "red bold" if v.exceeded else "green") for v in verdicts))
+    table.add_row("Verdict", *(Text(v.short, "red bold" if v.exceeded else "green") for v in verdicts))
     return table
 
 

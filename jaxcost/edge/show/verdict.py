@@ -1,7 +1,7 @@
 """The verdict on a design: whether it fits, by how much, and which limit binds."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxcost.core.units import engineering
 from jaxcost.spec.memory import TIERS
@@ -47,11 +47,13 @@ class Verdict:
 
     Attributes:
         text: one sentence.
+        short: the same for a cell of a table.
         binding: the constraint with the smallest margin, of those that can fail.
-        exceeded: violated constraints, the worst first.
+        exceeded: violated constraints: those without which the design cannot run, then the worst first.
     """
 
     text: str
+    short: str
     binding: str
     exceeded: tuple[str, ...]
 
@@ -72,16 +74,13 @@ def judge(
         available: bytes that the engine may use.
         names: names of constraints; their keys where absent.
     """
-    exceeded = _exceeded(margins, 0.0)
-    if any(key in _FIT for key in exceeded):
-        return Verdict(f"Does not fit: {_listed(exceeded, margins)}", exceeded[0], exceeded)
-    free = 1 - used / available if available > 0 else 0.0
+    names, exceeded = names or _NAMES, _exceeded(margins, 0.0)
     memory = f"{_bytes(used, available)} in use on the fullest chip"
     if exceeded:
-        text = f"Fits in memory ({memory}) but exceeds a limit: {_listed(exceeded, margins)}"
-        return Verdict(text, exceeded[0], exceeded)
-    binding = _binding(margins)
-    return Verdict(f"Fits: {memory}, {free:.1%} free; {_first(binding, margins, names)}", binding, ())
+        opening = f"Fits in memory ({memory}) but exceeds {_limits(exceeded)}"
+        return _violated(opening, exceeded, margins, names)
+    free = 1 - used / available if available > 0 else 0.0
+    return _satisfied(f"Fits: {memory}, {free:.1%} free", margins, names)
 
 
 def judge_service(
@@ -95,39 +94,45 @@ def judge_service(
         rounding: size of negative margins that count as 0.
         names: names of constraints; their keys where absent.
     """
-    exceeded = _exceeded(margins, rounding)
+    names, exceeded = names or _NAMES, _exceeded(margins, rounding)
     if exceeded:
-        opening = "Does not fit" if any(key in _FIT for key in exceeded) else "Exceeds a limit"
-        return Verdict(f"{opening}: {_listed(exceeded, margins)}", exceeded[0], exceeded)
-    binding = _binding(margins)
-    return Verdict(f"Fits: {deployment}; {_first(binding, margins, names)}", binding, ())
+        return _violated(f"Exceeds {_limits(exceeded)}", exceeded, margins, names)
+    return _satisfied(f"Fits: {deployment}", margins, names)
 
 
 def unfit_line(verdict: Verdict) -> str:
     """Return the line that precedes times and costs of a design that exceeds limits; empty for one that does not."""
     if not verdict.exceeded:
         return ""
-    what = "exceeds a limit" if verdict.fits else "does not fit"
+    what = f"exceeds {_limits(verdict.exceeded)}" if verdict.fits else "does not fit"
     return f"Times, energy and costs below are those of a design that {what}."
 
 
 def _exceeded(margins: Mapping[str, float], rounding: float) -> tuple[str, ...]:
-    return tuple(sorted((key for key in margins if margins[key] < -rounding), key=margins.__getitem__))
+    violated = [key for key in margins if margins[key] < -rounding]
+    return tuple(sorted(violated, key=lambda key: (key not in _FIT, margins[key])))
 
 
-def _binding(margins: Mapping[str, float]) -> str:
-    """Return the constraint with the smallest margin; that all chips are in use limits nothing."""
-    return min((key for key in margins if key != "chips"), key=margins.__getitem__)
+def _limits(exceeded: Sequence[str]) -> str:
+    return "a limit" if len(exceeded) == 1 else "limits"
 
 
-def _first(binding: str, margins: Mapping[str, float], names: Mapping[str, str] | None) -> str:
+def _violated(
+    opening: str, exceeded: tuple[str, ...], margins: Mapping[str, float], names: Mapping[str, str]
+) -> Verdict:
+    words = "; ".join(_EXCESS[key].format(_times(1 - margins[key])) for key in exceeded)
+    ratios = ", ".join(f"{names.get(key, key)} {_times(1 - margins[key])} times" for key in exceeded)
+    if any(key in _FIT for key in exceeded):
+        return Verdict(f"Does not fit: {words}", f"Does not fit: {ratios}", exceeded[0], exceeded)
+    return Verdict(f"{opening}: {words}", f"Exceeds {ratios}", exceeded[0], exceeded)
+
+
+def _satisfied(opening: str, margins: Mapping[str, float], names: Mapping[str, str]) -> Verdict:
+    """Return the verdict on a design without violations; that all chips are in use does not bind."""
+    binding = min((key for key in margins if key != "chips"), key=margins.__getitem__)
     verb = "bind" if binding in _PLURAL else "binds"
-    margin = max(margins[binding], 0.0)
-    return f"{(names or _NAMES).get(binding, binding)} {verb} first (+{margin:.1%})"
-
-
-def _listed(exceeded: Iterable[str], margins: Mapping[str, float]) -> str:
-    return "; ".join(_EXCESS[key].format(_times(1 - margins[key])) for key in exceeded)
+    first = f"{names.get(binding, binding)} {verb} first (+{max(margins[binding], 0.0):.1%})"
+    return Verdict(f"{opening}; {first}", f"Fits; {first}", binding, ())
 
 
 def _times(ratio: float) -> str:
