@@ -119,7 +119,21 @@ def test_evaluations_are_finite_and_the_impossible_has_a_negative_margin(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_deployments_are_finite(name):
-    finite(jc.serve(**stacked_design(name)), name)
+    service = jc.serve(**stacked_design(name))
+    finite(service, name)
+    for change, margin in zip(CHANGES, np.asarray(service.margins.worst), strict=True):
+        if len(change) == 1 and change[0] in IMPOSSIBLE and change[0][0] != "traffic.batch":
+            assert margin < 0, change
+
+
+def test_requests_without_output_cost_their_prompts():
+    """Energy and cost are then per prompt token, of a deployment as of one evaluation."""
+    traffic = jc.Traffic(prompt=512.0, output=0.0, batch=8.0, rate=1.0)
+    service = jc.serve(SYSTEM, jc.load_model("llama-3.1-8b"), traffic, jc.Plan(tp=2.0))
+    assert float(service.tokens_per_second) == 0 < float(service.usd_per_mtok)
+    assert float(service.usd_per_query) == pytest.approx(float(service.usd_per_mtok) * 512 / 1e6)
+    loop = jc.closed_loop(SYSTEM, jc.load_model("llama-3.1-8b"), traffic, jc.Plan(tp=2.0), users=4.0)
+    assert float(loop.tokens_per_second) == 0 < float(loop.ttft)
 
 
 @pytest.mark.parametrize("users", [0.0, 1.0, 1e6])

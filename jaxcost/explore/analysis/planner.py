@@ -93,10 +93,10 @@ def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
 
 
 def system_plans(system: System) -> np.ndarray:
-    """List the degrees of all plans of a system's chips, [plans, 5]; of 1 to 64 chips where their number is traced."""
+    """List the degrees of all plans of a system's chips, [plans, 5]; of 1 to 64 chips where that is no one number."""
     try:
         return candidate_plans(max(round(float(system.chips)), 1))
-    except jax.errors.ConcretizationTypeError:
+    except TypeError:  # traced, or one number for each design of a batch
         return candidate_plans(_TRACED_CHIPS, whole=False)
 
 

@@ -11,7 +11,7 @@ from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.serve.operating_point import DOUBLINGS
 from jaxcost.explore.serve.steady_state import memory_margin
-from jaxcost.physics.compute.shards import microbatches
+from jaxcost.physics.compute.shards import complete_plan, microbatches
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -75,8 +75,9 @@ def _largest_batch(
     features: tuple[str, ...],
 ) -> jax.Array:
     shape = batch_shape((system, model, traffic, plan, prices, knobs))
-    smallest = jnp.broadcast_to(jnp.maximum(plan.dp, 1), shape)
-    filled = jnp.maximum(plan.dp * microbatches(plan), smallest)
+    groups = complete_plan(plan)
+    smallest = jnp.broadcast_to(groups.dp, shape)
+    filled = groups.dp * microbatches(groups)
 
     def margin(batch: Scalar) -> Scalar:
         loaded = replace(traffic, batch=batch)
