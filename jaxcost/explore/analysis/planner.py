@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
@@ -204,7 +205,7 @@ def _best_plan(
         plan=chosen,
         report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, features=features),
         runner_up=with_degrees(plan, jnp.moveaxis(candidates[second], -1, 0)),
-        gap=jnp.where(count(feasible) > 1, (next_best - best) / jnp.abs(best), 0),
+        gap=jnp.where(count(feasible) > 1, smooth.safe_div(next_best - best, jnp.abs(best)), 0),
         feasible=count(feasible),
         valid=count(valid),
     )

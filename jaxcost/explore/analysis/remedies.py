@@ -242,10 +242,16 @@ def _more_chips(design: Design, attempt: Attempt, excess: float) -> Iterator[Rem
 
 
 def _doubled(design: Design, doublings: int) -> Iterator[Mapping[str, float]]:
-    """Distribute a number of doublings over tp, pp and dp; tp stays within the domain of the fast links."""
+    """Distribute a number of doublings over tp, pp and dp; tp stays within the domain of the fast links.
+
+    Experts are spread as before, or over all of tp x dp.
+    """
     plan, domain = design.plan, max(design.system.fabric.domain, design.plan.tp)
     for a in range(doublings + 1):
         for b in range(doublings - a + 1):
             tp, pp, dp = plan.tp * 2**a, plan.pp * 2**b, plan.dp * 2 ** (doublings - a - b)
-            if tp <= domain:
-                yield {"tp": tp, "pp": pp, "dp": dp}
+            if tp > domain:
+                continue
+            yield {"tp": tp, "pp": pp, "dp": dp}
+            if design.model.experts.layers > 0 and tp * dp != plan.ep:
+                yield {"tp": tp, "pp": pp, "dp": dp, "ep": tp * dp}
