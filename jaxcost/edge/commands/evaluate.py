@@ -174,7 +174,7 @@ def _print(
     parts: list[RenderableType] = [
         Text(f"{request.name} on {name}", "bold"),
         Text(verdict.text, "red bold" if verdict.exceeded else "green"),
-        *(remedy_lines(remedies, name) if remedies or not verdict.fits else []),
+        *(remedy_lines(remedies, name, fits=verdict.fits) if remedies or not verdict.fits else []),
         *_efficiency_lines(efficiency),
         Text(f"{chips}; {describe_request(request)}"),
         *precision_lines(request),

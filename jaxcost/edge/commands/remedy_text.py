@@ -15,17 +15,24 @@ from jaxcost.explore.analysis import Remedy
 
 __all__ = ["remedy_document", "remedy_lines"]
 
-_FLAGS = ("traffic.batch", "plan.tp", "plan.pp", "plan.dp", "plan.chunk")
+_FLAGS = ("traffic.batch", "plan.tp", "plan.pp", "plan.dp", "plan.ep", "plan.chunk")
 _BITS = ("plan.weight_bits", "plan.expert_bits", "plan.kv_bits")
 
 
-def remedy_lines(remedies: Sequence[Remedy], system: str) -> list[Text]:
-    """Return one line for each remedy, below a heading; where there is none, a line that says so."""
+def remedy_lines(remedies: Sequence[Remedy], system: str, *, fits: bool) -> list[Text]:
+    """Return one line for each remedy, below a heading; where there is none, a line that says so.
+
+    Args:
+        remedies: the remedies, in the order of their lines.
+        system: name of the system.
+        fits: whether the design fits as it is, and only misses targets.
+    """
     if not remedies:
         tried = "a smaller batch or step, fewer bits of cache and weights, more memory for the engine, or more chips"
         return [Text(f"No remedy suffices alone among {tried}.")]
+    verb = "meets its targets" if fits else "fits"
     lines = [
-        f"  {_option(remedy.changes, system)} fits with {remedy.margin:+.1%}, at {_cost(remedy)}"
+        f"  {_option(remedy.changes, system)} {verb} with {remedy.margin:+.1%}, at {_cost(remedy)}"
         for remedy in remedies
     ]
     return [
