@@ -48,7 +48,7 @@ def context_tokens(traffic: Traffic) -> Scalar:
     return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
 
 
-def billed_tokens(traffic: Traffic) -> jax.Array:
+def billed_tokens(traffic: Traffic) -> Scalar:
     """Return the tokens of a request that share its energy and cost: its output, or without output its prompt."""
     return where(traffic.output > 0, traffic.output, jnp.maximum(traffic.prompt, 1))
 

@@ -10,6 +10,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -26,6 +27,8 @@ from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = ["Remedy", "find_remedies"]
+
+Changes = Mapping[str, Any]  # new values, Python floats, by dotted path
 
 _LIMITS = (*TIERS, "ttft", "tpot", "sequences")  # what the candidates may remove
 _LEAST_STEP = 256.0  # tokens of the smallest step that is tried
@@ -109,13 +112,13 @@ def _worst(report: Report, names: Sequence[str]) -> float:
     return min(float(getattr(report.margins, name)) for name in names)
 
 
-def _changed(design: Design, changes: Mapping[str, float]) -> Design:
+def _changed(design: Design, changes: Changes) -> Design:
     for path, value in changes.items():
         design = replace_at(design, path, value)
     return design
 
 
-def _attempt(design: Design, violated: Sequence[str], changes: Mapping[str, float]) -> Remedy:
+def _attempt(design: Design, violated: Sequence[str], changes: Changes) -> Remedy:
     """Evaluate a change. The margin of one that causes a violation of another limit is that of this limit."""
     report = _evaluate(_changed(design, changes))
     margin = _worst(report, violated)
@@ -125,10 +128,10 @@ def _attempt(design: Design, violated: Sequence[str], changes: Mapping[str, floa
     )
 
 
-Attempt = Callable[[Mapping[str, float]], Remedy]
+Attempt = Callable[[Changes], Remedy]
 
 
-def _first_of(attempt: Attempt, candidates: Iterator[Mapping[str, float]]) -> Iterator[Remedy]:
+def _first_of(attempt: Attempt, candidates: Iterator[Changes]) -> Iterator[Remedy]:
     """Yield the first candidate that suffices."""
     sufficient = (remedy for remedy in map(attempt, candidates) if remedy.margin >= 0)
     yield from itertools.islice(sufficient, 1)
@@ -158,7 +161,7 @@ def _smaller_batch(design: Design, attempt: Attempt, margin: float) -> Iterator[
     yield best
 
 
-def _smaller_steps(design: Design) -> Iterator[Mapping[str, float]]:
+def _smaller_steps(design: Design) -> Iterator[Changes]:
     """Halve the chunk, or the token budget of a step."""
     path, size = "plan.chunk", design.plan.chunk
     if size == 0:
@@ -172,7 +175,7 @@ def _smaller_steps(design: Design) -> Iterator[Mapping[str, float]]:
         yield {path: size}
 
 
-def _fewer_bits(design: Design) -> Iterator[Mapping[str, float]]:
+def _fewer_bits(design: Design) -> Iterator[Changes]:
     """Quantize cache and weights. Weights that a plan keeps at more bits than the others keep them."""
     plan, experts = design.plan, design.model.experts.layers > 0
     for bits in _PRECISIONS:
@@ -188,7 +191,7 @@ def _fewer_bits(design: Design) -> Iterator[Mapping[str, float]]:
             yield fewer
 
 
-def _smallest_of_each(attempt: Attempt, candidates: Iterator[Mapping[str, float]]) -> Iterator[Remedy]:
+def _smallest_of_each(attempt: Attempt, candidates: Iterator[Changes]) -> Iterator[Remedy]:
     """Yield the candidates that suffice, without those that change all that another changes, and more."""
     found: list[Remedy] = []
     for changes in candidates:
@@ -200,7 +203,7 @@ def _smallest_of_each(attempt: Attempt, candidates: Iterator[Mapping[str, float]
             yield remedy
 
 
-def _larger_share(design: Design) -> Iterator[Mapping[str, float]]:
+def _larger_share(design: Design) -> Iterator[Changes]:
     """Give the engine more of the memory."""
     if design.plan.engine.memory_share < _MOST_MEMORY:
         yield {"plan.engine.memory_share": _MOST_MEMORY}
@@ -241,7 +244,7 @@ def _more_chips(design: Design, attempt: Attempt, excess: float) -> Iterator[Rem
             return
 
 
-def _doubled(design: Design, doublings: int) -> Iterator[Mapping[str, float]]:
+def _doubled(design: Design, doublings: int) -> Iterator[Changes]:
     """Distribute a number of doublings over tp, pp and dp; tp stays within the domain of the fast links.
 
     Experts are spread as before, or over all of tp x dp.
