@@ -11,6 +11,7 @@ from jaxcost.edge.show.verdict import judge, judge_service, unfit_line
 
 MODEL = ["--model", "llama-3.1-70b"]
 EIGHT = [*MODEL, "--system", "h100-sxm-x8"]
+SYSTEM, LLAMA = jc.load_system("h100-sxm-x8"), jc.load_model("llama-3.1-70b")
 NAMES = {"power": "power", "memory": "memory"}
 
 
@@ -39,6 +40,13 @@ def test_violations_are_named_the_worst_first_and_what_cannot_run_before_all():
     )
     assert verdict.short == "Does not fit: memory 54.4 times, ttft 100.0 times, power 1.20 times"
     assert "does not fit" in unfit_line(verdict)
+
+
+def test_an_engine_that_keeps_all_memory_is_said():
+    plan = jc.Plan(tp=8.0, engine=jc.Engine(kept_bytes=1e12))
+    report = jc.evaluate(SYSTEM, LLAMA, jc.Traffic(), plan)
+    assert float(report.margins.memory) < 0  # not above 1, as of a negative capacity
+    assert str(report).startswith("Does not fit: the engine may use no main memory")
 
 
 def test_what_fits_but_misses_a_limit_is_said():
@@ -105,9 +113,6 @@ def test_a_design_that_does_not_fit_has_remedies_that_do(capsys):
         assert status == 0
         assert results["margins.memory"]["value"] == pytest.approx(remedy["margin"], abs=1e-6)
         assert results["usd_per_mtok"]["value"] == pytest.approx(remedy["usd_per_mtok"], rel=1e-6)
-
-
-SYSTEM, LLAMA = jc.load_system("h100-sxm-x8"), jc.load_model("llama-3.1-70b")
 
 
 def test_the_batch_of_a_remedy_is_the_largest_that_fits():

@@ -38,6 +38,7 @@ _NAMES = {
     "slots": "slots",
     "hardware": "chips, heat, wear",
 }
+_NOTHING = 1e6  # ratio of memory from which there is none: margins divide by 1 byte at least
 _PLURAL = ("slots", "hardware", "hbf", "ssd", "sequences")
 
 
@@ -120,7 +121,7 @@ def _limits(exceeded: Sequence[str]) -> str:
 def _violated(
     opening: str, exceeded: tuple[str, ...], margins: Mapping[str, float], names: Mapping[str, str]
 ) -> Verdict:
-    words = "; ".join(_EXCESS[key].format(_times(1 - margins[key])) for key in exceeded)
+    words = "; ".join(_excess(key, margins[key]) for key in exceeded)
     ratios = ", ".join(f"{names.get(key, key)} {_times(1 - margins[key])} times" for key in exceeded)
     if any(key in _FIT for key in exceeded):
         return Verdict(f"Does not fit: {words}", f"Does not fit: {ratios}", exceeded[0], exceeded)
@@ -133,6 +134,12 @@ def _satisfied(opening: str, margins: Mapping[str, float], names: Mapping[str, s
     verb = "bind" if binding in _PLURAL else "binds"
     first = f"{names.get(binding, binding)} {verb} first (+{max(margins[binding], 0.0):.1%})"
     return Verdict(f"{opening}; {first}", f"Fits; {first}", binding, ())
+
+
+def _excess(key: str, margin: float) -> str:
+    if key == "memory" and 1 - margin > _NOTHING:
+        return "the engine may use no main memory"
+    return _EXCESS[key].format(_times(1 - margin))
 
 
 def _times(ratio: float) -> str:
