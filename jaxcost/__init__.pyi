@@ -53,11 +53,14 @@ from .explore.analysis import (
     Choice as Choice,
     Finding as Finding,
     Intervals as Intervals,
+    Remedy as Remedy,
     best_plan as best_plan,
     diagnose as diagnose,
     elasticities as elasticities,
     evaluate as evaluate,
+    find_remedies as find_remedies,
     gradient as gradient,
+    ttft_alone as ttft_alone,
 )
 from .explore.calibrate import (
     Fitted as Fitted,

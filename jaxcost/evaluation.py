@@ -29,7 +29,7 @@ from jaxcost.physics.compute.load import StepLoad, step_load
 from jaxcost.physics.compute.operators import matmul_work, step_table
 from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, StepTimes, op_times, rates, report_times
-from jaxcost.physics.compute.shards import Shards, layer_count, shard
+from jaxcost.physics.compute.shards import Shards, complete_plan, layer_count, shard
 from jaxcost.physics.economics.area import Build, build
 from jaxcost.physics.economics.carbon import carbon_per_token, embodied
 from jaxcost.physics.economics.energy import Energy, StepEnergy, energy_parts, step_energy
@@ -163,7 +163,10 @@ def _evaluate(
     system, model, traffic, plan, prices, knobs = align((system, model, traffic, plan, prices, knobs))
     knobs = replace(knobs, tau=0.0) if "exact" in features else knobs
     asked = plan, traffic
-    plan, traffic = _at_least_one(plan, traffic)
+    # No chips count as half a chip, which no plan fits on.
+    system = replace(system, chips=jnp.maximum(system.chips, 0.5))
+    # A plan or a batch below 1 has a negative margin, and the finite numbers of 1.
+    plan, traffic = complete_plan(plan), replace(traffic, batch=where(traffic.batch < 1, 1, traffic.batch))
     shards = materialize_once(shard(model, plan, knobs.tau))
     steps, schedule = materialize_once(schedule_steps(model, traffic, plan, shards, knobs))
     placed = place_data(system, model, traffic, plan, shards, steps, schedule, knobs, features)
@@ -390,15 +393,6 @@ def price(
         "carbon": carbon_per_token(system, prices, one_chip, owned_seconds=owned_seconds, metered=metered),
         "water": water_per_token(prices, metered),
     }
-
-
-def _at_least_one(plan: Plan, traffic: Traffic) -> tuple[Plan, Traffic]:
-    """Replace degrees and a batch below 1 by 1: such a plan has a negative margin, and finite numbers."""
-
-    def floor(tree: T, *names: str) -> T:
-        return replace(tree, **{n: where(getattr(tree, n) < 1, 1, getattr(tree, n)) for n in names})
-
-    return floor(plan, "tp", "pp", "ep", "dp", "cp"), floor(traffic, "batch")
 
 
 def _machine(chip: Chip, unit: Rates, operands: str) -> Machine:

@@ -10,7 +10,6 @@ from jaxcost.physics.compute.shards import can_shard
 from jaxcost.physics.economics.area import Build
 from jaxcost.physics.economics.thermal import Heat, limit, resistance
 from jaxcost.physics.memory.hierarchy import Hierarchy, Tiers
-from jaxcost.physics.memory.tiers import main_column
 from jaxcost.report import Margins, Power, Timing
 from jaxcost.spec.chip import Chip
 from jaxcost.spec.fabric import Fabric
@@ -21,6 +20,8 @@ from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
 __all__ = ["check_margins"]
+
+_LEAST_POWER = 1e-3  # W; a limit of 0 has a finite margin
 
 
 def check_margins(
@@ -54,13 +55,13 @@ def check_margins(
     plan, traffic = asked
     chip, tier_names = system.chip, hierarchy.shares.tiers
     capacity = hierarchy.memory.capacity
-    # Main memory always exists: a chip with zero capacity has a margin of minus infinity.
-    room = 1 - used / where((capacity > 0) | (main_column(tier_names, capacity) > 0), capacity, 1)
+    # A tier without capacity is empty, but for main memory: the margin of a chip without any is minus its bytes.
+    room = 1 - used / jnp.maximum(capacity, 1)
     limits = dict(zip(tier_names, unstack(room), strict=True))
     return Margins(
         **limits,
         chips=1 - timing.schedule.chips / system.chips,
-        power=1 - smooth.maximum(power.prefill, power.decode, tau) / chip.tdp,
+        power=1 - smooth.maximum(power.prefill, power.decode, tau) / jnp.maximum(chip.tdp, _LEAST_POWER),
         ttft=1 - smooth.safe_div(timing.ttft, traffic.ttft_target),
         tpot=1 - smooth.safe_div(timing.tpot, traffic.tpot_target),
         plan=where(can_shard(model, plan) & (traffic.batch > 0), 1.0, -1.0),

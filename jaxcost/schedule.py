@@ -14,7 +14,15 @@ from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["Steps", "context_tokens", "group_size", "per_token", "prefill_shares", "schedule_steps"]
+__all__ = [
+    "Steps",
+    "billed_tokens",
+    "context_tokens",
+    "group_size",
+    "per_token",
+    "prefill_shares",
+    "schedule_steps",
+]
 
 
 @pytree
@@ -38,6 +46,11 @@ class Steps:
 def context_tokens(traffic: Traffic) -> Scalar:
     """Return the tokens of a request before its first output: prompt, retrieved and encoder tokens."""
     return traffic.prompt + traffic.retrieved + traffic.encoder_tokens
+
+
+def billed_tokens(traffic: Traffic) -> Scalar:
+    """Return the tokens of a request that share its energy and cost: its output, or without output its prompt."""
+    return where(traffic.output > 0, traffic.output, jnp.maximum(traffic.prompt, 1))
 
 
 def group_size(batch: Scalar, groups: Scalar, knobs: Knobs) -> Scalar:
@@ -115,7 +128,7 @@ def schedule_steps(
         requests=traffic.batch,
         prompt=traffic.prompt,
         output=traffic.output,
-        billed=where(traffic.output > 0, traffic.output, jnp.maximum(traffic.prompt, 1)),
+        billed=billed_tokens(traffic),
         tokens_per_step=tokens_per_step,
         decode_steps=where(chunked, jnp.maximum(decode_steps, 1), decode_steps),
         prefill_steps=runs,

@@ -523,7 +523,7 @@ def evaluate(system, model, traffic, plan, prices):
         "joules_per_token": joules,
         "usd_per_mtok": math.fsum(usd.values()),
         "gco2e_per_mtok": math.fsum(carbon.values()),
-        "margins.memory": 1 - used / available,
+        "margins.memory": 1 - used / max(available, 1.0),
         "margins.sequences": 1 - traffic.batch / plan.dp / plan.engine.sequences
         if plan.engine.sequences
         else 1.0,

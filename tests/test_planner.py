@@ -143,8 +143,8 @@ def test_power_alone_gives_way_to_the_objective():
 
 
 def test_no_valid_plan_is_said():
-    # One request cannot be spread over replicas, and a recurrence has neither 16 x 5 heads nor a cache to cut.
-    choice = jc.best_plan(jc.load_system("h100-sxm-x7"), jc.load_model("mamba-2-2.7b"), jc.Traffic(batch=1))
+    # One request cannot be spread over replicas, and a recurrence has 64 layers, 16 x 5 heads and no cache to cut.
+    choice = jc.best_plan(jc.load_system("h100-sxm-x67"), jc.load_model("mamba-2-2.7b"), jc.Traffic(batch=1))
     assert int(choice.valid) == int(choice.feasible) == 0
     assert np.isfinite(float(choice.report.tpot))
 

@@ -32,13 +32,18 @@ def test_paths_of_rows_are_attributes(report):
 
 def test_print_shows_the_tables_of_the_command_line(report, capsys):
     text = str(report)
-    assert re.search(r"First token \(TTFT\) +217 ms", text)
+    assert text.startswith("Fits: 18.9 of 76.0 GB in use on the fullest chip, 75.2% free; power binds first")
+    assert re.search(r"First token \(TTFT\), the whole batch +217 ms", text)
     assert re.search(r"Each token \(TPOT\) +5.85 ms", text)
     command = ["evaluate", "--model", "llama-3.1-70b", "--system", "h100-sxm-x8", "--tp", "8", "--batch", "8"]
     assert main([*command, "--prompt", "1024", "--output", "512"]) == 0
     printed = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
     shown = [line.strip() for line in text.splitlines() if line.strip()]
-    assert printed[-len(shown) :] == shown
+    steps = shown[shown.index("Prefill step: 217 ms") :]
+    assert printed[-len(steps) :] == steps and printed[1] == shown[0]
+    cells = [cell for line in printed for cell in re.split("  +", line)]
+    summary = [cell for line in shown[1 : -len(steps)] for cell in re.split("  +", line)]
+    assert not set(summary) - set(cells)
     page = report._repr_html_()
     assert page.count("<table>") == 5
     assert "5.85 ms" in page

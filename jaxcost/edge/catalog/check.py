@@ -10,7 +10,7 @@ from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.formats import MOST_BITS
 from jaxcost.explore.analysis import divisors
 from jaxcost.physics.compute.attention import SHAPES, attention_layers
-from jaxcost.physics.compute.shards import layer_count, microbatches
+from jaxcost.physics.compute.shards import layer_count
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
@@ -58,12 +58,10 @@ def check_plan(system: System, model: Model, plan: Plan, traffic: Traffic) -> No
         raise InputError("1: this model has no attention", path="plan.cp", given=int(plan.cp))
     _check_experts(model, plan)
     _check_chips(system, plan)
-    groups = int(plan.dp) * int(microbatches(plan))
-    if traffic.batch < groups:
-        parts = "dp x microbatches" if plan.microbatches else "dp x pp"
-        each = "microbatch" if plan.microbatches else "pipeline stage"
-        expected = f"at least {parts} = {groups} requests, one for every replica and {each}"
-        raise InputError(expected, path="traffic.batch", given=_shown(traffic.batch))
+    if traffic.batch < plan.dp:
+        expected = f"at least dp = {int(plan.dp)} requests, one for every replica"
+        near = str(int(plan.dp))
+        raise InputError(expected, path="traffic.batch", given=_shown(traffic.batch), suggestion=near)
 
 
 def check_traffic(traffic: Traffic, model: Model) -> None:

@@ -1,7 +1,8 @@
 """The command line: one module a command, imported only when its command is called.
 
 A command's module, `jaxcost/edge/commands/<command>.py`, has `add_<command>_arguments(parser)` and
-`<command>_command(args) -> int`. Bad input gives exit status 2 and one line on stderr.
+`<command>_command(args) -> int`. Bad input gives exit status 2 and one line on stderr, and `--require-fit` status 3
+where a constraint is exceeded.
 """
 
 import argparse
@@ -62,7 +63,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit status: 0, or 2 for bad input."""
+    """Run one command line and return its exit status: 0, 2 for bad input, or 3 with `--require-fit`."""
     status = _status(list(sys.argv[1:] if argv is None else argv))
     workers = sys.modules.get("jaxcost.edge.jobs.workers")
     if workers is not None:

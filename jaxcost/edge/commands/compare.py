@@ -7,6 +7,7 @@ import sys
 from rich.text import Text
 
 from jaxcost.edge.commands.evaluate import evaluation_document
+from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import describe_precision, precision_lines
 from jaxcost.edge.commands.request import (
     Values,
@@ -50,6 +51,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare memory types and near-memory engines instead; by default those of arXiv:2601.05047",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_require_fit_argument(parser)
     parser.add_argument(
         "--plot", type=picture_path, metavar="FILE", help="write a bar plot: .svg, .png or .pdf"
     )
@@ -72,12 +74,13 @@ def compare_command(args: argparse.Namespace) -> int:
 
         described = f"{describe_request(request)}; {describe_precision(request)}"
         draw_comparison(args.plot, f"{request.name}: {described}", results)
+    status = fit_status(args, exceeded=any(map(tables.exceeded, results.values())))
     if args.json:
         documents = [
             evaluation_document(name, systems[name][2], systems[name][1], results[name]) for name in names
         ]
         sys.stdout.write(json.dumps(documents, indent=2, allow_nan=False) + "\n")
-        return 0
+        return status
     efficiencies = {name: line for name, (_, _, line) in systems.items()}
     distinct = dict.fromkeys(efficiencies.values())
     shown = [Text(f"Efficiency: {line}") for line in distinct]
@@ -97,7 +100,7 @@ def compare_command(args: argparse.Namespace) -> int:
         tables.comparison_table(names, list(results.values()), unset_targets(request)),
         Text("* best of the row among feasible systems"),
     )
-    return 0
+    return status
 
 
 def _read(name: str, efficiency: str | None, request):

@@ -14,6 +14,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
@@ -30,6 +31,7 @@ from jaxcost.edge.commands.request import (
 )
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.show import tables
+from jaxcost.edge.show.verdict import Verdict, judge_service, unfit_line
 from jaxcost.explore.analysis import DEGREES, is_valid
 from jaxcost.explore.serve import best_service, serve
 from jaxcost.physics.compute.shards import microbatches
@@ -48,7 +50,7 @@ _HEADLINE = {
     "goodput": "Within both targets",
     "tokens_per_second": "Output tokens",
     "joules_per_token": "Energy",
-    "usd_per_mtok": "Cost",
+    "usd_per_mtok": "Cost, per million output tokens, all in",
     "usd_per_query": "Cost of a request",
     "gco2e_per_mtok": "CO2e",
 }
@@ -86,6 +88,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
     add_system_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    add_require_fit_argument(parser)
     group = parser.add_argument_group("load")
     group.add_argument(
         "--rate",
@@ -138,6 +141,7 @@ def serve_command(args: argparse.Namespace) -> int:
         raise InputError(expected, path="--plan", given="auto")
     request = dataclasses.replace(request, plan=plan)
     values = measure(jax.device_get(service))
+    verdict = _judge(request, values)
     if args.json:
         document = {
             "model": request.name,
@@ -145,14 +149,16 @@ def serve_command(args: argparse.Namespace) -> int:
             "prefill_system": args.prefill_system,
             **precision_document(request),
             "efficiency": efficiency,
+            "verdict": verdict.text,
+            "binding": verdict.binding,
             "feasible": not _exceeded(values),
             "exceeded": _exceeded(values),
             "results": {path: {"value": value, "unit": unit} for path, (unit, value) in values.items()},
         }
         sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
     else:
-        _print(args, efficiency, request, values, pool)
-    return 0
+        _print(args, efficiency, request, values, pool, verdict)
+    return fit_status(args, exceeded=bool(_exceeded(values)))
 
 
 def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, Plan] | None:
@@ -174,12 +180,33 @@ def _exceeded(values: Values) -> list[str]:
     return [name for name in _MARGINS if values[f"margins.{name}"][1] < -_ROUNDING]
 
 
+def _targets(request: Request) -> dict[str, float]:
+    return {name: float(getattr(request.traffic, f"{name}_target")) for name in ("ttft", "tpot")}
+
+
+def _judge(request: Request, values: Values) -> Verdict:
+    """Return the verdict on a deployment, over the constraints that can fail."""
+    targets = _targets(request)
+    margins = {key: values[f"margins.{key}"][1] for key in _MARGINS if targets.get(key) != 0}
+    replicas, chips = (values[path][1] for path in ("replicas", "replica_chips"))
+    deployment = f"{replicas:g} {'replica' if replicas == 1 else 'replicas'} of {_counted(chips)}"
+    if values["prefill_replicas"][1] > 0:
+        prefill, chips = (values[f"prefill_{path}"][1] for path in ("replicas", "replica_chips"))
+        deployment += f" and {prefill:g} of {_counted(chips)} for prefill"
+    return judge_service(margins, deployment, _ROUNDING, _MARGINS)
+
+
+def _counted(chips: float) -> str:
+    return f"{chips:g} {'chip' if chips == 1 else 'chips'}"
+
+
 def _print(
     args: argparse.Namespace,
     efficiency: str,
     request: Request,
     values: Values,
     pool: tuple[System, Plan] | None,
+    verdict: Verdict,
 ) -> None:
     def shown(path: str) -> str:
         unit, value = values[path]
@@ -189,13 +216,13 @@ def _print(
         lines = [(name, shown(path)) for path, name in names.items() if values[path][1] != 0]
         return tables.unwrapped(tables.plain_table(title, ("", ""), lines))
 
-    targets = {name: float(getattr(request.traffic, f"{name}_target")) for name in ("ttft", "tpot")}
+    targets = _targets(request)
     margins = []
     for key, name in _MARGINS.items():
         margin = values[f"margins.{key}"][1]
         margin = abs(margin) if abs(margin) <= _ROUNDING else margin
         margins.append(tables.margin_row(name, None if targets.get(key) == 0 else margin))
-    summary = tables.side_by_side(
+    summary = tables.SideBySide(
         listed("Deployment", _HEADLINE),
         Group(listed("First token", _FIRST), listed("A replica", _LOAD)),
         tables.unwrapped(tables.plain_table("Margins", ("", "", ""), margins)),
@@ -204,16 +231,19 @@ def _print(
     replica = describe_request(request).split("; ", 1)[1]
     load = f"{traffic.rate:g} requests/s, variation {traffic.variation:g}, prompt {traffic.prompt:g}"
     set_targets = [f"{n.upper()} {engineering(v, 's')}" for n, v in targets.items() if v > 0]
+    unfit = unfit_line(verdict)
     lines = [
+        f"Efficiency: {efficiency}",
         f"{load}, output {traffic.output:g} tokens; targets: {', '.join(set_targets) or 'none'}",
         f"Replica: {replica}",
         *([f"Prefill pool: {args.prefill_system}, {degrees(pool[1])}"] if pool else []),
-        f"Efficiency: {efficiency}",
     ]
     tables.write(
         Text(f"{request.name} on {args.system}", "bold"),
+        Text(verdict.text, "red bold" if verdict.exceeded else "green"),
         *map(Text, lines),
         *precision_lines(request),
         Text(""),
+        *([Text(unfit, "red")] if unfit else []),
         summary,
     )

@@ -6,7 +6,7 @@ from rich.text import Text
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.loaders import load_system
 from jaxcost.edge.catalog.reading import reading
-from jaxcost.edge.show.tables import CONSTRAINTS, Values, plain_table, side_by_side, unwrapped
+from jaxcost.edge.show.tables import CONSTRAINTS, SideBySide, Values, plain_table, unwrapped
 from jaxcost.spec.memory import TIERS
 from jaxcost.spec.system import Host, System
 
@@ -55,15 +55,15 @@ _CARBON = {
 _UNITS = {"usd": "USD", "gco2e": "g", "joules": "J"}
 
 
-def breakdown_tables(values: Values) -> Table:
+def breakdown_tables(values: Values) -> SideBySide:
     """Show energy, cost and CO2e of tokens by part, side by side; parts below 0.05% are omitted."""
     energy = dict(_ENERGY)
     for way in ("read", "write"):
         energy |= {f"{way}.{tier}": f"{name}, {way}" for tier, name in _TIERS.items()}
-    return side_by_side(
-        _parts(values, "Energy per token", "energy", energy),
-        _parts(values, "Cost per million tokens", "usd", _USD),
-        _parts(values, "CO2e per million tokens", "carbon", _CARBON),
+    return SideBySide(
+        _parts(values, "Energy per output token, all in", "energy", energy),
+        _parts(values, "Cost per Mtok output, all in", "usd", _USD),
+        _parts(values, "CO2e per Mtok output, all in", "carbon", _CARBON),
     )
 
 
@@ -110,20 +110,26 @@ def server_lines(name: str, system: System) -> list[Text]:
 
 
 def token_table(values: Values) -> Table:
-    """Show cost, CO2e and energy of input tokens, of output tokens, and of a request."""
+    """Show cost, CO2e and energy of tokens, all in and apart for input and output, and of a request."""
     at = lambda path: values[path][1]  # noqa: E731
-    rows = [
+    all_in = (at("usd_per_mtok"), at("gco2e_per_mtok"), 1e6 * at("joules_per_token"))
+    shown = (engineering(x, unit) for x, unit in zip(all_in, _UNITS.values(), strict=True))
+    rows = [("million output tokens, all in", *shown)]
+    rows += [
         (
             name,
             engineering(at(f"usd_per_{kind}_mtok"), "USD"),
             engineering(at(f"gco2e_per_{kind}_mtok"), "g"),
             engineering(1e6 * at(f"joules_per_{kind}_token"), "J"),
         )
-        for kind, name in (("input", "million input tokens"), ("output", "million output tokens"))
+        for kind, name in (
+            ("input", "million input tokens: prefill"),
+            ("output", "million output tokens: decode"),
+        )
     ]
     usd, grams, joules = (engineering(at(f"{what}_per_query"), unit) for what, unit in _UNITS.items())
     rows.append(("request", usd, grams, joules))
-    return unwrapped(plain_table("Input and output tokens", ("", "Cost", "CO2e", "Energy"), rows))
+    return unwrapped(plain_table("Tokens: all in, input, output", ("Per", "Dollars", "CO2e", "Energy"), rows))
 
 
 def power_table(values: Values) -> Table:
@@ -143,10 +149,10 @@ def power_table(values: Values) -> Table:
         rows.append((name, engineering(values[f"power.{path}"][1], "W")))
     rows.append(("racks", f"{values['power.racks'][1]:.2f}"))
     water = values["water.total"][1]
-    rows.append(("water per million tokens", f"{1e3 * water:.3g} L"))
+    rows.append(("water per Mtok output", f"{1e3 * water:.3g} L"))
     rent = values["rent"][1]
     if rent > 0:
-        rows.append(("rent per million tokens", engineering(rent, "USD")))
+        rows.append(("rent per Mtok output", engineering(rent, "USD")))
     battery = values["battery_share"][1]
     if battery > 0:
         rows.append(("battery charge per request", f"{battery:.3%}"))

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from jaxcost.core.units import engineering, number
+from jaxcost.edge.show.verdict import Verdict, judge
 from jaxcost.physics.compute.roofline import LEGS
 
 __all__ = [
@@ -21,19 +23,21 @@ __all__ = [
     "LEGS",
     "STEPS",
     "Operator",
+    "SideBySide",
     "Values",
     "comparison_table",
     "exceeded",
     "headline_table",
+    "judge_values",
     "margin_row",
     "margins_table",
     "memory_table",
     "operator_table",
     "operators",
     "plain_table",
-    "side_by_side",
     "step_tables",
     "summary_tables",
+    "ttft_label",
     "unwrapped",
     "write",
 ]
@@ -44,7 +48,7 @@ HEADLINE = (
     ("tpot", "Each token (TPOT)", False),
     ("tokens_per_second", "Output tokens", True),
     ("joules_per_token", "Energy", False),
-    ("usd_per_mtok", "Cost", False),
+    ("usd_per_mtok", "Cost, per million output tokens, all in", False),
     ("gco2e_per_mtok", "CO2e", False),
     ("average_power", "Average power", False),
 )
@@ -64,6 +68,7 @@ CONSTRAINTS = {
     "area": "die area",
     "endurance": "endurance",
     "plan": "plan",
+    "sequences": "sequences",
 }
 _ALWAYS = ("memory", "chips", "power", "ttft", "tpot")  # the others are shown only where they can fail
 
@@ -77,17 +82,21 @@ _MEMORY = {
     "state": "state",
     "activations": "buffers",
     "communication": "messages",
+    "runtime": "runtime",
+    "graphs": "graphs",
     "corpus": "corpus",
 }
-_NARROWEST, _WIDEST = 100, 140
+_NARROWEST, _DEFAULT, _WIDEST = 80, 100, 140
+_UNLIMITED = 10_000
+_TTFT = "First token (TTFT)"
 
 Values = dict[str, tuple[str, float]]  # dotted path in a report: (unit, value)
 Operator = dict[str, Any]
 
 
 def write(*parts: RenderableType) -> None:
-    """Print all parts, at the width of the terminal between 100 and 140 columns."""
-    width = shutil.get_terminal_size((_NARROWEST, 24)).columns
+    """Print all parts, at the width of the terminal between 80 and 140 columns, and at 100 without a terminal."""
+    width = shutil.get_terminal_size((_DEFAULT, 24)).columns
     width = min(max(width, _NARROWEST), _WIDEST)
     in_colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=in_colour, highlight=False)
@@ -132,9 +141,22 @@ def unwrapped(table: Table) -> Table:
     return table
 
 
-def headline_table(values: Values) -> Table:
-    """Show the totals of a report."""
-    rows = [(name, engineering(values[path][1], values[path][0])) for path, name, _ in HEADLINE]
+def ttft_label(values: Values) -> str:
+    """Return the label of the TTFT of a report: of whom it is the time."""
+    if values["schedule.mixed_share"][1] > 0:
+        return f"{_TTFT}, mixed with decoding"
+    return _TTFT if values["schedule.requests"][1] <= 1 else f"{_TTFT}, the whole batch"
+
+
+def headline_table(values: Values, ttft_alone: float | None = None) -> Table:
+    """Show the totals of a report, and the time to first token of one request alone where it is another."""
+    names = {path: name for path, name, _ in HEADLINE} | {"ttft": ttft_label(values)}
+    rows = [(name, engineering(values[path][1], values[path][0])) for path, name in names.items()]
+    if ttft_alone is not None and names["ttft"] != _TTFT:
+        if ttft_alone == values["ttft"][1]:  # one request in every replica
+            rows[0] = (_TTFT, rows[0][1])
+        else:
+            rows.insert(0, (f"{_TTFT}, one request alone", engineering(ttft_alone, "s")))
     stale, up = (values[f"reliability.{name}"][1] for name in ("stale_tokens", "availability"))
     if stale > 0:
         rows.append(("Tokens with stale data of late ranks", f"{stale:.2%}"))
@@ -143,19 +165,21 @@ def headline_table(values: Values) -> Table:
     return unwrapped(plain_table("Results", ("", ""), rows))
 
 
-def memory_table(values: Values, capacity: float) -> Table:
-    """Show the bytes of the fullest chip by kind, as shares of its capacity."""
+def memory_table(values: Values, capacity: float | None = None) -> Table:
+    """Show the bytes of the fullest chip by kind, as shares of what the engine may use."""
     rows: list[tuple[RenderableType, ...]] = []
+    usable = values["pool.available"][1]
+    share = lambda size: _percent(size / usable) if usable > 0 else ""  # noqa: E731
     for kind, name in _MEMORY.items():
         size = values[f"memory.{kind}"][1]
         if size > 0:
-            rows.append((name, engineering(size, "B"), _percent(size / capacity)))
+            rows.append((name, engineering(size, "B"), share(size)))
     used = values["memory.used"][1]
-    style = "red bold" if used > capacity else "bold"
-    rows.append(
-        (Text("used", style), Text(engineering(used, "B"), style), Text(_percent(used / capacity), style))
-    )
-    rows.append(("capacity", engineering(capacity, "B"), ""))
+    style = "red bold" if used > usable else "bold"
+    rows.append(tuple(Text(cell, style) for cell in ("used", engineering(used, "B"), share(used))))
+    rows.append(("usable", engineering(usable, "B"), ""))
+    if capacity is not None and capacity != usable:
+        rows.append(("capacity", engineering(capacity, "B"), ""))
     return unwrapped(plain_table("Memory, fullest chip", ("", "", ""), rows))
 
 
@@ -164,12 +188,22 @@ def exceeded(values: Values) -> list[str]:
     return [key for key in CONSTRAINTS if values[f"margins.{key}"][1] < 0]
 
 
+def judge_values(values: Values, without_target: Iterable[str]) -> Verdict:
+    """Return the verdict on a report: over the constraints that can fail."""
+    free = set(without_target)
+    margins = {key: values[f"margins.{key}"][1] for key in CONSTRAINTS if key not in free}
+    margins = {key: m for key, m in margins.items() if m < 0 or not (_cannot_fail(key, [m]) or key == "area")}
+    return judge(margins, values["memory.used"][1], values["pool.available"][1], CONSTRAINTS)
+
+
 def margins_table(values: Values, without_target: Iterable[str]) -> Table:
-    """Show the margin of every constraint; violated ones are red."""
+    """Show the margin of every constraint; violated ones are red. A target of TTFT applies to that of the report."""
     free = set(without_target)
     margins = {key: values[f"margins.{key}"][1] for key in CONSTRAINTS}
+    whose = ttft_label(values).removeprefix(_TTFT)
+    names = CONSTRAINTS | ({} if "ttft" in free else {"ttft": f"TTFT{whose}"})
     rows = [
-        margin_row(CONSTRAINTS[key], None if key in free else margin)
+        margin_row(names[key], None if key in free else margin)
         for key, margin in margins.items()
         if not _cannot_fail(key, [margin])
     ]
@@ -205,21 +239,47 @@ def operators(values: Values, phase: str) -> list[Operator]:
 
 
 def summary_tables(
-    values: Values, capacity: float, without_target: Iterable[str]
+    values: Values,
+    capacity: float | None,
+    without_target: Iterable[str],
+    ttft_alone: float | None = None,
 ) -> tuple[Table, Table, Table]:
     """Make the tables that an evaluation begins with: totals, memory and margins."""
     return (
-        headline_table(values),
+        headline_table(values, ttft_alone),
         memory_table(values, capacity),
         margins_table(values, without_target),
     )
 
 
-def side_by_side(*parts: RenderableType) -> Table:
-    """Put tables next to each other, every line kept whole."""
+class SideBySide:
+    """Tables next to each other, as many in a row as the width has room for, every line kept whole."""
+
+    def __init__(self, *parts: RenderableType):
+        """Hold the tables, from left to right."""
+        self.parts = parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield one grid for each row of tables."""
+        rows: list[list[RenderableType]] = []
+        for part in self.parts:
+            if rows and _width(console, [*rows[-1], part]) <= options.max_width:
+                rows[-1].append(part)
+            else:
+                rows.append([part])
+        for row in rows:
+            yield _grid(row)
+
+
+def _grid(parts: Sequence[RenderableType]) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_row(*parts)
     return unwrapped(grid)
+
+
+def _width(console: Console, parts: Sequence[RenderableType]) -> int:
+    unlimited = console.options.update(width=_UNLIMITED)
+    return Measurement.get(console, unlimited, _grid(parts)).maximum
 
 
 def step_tables(values: Values, *, mixed: bool) -> list[Table]:
@@ -258,7 +318,8 @@ def comparison_table(
     free = set(without_target)
     table = plain_table("", ("", *systems), ())
     fits = [not exceeded(values) for values in columns]
-    for path, name, more in HEADLINE:
+    for path, title, more in HEADLINE:
+        name = ttft_label(columns[0]) if path == "ttft" else title
         shown = [values[path][1] for values in columns]
         best = _best([v for v, ok in zip(shown, fits, strict=True) if ok], more)
         unit = columns[0][path][0]
@@ -275,8 +336,8 @@ def comparison_table(
         if _cannot_fail(key, margins):
             continue
         table.add_row(f"Margin, {name}", *(_margin(m) for m in margins))
-    verdicts = [_verdict(values) for values in columns]
-    table.add_row("Verdict", *verdicts)
+    verdicts = [judge_values(values, free) for values in columns]
+    table.add_row("Verdict", *(Text(v.short, "red bold" if v.exceeded else "green") for v in verdicts))
     return table
 
 
@@ -285,11 +346,6 @@ def _cannot_fail(key: str, margins: Sequence[float]) -> bool:
     if key == "area":
         return all(margin >= 0 for margin in margins)
     return key not in _ALWAYS and all(margin == 1 for margin in margins)
-
-
-def _verdict(values: Values) -> Text:
-    over = [CONSTRAINTS[key] for key in exceeded(values)]
-    return Text("exceeds " + ", ".join(over), "red bold") if over else Text("feasible", "green")
 
 
 def _margin(margin: float) -> Text:

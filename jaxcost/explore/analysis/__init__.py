@@ -1,6 +1,7 @@
 """Analysis of one design: best plan, sensitivity, uncertainty, diagnosis."""
 
 from jaxcost.explore.analysis.diagnosis import Finding, diagnose
+from jaxcost.explore.analysis.first_token import ttft_alone
 from jaxcost.explore.analysis.planner import (
     DEGREES,
     OBJECTIVES,
@@ -15,6 +16,7 @@ from jaxcost.explore.analysis.planner import (
     take_candidate,
     with_degrees,
 )
+from jaxcost.explore.analysis.remedies import Remedy, find_remedies
 from jaxcost.explore.analysis.sensitivity import elasticities, gradient, metric_names
 from jaxcost.explore.analysis.uncertainty import (
     Bar,
@@ -34,6 +36,7 @@ __all__ = [
     "Constant",
     "Finding",
     "Intervals",
+    "Remedy",
     "Spread",
     "best_plan",
     "candidate_columns",
@@ -42,6 +45,7 @@ __all__ = [
     "divisors",
     "elasticities",
     "evaluate",
+    "find_remedies",
     "gradient",
     "is_valid",
     "leaves_at",
@@ -50,5 +54,6 @@ __all__ = [
     "propagate",
     "system_plans",
     "take_candidate",
+    "ttft_alone",
     "with_degrees",
 ]

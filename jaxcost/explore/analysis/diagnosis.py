@@ -171,7 +171,8 @@ def _full(report: Report) -> list[Finding]:
     for name in TIERS:
         margin = float(getattr(report.margins, name))
         if margin < -_ROUNDING:
-            what = f"{_NAMES[name]} would have to hold {1 - margin:.2f} times what it has"
+            limit = "the engine may use" if name == "memory" else "it has"
+            what = f"{_NAMES[name]} would have to hold {1 - margin:.2f} times what {limit}"
             findings.append(Finding(what, f"system.chip.{name}.capacity", -margin))
     return findings
 

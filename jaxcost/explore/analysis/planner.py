@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate as evaluate_plan
 from jaxcost.explore.compilation import chunk_of, map_chunks
 from jaxcost.physics.compute.draft import require_draft
-from jaxcost.physics.compute.shards import can_shard, microbatches
+from jaxcost.physics.compute.shards import can_shard
 from jaxcost.report import Report
 from jaxcost.spec.design import Design
 from jaxcost.spec.model import Model
@@ -93,10 +94,10 @@ def candidate_plans(chips: int, *, whole: bool = True) -> np.ndarray:
 
 
 def system_plans(system: System) -> np.ndarray:
-    """List the degrees of all plans of a system's chips, [plans, 5]; of 1 to 64 chips where their number is traced."""
+    """List the degrees of all plans of a system's chips, [plans, 5]; of 1 to 64 chips where that is no one number."""
     try:
         return candidate_plans(max(round(float(system.chips)), 1))
-    except jax.errors.ConcretizationTypeError:
+    except TypeError:  # traced, or one number for each design of a batch
         return candidate_plans(_TRACED_CHIPS, whole=False)
 
 
@@ -109,10 +110,11 @@ def divisors(n: int) -> list[int]:
 def is_valid(system: System, model: Model, traffic: Traffic, plan: Plan) -> jax.Array:
     """Return whether a model can be sharded by a plan that uses all chips of a system, bool [*batch].
 
-    The rules of `can_shard` hold, and every replica and microbatch has a request.
+    The rules of `can_shard` hold, and every replica has a request. A replica with fewer requests than pipeline stages
+    has as many microbatches as requests.
     """
     uses_all = jnp.less(jnp.abs(plan.tp * plan.pp * plan.cp * plan.dp - system.chips), 0.5)
-    return can_shard(model, plan) & uses_all & jnp.greater_equal(traffic.batch, plan.dp * microbatches(plan))
+    return can_shard(model, plan) & uses_all & jnp.greater_equal(traffic.batch, plan.dp)
 
 
 def best_plan(
@@ -203,7 +205,7 @@ def _best_plan(
         plan=chosen,
         report=evaluate_plan(system, model, traffic, chosen, prices=prices, knobs=knobs, features=features),
         runner_up=with_degrees(plan, jnp.moveaxis(candidates[second], -1, 0)),
-        gap=jnp.where(count(feasible) > 1, (next_best - best) / jnp.abs(best), 0),
+        gap=jnp.where(count(feasible) > 1, smooth.safe_div(next_best - best, jnp.abs(best)), 0),
         feasible=count(feasible),
         valid=count(valid),
     )

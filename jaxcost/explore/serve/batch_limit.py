@@ -11,7 +11,7 @@ from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.serve.operating_point import DOUBLINGS
 from jaxcost.explore.serve.steady_state import memory_margin
-from jaxcost.physics.compute.shards import microbatches
+from jaxcost.physics.compute.shards import complete_plan, microbatches
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -34,12 +34,11 @@ def largest_batch(
     """Return the largest `traffic.batch` that fits in every memory tier and meets both latency targets in `evaluate`.
 
     The result is exact, by bisection over whole numbers, provided that no margin rises with the batch. It is 0 where
-    the smallest batch, one request per replica and microbatch, already violates a margin. Batches up to about 2^20
-    above the smallest are tried. The whole batch is prefilled at once, as in `evaluate`; `serve` models continuous
-    batching.
+    the smallest batch, one request per replica, already violates a margin. Batches up to about 2^20 above the smallest
+    are tried. All prompts are computed before decoding, as in `evaluate`; `serve` models continuous batching.
 
-    The gradient is that of the relaxed solution: with u = dp x microbatches and k >= 1 the largest whole number for
-    which the worst margin m(k u) is not negative,
+    The gradient is that of the relaxed solution: with u = dp x microbatches, or u = dp where fewer requests than
+    microbatches fit, and k >= 1 the largest whole number for which the worst margin m(k u) is not negative,
 
         batch = u (k + m(k u) / (m(k u) - m((k + 1) u)))
 
@@ -75,27 +74,33 @@ def _largest_batch(
     relaxed: bool,
     features: tuple[str, ...],
 ) -> jax.Array:
-    unit = plan.dp * microbatches(plan)
-    unit = jnp.broadcast_to(unit, batch_shape((system, model, traffic, plan, prices, knobs)))
+    shape = batch_shape((system, model, traffic, plan, prices, knobs))
+    groups = complete_plan(plan)
+    smallest = jnp.broadcast_to(groups.dp, shape)
+    filled = groups.dp * microbatches(groups)
 
     def margin(batch: Scalar) -> Scalar:
         loaded = replace(traffic, batch=batch)
         report = evaluate(system, model, loaded, plan, prices=prices, knobs=knobs, features=features)
         return jnp.minimum(memory_margin(report), jnp.minimum(report.margins.ttft, report.margins.tpot))
 
+    def unit_of(largest: Scalar) -> Scalar:
+        return jnp.where(largest < filled, smallest, filled)
+
     def round_(low: Scalar, item: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
         """Try one bisection step; the last two rounds evaluate the margins on either side of the relaxed solution."""
         step, side = item
+        unit = unit_of(low)
         units = jnp.maximum(jnp.floor(low / unit), 1)
         batch = jnp.where(step > 0, low + step, (units + side) * unit)
-        slack = margin(jnp.maximum(batch, unit))
+        slack = margin(jnp.maximum(batch, smallest))
         return jnp.where((step > 0) & (jax.lax.stop_gradient(slack) >= 0), batch, low), slack
 
     steps = np.asarray([2**k for k in reversed(range(DOUBLINGS + 1))] + [0, 0], float)
     sides = np.asarray([0] * (DOUBLINGS + 1) + [0, 1], float)
-    rounds = (jnp.asarray(steps, jnp.result_type(unit)), jnp.asarray(sides, jnp.result_type(unit)))
-    largest, slacks = jax.lax.scan(jax.checkpoint(round_), jax.lax.stop_gradient(unit) - 1, rounds)
-    whole = jnp.where(largest < unit, 0, largest)
+    rounds = (jnp.asarray(steps, jnp.result_type(smallest)), jnp.asarray(sides, jnp.result_type(smallest)))
+    largest, slacks = jax.lax.scan(jax.checkpoint(round_), jax.lax.stop_gradient(smallest) - 1, rounds)
+    whole, unit = jnp.where(largest < smallest, 0, largest), unit_of(largest)
     units = jax.lax.stop_gradient(jnp.maximum(jnp.floor(largest / unit), 1))
     fraction = unit * (units + smooth.safe_div(slacks[-2], slacks[-2] - slacks[-1]))
     return fraction if relaxed else whole + (fraction - jax.lax.stop_gradient(fraction))

@@ -31,7 +31,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.serve.memory_fit import fill_requests
-from jaxcost.physics.compute.shards import layer_count, microbatches
+from jaxcost.physics.compute.shards import complete_plan, layer_count, microbatches
 from jaxcost.schedule import context_tokens
 from jaxcost.spec.kernels import EngineOverheads
 from jaxcost.spec.model import Model
@@ -125,6 +125,7 @@ def _closed_loop(
 ) -> ClosedLoop:
     kernels = system.chip.efficiency.kernels
     engine = EngineOverheads() if kernels is None else kernels.engine
+    plan, users = complete_plan(plan), jnp.maximum(users, 0)
     each = users / plan.dp
     steps = closed_loop_steps(system, model, traffic, plan, users=each, knobs=knobs, features=features)
     tpot, ttft = loop_times(
@@ -136,7 +137,7 @@ def _closed_loop(
         first=first,
         equal=_lockstep(traffic),
     )
-    life = ttft + (traffic.output - 1) * tpot
+    life = ttft + jnp.maximum(traffic.output - 1, 0) * tpot
     loop = ClosedLoop(
         tpot=tpot,
         ttft=ttft,
@@ -215,7 +216,7 @@ def closed_loop_steps(
         prefill=jnp.maximum(longer, 0),
         batch=batch,
         slots=slots,
-        memory=1 - one.use.used / (one.use.fixed + one.pool),
+        memory=1 - one.use.used / jnp.maximum(one.use.fixed + one.pool, 1),
         layers=layer_count(model),
         tokens=s.tokens_per_step,
         interval=s.interval,
@@ -248,9 +249,9 @@ def loop_times(
     batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps, prompt)
     burst = 1 + equal * (smooth.minimum(batch, engine.burst_size, _FLOOR) - 1)
     ahead = (1 - first) * (burst + 1) / 2 + first * (batch + 1) / 2
-    tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / output
+    tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / jnp.maximum(output, 1)
     served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
-    waiting = jnp.maximum(users / batch - 1, 0) * (served + output * tpot)
+    waiting = jnp.maximum(smooth.safe_div(users, batch, 1.0) - 1, 0) * (served + output * tpot)
     return tpot, served + waiting
 
 

@@ -53,7 +53,7 @@ class ServiceMargins:
     power: Scalar = field(
         "1", "larger of the average powers of a chip in prefill and decode, against its TDP"
     )
-    hardware: Scalar = field("1", "worst margin of chips, temperature, shoreline and endurance")
+    hardware: Scalar = field("1", "worst margin of chips, plan, temperature, shoreline and endurance")
 
     @derived("1")
     def worst(self) -> Scalar:
@@ -64,11 +64,17 @@ class ServiceMargins:
 
 @pytree
 class Service:
-    """A deployment that serves a rate of requests. Energy, cost and carbon are per output token."""
+    """A deployment that serves a rate of requests. Energy, cost and carbon are per output token; where
+    requests have no output, per prompt token.
+    """
 
     plan: Plan = field(doc="plan of a replica")
     rate: Scalar = field("1/s", "offered requests; without a rate, the largest rate of one replica")
     output: Scalar = field("token", "output tokens per request")
+    billed: Scalar = field(
+        "token",
+        "tokens of a request that share its energy and cost: its output, or without output its prompt",
+    )
     largest_rate: Scalar = field("1/s", "largest rate of a replica within memory and targets")
     replicas: Scalar = field("1", "replicas of the plan")
     replica_chips: Scalar = field("1", "chips of a replica")
@@ -125,14 +131,14 @@ class Service:
     @derived("J")
     def joules_per_query(self) -> Scalar:
         """Energy of a request."""
-        return self.joules.total * self.output
+        return self.joules.total * self.billed
 
     @derived("USD")
     def usd_per_query(self) -> Scalar:
         """Cost of a request."""
-        return self.usd.total * self.output / 1e6
+        return self.usd.total * self.billed / 1e6
 
     @derived("g")
     def gco2e_per_query(self) -> Scalar:
         """CO2e of a request."""
-        return self.carbon.total * self.output / 1e6
+        return self.carbon.total * self.billed / 1e6

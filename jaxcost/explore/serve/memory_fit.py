@@ -21,7 +21,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features
 from jaxcost.explore.analysis import DEGREES, candidate_plans
-from jaxcost.physics.compute.shards import can_shard, microbatches, shard
+from jaxcost.physics.compute.shards import can_shard, complete_plan, microbatches, shard
 from jaxcost.physics.memory.allocation import buffered_tokens, needed_share
 from jaxcost.physics.memory.capacity import MemoryUse, allot_memory, memory_use
 from jaxcost.physics.memory.tiers import tiers_of, usable_chip
@@ -105,7 +105,7 @@ def _fit(
     system: System, model: Model, plan: Plan, context: Scalar, users: Scalar, *, features: tuple[str, ...]
 ) -> MemoryFit:
     shape = batch_shape((system, model, plan, context, users))
-    system, model, plan, context, users = align((system, model, plan, context, users))
+    system, model, plan, context, users = align((system, model, complete_plan(plan), context, users))
     filled, requests = fill_requests(system, model, plan, context=context, prompt=context, features=features)
     requests = plan.dp * requests
     use, pool = filled.use, filled.pool

@@ -31,10 +31,11 @@ from jaxcost.explore.serve.steady_state import (
     solve_steady_state,
 )
 from jaxcost.physics.compute.draft import require_draft
-from jaxcost.physics.compute.shards import microbatches, shard
+from jaxcost.physics.compute.shards import complete_plan, microbatches, shard
 from jaxcost.physics.economics.carbon import Carbon
 from jaxcost.physics.economics.tco import Cost
 from jaxcost.physics.memory.capacity import memory_use
+from jaxcost.schedule import billed_tokens
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -175,8 +176,8 @@ def _serve(
         if prefill is not None and point is not None:
             pool = _Pool(
                 point=point,
-                servers=prefill[1].dp,
-                chips=_chips(prefill[1]),
+                servers=complete_plan(prefill[1]).dp,
+                chips=_chips(complete_plan(prefill[1])),
                 transfer=_transfer(model, traffic, (system, plan), prefill),
             )
 
@@ -184,7 +185,7 @@ def _serve(
             laid_out = replace(plan, chunk=chunk)
             return evaluate_point(system, model, traffic, laid_out, prices, knobs, features, requests)
 
-        return _with_plan(traffic, plan, knobs.tau, at, pool)
+        return _with_plan(traffic, complete_plan(plan), knobs.tau, at, pool)
 
     if candidates is None:
         return with_plan(plan)
@@ -260,15 +261,16 @@ def _service(
     load = solve_steady_state(operating.replica_rate, point, operating.slope, replica)
     waits, first = [load.prefill_wait, load.slot_wait], _first_token(load, point)
     prefill_busy, margins = load.prefill_busy, _margins(load, point)
-    chips, tokens = _chips(plan), operating.rate * traffic.output
-    bills = [(point.bill, operating.replicas * chips / tokens, point.decode_joules / traffic.output)]
+    billed = billed_tokens(traffic)
+    chips, tokens = _chips(plan), operating.rate * billed
+    bills = [(point.bill, operating.replicas * chips / tokens, point.decode_joules / billed)]
     prefill_joules, pool_replicas, pool_chips = (
         point.prefill_joules,
         jnp.zeros_like(chips),
         jnp.zeros_like(chips),
     )
     if pool is None:
-        bills = [(point.bill, bills[0][1], bills[0][2] + prefill_joules / traffic.output)]
+        bills = [(point.bill, bills[0][1], bills[0][2] + prefill_joules / billed)]
     else:
         pool_replicas, pool_chips = _pool_replicas(pool, operating, tau), pool.chips
         servers = pool_replicas * pool.servers
@@ -284,12 +286,13 @@ def _service(
             prefill=1 - prefill_busy,
         )
         prefill_joules = pool.point.prefill_joules
-        bills += [(pool.point.bill, pool_replicas * pool.chips / tokens, prefill_joules / traffic.output)]
+        bills += [(pool.point.bill, pool_replicas * pool.chips / tokens, prefill_joules / billed)]
     usd, carbon = _billed(bills)
     return Service(
         plan=plan,
         rate=operating.rate,
         output=traffic.output,
+        billed=billed,
         largest_rate=operating.largest_rate,
         replicas=operating.replicas,
         replica_chips=chips,
@@ -304,8 +307,8 @@ def _service(
         ttft_met=_in_time(waits, first, traffic.ttft_target),
         tpot_met=load.tpot_met,
         joules=Joules(
-            prefill=prefill_joules / traffic.output,
-            decode=point.decode_joules / traffic.output,
+            prefill=prefill_joules / billed,
+            decode=point.decode_joules / billed,
             idle=sum(bill.idle * seconds for bill, seconds, _ in bills),
             host=sum(
                 (b.host + b.overhead * b.idle) * seconds + b.overhead * work for b, seconds, work in bills

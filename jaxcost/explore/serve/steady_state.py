@@ -18,7 +18,7 @@ from jaxcost.core.derivative import value_and_slopes
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.evaluation import evaluate
 from jaxcost.explore.serve.queueing import Wait, busy_share, number_in_system, poisson_at_most, queue
-from jaxcost.physics.compute.shards import microbatches
+from jaxcost.physics.compute.shards import complete_plan, microbatches
 from jaxcost.physics.economics.carbon import Carbon
 from jaxcost.physics.economics.tco import Cost
 from jaxcost.report import Report
@@ -72,7 +72,7 @@ class LoadPoint:
     work: Scalar = field("s", "decoding time that its prefill takes from the replica")
     memory: Scalar = field("1", "margin of the fullest memory tier")
     power: Scalar = field("1", "margin of power")
-    hardware: Scalar = field("1", "worst margin of chips, temperature, shoreline, endurance")
+    hardware: Scalar = field("1", "worst margin of chips, plan, temperature, shoreline, endurance")
     prefill_joules: Scalar = field("J", "dynamic energy of its prefill")
     decode_joules: Scalar = field("J", "dynamic energy of its decoding")
     bill: Bill = field(doc="cost of the chips")
@@ -136,25 +136,26 @@ def evaluate_point(
     With chunked prefill, the prefill of a request is its mixed steps, and its work is their excess over decode steps,
     divided by the groups. Without, both are the prefill step.
     """
-    groups = plan.dp * microbatches(plan)
+    complete = complete_plan(plan)
+    groups = complete.dp * microbatches(complete)
     batch = replace(traffic, batch=requests * groups)
     report = evaluate(system, model, batch, plan, prices=prices, knobs=knobs, features=features)
     s = report.schedule
     chunked = plan.chunk > 0
     step = s.interval * report.decode.total
     prefill = s.prefill_runs * report.prefill.total
-    joules = report.energy.dynamic * s.output
+    joules = report.energy.dynamic * s.billed
     # Decoding is part of mixed steps. Where there are more of them than decode steps, each decode step counts once.
     decode_joules = (1 - report.split.energy) * joules / (s.mixed_share + s.pure_share)
     m = report.margins
-    others = [m.chips, m.temperature, m.shoreline, m.endurance]
+    others = [m.chips, m.plan, m.temperature, m.shoreline, m.endurance]
     return LoadPoint(
         decode=jnp.maximum(s.decode_steps, 1) * step,
         token=step / s.tokens_per_step,
         step=step,
         block=s.block_runs * report.decode.total,
         prefill=prefill,
-        service=jnp.where(chunked, prefill, prefill / microbatches(plan)),
+        service=jnp.where(chunked, prefill, prefill / microbatches(complete)),
         work=(prefill - jnp.where(chunked, s.prefill_runs * report.decode.total, 0)) / groups,
         memory=memory_margin(report),
         power=m.power,
@@ -167,7 +168,8 @@ def evaluate_point(
 
 def _bill(report: Report, prices: Prices) -> Bill:
     """Split the cost of a report, which is linear in chip-seconds and in joules of dynamic energy."""
-    e, seconds = report.energy, report.schedule.chips / report.tokens_per_second
+    e, s = report.energy, report.schedule
+    seconds = s.chips / (s.requests * s.billed / report.batch_seconds)
     owned = report.reliability.chips_per_working_chip / prices.utilization
     overhead = smooth.safe_div(e.fans, e.chips)
     standing = (e.idle * (1 + overhead) + e.host) * owned

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, unstack, where
 from jaxcost.core.program import program
-from jaxcost.core.pytree import Scalar, field, pytree
+from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.compute.attention import (
     SHAPES,
     AttentionShards,
@@ -33,6 +33,7 @@ __all__ = [
     "StoredParameters",
     "active_parameters",
     "can_shard",
+    "complete_plan",
     "expert_input",
     "layer_count",
     "microbatches",
@@ -43,6 +44,8 @@ __all__ = [
     "stored_parameters",
     "total_parameters",
 ]
+
+_DEGREES = ("tp", "pp", "ep", "dp", "cp")
 
 
 @pytree
@@ -159,6 +162,13 @@ def can_shard(model: Model, plan: Plan) -> jax.Array:
         jnp.equal(plan.ep, 1) | (spread & jnp.less_equal(plan.ep, plan.tp * plan.dp)),
     )
     return functools.reduce(jnp.logical_and, rules)
+
+
+def complete_plan(plan: Plan) -> Plan:
+    """Return a plan with degrees and pages of at least 1, which has finite numbers where the given one may not."""
+    degrees = {name: where(getattr(plan, name) < 1, 1, getattr(plan, name)) for name in _DEGREES}
+    engine = replace(plan.engine, block=where(plan.engine.block > 0, plan.engine.block, 1))
+    return replace(plan, **degrees, engine=engine)
 
 
 def sequence_ranks(plan: Plan) -> Scalar:

@@ -252,6 +252,6 @@ def needed_share(
     inside = smooth.safe_div(cache, engine.cache_share) + resident - others + kept_bytes(plan)
     inside = inside + (1 - engine.activations_outside) * buffers
     inside = inside + (1 - engine.runtime_outside) * runtime + (1 - engine.graphs_outside) * graphs
-    share = inside / (main - engine.runtime_outside * runtime)
-    everything = (cache + resident + buffers + runtime + graphs) / (main + others)
+    share = inside / jnp.maximum(main - engine.runtime_outside * runtime, 1)
+    everything = (cache + resident + buffers + runtime + graphs) / jnp.maximum(main + others, 1)
     return where(everything > 1, jnp.maximum(share, everything), share)
