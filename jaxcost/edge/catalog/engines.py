@@ -6,11 +6,12 @@ from jaxcost.core.pytree import leaf_fields, replace
 from jaxcost.edge.catalog.loaders import load_chip, load_system
 from jaxcost.edge.catalog.parts import chip_of_alias, known, load_part
 from jaxcost.edge.catalog.reading import canonical, leaves_of, quantities, shown
-from jaxcost.edge.io.errors import InputError, not_among
+from jaxcost.edge.catalog.schema import EngineFile
+from jaxcost.edge.io.errors import InputError, not_among, within
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.spec.engine import Engine
 
-__all__ = ["DEFAULT_ENGINE", "load_engine", "without_graphs"]
+__all__ = ["DEFAULT_ENGINE", "engine_file", "load_engine", "without_graphs"]
 
 DEFAULT_ENGINE = "typical"  # the defaults of `Engine`
 # What an engine does not have where its file does not say; a typical engine has some of it.
@@ -45,6 +46,12 @@ def load_engine(name: str = DEFAULT_ENGINE, chip: str | None = None, **changes: 
     if "memory_share" in changes:
         values |= {"kept_bytes": 0.0, "kept_step_bytes": 0.0, "kept_rank_bytes": 0.0}
     return canonical(Engine(**(values | changes)))
+
+
+def engine_file(name: str) -> tuple[str, EngineFile]:
+    """Return the name of an engine without aliases, and its file."""
+    part, path = within(None, "--engine", load_part, "engines", name)
+    return path.stem, part
 
 
 def without_graphs(engine: Engine) -> Engine:

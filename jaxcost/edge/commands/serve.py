@@ -14,6 +14,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.commands.engine_options import describe_engine, engine_document, set_engine
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
@@ -144,6 +145,7 @@ def serve_command(args: argparse.Namespace) -> int:
             "system": args.system,
             "prefill_system": args.prefill_system,
             **precision_document(request),
+            **engine_document(request.engine, request.plan),
             "efficiency": efficiency,
             "feasible": not _exceeded(values),
             "exceeded": _exceeded(values),
@@ -164,6 +166,7 @@ def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, P
         return None
     system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
     plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | degrees_set), chunk=0.0)
+    plan = set_engine(plan, request.engine, args.prefill_system)
     check_traffic(request.traffic, request.model)
     fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
     check_plan(system, request.model, plan, fullest)
@@ -214,6 +217,7 @@ def _print(
         Text(f"{request.name} on {args.system}", "bold"),
         *map(Text, lines),
         *precision_lines(request),
+        Text(f"Engine: {describe_engine(request.engine, request.plan)}"),
         Text(""),
         summary,
     )

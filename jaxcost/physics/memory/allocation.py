@@ -45,6 +45,7 @@ __all__ = [
     "cached_bytes",
     "engine_features",
     "graph_bytes",
+    "kept_bytes",
     "needed_share",
     "runtime_bytes",
     "state_bytes",
