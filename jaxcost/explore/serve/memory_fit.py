@@ -37,6 +37,7 @@ MEASURABLE = ("weights_bytes", "activation_bytes", "reserved_bytes", "graph_byte
 
 _DOUBLINGS = 30  # the longest context that is tried is 2^30 tokens
 _MOST_CHIPS = 64
+_ROUNDING = 1e-6  # relative: a number of requests this much below a whole one is that
 
 
 class FilledMemory(NamedTuple):
@@ -321,7 +322,10 @@ def count_chips(
         )
     )
     chips = np.prod([degrees[name] for name in ("tp", "pp", "dp", "cp")], 0)
-    enough = valid & (requests >= users)
+    # Every replica holds whole requests.
+    replicas = degrees["dp"]
+    whole = replicas * np.floor(requests / replicas * (1 + _ROUNDING))
+    enough = valid & (whole >= users)
     fewest = chips[enough].min() if enough.any() else 0.0
     at = int(np.argmax(np.where(enough & (chips == fewest), requests, -np.inf))) if enough.any() else 0
     chosen = replace(plan, **{name: float(column[at]) for name, column in degrees.items()})
