@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from rich.text import Text
 
+from jaxcost.core.program import program
+from jaxcost.core.pytree import canonical
 from jaxcost.edge.catalog.engines import load_engine
 from jaxcost.physics.memory.allocation import allotted_kinds
 from jaxcost.spec.engine import Engine
@@ -12,6 +14,7 @@ from jaxcost.spec.plan import Plan
 
 __all__ = ["allotment_lines", "describe_states", "describe_window"]
 
+_ALLOTTED = program(allotted_kinds)
 _ENGINES = ("vllm", "sglang", "trtllm", "llamacpp")
 
 
@@ -20,7 +23,7 @@ def allotment_lines(model: Model, plan: Plan, engine: str, context: float) -> li
 
     Nothing where all layers are alike.
     """
-    kinds = jax.tree.map(float, jax.device_get(allotted_kinds(model, plan, context)))
+    kinds = jax.tree.map(float, jax.device_get(_ALLOTTED(*canonical((model, plan, context)))))
     if not kinds.window_layers and not kinds.state_layers:
         return []
     layers = [
