@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax
+
 from jaxcost.core.pytree import leaf_fields, replace
 from jaxcost.edge.catalog.loaders import load_chip, load_system
 from jaxcost.edge.catalog.parts import chip_of_alias, known, load_part
@@ -63,10 +65,12 @@ def _memory(name: str | None) -> tuple[float, str]:
     """Return the bytes of the main memory of a chip or of the chip of a system, and the name of the chip."""
     if name is None:
         return float("inf"), ""
-    if name in known("chips"):
-        return float(load_chip(name).memory.capacity), chip_of_alias(name)
-    try:
-        system = load_system(name)
-    except InputError as error:
-        raise InputError(error.expected, path="chip", given=name, suggestion=error.suggestion) from None
-    return float(system.chip.memory.capacity), chip_of_alias(name.rsplit("-x", 1)[0])
+    with jax.ensure_compile_time_eval():  # limits are chosen also while a function is traced
+        if name in known("chips"):
+            return float(load_chip(name).memory.capacity), chip_of_alias(name)
+        try:
+            system = load_system(name)
+        except InputError as error:
+            expected, near = error.expected, error.suggestion
+            raise InputError(expected, path="chip", given=name, suggestion=near) from None
+        return float(system.chip.memory.capacity), chip_of_alias(name.rsplit("-x", 1)[0])
