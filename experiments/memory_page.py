@@ -169,7 +169,7 @@ def sources(cases: Sequence[Case]) -> str:
     for source, names in by_source.items():
         address = re.match(r"https://\S+", source)
         text = (
-            f"[{address[0].removeprefix('https://')}]({address[0]})" if address else source.partition(",")[0]
+            f"[{'/'.join(address[0].split('/')[-3:])}]({address[0]})" if address else source.partition(",")[0]
         )
         lines.append(
             "\n".join(

@@ -295,7 +295,7 @@ def test_every_command_says_the_engine(capsys):
     )
     document = json.loads(run(capsys, "evaluate", *sizes, "--system", "h100-sxm-x1", "--json")[1])
     assert document["engine"]["step_tokens"] == 8192
-    out = run(capsys, "compare", *sizes, "--systems", "h100-sxm-x1,b200-x1")[1]
+    out = " ".join(run(capsys, "compare", *sizes, "--systems", "h100-sxm-x1,b200-x1")[1].split())
     assert "Engine, h100-sxm-x1: sglang-0.5" in out
     assert "steps of 16,384 tokens" in out
 

@@ -1,6 +1,7 @@
 """What fits: gradients, batches, consistency with evaluations, and the fit inside sweeps and co-design."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +43,10 @@ def engine(name, **changes):
     return jc.load_engine(name, "h100-sxm", **changes)
 
 
-def fitted(*, model="llama-3.1-8b", name="vllm-0.19", capacity=80.0, context=8192.0, users=1.0, **plan):
-    plan = jc.Plan(engine=engine(name), **plan)
+def fitted(
+    *, model="llama-3.1-8b", name="vllm-0.19", capacity=80.0, context=8192.0, users=1.0, **degrees: Any
+):
+    plan = jc.Plan(engine=engine(name), **degrees)
     return jc.fit(system(capacity), loaded(model), plan, context=context, users=users)
 
 
@@ -155,7 +158,14 @@ def test_the_largest_batch_is_whole_requests():
 @pytest.mark.parametrize("name", ENGINES)
 def test_more_memory_fewer_bits_and_more_chips_hold_more(name):
     base = fitted(name=name)
-    for better in ({"capacity": 90.0}, {"kv_bits": 8.0}, {"weight_bits": 8.0}, {"tp": 2.0}, {"dp": 2.0}):
+    changes: list[dict[str, Any]] = [
+        {"capacity": 90.0},
+        {"kv_bits": 8.0},
+        {"weight_bits": 8.0},
+        {"tp": 2.0},
+        {"dp": 2.0},
+    ]
+    for better in changes:
         more = fitted(name=name, **better)
         assert float(more.kv_tokens) > float(base.kv_tokens), better
         assert float(more.requests) > float(base.requests), better

@@ -35,8 +35,7 @@ from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.show import tables
 from jaxcost.edge.show.allotment import allotment_lines
-from jaxcost.explore.serve import ChipCount, MemoryFit, count_chips, fit
-from jaxcost.explore.serve.memory_fit import MEASURABLE
+from jaxcost.explore.serve import MEASURABLE, ChipCount, MemoryFit, count_chips, fit
 from jaxcost.physics.compute.shards import microbatches
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
@@ -60,7 +59,7 @@ class _Fit(NamedTuple):
     request: Request
     system: str
     chips: float  # of the system
-    memory: MemoryFit
+    memory: Any  # `MemoryFit` in Python's numbers
     users: float | None
     count: ChipCount | None
 
@@ -168,7 +167,7 @@ def _document(result: _Fit) -> dict[str, Any]:
         "model": request.name,
         "system": result.system,
         "fits": result.fits,
-        **{f.name: getattr(m, f.name) for f in dataclasses.fields(m)},
+        **{f.name: getattr(m, f.name) for f in dataclasses.fields(MemoryFit)},
         "chips_used": _chips(request.plan),
         "chips_needed": None if count is None else count.chips,
         "plan_needed": None if count is None or not count.chips else _degrees(count.plan),

@@ -335,7 +335,7 @@ def count_chips(
 @program(static_argnames=("features",))
 def _fit_plans(
     system: System, model: Model, plan: Plan, context: Scalar, *, features: tuple[str, ...]
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, Scalar]:
     arguments = system, model, plan, context
     shape = batch_shape(arguments)
     system, model, plan, context = align(arguments)

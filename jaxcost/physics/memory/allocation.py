@@ -188,7 +188,17 @@ def allotted_kinds(model: Model, plan: Plan, tokens: Scalar) -> AllottedLayers:
     padded = kinds * _group_padding(model, plan.engine.grouped, shards, 0.0)
     entries, full = _allotted_entries(plan.engine, shards, tokens, page, 0.0)
     near = (a.shape.compression == 0) & (a.shape.window > 0) & (a.own_layers > 0)
-    return AllottedLayers(*kinds, full, jnp.max(where(near, entries, 0), 0), *padded, page)
+    return AllottedLayers(
+        full_layers=kinds[0],
+        window_layers=kinds[1],
+        state_layers=kinds[2],
+        full_tokens=full,
+        window_tokens=jnp.max(where(near, entries, 0), 0),
+        full_allotted=padded[0],
+        window_allotted=padded[1],
+        state_allotted=padded[2],
+        page_tokens=page,
+    )
 
 
 def unusable_bytes(engine: Engine, kv: Scalar, state: Scalar) -> Scalar:
