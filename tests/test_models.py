@@ -71,6 +71,7 @@ ACTIVE = {
 
 # Token and channel mixers of models whose blocks are not one of each.
 UNEVEN = {
+    "falcon-h1-7b": (88, 44),  # attention and a recurrence side by side in every block
     "gemma-4-26b-a4b": (30, 60),  # experts beside a dense feed-forward in every block
     "llama-3.2-11b-vision": (32, 32),  # 8 of 40 blocks attend to images, and text skips them
     "nemotron-super-49b": (49, 80),  # 31 blocks without attention

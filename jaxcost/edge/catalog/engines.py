@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import jax
+
 from jaxcost.core.pytree import leaf_fields, replace
 from jaxcost.edge.catalog.loaders import load_chip, load_system
 from jaxcost.edge.catalog.parts import chip_of_alias, known, load_part
 from jaxcost.edge.catalog.reading import canonical, leaves_of, quantities, shown
-from jaxcost.edge.io.errors import InputError, not_among
+from jaxcost.edge.catalog.schema import EngineFile
+from jaxcost.edge.io.errors import InputError, not_among, within
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.spec.engine import Engine
 
-__all__ = ["DEFAULT_ENGINE", "load_engine", "without_graphs"]
+__all__ = ["DEFAULT_ENGINE", "engine_file", "load_engine", "without_graphs"]
 
 DEFAULT_ENGINE = "typical"  # the defaults of `Engine`
 # What an engine does not have where its file does not say; a typical engine has some of it.
@@ -47,6 +50,12 @@ def load_engine(name: str = DEFAULT_ENGINE, chip: str | None = None, **changes: 
     return canonical(Engine(**(values | changes)))
 
 
+def engine_file(name: str) -> tuple[str, EngineFile]:
+    """Return the name of an engine without aliases, and its file."""
+    part, path = within(None, "--engine", load_part, "engines", name)
+    return path.stem, part
+
+
 def without_graphs(engine: Engine) -> Engine:
     """Return an engine that captures no graphs."""
     return replace(engine, graph_bytes=0.0, graph_layer_bytes=0.0)
@@ -56,10 +65,12 @@ def _memory(name: str | None) -> tuple[float, str]:
     """Return the bytes of the main memory of a chip or of the chip of a system, and the name of the chip."""
     if name is None:
         return float("inf"), ""
-    if name in known("chips"):
-        return float(load_chip(name).memory.capacity), chip_of_alias(name)
-    try:
-        system = load_system(name)
-    except InputError as error:
-        raise InputError(error.expected, path="chip", given=name, suggestion=error.suggestion) from None
-    return float(system.chip.memory.capacity), chip_of_alias(name.rsplit("-x", 1)[0])
+    with jax.ensure_compile_time_eval():  # limits are chosen also while a function is traced
+        if name in known("chips"):
+            return float(load_chip(name).memory.capacity), chip_of_alias(name)
+        try:
+            system = load_system(name)
+        except InputError as error:
+            expected, near = error.expected, error.suggestion
+            raise InputError(expected, path="chip", given=name, suggestion=near) from None
+        return float(system.chip.memory.capacity), chip_of_alias(name.rsplit("-x", 1)[0])

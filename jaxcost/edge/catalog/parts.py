@@ -192,3 +192,10 @@ def _entries(part: BaseModel, prefix: str) -> Any:
             )
         elif isinstance(value, BaseModel):
             yield from _entries(value, f"{prefix}{field}.")
+        elif isinstance(value, dict):
+            for name, section in value.items():
+                if isinstance(section, BaseModel):
+                    yield from _entries(section, f"{prefix}{field}.{name}.")
+        elif field == "by_memory":
+            for limits in value:
+                yield from _entries(limits, f"{prefix}from {limits.at_least}: ")

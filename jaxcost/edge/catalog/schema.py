@@ -19,6 +19,7 @@ from jaxcost.spec.chip import Chip, Compute, Cooling, Stacking
 from jaxcost.spec.engine import Engine
 from jaxcost.spec.fabric import TOPOLOGIES, Fabric, Link
 from jaxcost.spec.memory import Memory, NearMemory
+from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Prices
 from jaxcost.spec.silicon import Package, Process
 from jaxcost.spec.system import Host, System
@@ -368,6 +369,10 @@ class EngineLimits(section(Engine)):
     except_chips: list[str] = Field(default_factory=list)
 
 
+class ExpertKernel(section(Plan, only="expert_width_multiple expert_input_multiple")):
+    """A kernel of MXFP4 experts: the multiples to which it pads weights."""
+
+
 class EngineOptions(StrictModel):
     """The engine's own names of what a user sets, without dashes in front."""
 
@@ -381,11 +386,15 @@ class EngineOptions(StrictModel):
 
 
 class EngineFile(Titled, section(Engine, required="memory_share")):
-    """configs/engines: a version of a serving engine; what is absent it does not have."""
+    """configs/engines: a version of a serving engine; what is absent it does not have.
+
+    Without `options` the names are vLLM's. The first of `expert_kernels` is the engine's default.
+    """
 
     version: str = ""
     aliases: list[str] = Field(default_factory=list)
-    options: EngineOptions = Field(default_factory=EngineOptions)
+    options: EngineOptions | None = None
+    expert_kernels: dict[str, ExpertKernel] = Field(default_factory=dict)
     by_memory: list[EngineLimits] = Field(default_factory=list)
 
 

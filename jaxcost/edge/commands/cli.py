@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "evaluate": "evaluate one model on one system: time, memory, energy, cost and carbon, by operator",
+    "fit": "report what fits in memory as a serving engine divides it: requests, longest context, chips needed",
     "compare": "compare one model on several systems, or memory types",
     "serve": "size a deployment for a rate of requests: replicas, latencies, cost per token",
     "sweep": "evaluate every design of a space, and report the best and the Pareto front",

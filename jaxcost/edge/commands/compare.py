@@ -6,6 +6,7 @@ import sys
 
 from rich.text import Text
 
+from jaxcost.edge.commands.engine_options import describe_engine, engine_lines
 from jaxcost.edge.commands.evaluate import evaluation_document
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import describe_precision, precision_lines
@@ -90,6 +91,7 @@ def compare_command(args: argparse.Namespace) -> int:
         Text(request.name, "bold"),
         Text(describe_request(request)),
         *precision_lines(request),
+        *engine_lines({name: describe_engine(one.engine, one.plan) for name, (_, one, _) in systems.items()}),
         *(
             Text(f"Plan, {name}: {degrees(planned.plan)}; {planned.choice}")
             for name, (_, planned, _) in systems.items()

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxcost.edge.catalog.set_option import described_settings
 from jaxcost.edge.commands.draft_options import describe_draft
+from jaxcost.edge.commands.engine_options import describe_engine, engine_document
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.intervals_option import (
     add_intervals_arguments,
@@ -117,6 +118,7 @@ def evaluation_document(system: str, efficiency: str, request: Request, values: 
         "efficiency": efficiency,
         "plan": _leaves(request.plan),
         **precision_document(request),
+        **engine_document(request.engine, request.plan),
         **({"choice": request.choice} if request.choice else {}),
         **({"draft": draft} if (draft := describe_draft(request.plan, request.draft)) else {}),
         **described_settings(request.settings),
@@ -184,6 +186,7 @@ def _print(
         *_efficiency_lines(efficiency),
         Text(f"{chips}; {describe_request(request)}"),
         *precision_lines(request),
+        Text(f"Engine: {describe_engine(request.engine, request.plan)}"),
         *([Text(f"Plan: {request.choice}")] if request.choice else []),
         Text(""),
         *([Text(unfit, "red")] if unfit else []),

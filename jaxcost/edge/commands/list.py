@@ -9,6 +9,7 @@ from rich.text import Text
 
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
+from jaxcost.edge.catalog.engines import load_engine
 from jaxcost.edge.catalog.set_option import settable
 from jaxcost.edge.io.config import read_yaml
 from jaxcost.edge.io.errors import InputError, nearest
@@ -132,6 +133,8 @@ def _overview(kind: str, name: str) -> dict[str, Any]:
         figures = _model_figures(name)
     elif kind == "systems":
         figures = _system_figures(name)
+    elif kind == "engines":
+        figures = _engine_figures(name)
     else:
         by_path = {entry["path"]: entry for entry in _entries(kind, name)}
         figures = {
@@ -144,7 +147,7 @@ def _overview(kind: str, name: str) -> dict[str, Any]:
 
 
 def _other_names(kind: str, name: str) -> dict[str, list[str]]:
-    return {"aliases": catalog.aliases(kind, name)} if kind in ("chips", "models") else {}
+    return {"aliases": catalog.aliases(kind, name)} if kind in ("chips", "engines", "models") else {}
 
 
 def _figure(value: Any, unit: str, text: str = "") -> dict[str, Any]:
@@ -161,6 +164,18 @@ def _model_figures(name: str) -> dict[str, Any]:
         "Parameters (billions)": _figure(total, "1", f"{total / 1e9:.4g}"),
         "Active (billions)": _figure(active, "1", f"{active / 1e9:.4g}"),
         "KV cache per token, 16-bit": _figure(kv_bytes_per_token(model), "B"),
+    }
+
+
+def _engine_figures(name: str) -> dict[str, Any]:
+    engine = load_engine(name)
+    budget, most = float(engine.step_tokens), float(engine.sequences)
+    return {
+        "Memory share": _figure(engine.memory_share, "1", f"{float(engine.memory_share):.0%}"),
+        "Cache share": _figure(engine.cache_share, "1", f"{float(engine.cache_share):.0%}"),
+        "Step": _figure(budget, "token", f"{budget:,.0f}" if budget else "all prompts"),
+        "Sequences": _figure(most, "1", f"{most:,.0f}" if most else "no limit"),
+        "Page": _figure(engine.block, "token", f"{float(engine.block):g}"),
     }
 
 
@@ -184,9 +199,16 @@ def _overview_table(kind: str, listed: list[dict[str, Any]]) -> list[Any]:
     for entry in listed:
         figures = [entry["figures"].get(heading, {}).get("text", "-") for heading in headings]
         rows.append((entry["name"], *figures))
+    if kind == "engines":
+        headings.append("Also named")
+        rows = [(*row, ", ".join(entry["aliases"])) for row, entry in zip(rows, listed, strict=True)]
     shown: list[Any] = [tables.plain_table("", ("Name", *headings), rows)]
     if kind == "systems":
         shown.append(Text("Any <chip>-x<N> is also a system, such as h100-sxm-x8."))
+    if kind == "engines":
+        shown.append(
+            Text("Tokens of a step and sequences on the largest chips; the cache's share is one of the rest.")
+        )
     if kind == "models":
         text = "`jaxcost list models NAME` shows the Hugging Face ids of a model, which are names of it too."
         shown.append(Text(text))

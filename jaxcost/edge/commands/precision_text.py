@@ -5,7 +5,7 @@ from typing import Any
 from rich.text import Text
 
 from jaxcost.edge.catalog.checkpoints import FOLLOWERS
-from jaxcost.edge.commands.precision_options import BITS, flag_of
+from jaxcost.edge.commands.precision_options import BITS
 from jaxcost.edge.commands.request import Request
 from jaxcost.physics.compute.precision import precision_of
 
@@ -29,7 +29,7 @@ def describe_precision(request: Request) -> str:
     method = request.precision.method
     origin = "recipe" if request.precision.sources["matmul_bits"].startswith("recipe") else "checkpoint"
     sources = [] if method.startswith("none") else [f"{origin}: {method}"]
-    sources += ["options: " + ", ".join(map(flag_of, request.stated_bits))] if request.stated_bits else []
+    sources += ["options: " + ", ".join(request.stated_bits.values())] if request.stated_bits else []
     bits = ", ".join(f"{name} {float(value):.4g}" for name, value in classes.items())
     return f"{bits} bits ({'; '.join(sources) or 'default'})"
 
@@ -47,7 +47,7 @@ def precision_document(request: Request) -> dict[str, Any]:
     for name in BITS:
         bits, source = float(getattr(request.plan, name)), request.precision.sources[name]
         if name in request.stated_bits:
-            source = flag_of(name)
+            source = request.stated_bits[name]
         elif bits == 0:
             source, bits = f"as {followed[name]}", float(getattr(request.plan, followed[name]))
         out[name] = {"value": bits, "source": source}

@@ -21,8 +21,16 @@ from jaxcost.edge.catalog.set_option import (
 )
 from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, with_year
 from jaxcost.edge.commands.draft_options import Draft, add_draft_arguments, describe_draft, read_draft
+from jaxcost.edge.commands.engine_options import (
+    EngineChoice,
+    add_engine_arguments,
+    read_cache_type,
+    read_engine,
+    set_engine,
+    with_expert_kernel,
+)
 from jaxcost.edge.commands.memory_options import add_memory_arguments, read_placement, with_memories
-from jaxcost.edge.commands.precision_options import add_precision_arguments, stated_bits
+from jaxcost.edge.commands.precision_options import add_precision_arguments, flag_of, stated_bits
 from jaxcost.edge.hf.precision.stored import StoredPrecision
 from jaxcost.edge.io.errors import InputError, not_among
 from jaxcost.edge.io.quantity import parse_quantity
@@ -108,9 +116,14 @@ class Request:
     settings: tuple[Setting, ...] = ()  # numbers of --set, applied last
     objective: str = ""  # metric by which --plan auto chooses the degrees; empty where they are given
     choice: str = ""  # description of that choice
-    stated_bits: tuple[str, ...] = ()  # flags that state bits
+    stated_bits: dict[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # field of a plan: flag that states it
     notes: tuple[str, ...] = ()  # what was assumed, left out or ignored of the model
     draft: Draft = dataclasses.field(default_factory=Draft)  # options of speculative decoding
+    engine: EngineChoice = dataclasses.field(
+        default_factory=EngineChoice
+    )  # set in the plan where the system is known
 
 
 def read_number(text: str) -> float:
@@ -182,6 +195,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
     )
     _add_numbers(group, _PLAN, Plan())
     add_draft_arguments(group, read_number)
+    add_engine_arguments(parser, read_number)
     add_precision_arguments(parser)
     add_memory_arguments(parser)
     add_cost_arguments(parser)
@@ -225,13 +239,15 @@ def read_request(args: argparse.Namespace) -> Request:
     if args.skew is not None:
         model = replace(model, experts=replace(model.experts, skew=args.skew))
     plan_fields = {flag.replace("-", "_") for flag in _PLAN}
-    stated = stated_bits(args)
+    stated, of_cache = stated_bits(args), read_cache_type(args)
     traffic_fields = {flag.replace("-", "_") for flag in (*_TRAFFIC, *_TARGETS)}
     plan = checkpoint.plan(
         **{name: getattr(args, name) for name in plan_fields},
         **stated,
+        **of_cache,
         placement=read_placement(args),
     )
+    plan, padding = with_expert_kernel(args, plan, checkpoint.precision)
     plan = with_settings("plan", read_draft(args, plan, model), settings)
     if args.plan == "auto":
         for degree in DEGREES:
@@ -255,9 +271,10 @@ def read_request(args: argparse.Namespace) -> Request:
         by_parts=args.by_parts,
         settings=settings,
         objective=args.objective if args.plan == "auto" else "",
-        stated_bits=tuple(stated),
-        notes=checkpoint.notes,
+        stated_bits={name: flag_of(name) for name in stated} | dict.fromkeys(of_cache, "--kv-cache-dtype"),
+        notes=checkpoint.notes + padding,
         draft=Draft(args.draft_model, args.acceptance),
+        engine=read_engine(args),
     )
 
 
@@ -265,9 +282,11 @@ def read_system(name: str, efficiency: str | None, request: Request) -> tuple[Sy
     """Load a system, choose a plan for it where the request has an objective, and validate the request.
 
     Returns:
-        The system, the request with its plan, and a one-line description of the efficiency.
+        The system, the request with its plan and engine, and a one-line description of the efficiency.
     """
     system = build_system(name, efficiency, request)
+    plan = with_settings("plan", set_engine(request.plan, request.engine, name), request.settings)
+    request = dataclasses.replace(request, plan=plan)
     if request.objective:
         check_traffic(request.traffic, request.model)
         request = _planned(system, request)

@@ -10,6 +10,7 @@ from rich.text import Text
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.set_option import described_settings
+from jaxcost.edge.commands.engine_options import describe_engine, engine_document
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     add_request_arguments,
@@ -77,6 +78,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
             "model": request.name,
             "system": args.system,
             **precision_document(request),
+            **engine_document(request.engine, request.plan),
             "metric": args.metric,
             "tau": args.tau,
             "efficiency": efficiency,
@@ -89,6 +91,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         Text(f"{args.metric} of {request.name} on {args.system}", "bold"),
         Text(describe_request(request)),
         *precision_lines(request),
+        Text(f"Engine: {describe_engine(request.engine, request.plan)}"),
         Text(f"Efficiency: {efficiency}"),
         Text(""),
         _table(by_path, leaves),

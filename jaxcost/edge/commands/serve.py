@@ -14,6 +14,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.commands.engine_options import describe_engine, engine_document, set_engine
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
@@ -148,6 +149,7 @@ def serve_command(args: argparse.Namespace) -> int:
             "system": args.system,
             "prefill_system": args.prefill_system,
             **precision_document(request),
+            **engine_document(request.engine, request.plan),
             "efficiency": efficiency,
             "verdict": verdict.text,
             "binding": verdict.binding,
@@ -170,6 +172,7 @@ def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, P
         return None
     system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
     plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | degrees_set), chunk=0.0)
+    plan = set_engine(plan, request.engine, args.prefill_system)
     check_traffic(request.traffic, request.model)
     fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
     check_plan(system, request.model, plan, fullest)
@@ -243,6 +246,7 @@ def _print(
         Text(verdict.text, "red bold" if verdict.exceeded else "green"),
         *map(Text, lines),
         *precision_lines(request),
+        Text(f"Engine: {describe_engine(request.engine, request.plan)}"),
         Text(""),
         *([Text(unfit, "red")] if unfit else []),
         summary,

@@ -9,10 +9,11 @@ from jaxcost.explore.serve.closed_loops import (
     loop_times,
 )
 from jaxcost.explore.serve.deployment import Service
-from jaxcost.explore.serve.memory_fit import ChipCount, MemoryFit, count_chips, fit
+from jaxcost.explore.serve.memory_fit import MEASURABLE, ChipCount, MemoryFit, count_chips, fit
 from jaxcost.explore.serve.service import best_service, serve
 
 __all__ = [
+    "MEASURABLE",
     "ChipCount",
     "ClosedLoop",
     "LoopSteps",

@@ -8,7 +8,7 @@ engine leaves for them (`physics/memory/allocation.py`); S bytes of working memo
 Where buffers are sized for the traffic and logits are the largest of them, every request takes c + S, not c.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,8 +22,8 @@ from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features
 from jaxcost.explore.analysis import DEGREES, candidate_plans
 from jaxcost.physics.compute.shards import can_shard, complete_plan, microbatches, shard
-from jaxcost.physics.memory.allocation import buffered_tokens, needed_share
-from jaxcost.physics.memory.capacity import MemoryUse, allot_memory, memory_use
+from jaxcost.physics.memory.allocation import buffered_tokens, cache_pool, needed_share
+from jaxcost.physics.memory.capacity import MemoryUse, memory_use, sequence_bytes, working_bytes
 from jaxcost.physics.memory.tiers import tiers_of, usable_chip
 from jaxcost.physics.network.messages import communication_buffers
 from jaxcost.spec.model import Model
@@ -31,10 +31,13 @@ from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["ChipCount", "FilledMemory", "MemoryFit", "count_chips", "fill_memory", "fill_requests", "fit"]
+__all__ = ["MEASURABLE", "ChipCount", "FilledMemory", "MemoryFit", "count_chips", "fill_requests", "fit"]
+
+MEASURABLE = ("weights_bytes", "activation_bytes", "reserved_bytes", "graph_bytes")
 
 _DOUBLINGS = 30  # the longest context that is tried is 2^30 tokens
 _MOST_CHIPS = 64
+_ROUNDING = 1e-6  # relative: a number of requests this much below a whole one is that
 
 
 class FilledMemory(NamedTuple):
@@ -81,7 +84,13 @@ class ChipCount:
 
 
 def fit(
-    system: System, model: Model, plan: Plan | None = None, *, context: Scalar = 8192.0, users: Scalar = 1.0
+    system: System,
+    model: Model,
+    plan: Plan | None = None,
+    *,
+    context: Scalar = 8192.0,
+    users: Scalar = 1.0,
+    measured: Mapping[str, Scalar] | None = None,
 ) -> MemoryFit:
     """Return what fits in memory under a plan and its engine.
 
@@ -94,56 +103,54 @@ def fit(
         plan: degrees, precisions and engine; None for one chip at 16 bits with the typical engine.
         context: tokens of a request, prompt and output together.
         users: concurrent requests in all replicas, for `longest_context` and `memory_share`.
+        measured: bytes to take instead of computed ones, by name: weights_bytes, activation_bytes, reserved_bytes,
+            graph_bytes. The pool follows from them by the policy of the engine.
+
+    Raises:
+        ValueError: another name in `measured`.
     """
-    plan = Plan() if plan is None else plan
-    arguments = canonical((system, model, plan, context, users))
+    plan, measured = Plan() if plan is None else plan, dict(measured or {})
+    if unknown := set(measured) - set(MEASURABLE):
+        raise ValueError(f"no measured {min(unknown)}; there are {', '.join(MEASURABLE)}")
+    arguments = canonical((system, model, plan, context, users, measured))
     return _fit(*arguments, features=design_features(system, Traffic(), plan))
 
 
 @program(static_argnames=("features",))
 def _fit(
-    system: System, model: Model, plan: Plan, context: Scalar, users: Scalar, *, features: tuple[str, ...]
+    system: System,
+    model: Model,
+    plan: Plan,
+    context: Scalar,
+    users: Scalar,
+    measured: dict[str, Scalar],
+    *,
+    features: tuple[str, ...],
 ) -> MemoryFit:
-    shape = batch_shape((system, model, plan, context, users))
-    system, model, plan, context, users = align((system, model, complete_plan(plan), context, users))
-    filled, requests = fill_requests(system, model, plan, context=context, prompt=context, features=features)
-    requests = plan.dp * requests
-    use, pool = filled.use, filled.pool
-    each = use.kv + use.state
+    arguments = system, model, plan, context, users, measured
+    shape = batch_shape(arguments)
+    system, model, plan, context, users, measured = align(arguments)
+    plan = complete_plan(plan)
+    counter = _MemoryCounter(system, model, plan, features, measured)
+    filled, requests = _fill(counter, context, context)
+    requests = plan.dp * jnp.maximum(requests, 0)
+    use, sequences = filled.use, users / plan.dp
 
     def slack(tokens: Scalar) -> Scalar:
-        at = fill_memory(
-            system,
-            model,
-            plan,
-            sequences=users / plan.dp,
-            context=tokens,
-            prompt=tokens,
-            logits=users / plan.dp,
-            features=features,
-        )
+        at = counter.fill(counter.sequence(tokens), sequences, prompt=tokens, logits=sequences)
         return at.pool - at.use.kv - at.use.state
 
-    held = fill_memory(
-        system,
-        model,
-        plan,
-        sequences=users / plan.dp,
-        context=context,
-        prompt=context,
-        logits=users / plan.dp,
-        features=features,
-    ).use
+    asked = counter.fill(counter.sequence(context), sequences, prompt=context, logits=sequences).use
     result = MemoryFit(
         capacity_bytes=filled.main + filled.others,
         weights_bytes=use.resident,
         activation_bytes=use.buffers,
         reserved_bytes=use.runtime,
         graph_bytes=use.graphs,
-        kv_bytes=pool,
-        unused_bytes=filled.main + filled.others - use.fixed - pool,
+        kv_bytes=filled.pool,
+        unused_bytes=filled.main + filled.others - use.fixed - filled.pool,
         context=context,
-        request_bytes=each,
+        request_bytes=use.kv + use.state,
         requests=requests,
         kv_tokens=requests * context,
         users=users,
@@ -152,64 +159,83 @@ def _fit(
             plan,
             filled.main,
             filled.others,
-            held.kv + held.state,
-            held.resident,
-            held.buffers,
-            held.runtime,
-            held.graphs,
+            asked.kv + asked.state,
+            asked.resident,
+            asked.buffers,
+            asked.runtime,
+            asked.graphs,
         ),
     )
     return spread(result, shape)
 
 
-def fill_memory(
-    system: System,
-    model: Model,
-    plan: Plan,
-    *,
-    sequences: Scalar,
-    context: Scalar,
-    prompt: Scalar,
-    logits: Scalar,
-    features: Sequence[str],
-) -> FilledMemory:
-    """Count the bytes of the fullest chip, and the pool for cache and states.
+class _MemoryCounter:
+    """The memory of the fullest chip of a stage, for any number of requests of any context."""
 
-    Args:
-        system: the chips.
-        model: the language model.
-        plan: degrees, precisions, engine. With a chunk, the largest step is one chunk with the decoding sequences;
-            without, a step of the token budget, or of `prompt` tokens where that is less or there is no budget.
-        sequences: sequences of a replica in memory.
-        context: tokens of a sequence at full length.
-        prompt: prompt tokens of a request.
-        logits: sequences of a replica whose logits are computed in a step.
-        features: result of `design_features`.
-    """
-    shards = shard(model, plan, 0.0)
-    budget, drafted = plan.engine.step_tokens, 1 + plan.draft_length
-    rows = logits / microbatches(plan) * drafted
-    step = where(budget > 0, jnp.minimum(prompt, budget), prompt)
-    step = where(plan.chunk > 0, jnp.minimum(prompt, plan.chunk) + rows, jnp.maximum(step, rows))
-    tokens, sampled = buffered_tokens(plan.engine, step, rows)
-    use = memory_use(
-        model,
-        plan,
-        shards,
-        sequences=sequences,
-        context=context,
-        step_tokens=tokens,
-        logits=sampled,
-        communication=communication_buffers(model, plan, shards, tokens),
-        features=features,
-    )
-    chip = usable_chip(system.chip, features)
-    main, everything = (
-        chip.memory.capacity,
-        total(getattr(chip, name).capacity for name in tiers_of(features)),
-    )
-    _, pool = allot_memory(plan, chip, use, tuple(features))
-    return FilledMemory(use, pool, main, everything - main)
+    def __init__(
+        self,
+        system: System,
+        model: Model,
+        plan: Plan,
+        features: Sequence[str],
+        measured: Mapping[str, Scalar] | None = None,
+    ) -> None:
+        """Count what does not depend on requests; `measured` as in `fit`."""
+        self.model, self.plan, self.features, self.measured = model, plan, features, measured or {}
+        self.shards = shard(model, plan, 0.0)
+        chip = usable_chip(system.chip, features)
+        self.main = chip.memory.capacity
+        self.others = total(getattr(chip, name).capacity for name in tiers_of(features)) - self.main
+        nothing = jnp.zeros_like(self.main)
+        fixed = memory_use(
+            model,
+            plan,
+            self.shards,
+            sequences=0.0,
+            context=1.0,
+            step_tokens=0.0,
+            logits=0.0,
+            communication=nothing,
+            features=features,
+        )
+        if "weights_bytes" in self.measured:
+            fixed = replace(fixed, weights=self.measured["weights_bytes"], experts=nothing)
+        fixed = replace(fixed, runtime=self.measured.get("reserved_bytes", fixed.runtime))
+        self.fixed = replace(fixed, graphs=self.measured.get("graph_bytes", fixed.graphs))
+
+    def sequence(self, context: Scalar) -> tuple[Scalar, Scalar]:
+        """Return the bytes of cache and states of one sequence of the stage."""
+        kv, state = sequence_bytes(self.model, self.plan, self.shards, context, 0.0, self.features)
+        return kv * self.shards.stage_share, state * self.shards.stage_share
+
+    def fill(
+        self, each: tuple[Scalar, Scalar], sequences: Scalar, *, prompt: Scalar, logits: Scalar
+    ) -> FilledMemory:
+        """Return the memory with a number of sequences of a replica.
+
+        Args:
+            each: result of `sequence`.
+            sequences: sequences in memory.
+            prompt: prompt tokens of a request. With a chunk, the largest step is one chunk with the decoding
+                sequences; without, a step of the token budget, or of `prompt` tokens where that is less or there is
+                no budget.
+            logits: sequences whose logits are computed in a step.
+        """
+        model, plan = self.model, self.plan
+        budget, rows = plan.engine.step_tokens, logits / microbatches(plan) * (1 + plan.draft_length)
+        step = where(budget > 0, jnp.minimum(prompt, budget), prompt)
+        step = where(plan.chunk > 0, jnp.minimum(prompt, plan.chunk) + rows, jnp.maximum(step, rows))
+        tokens, sampled = buffered_tokens(plan.engine, step, rows)
+        if "activation_bytes" in self.measured:
+            messages = jnp.zeros_like(self.main)
+            activations = self.measured["activation_bytes"]
+        else:
+            messages = communication_buffers(model, plan, self.shards, tokens)
+            activations = working_bytes(model, plan, self.shards, tokens, sampled, messages)
+        kv, state = (sequences * size for size in each)
+        use = replace(self.fixed, kv=kv, state=state, activations=activations, communication=messages)
+        pool = cache_pool(plan, self.main, self.others, use.resident, use.buffers, use.runtime, use.graphs)
+        return FilledMemory(use, pool, self.main, self.others)
 
 
 def fill_requests(
@@ -224,28 +250,32 @@ def fill_requests(
     """Return the memory with one request and buffers for all requests that fit, and their number in a replica.
 
     The number is negative where weights and buffers alone do not fit.
+
+    Args:
+        system: the chips.
+        model: the language model.
+        plan: degrees, precisions, engine.
+        context: tokens of a sequence at full length.
+        prompt: prompt tokens of a request.
+        features: result of `design_features`.
     """
+    return _fill(_MemoryCounter(system, model, plan, features), context, prompt)
+
+
+def _fill(counter: _MemoryCounter, context: Scalar, prompt: Scalar) -> tuple[FilledMemory, Scalar]:
+    plan, each = counter.plan, counter.sequence(context)
 
     def filled(logits: Scalar) -> FilledMemory:
-        return fill_memory(
-            system,
-            model,
-            plan,
-            sequences=1.0,
-            context=context,
-            prompt=prompt,
-            logits=logits,
-            features=features,
-        )
+        return counter.fill(each, 1.0, prompt=prompt, logits=logits)
 
     few = filled(0.0)
-    each = few.use.kv + few.use.state
-    most = smooth.safe_div(jnp.maximum(few.pool, 0), each)
+    size = each[0] + each[1]
+    most = smooth.safe_div(jnp.maximum(few.pool, 0), size)
     # The pool falls with the logits, in one piece with a slope of S or none at all: the secant of slope S is exact.
-    slope = model.vocabulary * plan.engine.logit_bytes * (1 + plan.draft_length) / microbatches(plan)
+    slope = counter.model.vocabulary * plan.engine.logit_bytes * (1 + plan.draft_length) / microbatches(plan)
     many = filled(most)
-    requests = (many.pool + most * slope) / (each + slope)
-    requests = where(few.pool > 0, jnp.minimum(requests, most), smooth.safe_div(few.pool, each))
+    requests = (many.pool + most * slope) / (size + slope)
+    requests = where(few.pool > 0, jnp.minimum(requests, most), smooth.safe_div(few.pool, size))
     return filled(jnp.maximum(requests, 0)), requests
 
 
@@ -293,7 +323,10 @@ def count_chips(
         )
     )
     chips = np.prod([degrees[name] for name in ("tp", "pp", "dp", "cp")], 0)
-    enough = valid & (requests >= users)
+    # Every replica holds whole requests.
+    replicas = degrees["dp"]
+    whole = replicas * np.floor(requests / replicas * (1 + _ROUNDING))
+    enough = valid & (whole >= users)
     fewest = chips[enough].min() if enough.any() else 0.0
     at = int(np.argmax(np.where(enough & (chips == fewest), requests, -np.inf))) if enough.any() else 0
     chosen = replace(plan, **{name: float(column[at]) for name, column in degrees.items()})
@@ -303,7 +336,7 @@ def count_chips(
 @program(static_argnames=("features",))
 def _fit_plans(
     system: System, model: Model, plan: Plan, context: Scalar, *, features: tuple[str, ...]
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, Scalar]:
     arguments = system, model, plan, context
     shape = batch_shape(arguments)
     system, model, plan, context = align(arguments)

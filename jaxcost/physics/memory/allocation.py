@@ -25,6 +25,7 @@ TensorRT-LLM's `_util.py` of the executor, llama.cpp's `llama-kv-cache.cpp`; ver
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,18 +34,21 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import stack, where
 from jaxcost.core.pytree import Scalar
 from jaxcost.physics.compute.attention import cache_entries
-from jaxcost.physics.compute.shards import Shards, layer_count
+from jaxcost.physics.compute.shards import Shards, layer_count, shard
 from jaxcost.physics.memory.tiers import is_known
 from jaxcost.spec.engine import Engine
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
 __all__ = [
+    "AllottedLayers",
+    "allotted_kinds",
     "buffered_tokens",
     "cache_pool",
     "cached_bytes",
     "engine_features",
     "graph_bytes",
+    "kept_bytes",
     "needed_share",
     "runtime_bytes",
     "state_bytes",
@@ -160,6 +164,41 @@ def _page_tokens(model: Model, plan: Plan, shards: Shards, tau: Scalar) -> Scala
     joint = (engine.grouped > 0) & (model.recurrence.layers > 0) & (block > 0)
     blocks = smooth.ceil_div(_layer_state(model, plan, shards), where(joint, block, 1), tau)
     return engine.block * where(joint, jnp.maximum(blocks, 1), 1)
+
+
+class AllottedLayers(NamedTuple):
+    """Layers with a cache on one chip by kind, the tokens that they cache, and the layers that an engine allots."""
+
+    full_layers: Scalar
+    window_layers: Scalar
+    state_layers: Scalar
+    full_tokens: Scalar
+    window_tokens: Scalar  # of the window layers that cache most
+    full_allotted: Scalar
+    window_allotted: Scalar
+    state_allotted: Scalar
+    page_tokens: Scalar
+
+
+def allotted_kinds(model: Model, plan: Plan, tokens: Scalar) -> AllottedLayers:
+    """Return the layers and tokens that an engine allots to a sequence of `tokens` tokens, over the whole depth."""
+    shards = shard(model, plan, 0.0)
+    a, page = shards.attention, _page_tokens(model, plan, shards, 0.0)
+    kinds = _kinds(model, shards)
+    padded = kinds * _group_padding(model, plan.engine.grouped, shards, 0.0)
+    entries, full = _allotted_entries(plan.engine, shards, tokens, page, 0.0)
+    near = (a.shape.compression == 0) & (a.shape.window > 0) & (a.own_layers > 0)
+    return AllottedLayers(
+        full_layers=kinds[0],
+        window_layers=kinds[1],
+        state_layers=kinds[2],
+        full_tokens=full,
+        window_tokens=jnp.max(where(near, entries, 0), 0),
+        full_allotted=padded[0],
+        window_allotted=padded[1],
+        state_allotted=padded[2],
+        page_tokens=page,
+    )
 
 
 def unusable_bytes(engine: Engine, kv: Scalar, state: Scalar) -> Scalar:

@@ -27,7 +27,16 @@ from jaxcost.spec.chip import Chip
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 
-__all__ = ["MemoryUse", "allot_memory", "kept_neurons", "kv_bytes_per_token", "memory_use", "shared_bytes"]
+__all__ = [
+    "MemoryUse",
+    "allot_memory",
+    "kept_neurons",
+    "kv_bytes_per_token",
+    "memory_use",
+    "sequence_bytes",
+    "shared_bytes",
+    "working_bytes",
+]
 
 
 @pytree
@@ -88,11 +97,6 @@ def memory_use(
 ) -> MemoryUse:
     """Return the memory use of the fullest chip, in bytes by kind.
 
-    While layers are computed, the working buffers hold for every token of the largest step some copies of the residual
-    stream, sharded along the sequence with sequence parallelism, the widest intermediates of any layer, and the
-    messages. After the last layer they hold one copy and the logits of the whole vocabulary, from which every rank
-    samples. The larger sum counts.
-
     Args:
         model: the language model.
         plan: precisions and degrees.
@@ -116,6 +120,42 @@ def memory_use(
     weights = (
         stored.mixers * stage * each.mixers + stored.feed_forward * stage * each.weights + wide * each.wide
     )
+    kv, state = sequence_bytes(model, plan, shards, context, tau, features)
+    return MemoryUse(
+        weights=weights * kept / 8,
+        experts=stored.experts * stage * kept * plan.expert_bits / 8,
+        kv=sequences * stage * kv,
+        state=sequences * stage * state,
+        activations=working_bytes(model, plan, shards, step_tokens, logits, communication),
+        communication=communication,
+        corpus=corpus,
+        runtime=runtime_bytes(plan),
+        graphs=graph_bytes(model, plan, shards),
+    )
+
+
+def sequence_bytes(
+    model: Model, plan: Plan, shards: Shards, context: Scalar, tau: Scalar = 0.0, features: Sequence[str] = ()
+) -> tuple[Scalar, Scalar]:
+    """Return the bytes of cache and of states of one sequence on one chip, over the whole depth.
+
+    States include what fixed pools leave unused.
+    """
+    kv = cached_bytes(model, plan, shards, context, tau, features)
+    state = state_bytes(model, plan, shards, tau, features)
+    return kv, state + unusable_bytes(plan.engine, kv, state)
+
+
+def working_bytes(
+    model: Model, plan: Plan, shards: Shards, step_tokens: Scalar, logits: Scalar, communication: Scalar
+) -> Scalar:
+    """Return the bytes of the working buffers of a step on one chip, without messages.
+
+    While layers are computed, they hold for every token of the step some copies of the residual stream, sharded along
+    the sequence with sequence parallelism, and the widest intermediates of any layer, beside the messages. After the
+    last layer they hold one copy and the logits of the whole vocabulary, from which every rank samples. The larger sum
+    counts.
+    """
     ff, x, engine, element = model.feed_forward, model.experts, plan.engine, plan.activation_bits / 8
     # Kernels of experts hold a row for every chosen expert of a token: its input, then its hidden layer and its output.
     rows = jnp.maximum(shards.expert_width, expert_input(model))
@@ -129,20 +169,7 @@ def memory_use(
     stream = step_tokens * model.hidden / sequence_ranks(plan) * element
     layers = engine.stream_copies * stream + step_tokens * widest * element + engine.workspace_bytes
     sampling = stream + logits * model.vocabulary * engine.logit_bytes - communication
-    kv = cached_bytes(model, plan, shards, context, tau, features)
-    state = state_bytes(model, plan, shards, tau, features)
-    state = state + unusable_bytes(plan.engine, kv, state)
-    return MemoryUse(
-        weights=weights * kept / 8,
-        experts=stored.experts * stage * kept * plan.expert_bits / 8,
-        kv=sequences * stage * kv,
-        state=sequences * stage * state,
-        activations=jnp.maximum(layers, sampling),
-        communication=communication,
-        corpus=corpus,
-        runtime=runtime_bytes(plan),
-        graphs=graph_bytes(model, plan, shards),
-    )
+    return jnp.maximum(layers, sampling)
 
 
 def allot_memory(plan: Plan, chip: Chip, memory: MemoryUse, features: Sequence[str]) -> tuple[Chip, Scalar]:
