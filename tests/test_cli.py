@@ -51,7 +51,7 @@ def test_evaluate_prints_tables(capsys):
     expected = engineering(float(report().tpot), "s")
     for text in ("TTFT", "TPOT", expected, "KV cache", "Margins", "Prefill step", "Decode step", "norms"):
         assert text in out
-    assert "ideal roofline: 100% of every peak" in out
+    assert "ideal peaks: engines measured on H100" in out
     assert "USD/Mtok" in out
     assert "g/Mtok" in out
     assert max(map(len, out.splitlines())) <= 100

@@ -6,6 +6,7 @@ import sys
 
 from rich.text import Text
 
+from jaxcost.edge.commands.efficiency_text import efficiency_lines
 from jaxcost.edge.commands.engine_options import describe_engine, engine_lines
 from jaxcost.edge.commands.evaluate import evaluation_document
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
@@ -82,11 +83,13 @@ def compare_command(args: argparse.Namespace) -> int:
         ]
         sys.stdout.write(json.dumps(documents, indent=2, allow_nan=False) + "\n")
         return status
-    efficiencies = {name: line for name, (_, _, line) in systems.items()}
-    distinct = dict.fromkeys(efficiencies.values())
-    shown = [Text(f"Efficiency: {line}") for line in distinct]
-    if len(distinct) > 1:
-        shown = [Text(f"Efficiency, {name}: {line}") for name, line in efficiencies.items()]
+    efficiencies = {name: notes for name, (_, _, notes) in systems.items()}
+    shown = efficiency_lines(next(iter(efficiencies.values())))
+    if len(set(map(tuple, efficiencies.values()))) > 1:
+        shown = [Text(f"Efficiency, {name}: {notes[0]}") for name, notes in efficiencies.items()]
+        shown += [
+            Text(f"Note, {name}: {n}", "yellow") for name, notes in efficiencies.items() for n in notes[1:]
+        ]
     tables.write(
         Text(request.name, "bold"),
         Text(describe_request(request)),

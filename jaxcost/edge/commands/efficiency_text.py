@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from jaxcost.edge.catalog.kernels import FitSection
 from jaxcost.edge.catalog.loaders import load_chip
 from jaxcost.edge.catalog.parts import chip_of_alias, list_names, load_part, looks_like_path, title
@@ -22,7 +24,9 @@ from jaxcost.spec.system import System
 
 __all__ = [
     "calibrated_files",
+    "efficiency_document",
     "efficiency_line",
+    "efficiency_lines",
     "efficiency_notes",
     "efficiency_of_system",
     "extrapolations",
@@ -137,6 +141,16 @@ def efficiency_notes(
         efficiency_line(system.chip.efficiency, name, chip),
         *extrapolations(name, chip, model, plan, system),
     ]
+
+
+def efficiency_lines(notes: Sequence[str]) -> list[Text]:
+    """Return the notes as lines: the efficiency, and what is extrapolated."""
+    return [Text(f"Efficiency: {notes[0]}"), *(Text(f"Note: {note}", "yellow") for note in notes[1:])]
+
+
+def efficiency_document(notes: Sequence[str]) -> dict[str, Any]:
+    """Return the notes for JSON."""
+    return {"efficiency": notes[0], "efficiency_notes": list(notes[1:])}
 
 
 def extrapolations(name: str, chip: str, model: Model, plan: Plan, system: System) -> list[str]:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from jaxcost.edge.catalog.set_option import described_settings
 from jaxcost.edge.commands.draft_options import describe_draft
+from jaxcost.edge.commands.efficiency_text import efficiency_document, efficiency_lines
 from jaxcost.edge.commands.engine_options import describe_engine, engine_document
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.intervals_option import (
@@ -108,14 +109,14 @@ def evaluate_command(args: argparse.Namespace) -> int:
     return fit_status(args, exceeded=bool(tables.exceeded(values)))
 
 
-def evaluation_document(system: str, efficiency: str, request: Request, values: Values) -> dict:
+def evaluation_document(system: str, efficiency: list[str], request: Request, values: Values) -> dict:
     """Return one evaluation as plain mappings: the request, every number with its unit, the operators."""
     exceeded = tables.exceeded(values)
     verdict = tables.judge_values(values, unset_targets(request))
     return {
         "model": request.name,
         "system": system,
-        "efficiency": efficiency,
+        **efficiency_document(efficiency),
         "plan": _leaves(request.plan),
         **precision_document(request),
         **engine_document(request.engine, request.plan),
@@ -150,11 +151,6 @@ def _first_token(values: Values, alone: float) -> dict[str, float | None]:
     }
 
 
-def _efficiency_lines(efficiency: str) -> list[Text]:
-    """Return the lines between the verdict and the tables that say what share of the peaks is assumed."""
-    return [Text(f"Efficiency: {efficiency}")]
-
-
 def _leaves(tree: object) -> dict[str, float]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {".".join(key.name for key in path): float(value) for path, value in leaves}
@@ -162,7 +158,7 @@ def _leaves(tree: object) -> dict[str, float]:
 
 def _print(
     name: str,
-    efficiency: str,
+    efficiency: list[str],
     request: Request,
     system: System,
     values: Values,
@@ -183,7 +179,7 @@ def _print(
         Text(f"{request.name} on {name}", "bold"),
         Text(verdict.text, "red bold" if verdict.exceeded else "green"),
         *(remedy_lines(remedies, name, fits=verdict.fits) if remedies or not verdict.fits else []),
-        *_efficiency_lines(efficiency),
+        *efficiency_lines(efficiency),
         Text(f"{chips}; {describe_request(request)}"),
         *precision_lines(request),
         Text(f"Engine: {describe_engine(request.engine, request.plan)}"),

@@ -21,6 +21,7 @@ from jaxcost.edge.catalog.set_option import (
 )
 from jaxcost.edge.commands.cost_options import add_cost_arguments, with_costs, with_year
 from jaxcost.edge.commands.draft_options import Draft, add_draft_arguments, describe_draft, read_draft
+from jaxcost.edge.commands.efficiency_text import efficiency_notes
 from jaxcost.edge.commands.engine_options import (
     EngineChoice,
     add_engine_arguments,
@@ -39,7 +40,6 @@ from jaxcost.evaluation import evaluate
 from jaxcost.explore.analysis import DEGREES, OBJECTIVES, best_plan
 from jaxcost.explore.serve import Service
 from jaxcost.report import Report
-from jaxcost.spec.chip import Efficiency
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Prices
@@ -278,7 +278,7 @@ def read_request(args: argparse.Namespace) -> Request:
     )
 
 
-def read_system(name: str, efficiency: str | None, request: Request) -> tuple[System, Request, str]:
+def read_system(name: str, efficiency: str | None, request: Request) -> tuple[System, Request, list[str]]:
     """Load a system, choose a plan for it where the request has an objective, and validate the request.
 
     Returns:
@@ -291,7 +291,8 @@ def read_system(name: str, efficiency: str | None, request: Request) -> tuple[Sy
         check_traffic(request.traffic, request.model)
         request = _planned(system, request)
     check_plan(system, request.model, request.plan, request.traffic)
-    return system, request, describe_efficiency(system.chip.efficiency, efficiency)
+    notes = efficiency_notes(name, efficiency, system, request.model, request.plan)
+    return system, request, notes
 
 
 def build_system(name: str, efficiency: str | None, request: Request) -> System:
@@ -344,19 +345,6 @@ def degrees(plan: Plan) -> str:
     """Return the degrees of a plan that are not 1 as text."""
     named = [f"{d} {getattr(plan, d):g}" for d in ("tp", "pp", "ep", "dp", "cp") if getattr(plan, d) != 1]
     return ", ".join(named) or "one chip"
-
-
-def describe_efficiency(efficiency: Efficiency, name: str | None) -> str:
-    """Return a one-line description of the achieved shares of the peaks."""
-    if efficiency.kernels is not None:
-        return f"{name or 'of the system'}: kernels fitted to measurements"
-    names = [f.name for f in dataclasses.fields(efficiency) if f.name != "kernels"]
-    values = {key: float(getattr(efficiency, key)) for key in names}
-    overhead, overlap = values.pop("operator_overhead"), values.pop("overlap")
-    if overhead == 0 and overlap == 0 and all(v == 1 for v in values.values()):
-        return "ideal roofline: 100% of every peak"
-    shares = ", ".join(f"{key} {value:.0%}" for key, value in values.items())
-    return f"{name or 'of the system'}: {shares} of the peaks, {overhead * 1e6:.3g} µs per operator"
 
 
 def evaluate_request(system: System, request: Request) -> Report:

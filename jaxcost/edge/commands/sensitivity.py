@@ -10,6 +10,7 @@ from rich.text import Text
 from jaxcost.core.pytree import rows
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.set_option import described_settings
+from jaxcost.edge.commands.efficiency_text import efficiency_document, efficiency_lines
 from jaxcost.edge.commands.engine_options import describe_engine, engine_document
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
@@ -81,7 +82,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
             **engine_document(request.engine, request.plan),
             "metric": args.metric,
             "tau": args.tau,
-            "efficiency": efficiency,
+            **efficiency_document(efficiency),
             **described_settings(request.settings),
             "elasticities": listed,
         }
@@ -92,7 +93,7 @@ def sensitivity_command(args: argparse.Namespace) -> int:
         Text(describe_request(request)),
         *precision_lines(request),
         Text(f"Engine: {describe_engine(request.engine, request.plan)}"),
-        Text(f"Efficiency: {efficiency}"),
+        *efficiency_lines(efficiency),
         Text(""),
         _table(by_path, leaves),
         Text(

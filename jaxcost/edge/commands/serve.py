@@ -14,6 +14,7 @@ from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.commands.efficiency_text import efficiency_document, efficiency_lines
 from jaxcost.edge.commands.engine_options import describe_engine, engine_document, set_engine
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
@@ -150,7 +151,7 @@ def serve_command(args: argparse.Namespace) -> int:
             "prefill_system": args.prefill_system,
             **precision_document(request),
             **engine_document(request.engine, request.plan),
-            "efficiency": efficiency,
+            **efficiency_document(efficiency),
             "verdict": verdict.text,
             "binding": verdict.binding,
             "feasible": not _exceeded(values),
@@ -205,7 +206,7 @@ def _counted(chips: float) -> str:
 
 def _print(
     args: argparse.Namespace,
-    efficiency: str,
+    efficiency: list[str],
     request: Request,
     values: Values,
     pool: tuple[System, Plan] | None,
@@ -236,7 +237,6 @@ def _print(
     set_targets = [f"{n.upper()} {engineering(v, 's')}" for n, v in targets.items() if v > 0]
     unfit = unfit_line(verdict)
     lines = [
-        f"Efficiency: {efficiency}",
         f"{load}, output {traffic.output:g} tokens; targets: {', '.join(set_targets) or 'none'}",
         f"Replica: {replica}",
         *([f"Prefill pool: {args.prefill_system}, {degrees(pool[1])}"] if pool else []),
@@ -244,6 +244,7 @@ def _print(
     tables.write(
         Text(f"{request.name} on {args.system}", "bold"),
         Text(verdict.text, "red bold" if verdict.exceeded else "green"),
+        *efficiency_lines(efficiency),
         *map(Text, lines),
         *precision_lines(request),
         Text(f"Engine: {describe_engine(request.engine, request.plan)}"),

@@ -288,6 +288,9 @@ def step_tables(values: Values, *, mixed: bool) -> list[Table]:
     for phase, title in STEPS.items():
         total, hidden = (values[f"{phase}.{name}"][1] for name in ("total", "hidden"))
         heading = f"{_MIXED if mixed and phase == 'prefill' else title}: {engineering(total, 's')}"
+        steps = values["schedule.prefill_steps"][1]
+        if phase == "prefill" and not mixed and steps > 1:
+            heading += f", one of {steps:g}"
         if hidden > 0:
             heading += f", {engineering(hidden, 's')} of communication overlapped with compute"
         out.append(operator_table(operators(values, phase), heading))
