@@ -8,7 +8,7 @@ engine leaves for them (`physics/memory/allocation.py`); S bytes of working memo
 Where buffers are sized for the traffic and logits are the largest of them, every request takes c + S, not c.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -132,15 +132,19 @@ def _fit(
     system, model, plan, context, users, measured = align(arguments)
     plan = complete_plan(plan)
     counter = _MemoryCounter(system, model, plan, features, measured)
-    filled, requests = _fill(counter, context, context)
-    requests = plan.dp * jnp.maximum(requests, 0)
-    use, sequences = filled.use, users / plan.dp
+    one, sequences = jnp.ones_like(users), users / plan.dp
+
+    @jax.jit  # traced once for all its calls
+    def at(tokens: Scalar, sequences: Scalar, logits: Scalar) -> FilledMemory:
+        return counter.fill(counter.sequence(tokens), sequences, prompt=tokens, logits=logits)
 
     def slack(tokens: Scalar) -> Scalar:
-        at = counter.fill(counter.sequence(tokens), sequences, prompt=tokens, logits=sequences)
-        return at.pool - at.use.kv - at.use.state
+        held = at(tokens, sequences, sequences)
+        return held.pool - held.use.kv - held.use.state
 
-    asked = counter.fill(counter.sequence(context), sequences, prompt=context, logits=sequences).use
+    filled, requests = _fill(counter, lambda logits: at(context, one, logits))
+    requests = plan.dp * jnp.maximum(requests, 0)
+    use, asked = filled.use, at(context, sequences, sequences).use
     result = MemoryFit(
         capacity_bytes=filled.main + filled.others,
         weights_bytes=use.resident,
@@ -259,17 +263,15 @@ def fill_requests(
         prompt: prompt tokens of a request.
         features: result of `design_features`.
     """
-    return _fill(_MemoryCounter(system, model, plan, features), context, prompt)
+    counter = _MemoryCounter(system, model, plan, features)
+    each = counter.sequence(context)
+    return _fill(counter, lambda logits: counter.fill(each, 1.0, prompt=prompt, logits=logits))
 
 
-def _fill(counter: _MemoryCounter, context: Scalar, prompt: Scalar) -> tuple[FilledMemory, Scalar]:
-    plan, each = counter.plan, counter.sequence(context)
-
-    def filled(logits: Scalar) -> FilledMemory:
-        return counter.fill(each, 1.0, prompt=prompt, logits=logits)
-
-    few = filled(0.0)
-    size = each[0] + each[1]
+def _fill(counter: _MemoryCounter, filled: Callable[[Scalar], FilledMemory]) -> tuple[FilledMemory, Scalar]:
+    """Return the result of `fill_requests` from the memory with one request, by the sequences with logits."""
+    plan, few = counter.plan, filled(jnp.zeros_like(counter.main))
+    size = few.use.kv + few.use.state
     most = smooth.safe_div(jnp.maximum(few.pool, 0), size)
     # The pool falls with the logits, in one piece with a slope of S or none at all: the secant of slope S is exact.
     slope = counter.model.vocabulary * plan.engine.logit_bytes * (1 + plan.draft_length) / microbatches(plan)
@@ -279,7 +281,7 @@ def _fill(counter: _MemoryCounter, context: Scalar, prompt: Scalar) -> tuple[Fil
     return filled(jnp.maximum(requests, 0)), requests
 
 
-def _longest(slack, users: Scalar, shape: tuple[int, ...]) -> jax.Array:
+def _longest(slack: Callable[[Scalar], Scalar], users: Scalar, shape: tuple[int, ...]) -> jax.Array:
     """Return the largest whole n whose slack, bytes, is not negative, with the gradient of the relaxed root."""
     steps = jnp.asarray([2.0**k for k in reversed(range(_DOUBLINGS))], jnp.result_type(users))
 
