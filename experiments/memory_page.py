@@ -95,7 +95,7 @@ $ jaxcost fit --model llama-3.1-8b --system h100-sxm-x1 --engine vllm --gpu-memo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=Path, required=True, help="table of measurements")
     args = parser.parse_args()
     cases = compute(read_rows(args.cases))
