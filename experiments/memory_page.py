@@ -168,9 +168,7 @@ def sources(cases: Sequence[Case]) -> str:
     lines = []
     for source, names in by_source.items():
         address = re.match(r"https://\S+", source)
-        text = (
-            f"[{'/'.join(address[0].split('/')[-3:])}]({address[0]})" if address else source.partition(",")[0]
-        )
+        text = f"<{address[0]}>" if address else source.partition(",")[0]
         lines.append(
             "\n".join(
                 textwrap.wrap(
