@@ -205,7 +205,7 @@ def _request_bytes(row: dict[str, str]) -> float:
         changes = {"step_tokens": 1024.0}  # 128 + 1024 tokens in 1280 cells of 256 each
     model = jc.load_model(_model(row))
     engine = "none" if row["unit"] == "MiB" and "layers" not in row["quantity"] else engine
-    plan = jc.Plan(kv_bits=float(row["kv_bits"]), engine=jc.load_engine(engine, **changes))
+    plan = jc.Plan(kv_bits=float(row["kv_bits"]), engine=jc.load_engine(engine, None, **changes))
     context = float(row["prompt"]) + float(row["output"])
     requests = float(row["concurrency"] or 1)
     if "layers" in row["quantity"]:

@@ -95,7 +95,7 @@ $ jaxcost fit --model llama-3.1-8b --system h100-sxm-x1 --engine vllm --gpu-memo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=Path, required=True, help="table of measurements")
     args = parser.parse_args()
     cases = compute(read_rows(args.cases))
@@ -168,9 +168,7 @@ def sources(cases: Sequence[Case]) -> str:
     lines = []
     for source, names in by_source.items():
         address = re.match(r"https://\S+", source)
-        text = (
-            f"[{'/'.join(address[0].split('/')[-3:])}]({address[0]})" if address else source.partition(",")[0]
-        )
+        text = f"<{address[0]}>" if address else source.partition(",")[0]
         lines.append(
             "\n".join(
                 textwrap.wrap(

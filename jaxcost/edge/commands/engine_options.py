@@ -10,6 +10,7 @@ from rich.text import Text
 
 from jaxcost.core.pytree import replace
 from jaxcost.edge.catalog.engines import DEFAULT_ENGINE, engine_file, load_engine, without_graphs
+from jaxcost.edge.catalog.schema import EngineOptions
 from jaxcost.edge.hf.precision.stored import StoredPrecision
 from jaxcost.edge.io.errors import InputError, nearest, not_among
 from jaxcost.physics.memory.allocation import kept_bytes
@@ -160,11 +161,11 @@ def check_name(engine: str, leaf: str, flag: str) -> None:
         flag: name of the option, without dashes in front.
     """
     name, file = engine_file(engine)
-    options = file.options or engine_file(_NAMES_OF)[1].options
-    named = getattr(options, leaf)
+    options = (file.options or engine_file(_NAMES_OF)[1].options or EngineOptions()).model_dump()
+    named = options[leaf]
     if named == flag:
         return
-    has = [f"--{option}" for option in dict(options).values() if option]
+    has = [f"--{option}" for option in options.values() if option]
     raise InputError(
         f"--{named}, the option of {name}" if named else f"an option of {name}: {', '.join(has)}",
         path=f"--{flag}",

@@ -61,7 +61,7 @@ class _Fit(NamedTuple):
     chips: float  # of the system
     memory: Any  # `MemoryFit` in Python's numbers
     users: float | None
-    count: ChipCount | None
+    fewest: ChipCount | None
 
     @property
     def replicas(self) -> float:
@@ -162,7 +162,7 @@ def _read_context(args: argparse.Namespace) -> float:
 
 
 def _document(result: _Fit) -> dict[str, Any]:
-    m, request, count = result.memory, result.request, result.count
+    m, request, count = result.memory, result.request, result.fewest
     return {
         "model": request.name,
         "system": result.system,
@@ -277,7 +277,7 @@ def _memory_table(result: _Fit, measured: dict[str, float]) -> Table:
 
 
 def _result_table(result: _Fit) -> Table:
-    m, count = result.memory, result.count
+    m, count = result.memory, result.fewest
     rows = [
         ("KV tokens, all replicas", f"{m.kv_tokens:,.0f}"),
         (f"A request of {m.context:,.0f} tokens, on a chip", engineering(m.request_bytes, "B")),
