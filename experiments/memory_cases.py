@@ -159,8 +159,7 @@ def _design(row: dict[str, str]) -> tuple[jc.System, jc.Model, jc.Plan, float, s
     name, engine_text = row["id"], row["engine"]
     engine, changes, memory = _setup(row)
     chips = int(row["tp"]) * int(row["pp"])
-    # A card of 24 GB stands for another: only its memory counts here.
-    chip = {"rtx-3090": "rtx-4090"}.get(row["chip"], row["chip"]) or "h100-sxm"
+    chip = row["chip"] or "h100-sxm"
     system = replace_at(jc.load_system(f"{chip}-x{chips}"), "chip.memory.capacity", memory)
     quantization = "fp8" if "quantization fp8" in engine_text else None
     quantization = "mxfp4" if row["weight_bits"] == "4.25" else quantization
