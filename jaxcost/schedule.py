@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import clip, row, stack, where
@@ -95,7 +96,7 @@ def schedule_steps(
     prompts = sequences * computed
     limited = ~chunked & (plan.engine.step_tokens > 0)
     most = where(chunked, jnp.minimum(plan.chunk, computed), where(limited, plan.engine.step_tokens, prompts))
-    runs = smooth.ceil_div(where(chunked, computed, prompts), most, knobs.tau)
+    runs = _count_steps(where(chunked, computed, prompts), most, chunked, knobs)
     tokens = where(chunked, most, prompts / runs)
     chunk = jnp.minimum(tokens, computed)
     share = chunk / computed
@@ -142,6 +143,19 @@ def schedule_steps(
         chips=plan.tp * plan.pp * plan.cp * plan.dp,
     )
     return Steps(main=main, mixed=mixed), schedule
+
+
+def _count_steps(prompts: Scalar, most: Scalar, chunked: Scalar, knobs: Knobs) -> jax.Array:
+    """Return the prefill steps of a microbatch, or of a prompt in chunks: whole, at tau = 0.
+
+    Above, steps of a token budget are not rounded: their work is the same however many there are, and a staircase would
+    give it a slope that no whole design has. For the same reason a whole number of them has no derivative.
+    """
+    whole = smooth.ceil_div(prompts, most, knobs.tau)
+    relaxed = where(
+        (knobs.tau > 0) | (knobs.fractional > 0), jnp.maximum(prompts / most, 1), stop_gradient(whole)
+    )
+    return where(chunked, whole, relaxed)
 
 
 def _accepted_tokens(plan: Plan, shards: Shards) -> jax.Array:

@@ -42,7 +42,7 @@ class Layout:
         self.held = max(self.page * token, each) if engine.grouped and token > 0 else each
 
     def full(self, tokens):
-        return ceil(tokens, self.page) * self.page
+        return ceil(tokens, self.page) * self.page if self.page > 1 else tokens
 
     def layers(self, s):
         if s.a.compression == 1:
@@ -57,7 +57,7 @@ class Layout:
         if not s.a.window:
             return far
         near = min(tokens, s.a.window + engine.window_steps * engine.step_tokens)
-        near = (ceil(near, self.page) + engine.window_blocks) * self.page
+        near = self.full(near) + engine.window_blocks * self.page
         return far + min(max(near, engine.window_share * tokens), full)
 
     def state(self):

@@ -256,7 +256,8 @@ def test_the_evaluation_times_messages_by_the_kernels_that_were_fitted():
         return dict(zip(found.names, (float(row.seconds) for row in found.rows), strict=True))
 
     _, place, found = scale_up(8.0)
-    for step, tokens in (("decode", 32), ("prefill", 32 * 1024)):  # shots below the limit, and rings above
+    # Shots below the limit, and rings above, in a prefill step of 8,192 tokens.
+    for step, tokens in (("decode", 32), ("prefill", 8 * 1024)):
         size = tokens * 7168 * 2.0
         shots = shot_works(found.all_reduce["one-shot"], place, size, 8.0, 1 / 3.35e12)
         ring = float(ring_of(RING, size))

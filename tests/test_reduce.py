@@ -391,7 +391,7 @@ def test_under_64_bits():
 
 
 def test_names():
-    assert MARGINS[0] == "margins.memory" and len(MARGINS) == 15
+    assert MARGINS[0] == "margins.memory" and len(MARGINS) == 16
     assert TopK("a", 1).needs == ("a", "margins.worst")
     assert Pareto(("a", "b"), where=(Constraint("b", high=1.0),)).needs == ("a", "b")
     assert Feasibility().needs == MARGINS

@@ -34,7 +34,7 @@ def design(model, tau=0.1, **plan):
 
 def objective(d):
     # Tiers, engines near memory and cooling have gradients of their own in test_tiers.py.
-    return jnp.sum(jnp.log(jnp.abs(design_metrics(d, METRICS, features=())) + 1e-3))
+    return jnp.sum(jnp.log(jnp.abs(design_metrics(d, METRICS, features=("pages",))) + 1e-3))
 
 
 def leaf(tree, path):
@@ -47,6 +47,7 @@ def leaf(tree, path):
 STEPPED = (
     "bits", "plan.ep", "plan.tp", "plan.pp", "plan.dp", "plan.cp", "diffusion_block", "window", "feed_forward.width", "experts.width", "shared_width", "heads", "layers",
     "vocabulary", "experts.experts", "package_chips", "topology", "dimensions", "radix", "taper", "in_network", "knobs.tau", "absorb", "acceptance", "draft_length", "traffic.batch",
+    "engine.block",
 )  # fmt: skip
 
 

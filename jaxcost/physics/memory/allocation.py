@@ -116,9 +116,14 @@ def _allotted_entries(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the entries of a layer of every shape, `[shapes, *batch]`, and the tokens of the pages of a full layer."""
     shape = shards.attention.shape
-    full = smooth.ceil_div(tokens, page, tau) * page
+
+    def paged(tokens: Scalar) -> jax.Array:
+        """Round tokens up to pages; pages of one token leave a context that is not whole as it is."""
+        return where(page > 1, smooth.ceil_div(tokens, page, tau) * page, tokens)
+
+    full = paged(tokens)
     near = jnp.minimum(tokens, shape.window + engine.window_steps * engine.step_tokens)
-    near = (smooth.ceil_div(near, page, tau) + engine.window_blocks) * page
+    near = paged(near) + engine.window_blocks * page
     near = jnp.minimum(jnp.maximum(near, engine.window_share * tokens), full)
     far = full * smooth.safe_div(1.0, shape.compression)
     return far + where((shape.compression == 1) | (shape.window == 0), 0, near), full
