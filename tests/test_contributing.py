@@ -116,7 +116,7 @@ def test_recipe_works_as_written(recipe, printed):
 
 
 def test_recipes_are_those_of_the_guide():
-    words = ("chip", "model family", "memory", "collective", "operator", "flag", "study")
+    words = ("chip", "serving engine", "model family", "memory", "collective", "operator", "flag", "study")
     assert all(any(word in recipe for recipe in RECIPES) for word in words)
 
 
