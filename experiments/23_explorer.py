@@ -189,6 +189,7 @@ def study(small: bool) -> Study:
     ]
     constants = [
         {"constant": "capacity of a stack", "unit": "B", "value": float(stack.capacity)},
+        {"constant": "share of it that the engine uses", "unit": "1", "value": jc.Engine().memory_share},
         {"constant": "carbon intensity", "unit": "g/kWh", "value": float(jc.Prices().grid_carbon) * 3.6e9},
     ]
     worst = max(errors, key=lambda e: e["largest"])

@@ -128,7 +128,8 @@
     );
     const tpot = read("tpot", state);
     const used = memory.get(`${model} ${chips} ${batch}`);
-    const capacity = stacks * constants["capacity of a stack"];
+    const usable = constants["capacity of a stack"] * constants["share of it that the engine uses"];
+    const capacity = stacks * usable;
     const operation = (read("carbon.operation", state) * state.grid) / constants["carbon intensity"];
     return {
       tpot,

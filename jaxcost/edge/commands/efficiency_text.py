@@ -39,6 +39,7 @@ _REACHED = "engines measured on H100 reach 17-59% of this token rate, 35% at the
 _CHIPS = re.compile(r"^chips: *\[([^\]]*)\]", re.MULTILINE)
 _GENERAL = "gpu"  # first word of the name of a file that is fitted to several GPUs
 _FITTED_MAKER = "NVIDIA"
+_SHARES = ("matmul", "vector", "memory", "link")  # of an efficiency
 _SCALES = 1.0  # bits that block scales add to an element
 _FAR = 2.0  # ratio of FLOP per byte beyond which another kernel limit than that of the fit sets the time
 
@@ -75,7 +76,7 @@ def efficiency_of_system(system: str, option: str | None) -> str:
 
 
 def _is_ideal(efficiency: Efficiency) -> bool:
-    shares = [float(getattr(efficiency, name)) for name in ("matmul", "vector", "memory", "link")]
+    shares = [float(getattr(efficiency, name)) for name in _SHARES]
     return (
         efficiency.kernels is None
         and all(x == 1 for x in shares)
@@ -112,9 +113,10 @@ def efficiency_line(efficiency: Efficiency, name: str, chip: str) -> str:
         hint = f"no file is fitted to {chip}; --efficiency typical has uncalibrated shares of the peaks"
     if _is_ideal(efficiency):
         return f"ideal peaks: {_REACHED}; {hint}"
-    return f"{name}: shares of the peaks that are not calibrated" + (
-        f"; {hint}" if name != "typical" or files else ""
-    )
+    shares = ", ".join(f"{x} {float(getattr(efficiency, x)):.0%}" for x in _SHARES)
+    launch = float(efficiency.operator_overhead) * 1e6
+    stated = f"{name}: {shares} of the peaks, {launch:.3g} µs per operator; not calibrated"
+    return stated + (f"; {hint}" if name != "typical" or files else "")
 
 
 def _maker(chip: str) -> str:

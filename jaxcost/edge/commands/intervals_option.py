@@ -22,6 +22,7 @@ from jaxcost.spec.system import System
 
 __all__ = ["add_intervals_arguments", "intervals_document", "intervals_tables", "read_intervals"]
 
+_WIDEST_NAME = 30  # columns of the name of a result, so that all five columns stand in 100
 _SHOWN = ("usd_per_mtok", "gco2e_per_mtok", "joules_per_token", "tpot")
 _NAMES = {path: name for path, name, _ in tables.HEADLINE}
 
@@ -107,7 +108,9 @@ def intervals_tables(intervals: Intervals) -> list[RenderableType]:
         f"Intervals: {intervals.draws:,} draws of {len(intervals.constants)} constants, seed {intervals.seed}"
     )
     columns = ("", "All at mid", "5%", "Median", "95%")
-    shown: list[RenderableType] = [tables.unwrapped(tables.plain_table(title, columns, rows))]
+    table = tables.unwrapped(tables.plain_table(title, columns, rows))
+    table.columns[0].no_wrap, table.columns[0].max_width = False, _WIDEST_NAME
+    shown: list[RenderableType] = [table]
     shown.append(Text(f"{intervals.feasible:.1%} of the draws satisfy every constraint."))
     return [*shown, *_weakest(intervals)]
 
