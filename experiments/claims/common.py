@@ -11,6 +11,10 @@ GB, TB, KIB, GIB = 1e9, 1e12, 2.0**10, 2.0**30
 PICOJOULE_PER_BIT = 8e-12  # J/B
 YEAR, DAY = 365.25 * 86400.0, 86400.0
 ENDLESS = 1e25
+SOLD = {
+    "h100-sxm": 80 * GB,
+    "h200-sxm": 141 * GB,
+}  # as data sheets and claims say; drivers report another number
 DECODE = jc.Traffic(prompt=1, output=2)  # one token of one request, with next to no cache
 # What any row has beyond main memory: told together, all rows share one compiled program.
 FEATURES = ("hbf", "ssd", "cxl", "memory.near", "cxl.near", "stacking", "window", "cap", "reserved")

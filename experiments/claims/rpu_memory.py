@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import jaxcost as jc
-from claims.common import GB, Claim
+from claims.common import GB, SOLD, Claim
 from claims.rpu import HBM3E_ENERGY, RPU
 
 # Stated beside them: HBM3e of 1,280 GB/s, 48 GB a stack; the candidate costs 1.81 times as much a byte.
@@ -117,9 +117,9 @@ def rpu_memory() -> Iterator[Claim]:
         ("rpu-cu", 500.0, 32.0, "loose", ": where a unit has 1 of its 1 to 24 GB; the catalogue takes 8"),
     ):
         loaded = jc.load_chip(chip)
-        memory = loaded.memory
+        memory, capacity = loaded.memory, SOLD.get(chip, loaded.memory.capacity)
         for what, claimed, unit, ours in (
-            ("bandwidth over capacity", sweeps, "1/s", memory.bandwidth / memory.capacity),
+            ("bandwidth over capacity", sweeps, "1/s", memory.bandwidth / capacity),
             ("16-bit operations a byte", intensity, "FLOP/B", loaded.compute.flops_16 / memory.bandwidth),
         ):
             same = abs(float(ours) / claimed - 1) < 0.03

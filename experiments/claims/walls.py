@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterator
 
 import jaxcost as jc
-from claims.common import (
+from claims.common import (  # fmt: skip
     BY_HAND,
     ENDLESS,
     GB,
     KIB,
     PAPER,
+    SOLD,
     TB,
     WRITE_UPS,
     Claim,
@@ -19,7 +20,7 @@ from claims.common import (
     printed,
     token_seconds,
     weights_in_flash,
-)  # fmt: skip
+)
 
 # Table 3: W, GB/s a watt and GB a watt as printed, with what their last digit counts.
 TABLE_3 = {
@@ -110,7 +111,7 @@ def capacity() -> Iterator[Claim]:
             "no",
             "weights alone",
         )
-    h200, h100 = (float(jc.load_chip(name).memory.capacity) for name in ("h200-sxm", "h100-sxm"))
+    h200, h100 = SOLD["h200-sxm"], SOLD["h100-sxm"]
     yield Claim(
         "tokens of cache left beside 70B on an H200",
         BY_HAND,

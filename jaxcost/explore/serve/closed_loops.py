@@ -10,7 +10,7 @@ conserved, whichever of prefill and decode the engine runs first:
     P = S(mixed steps - decode steps, eager_launch_floor L / (1 + 400 / n), 0.2)
     m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = 1 + e (min(b, burst_size) - 1)
     TPOT = d + (b - m) P / o
-    TTFT = frontend_latency + eager_launch_floor L + d + m P + (c / b - 1) (TTFT of a user in the batch + o TPOT)
+    TTFT = frontend_latency + eager_launch_floor L + d + m P + (c / b - 1) (TTFT of a user in the batch + (o - 1) TPOT)
 
 S is `smooth.maximum`. A prompt takes ceil(n / budget) mixed steps. `first` is the share of requests that clients send
 all at once at the start: 1/10 where each user sends ten requests, 0 in steady state. Users whose requests have equal
@@ -251,7 +251,8 @@ def loop_times(
     ahead = (1 - first) * (burst + 1) / 2 + first * (batch + 1) / 2
     tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / jnp.maximum(output, 1)
     served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
-    waiting = jnp.maximum(smooth.safe_div(users, batch, 1.0) - 1, 0) * (served + output * tpot)
+    held = served + jnp.maximum(output - 1, 0) * tpot  # time that a request holds its memory
+    waiting = jnp.maximum(smooth.safe_div(users, batch, 1.0) - 1, 0) * held
     return tpot, served + waiting
 
 
