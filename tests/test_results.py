@@ -32,7 +32,7 @@ def test_paths_of_rows_are_attributes(report):
 
 def test_print_shows_the_tables_of_the_command_line(report, capsys):
     text = str(report)
-    assert text.startswith("Fits: 18.9 of 76.0 GB in use on the fullest chip, 75.2% free; power binds first")
+    assert text.startswith("Fits: 18.9 of 80.8 GB in use on the fullest chip, 76.7% free; power binds first")
     assert re.search(r"First token \(TTFT\), the whole batch +217 ms", text)
     assert re.search(r"Each token \(TPOT\) +5.85 ms", text)
     command = ["evaluate", "--model", "llama-3.1-70b", "--system", "h100-sxm-x8", "--tp", "8", "--batch", "8"]

@@ -28,6 +28,7 @@ EVERY_UNIT = {
     "1/s": ("prices.maintenance", "5 %/year", 0.05 / (365.25 * 86400)),
     "B": ("system.chip.memory.capacity", "96 GiB", 96 * 2**30),
     "B/s": ("system.chip.memory.bandwidth", "4 TB/s", 4e12),
+    "B/token": ("plan.engine.kept_step_bytes", "2 MB/token", 2e6),
     "FLOP": ("model.recurrence.matmul_flops", "2 MFLOP", 2e6),
     "FLOP/s": ("system.chip.compute.flops_8", "2 PFLOP/s", 2e15),
     "J": ("system.chip.energy_per_exponential", "5 pJ", 5e-12),

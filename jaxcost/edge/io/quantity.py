@@ -101,6 +101,7 @@ _FACTORS: dict[str, dict[str, float]] = {
     "m*s/B": {"mm/(GB/s)": 1.0000000000000002e-12},
     "m^3/J": {"L/kWh": 2.7777777777777777e-10},
     "token": {"token": 1.0},
+    "B/token": {"B/token": 1.0, "kB/token": 1e3, "MB/token": 1e6, "KiB/token": 2.0**10, "MiB/token": 2.0**20},
 }
 for _si, _unit, _scale, _power in _PREFIXED:
     _FACTORS.setdefault(_si, {}).update(
@@ -145,6 +146,7 @@ _EXAMPLES = {
     "bit/s": "2 Gbit/s",
     "FLOP": "2 GFLOP",
     "token": "2048 token",
+    "B/token": "1.5 MiB/token",
 }
 
 

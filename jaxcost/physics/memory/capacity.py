@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from jaxcost.core import smooth
 from jaxcost.core.arrays import total, where
 from jaxcost.core.pytree import Scalar, derived, field, pytree, replace
 from jaxcost.physics.compute.shards import Shards, expert_input, sequence_ranks, shard, stored_parameters
@@ -173,17 +174,21 @@ def working_bytes(
 
 
 def allot_memory(plan: Plan, chip: Chip, memory: MemoryUse, features: Sequence[str]) -> tuple[Chip, Scalar]:
-    """Return the chip with the main memory that the engine uses, and the bytes of the pool for cache and states."""
-    main, everything = (
-        chip.memory.capacity,
-        total(getattr(chip, name).capacity for name in tiers_of(features)),
-    )
+    """Return the chip with the main memory that the engine uses, and the bytes of the pool for cache and states.
+
+    Engines near memory keep their number: what is not used is missing in every shard alike.
+    """
+    main = chip.memory.capacity
+    everything = total(getattr(chip, name).capacity for name in tiers_of(features))
     pool = cache_pool(
         plan, main, everything - main, memory.resident, memory.buffers, memory.runtime, memory.graphs
     )
-    return replace(
-        chip, memory=replace(chip.memory, capacity=main - (everything - memory.fixed - pool))
-    ), pool
+    usable = main - (everything - memory.fixed - pool)
+    changed = replace(chip.memory, capacity=usable)
+    if "memory.near" in features:
+        shard = chip.memory.near.shard * smooth.safe_div(usable, main, 1.0)
+        changed = replace(changed, near=replace(changed.near, shard=shard))
+    return replace(chip, memory=changed), pool
 
 
 def shared_bytes(model: Model, plan: Plan, shards: Shards) -> Scalar:
