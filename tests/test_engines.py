@@ -27,7 +27,7 @@ POOLS = {
     "typical": 0.95 * CARD - WEIGHTS - 2 * STREAM - HIDDEN,
     "none": CARD - WEIGHTS - 2 * STREAM - HIDDEN,
     "static": 0.95 * CARD - WEIGHTS - 2 * STREAM - HIDDEN,
-    # 1,024 sampled rows of logits at 14.5 bytes beside one copy of the stream; 0.25 GiB outside of torch.
+    # 1,024 sampled rows of logits at 14.5 bytes and one copy of the stream; 0.25 GiB outside of torch.
     "vllm-0.19": 0.9 * CARD - WEIGHTS - (STREAM + 1024 * VOCABULARY * 14.5) - 0.25 * GIB,
     "vllm-0.10": 0.9 * CARD - WEIGHTS - (STREAM + 1024 * VOCABULARY * 38) - 0.25 * GIB,
     # Graphs of 32 layers, 30 MiB each, are inside of the share.

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from jaxcost.edge.commands.engine_options import (
     describe_engine,
     engine_document,
 )
+from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
 from jaxcost.edge.commands.request import (
     Request,
@@ -35,7 +35,7 @@ from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.quantity import parse_quantity
 from jaxcost.edge.show import tables
 from jaxcost.edge.show.allotment import allotment_lines
-from jaxcost.explore.serve import MEASURABLE, ChipCount, MemoryFit, count_chips, fit
+from jaxcost.explore.serve import MEASURABLE, ChipCount, MemoryFit, count_chips, fit, whole_requests
 from jaxcost.physics.compute.shards import microbatches
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.traffic import Traffic
@@ -43,8 +43,6 @@ from jaxcost.spec.traffic import Traffic
 __all__ = ["add_fit_arguments", "fit_command"]
 
 _DEFAULT_CONTEXT = 8192.0
-_DOES_NOT_FIT = 3  # exit status with --require-fit
-_ROUNDING = 1e-6  # relative: a number of requests this much below a whole one is that
 _MEASURED = {
     "weights_bytes": "weights on a chip",
     "activation_bytes": "peak of working buffers",
@@ -70,7 +68,7 @@ class _Fit(NamedTuple):
     @property
     def requests(self) -> float:
         """Whole requests, the same number in every replica."""
-        return self.replicas * math.floor(self.memory.requests / self.replicas * (1 + _ROUNDING))
+        return float(whole_requests(self.memory.requests, self.replicas))
 
     @property
     def fits(self) -> bool:
@@ -97,11 +95,7 @@ def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="concurrent requests that must fit: shows the share of memory and the number of chips that suffice",
     )
-    group.add_argument(
-        "--require-fit",
-        action="store_true",
-        help=f"exit with status {_DOES_NOT_FIT} where the users, or one request, do not fit",
-    )
+    add_require_fit_argument(group, "the users, or one request, do not fit")
     group = parser.add_argument_group(
         "measured instead of computed, such as 1.89GiB; logs of an engine state them"
     )
@@ -143,7 +137,7 @@ def fit_command(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(_document(result), indent=2, allow_nan=False) + "\n")
     else:
         _print(result, measured)
-    return 0 if result.fits or not args.require_fit else _DOES_NOT_FIT
+    return fit_status(args, exceeded=not result.fits)
 
 
 def _read_context(args: argparse.Namespace) -> float:

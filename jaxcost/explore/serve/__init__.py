@@ -9,7 +9,14 @@ from jaxcost.explore.serve.closed_loops import (
     loop_times,
 )
 from jaxcost.explore.serve.deployment import Service
-from jaxcost.explore.serve.memory_fit import MEASURABLE, ChipCount, MemoryFit, count_chips, fit
+from jaxcost.explore.serve.memory_fit import (
+    MEASURABLE,
+    ChipCount,
+    MemoryFit,
+    count_chips,
+    fit,
+    whole_requests,
+)
 from jaxcost.explore.serve.service import best_service, serve
 
 __all__ = [
@@ -27,4 +34,5 @@ __all__ = [
     "largest_batch",
     "loop_times",
     "serve",
+    "whole_requests",
 ]

@@ -24,6 +24,7 @@ user.
 import math
 
 import jax.numpy as jnp
+from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
@@ -205,7 +206,7 @@ def closed_loop_steps(
     one, slots = fill_requests(system, model, plan, context=context, prompt=computed, features=features)
     batch = in_batch(users, slots, traffic.variation)
     budget = plan.engine.step_tokens
-    chunks = jnp.where(budget > 0, jnp.ceil(computed / jnp.where(budget > 0, budget, 1)), 1)
+    chunks = stop_gradient(smooth.ceil_div(computed, jnp.where(budget > 0, budget, computed), 0.0))
     loaded = replace(traffic, batch=batch * plan.dp)
     mixed = replace(plan, chunk=computed / chunks)
     report = evaluate(system, model, loaded, mixed, knobs=knobs, features=features)

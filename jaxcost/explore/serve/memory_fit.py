@@ -9,7 +9,7 @@ Where buffers are sized for the traffic and logits are the largest of them, ever
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,16 @@ from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["MEASURABLE", "ChipCount", "FilledMemory", "MemoryFit", "count_chips", "fill_requests", "fit"]
+__all__ = [
+    "MEASURABLE",
+    "ChipCount",
+    "FilledMemory",
+    "MemoryFit",
+    "count_chips",
+    "fill_requests",
+    "fit",
+    "whole_requests",
+]
 
 MEASURABLE = ("weights_bytes", "activation_bytes", "reserved_bytes", "graph_bytes")
 
@@ -297,6 +306,11 @@ def _longest(slack: Callable[[Scalar], Scalar], users: Scalar, shape: tuple[int,
     return longest + (moved - jax.lax.stop_gradient(moved))
 
 
+def whole_requests(requests: Any, replicas: Any) -> Any:
+    """Return the requests that fit as every replica holds a whole number of them; NumPy, not traced."""
+    return replicas * np.floor(requests / replicas * (1 + _ROUNDING))
+
+
 def count_chips(
     system: System, model: Model, plan: Plan | None = None, *, context: Scalar = 8192.0, users: Scalar = 1.0
 ) -> ChipCount:
@@ -325,10 +339,7 @@ def count_chips(
         )
     )
     chips = np.prod([degrees[name] for name in ("tp", "pp", "dp", "cp")], 0)
-    # Every replica holds whole requests.
-    replicas = degrees["dp"]
-    whole = replicas * np.floor(requests / replicas * (1 + _ROUNDING))
-    enough = valid & (whole >= users)
+    enough = valid & (whole_requests(requests, degrees["dp"]) >= users)
     fewest = chips[enough].min() if enough.any() else 0.0
     at = int(np.argmax(np.where(enough & (chips == fewest), requests, -np.inf))) if enough.any() else 0
     chosen = replace(plan, **{name: float(column[at]) for name, column in degrees.items()})

@@ -99,7 +99,7 @@ def state_bytes(
 ) -> Scalar:
     """Return the bytes of the recurrent states of one sequence on one chip, over the whole depth.
 
-    With grouped layers beside attention, a state takes a page of the cache.
+    Where layers are grouped and some have attention, a state takes a page of the cache.
     """
     layers = model.recurrence.layers * plan.engine.state_slots
     each = _layer_state(model, plan, shards)

@@ -153,7 +153,7 @@ def working_bytes(
     """Return the bytes of the working buffers of a step on one chip, without messages.
 
     While layers are computed, they hold for every token of the step some copies of the residual stream, sharded along
-    the sequence with sequence parallelism, and the widest intermediates of any layer, beside the messages. After the
+    the sequence with sequence parallelism, the widest intermediates of any layer, and the messages. After the
     last layer they hold one copy and the logits of the whole vocabulary, from which every rank samples. The larger sum
     counts.
     """
