@@ -24,6 +24,7 @@ from jaxcost.spec.chip import Chip
 __all__ = ["Clock", "clock_of", "voltage"]
 
 _HALVINGS = 30
+_ROUNDING = 6  # units in the last place of the cap that are kept free: a clock that meets the cap never exceeds it
 
 
 @pytree
@@ -59,11 +60,14 @@ def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, ot
     def time(f: Scalar) -> Scalar:
         return seconds + jnp.sum(jnp.maximum(computing / f - longest, 0), 0)
 
+    cap = chip.power_cap * (1 - _ROUNDING * jnp.finfo(jnp.result_type(seconds)).eps)
+
     def excess(f: Scalar) -> Scalar:
-        return others + engines * voltage(chip, f) ** 2 - (chip.power_cap - chip.idle_power) * time(f)
+        return others + engines * voltage(chip, f) ** 2 - (cap - chip.idle_power) * time(f)
 
     capped = chip.power_cap > 0
-    floor = jnp.broadcast_to(jnp.asarray(chip.clock_floor, jnp.result_type(seconds)), jnp.shape(seconds))
+    lowest = jnp.asarray(chip.clock_floor, jnp.result_type(seconds))
+    floor = jnp.broadcast_to(lowest, jnp.shape(excess(lowest)))  # the cap alone may be batched
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
@@ -81,7 +85,7 @@ def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, ot
     share = where(free | ~capped, 1, where(stuck, floor, clip(refined, floor, 1)))
     spent = others + engines * voltage(chip, share) ** 2
     running = time(share)
-    allowed = where(chip.power_cap > chip.idle_power, chip.power_cap - chip.idle_power, 0.01 * chip.power_cap)
+    allowed = where(cap > chip.idle_power, cap - chip.idle_power, 0.01 * cap)
     pausing = jnp.maximum(smooth.safe_div(spent, allowed) - running, 0)
     return Clock(
         share=share,
