@@ -76,3 +76,11 @@ class Engine:
     state_ratio: Scalar = field(
         "1", "memory of recurrent states over that of the cache, 0 where they share one pool", default=0.0
     )
+    reserved_output: Scalar = field(
+        "1", "share of a request's output still to come for which admission keeps pages free", default=0.0
+    )
+    swaps: Scalar = field(
+        "1",
+        "1 where a preempted request keeps its cache in host memory, 0 where it is computed again",
+        default=0.0,
+    )
