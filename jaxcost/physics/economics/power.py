@@ -24,7 +24,9 @@ from jaxcost.spec.chip import Chip
 __all__ = ["Clock", "clock_of", "voltage"]
 
 _HALVINGS = 30
-_ROUNDING = 6  # units in the last place of the cap that are kept free: a clock that meets the cap never exceeds it
+_ROUNDING = (
+    6  # units in the last place of the cap that are kept free: a clock that meets the cap never exceeds it
+)
 
 
 @pytree
@@ -60,7 +62,7 @@ def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, ot
     def time(f: Scalar) -> Scalar:
         return seconds + jnp.sum(jnp.maximum(computing / f - longest, 0), 0)
 
-    cap = chip.power_cap * (1 - _ROUNDING * jnp.finfo(jnp.result_type(seconds)).eps)
+    cap = chip.power_cap * (1 - _ROUNDING * float(jnp.finfo(jnp.result_type(seconds)).eps))
 
     def excess(f: Scalar) -> Scalar:
         return others + engines * voltage(chip, f) ** 2 - (cap - chip.idle_power) * time(f)
