@@ -1,0 +1,1 @@
+"""Files of recorded requests: readers by format, and writers."""
