@@ -12,12 +12,11 @@ from rich.text import Text
 
 from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
-from jaxcost.edge.catalog import loaders as catalog
-from jaxcost.edge.catalog.check import check_plan, check_traffic
 from jaxcost.edge.commands.efficiency_text import efficiency_document, efficiency_lines
-from jaxcost.edge.commands.engine_options import describe_engine, engine_document, set_engine
+from jaxcost.edge.commands.engine_options import describe_engine, engine_document
 from jaxcost.edge.commands.fit_option import add_require_fit_argument, fit_status
 from jaxcost.edge.commands.precision_text import precision_document, precision_lines
+from jaxcost.edge.commands.prefill_options import add_prefill_arguments, read_prefill_pool
 from jaxcost.edge.commands.request import (
     Request,
     Values,
@@ -29,12 +28,11 @@ from jaxcost.edge.commands.request import (
     read_number,
     read_request,
     read_system,
-    with_efficiency,
 )
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.show import tables
 from jaxcost.edge.show.verdict import Verdict, judge_service, unfit_line
-from jaxcost.explore.analysis import DEGREES, is_valid
+from jaxcost.explore.analysis import is_valid
 from jaxcost.explore.serve import best_service, serve
 from jaxcost.physics.compute.shards import microbatches
 from jaxcost.spec.plan import Plan
@@ -57,6 +55,7 @@ _HEADLINE = {
     "gco2e_per_mtok": "CO2e",
 }
 _FIRST = {
+    "first.frontend": "front end",
     "first.prefill_wait": "wait for prefill",
     "first.slot_wait": "wait for a slot",
     "first.prefill": "prefill",
@@ -106,17 +105,7 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="squared coefficient of variation of a request's work, 0 for equal requests (default 1)",
     )
-    group = parser.add_argument_group("disaggregated prefill")
-    group.add_argument(
-        "--prefill-system", metavar="NAME", help="system of the prefill pool: catalogue name or YAML file"
-    )
-    for degree in DEGREES:
-        group.add_argument(
-            f"--prefill-{degree}",
-            type=read_number,
-            metavar="N",
-            help=f"{degree} of the prefill pool (default 1)",
-        )
+    add_prefill_arguments(parser)
 
 
 def serve_command(args: argparse.Namespace) -> int:
@@ -131,7 +120,7 @@ def serve_command(args: argparse.Namespace) -> int:
     traffic = replace(request.traffic, rate=args.rate, variation=args.variation, batch=fullest)
     request = dataclasses.replace(request, traffic=traffic, objective="")
     system, request, efficiency = read_system(args.system, args.efficiency, request)
-    pool = _prefill_pool(args, request)
+    pool = read_prefill_pool(args, request)
     compute_service = best_service if automatic else serve
     service = compute_service(
         system, request.model, request.traffic, request.plan, prefill=pool, prices=request.prices
@@ -162,22 +151,6 @@ def serve_command(args: argparse.Namespace) -> int:
     else:
         _print(args, efficiency, request, values, pool, verdict)
     return fit_status(args, exceeded=bool(_exceeded(values)))
-
-
-def _prefill_pool(args: argparse.Namespace, request: Request) -> tuple[System, Plan] | None:
-    degrees_set = {d: getattr(args, f"prefill_{d}") for d in DEGREES}
-    degrees_set = {d: value for d, value in degrees_set.items() if value is not None}
-    if args.prefill_system is None:
-        for degree, value in degrees_set.items():
-            raise InputError("--prefill-system as well", path=f"--prefill-{degree}", given=value)
-        return None
-    system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
-    plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | degrees_set), chunk=0.0)
-    plan = set_engine(plan, request.engine, args.prefill_system)
-    check_traffic(request.traffic, request.model)
-    fullest = replace(request.traffic, batch=plan.dp * float(microbatches(plan)))
-    check_plan(system, request.model, plan, fullest)
-    return system, plan
 
 
 def _exceeded(values: Values) -> list[str]:

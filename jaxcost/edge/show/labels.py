@@ -34,6 +34,8 @@ def place_labels(
     axes: Axes,
     clusters: Sequence[dict[str, Any]],
     lines: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    font: float = _FONT,
 ) -> None:
     """Write the label of every cluster where it covers no marker, roof, label or leader line.
 
@@ -44,6 +46,7 @@ def place_labels(
         axes: where to write.
         clusters: mappings of place (pixels), radius (pixels), lines (of text) and colour.
         lines: (x, y) in data units of lines, straight on the page, that labels should not cover.
+        font: size of the labels in points.
     """
     scale = figure.dpi / 72
     texts = [
@@ -58,7 +61,7 @@ def place_labels(
     order = sorted(range(len(clusters)), key=lambda i: -len(clusters[i]["lines"]))
     places = []
     for cluster in clusters:
-        boxes = _candidates(cluster, _size(axes, cluster, scale), scale)
+        boxes = _candidates(cluster, _size(axes, cluster, scale, font), scale)
         places.append([(box, _fixed_cost(box, cluster["place"], obstacles)) for box in boxes])
     chosen: dict[int, Box] = {}
     for _ in range(_ROUNDS):
@@ -69,19 +72,19 @@ def place_labels(
                 key=lambda p, i=i, others=others: p[1] + _label_cost(p[0], clusters[i]["place"], others),
             )[0]
     for i, box in chosen.items():
-        _write(axes, clusters[i], box)
+        _write(axes, clusters[i], box, font)
 
 
-def _size(axes: Axes, cluster: dict[str, Any], scale: float) -> tuple[float, float]:
+def _size(axes: Axes, cluster: dict[str, Any], scale: float, font: float) -> tuple[float, float]:
     text = axes.text(
-        0.5, 0.5, "\n".join(cluster["lines"]), transform=axes.transAxes, fontsize=_FONT, linespacing=1.15
+        0.5, 0.5, "\n".join(cluster["lines"]), transform=axes.transAxes, fontsize=font, linespacing=1.15
     )
     extent = text.get_window_extent()
     text.remove()
     return extent.width + 4 * scale, extent.height + 2 * scale
 
 
-def _write(axes: Axes, cluster: dict[str, Any], box: Box) -> None:
+def _write(axes: Axes, cluster: dict[str, Any], box: Box, font: float) -> None:
     """Write a label in data units, so that its position does not depend on the resolution."""
     back = axes.transData.inverted().transform
     edge = _nearest(box, cluster["place"])
@@ -90,7 +93,7 @@ def _write(axes: Axes, cluster: dict[str, Any], box: Box) -> None:
         x,
         y,
         "\n".join(cluster["lines"]),
-        fontsize=_FONT,
+        fontsize=font,
         color=cluster["colour"],
         ha="center",
         va="center",

@@ -17,22 +17,39 @@ from jaxcost.explore.serve.memory_fit import (
     fit,
     whole_requests,
 )
-from jaxcost.explore.serve.service import best_service, serve
+from jaxcost.explore.serve.service import best_service, serve, transfer_seconds
+from jaxcost.explore.serve.serving_points import ServingFront, find_nondominated
+from jaxcost.explore.serve.serving_search import (
+    DECODE_UTILIZATION,
+    PREFILL_UTILIZATION,
+    serving_front,
+    serving_plans,
+)
+from jaxcost.explore.serve.steady_state import Bill, evaluate_point
 
 __all__ = [
+    "DECODE_UTILIZATION",
     "MEASURABLE",
+    "PREFILL_UTILIZATION",
+    "Bill",
     "ChipCount",
     "ClosedLoop",
     "LoopSteps",
     "MemoryFit",
     "Service",
+    "ServingFront",
     "best_service",
     "closed_loop",
     "closed_loop_steps",
     "count_chips",
+    "evaluate_point",
+    "find_nondominated",
     "fit",
     "largest_batch",
     "loop_times",
     "serve",
+    "serving_front",
+    "serving_plans",
+    "transfer_seconds",
     "whole_requests",
 ]

@@ -2,11 +2,11 @@
 
 Each of c users sends a request, waits for the answer and sends the next request. Symbols: b users in the batch, while
 the others wait for memory; d seconds of a decode step of b; P the time that one prompt adds to the step it is mixed
-into; L layers; n and o tokens of prompt and output. During the lifetime of a request every other user's prompt is
-prefilled once: m prompts, its own included, before its first token, and the others while it decodes. Work is therefore
-conserved, whichever of prefill and decode the engine runs first:
+into; L layers; n and o tokens of prompt and output; r the share of the output that the engine reserves. During the
+lifetime of a request every other user's prompt is prefilled once: m prompts, its own included, before its first token,
+and the others while it decodes. Work is therefore conserved, whichever of prefill and decode the engine runs first:
 
-    b = min(c, slots),   slots = pool of the engine / (cache and state of a sequence of n + o)
+    b = min(c, slots),   slots = pool of the engine / (cache and state of a sequence of n + (1 + r) o / 2)
     P = S(mixed steps - decode steps, eager_launch_floor L / (1 + 400 / n), 0.2)
     m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = 1 + e (min(b, burst_size) - 1)
     TPOT = d + (b - m) P / o
@@ -16,8 +16,9 @@ S is `smooth.maximum`. A prompt takes ceil(n / budget) mixed steps. `first` is t
 all at once at the start: 1/10 where each user sends ten requests, 0 in steady state. Users whose requests have equal
 lengths stay in lockstep, and k of them return in the same step. Lengths of variation v break the lockstep: two answers
 of about o tokens, independent and normally distributed, end in the same step with probability e = 1 / sqrt(1 + 4 pi v
-o^2), which is exact for v = 0 and for long answers. The last term of TTFT is Little's law for waiting users. Slots
-that are fewer than one are a plan that does not fit: `ClosedLoop.memory` is negative, and the times are those of one
+o^2), which is exact for v = 0 and for long answers. The last term of TTFT is Little's law for waiting users. A
+running request caches n + o / 2 tokens on average; what the engine reserves of the rest is not for others. Slots that
+are fewer than one are a plan that does not fit: `ClosedLoop.memory` is negative, and the times are those of one
 user.
 """
 
@@ -55,7 +56,9 @@ class LoopSteps:
     decode: Scalar = field("s", "kernels and messages of a decode step of the batch")
     prefill: Scalar = field("s", "time that one prompt adds to such a step")
     batch: Scalar = field("1", "users in the batch")
-    slots: Scalar = field("1", "users whose whole context fits in memory")
+    slots: Scalar = field(
+        "1", "users whose cache fits in memory, with the mean output and what is reserved of it"
+    )
     layers: Scalar = field("1", "layers of the model")
     memory: Scalar = field("1", "margin of memory with one user", default=1.0)
     tokens: Scalar = field("token", "tokens that a sequence gains per decode step", default=1.0)
@@ -78,6 +81,7 @@ class ClosedLoop:
         "1", "memory of a group with one user against what the engine may use, negative where it does not fit"
     )
     decode: Scalar = field("s", "a decode step, overheads of the engine included")
+    decode_tpot: Scalar = field("s", "time per output token without prompts in the steps")
     prefill: Scalar = field("s", "time that one prompt adds to such a step")
 
 
@@ -148,6 +152,7 @@ def _closed_loop(
         slots=jnp.maximum(steps.slots, 1) * plan.dp,
         memory=steps.memory,
         decode=_decode(engine, steps),
+        decode_tpot=_decode(engine, steps) / steps.tokens,
         prefill=_prefill(engine, steps, computed_tokens(traffic)),
     )
     return spread(loop, batch_shape((system, model, traffic, plan, knobs, users, first)))
@@ -202,7 +207,7 @@ def closed_loop_steps(
         features = design_features(system, traffic, plan, knobs)
     system, model, traffic, plan, users, knobs = align((system, model, traffic, plan, users, knobs))
     parts, computed = microbatches(plan), computed_tokens(traffic)
-    context = context_tokens(traffic) + traffic.output
+    context = context_tokens(traffic) + traffic.output * (1 + plan.engine.reserved_output) / 2
     one, slots = fill_requests(system, model, plan, context=context, prompt=computed, features=features)
     batch = in_batch(users, slots, traffic.variation)
     budget = plan.engine.step_tokens

@@ -14,6 +14,7 @@ __all__ = ["FirstToken", "Joules", "Service", "ServiceMargins"]
 class FirstToken:
     """Mean time to first token, by parts."""
 
+    frontend: Scalar = field("s", "front end of the engine: time outside of steps")
     prefill_wait: Scalar = field("s", "wait for the current step and for earlier prefills")
     slot_wait: Scalar = field("s", "wait for memory")
     prefill: Scalar = field("s", "prefill")
@@ -23,7 +24,7 @@ class FirstToken:
     @derived("s")
     def total(self) -> Scalar:
         """Mean time to first token."""
-        return self.prefill_wait + self.slot_wait + self.prefill + self.transfer + self.block
+        return self.frontend + self.prefill_wait + self.slot_wait + self.prefill + self.transfer + self.block
 
 
 @pytree

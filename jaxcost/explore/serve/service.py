@@ -42,7 +42,7 @@ from jaxcost.spec.prices import Knobs, Prices
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["best_service", "serve"]
+__all__ = ["best_service", "serve", "transfer_seconds"]
 
 _ROUNDING = 1e-4  # tolerance of a margin that is 0 at the largest rate
 _MOST_SERVERS = 10.0  # most doublings of the number of servers that is needed without waiting
@@ -178,7 +178,7 @@ def _serve(
                 point=point,
                 servers=complete_plan(prefill[1]).dp,
                 chips=_chips(complete_plan(prefill[1])),
-                transfer=_transfer(model, traffic, (system, plan), prefill),
+                transfer=transfer_seconds(model, traffic, (system, plan), prefill),
             )
 
         def at(requests: Scalar, chunk: Scalar) -> LoadPoint:
@@ -234,7 +234,7 @@ def _with_plan(
         variation=traffic.variation,
         burst=jnp.where(chunked, 0, 1 / parts) * (1 - alone),
         separate=alone,
-        before=alone if pool is None else pool.point.prefill + pool.transfer,
+        before=alone if pool is None else pool.point.frontend + pool.point.prefill + pool.transfer,
         ttft_target=traffic.ttft_target,
         tpot_target=traffic.tpot_target,
     )
@@ -276,7 +276,13 @@ def _service(
         servers = pool_replicas * pool.servers
         wait = queue(operating.rate, pool.point.service, servers, traffic.variation)
         waits = [wait, load.slot_wait]
-        first = replace(first, prefill_wait=wait.mean, prefill=pool.point.prefill, transfer=pool.transfer)
+        first = replace(
+            first,
+            frontend=pool.point.frontend,
+            prefill_wait=wait.mean,
+            prefill=pool.point.prefill,
+            transfer=pool.transfer,
+        )
         prefill_busy = busy_share(operating.rate, pool.point.service, servers)
         margins = replace(
             margins,
@@ -322,6 +328,7 @@ def _service(
 
 def _first_token(load: SteadyState, point: LoadPoint) -> FirstToken:
     return FirstToken(
+        frontend=point.frontend,
         prefill_wait=load.prefill_wait.mean + load.step_wait,
         slot_wait=load.slot_wait.mean,
         prefill=point.prefill,
@@ -369,7 +376,7 @@ def _chips(plan: Plan) -> Scalar:
     return plan.tp * plan.pp * plan.cp * plan.dp
 
 
-def _transfer(
+def transfer_seconds(
     model: Model, traffic: Traffic, decode: tuple[System, Plan], prefill: tuple[System, Plan]
 ) -> Scalar:
     """Return the seconds to move the cache of one request from the prefill pool to the decode pool.
@@ -379,10 +386,11 @@ def _transfer(
     """
     model, traffic, decode, prefill = align((model, traffic, decode, prefill))
     bits = Plan(kv_bits=decode[1].kv_bits, activation_bits=decode[1].activation_bits)
+    model, bits, one_chip = align((model, bits, Plan()))
     cache = memory_use(
         model,
         bits,
-        shard(model, Plan(), 0.0),
+        shard(model, one_chip, 0.0),
         sequences=1.0,
         context=traffic.prompt + traffic.retrieved + traffic.encoder_tokens,
         step_tokens=0.0,

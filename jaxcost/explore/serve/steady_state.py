@@ -18,7 +18,7 @@ from jaxcost.core.derivative import value_and_slopes
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.evaluation import evaluate
 from jaxcost.explore.serve.queueing import Wait, busy_share, number_in_system, poisson_at_most, queue
-from jaxcost.physics.compute.shards import complete_plan, microbatches
+from jaxcost.physics.compute.shards import complete_plan, layer_count, microbatches
 from jaxcost.physics.economics.carbon import Carbon
 from jaxcost.physics.economics.tco import Cost
 from jaxcost.report import Report
@@ -70,6 +70,7 @@ class LoadPoint:
     prefill: Scalar = field("s", "its prefill")
     service: Scalar = field("s", "time that its prefill occupies a prefill server")
     work: Scalar = field("s", "decoding time that its prefill takes from the replica")
+    frontend: Scalar = field("s", "time outside of steps before its first token")
     memory: Scalar = field("1", "margin of the fullest memory tier")
     power: Scalar = field("1", "margin of power")
     hardware: Scalar = field("1", "worst margin of chips, plan, temperature, shoreline, endurance")
@@ -92,7 +93,9 @@ class Replica:
         "q: servers per group where prefill has priority over decoding; 0 with chunked or disaggregated prefill",
     )
     separate: Scalar = field("1", "1 where prefill is disaggregated into its own pool")
-    before: Scalar = field("s", "prefill and transfer of a request, where prefill is disaggregated")
+    before: Scalar = field(
+        "s", "front end, prefill and transfer of a request, where prefill is disaggregated"
+    )
     ttft_target: Scalar = field("s", "longest acceptable time to first token, 0 for none")
     tpot_target: Scalar = field("s", "longest acceptable time per output token, 0 for none")
 
@@ -156,6 +159,7 @@ def evaluate_point(
         block=s.block_runs * report.decode.total,
         prefill=prefill,
         service=jnp.where(chunked, prefill, prefill / microbatches(complete)),
+        frontend=_frontend(system, model),
         work=(prefill - jnp.where(chunked, s.prefill_runs * report.decode.total, 0)) / groups,
         memory=memory_margin(report),
         power=m.power,
@@ -164,6 +168,14 @@ def evaluate_point(
         decode_joules=decode_joules,
         bill=_bill(report, prices),
     )
+
+
+def _frontend(system: System, model: Model) -> Scalar:
+    """Return the time of a request outside of the engine's steps: as in `closed_loop`, 0 without calibrated kernels."""
+    kernels = system.chip.efficiency.kernels
+    if kernels is None:
+        return jnp.zeros_like(system.chips)
+    return kernels.engine.frontend_latency + kernels.engine.eager_launch_floor * layer_count(model)
 
 
 def _bill(report: Report, prices: Prices) -> Bill:
@@ -249,7 +261,7 @@ def solve_steady_state(rate: Scalar, point: LoadPoint, slope: Scalar, replica: R
     slot_wait = queue(rate, crowded, r.slots, r.variation)
     prefill_busy = busy_share(rate, point.service, r.servers)
     slots_busy = busy_share(rate, residence, r.slots)
-    ttft = r.before + before + slot_wait.mean + point.block
+    ttft = r.before + before + slot_wait.mean + point.block + (1 - r.separate) * point.frontend
     # With disaggregated prefill, each pool may use half of the waiting time that the target leaves.
     strict = ttft + r.separate * slot_wait.mean
     each = slope / r.groups + point.work / tokens
