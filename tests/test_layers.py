@@ -7,8 +7,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "jaxcost"
 LAYERS = ("core", "spec", "physics", "evaluation", "explore", "edge")
-ENGINES = ("space", "sweep", "analysis", "serve", "codesign", "calibrate")
-EDGE = ("io", "hf", "catalog", "measured", "studies", "jobs", "show", "commands")
+ENGINES = ("space", "sweep", "analysis", "serve", "codesign", "calibrate", "replay", "recommend")
+EDGE = ("io", "hf", "catalog", "measured", "traces", "studies", "jobs", "show", "launch", "commands")
 FOLDERS = {
     "physics": {"compute", "kernels", "memory", "network", "economics"},
     "explore": set(ENGINES),
@@ -29,13 +29,13 @@ FORBIDDEN_BELOW_EDGE = {
 FILES = sorted(
     p
     for p in PACKAGE.rglob("*.py")
-    if p.parent != PACKAGE or p.stem in {"evaluation", "margins", "report", "schedule"}
+    if p.parent != PACKAGE or p.stem in {"evaluation", "margins", "report", "schedule", "step_cost"}
 )
 
 
 def layer_of(module: str) -> int:
     part = module.removeprefix("jaxcost.").split(".")[0]
-    return LAYERS.index("evaluation" if part in ("margins", "report", "schedule") else part)
+    return LAYERS.index("evaluation" if part in ("margins", "report", "schedule", "step_cost") else part)
 
 
 def module_of(path: Path) -> str:

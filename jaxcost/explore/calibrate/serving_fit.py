@@ -225,6 +225,7 @@ class ServingFit:
         models: by library, the held-out models in order.
         inside: predicted TPOT and TTFT of the fits to all points, s, [R, 2].
         held: predicted TPOT and TTFT of the fits without each point's model, s, [R, 2].
+        unseen: by library and model, the constants fitted without that model, by which `held` is predicted.
     """
 
     engines: dict[str, dict[str, float]]
@@ -232,6 +233,7 @@ class ServingFit:
     models: dict[str, list[str]]
     inside: np.ndarray
     held: np.ndarray
+    unseen: dict[tuple[str, str], dict[str, float]]
 
 
 def fit_engines(
@@ -283,7 +285,7 @@ def fit_engines(
     engines = {name: found.parameters(0) | fixed[name] for name, found in fits.items()}
     inside = _by_point(points, columns, lambda library, _: engines[library])
 
-    def unseen(library: str, model: str) -> dict[str, float]:
+    def without(library: str, model: str) -> dict[str, float]:
         if len(models[library]) > 1:
             return fits[library].parameters(1 + models[library].index(model)) | fixed[library]
         others = [
@@ -299,7 +301,9 @@ def fit_engines(
             means[key] = float(np.exp(np.mean(known))) if known else bounds[key].start
         return means | fixed[library]
 
-    return ServingFit(engines, fits, models, inside, _by_point(points, columns, unseen))
+    unseen = {(library, model): without(library, model) for library in models for model in models[library]}
+    held = _by_point(points, columns, lambda library, model: unseen[library, model])
+    return ServingFit(engines, fits, models, inside, held, unseen)
 
 
 def predicted(columns: Mapping[str, np.ndarray], engine: Mapping[str, float]) -> np.ndarray:
