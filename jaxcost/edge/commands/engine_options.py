@@ -82,7 +82,9 @@ class EngineChoice:
     graphs: bool = True  # whether graphs are captured
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser, read_number: Callable[[str], float]) -> None:
+def add_engine_arguments(
+    parser: argparse.ArgumentParser, read_number: Callable[[str], float], default: str = DEFAULT_ENGINE
+) -> None:
     """Add the options of a serving engine."""
     group = parser.add_argument_group(
         "serving engine",
@@ -92,9 +94,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser, read_number: Callable[
     group.add_argument(
         "--engine",
         metavar="NAME",
-        default=DEFAULT_ENGINE,
+        default=default,
         help="such as vllm, sglang, trtllm, llamacpp, static or none (`jaxcost list engines`), or a YAML file "
-        f"(default {DEFAULT_ENGINE})",
+        f"(default {default})",
     )
     for flags, text in _FLAGS.values():
         for flag in flags:

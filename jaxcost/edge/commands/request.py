@@ -12,6 +12,7 @@ from jaxcost.core.pytree import replace, rows
 from jaxcost.edge.catalog import loaders as catalog
 from jaxcost.edge.catalog.check import check_plan, check_traffic
 from jaxcost.edge.catalog.checkpoints import load_checkpoint
+from jaxcost.edge.catalog.engines import DEFAULT_ENGINE
 from jaxcost.edge.catalog.set_option import (
     Setting,
     add_set_argument,
@@ -59,6 +60,7 @@ __all__ = [
     "picture_path",
     "read_number",
     "read_request",
+    "read_seconds",
     "read_system",
     "unset_targets",
     "with_efficiency",
@@ -137,7 +139,8 @@ def read_number(text: str) -> float:
     return value
 
 
-def _seconds(text: str) -> float:
+def read_seconds(text: str) -> float:
+    """Read a time from the command line: a number of seconds, or a number with a unit."""
     try:
         return float(text) if text.replace(".", "", 1).isdecimal() else parse_quantity(text, "s")
     except InputError as error:
@@ -158,8 +161,10 @@ def _objective(text: str) -> str:
     return text
 
 
-def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add the options of a model, its traffic, its plan, prices and efficiency."""
+def add_request_arguments(
+    parser: argparse.ArgumentParser, *, required: bool = True, engine: str = DEFAULT_ENGINE
+) -> None:
+    """Add the options of a model, its traffic, its plan, prices and efficiency; `engine` is the default engine."""
     parser.add_argument(
         "--model",
         required=required,
@@ -178,7 +183,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
     group = parser.add_argument_group("traffic")
     _add_numbers(group, _TRAFFIC, Traffic())
     for flag, text in _TARGETS.items():
-        group.add_argument(f"--{flag}", type=_seconds, default=0.0, metavar="TIME", help=text)
+        group.add_argument(f"--{flag}", type=read_seconds, default=0.0, metavar="TIME", help=text)
     group = parser.add_argument_group("plan")
     group.add_argument(
         "--plan",
@@ -195,7 +200,7 @@ def add_request_arguments(parser: argparse.ArgumentParser, *, required: bool = T
     )
     _add_numbers(group, _PLAN, Plan())
     add_draft_arguments(group, read_number)
-    add_engine_arguments(parser, read_number)
+    add_engine_arguments(parser, read_number, engine)
     add_precision_arguments(parser)
     add_memory_arguments(parser)
     add_cost_arguments(parser)
