@@ -49,6 +49,12 @@ from .edge.measured.files import (
 from .edge.studies.space_file import (
     load_space as load_space,
 )
+from .edge.traces.reader import (
+    load_trace as load_trace,
+)
+from .edge.traces.writer import (
+    save_trace as save_trace,
+)
 from .explore.analysis import (
     Choice as Choice,
     Finding as Finding,
@@ -79,17 +85,38 @@ from .explore.codesign import (
     codesign_front as codesign_front,
     elasticity_table as elasticity_table,
 )
+from .explore.recommend import (
+    Candidate as Candidate,
+    Recommendation as Recommendation,
+    Verification as Verification,
+    recommend as recommend,
+)
+from .explore.replay import (
+    Bench as Bench,
+    Latencies as Latencies,
+    PrefixCache as PrefixCache,
+    Replay as Replay,
+    agent_trace as agent_trace,
+    bench as bench,
+    hit_curve as hit_curve,
+    replay as replay,
+    retime as retime,
+    synthetic_trace as synthetic_trace,
+)
 from .explore.serve import (
     ChipCount as ChipCount,
     ClosedLoop as ClosedLoop,
     MemoryFit as MemoryFit,
     Service as Service,
+    ServingFront as ServingFront,
     best_service as best_service,
     closed_loop as closed_loop,
     count_chips as count_chips,
     fit as fit,
     largest_batch as largest_batch,
     serve as serve,
+    serving_front as serving_front,
+    serving_plans as serving_plans,
 )
 from .explore.space import (
     Axis as Axis,
@@ -178,6 +205,9 @@ from .spec.silicon import (
 from .spec.system import (
     Host as Host,
     System as System,
+)
+from .spec.trace import (
+    Trace as Trace,
 )
 from .spec.traffic import (
     Traffic as Traffic,
