@@ -224,16 +224,19 @@ def test_power_cap():
     assert capped(400.0, chip__voltage_slope=0.0).ttft > capped(400.0).ttft
 
 
-def test_a_step_at_its_cap_keeps_it_to_the_last_bit():
-    """In 32 bits too: a limit that is met by construction must not fail by rounding, in a share of random draws."""
-    caps = np.linspace(300.0, 690.0, 512, dtype=np.float32)
-    system = jc.load_system("h100-sxm-x8")
-    for path in ("chip.power_cap", "chip.tdp"):
-        system = jc.replace_at(system, path, caps)
-    report = program(jc.evaluate)(*jc.canonical((system, LLAMA, TRAFFIC, PLAN), np.float32))
-    met = np.asarray(report.power.prefill_clock) < 1
-    assert met.sum() > 100 and np.asarray(report.margins.power)[met].min() >= 0
-    assert np.asarray(report.margins.power)[met].max() < 1e-5
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_step_at_its_cap_keeps_it_to_the_last_bit(dtype):
+    """A limit that is met by construction must not fail by rounding, in a share of random draws."""
+    with jax.enable_x64(dtype == np.float64):
+        caps = np.linspace(300.0, 690.0, 512, dtype=dtype)
+        system = jc.load_system("h100-sxm-x8")
+        for path in ("chip.power_cap", "chip.tdp"):
+            system = jc.replace_at(system, path, caps)
+        report = program(jc.evaluate)(*jc.canonical((system, LLAMA, TRAFFIC, PLAN), dtype))
+        met = np.asarray(report.power.prefill_clock) < 1
+        margins = np.asarray(report.margins.power)
+    assert margins.dtype == dtype and met.sum() > 100 and margins[met].min() >= 0
+    assert margins[met].max() < 1e-5
 
 
 def test_a_cap_and_a_die_too_large_are_told():

@@ -24,9 +24,8 @@ from jaxcost.spec.chip import Chip
 __all__ = ["Clock", "clock_of", "voltage"]
 
 _HALVINGS = 30
-_ROUNDING = (
-    6  # units in the last place of the cap that are kept free: a clock that meets the cap never exceeds it
-)
+# Units in the last place of the cap that are kept free: a clock that meets the cap never exceeds it.
+_ROUNDING = 6
 
 
 @pytree
@@ -62,7 +61,8 @@ def clock_of(chip: Chip, operators: OpTime, seconds: Scalar, engines: Scalar, ot
     def time(f: Scalar) -> Scalar:
         return seconds + jnp.sum(jnp.maximum(computing / f - longest, 0), 0)
 
-    cap = chip.power_cap * (1 - _ROUNDING * float(jnp.finfo(jnp.result_type(seconds)).eps))
+    dtype = jnp.result_type(seconds, chip.power_cap)
+    cap = jnp.asarray(chip.power_cap, dtype) * (1 - _ROUNDING * float(jnp.finfo(dtype).eps))
 
     def excess(f: Scalar) -> Scalar:
         return others + engines * voltage(chip, f) ** 2 - (cap - chip.idle_power) * time(f)
