@@ -112,7 +112,6 @@ def sum_slots(s: Slots, lanes: Lanes) -> tuple[Totals, jax.Array]:
     """Return the totals, and the slots that decode, `[slots, lanes]`."""
     dtype, running = lanes.block.dtype, s.phase == RUNNING
     decoding = running & (s.need == 0) & (s.joined == 0)
-    count = count_slots
     last = s.prompt + s.output - 1
     after = jnp.minimum(s.length + 1 + lanes.drafts.astype(jnp.int32), last)
     growth = jnp.where(decoding, jnp.maximum(pages_of(after, lanes.block) - s.pages, 0), 0)
@@ -121,17 +120,17 @@ def sum_slots(s: Slots, lanes: Lanes) -> tuple[Totals, jax.Array]:
     expected = jnp.minimum(expected, pages_of(last, lanes.block))
     chunk = s.chunk.astype(dtype)
     return Totals(
-        running=count(running),
-        decoding=count(decoding),
-        context=count(decoding, s.length),
+        running=count_slots(running),
+        decoding=count_slots(decoding),
+        context=count_slots(decoding, s.length),
         least=jnp.min(jnp.where(decoding, left, np.iinfo(np.int32).max), 0),
-        used=count(running, s.pages),
+        used=count_slots(running, s.pages),
         grow=jnp.sum(growth, 0, dtype=jnp.int32),
-        charges=count(running, jnp.maximum(s.pages + growth, expected)),
+        charges=count_slots(running, jnp.maximum(s.pages + growth, expected)),
         tokens=jnp.sum(s.chunk, 0, dtype=jnp.int32),
         pairs=jnp.sum(chunk * (s.length.astype(dtype) + (chunk + 1) / 2), 0),
-        joined=count(running, s.joined),
-        partial=count(running & (s.joined == 0), s.need),
+        joined=count_slots(running, s.joined),
+        partial=count_slots(running & (s.joined == 0), s.need),
     ), decoding
 
 

@@ -11,9 +11,8 @@ from jaxcost.core.arrays import batch_shape
 from jaxcost.core.pytree import Scalar, replace
 from jaxcost.evaluation import design_features
 from jaxcost.explore.replay.step_tables import Grid, StepTables, choose_grid, make_checked_tables
-from jaxcost.explore.serve import Bill, evaluate_point, fit
-from jaxcost.physics.compute.shards import complete_plan, layer_count
-from jaxcost.spec.kernels import EngineOverheads
+from jaxcost.explore.serve import Bill, MemoryFit, evaluate_point, fit
+from jaxcost.physics.compute.shards import complete_plan
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs, Prices
@@ -33,6 +32,11 @@ class Workload(NamedTuple):
     context: tuple[float, float]  # fewest and most tokens of a sequence
     requests: int
     longest_step: float  # most prompt tokens that a step without a budget may have
+
+    @property
+    def mean_context(self) -> Scalar:
+        """Mean tokens of a sequence at full length."""
+        return self.traffic.prompt + self.traffic.output
 
     @classmethod
     def of(cls, trace: Trace, *, decodes: bool = True) -> "Workload":
@@ -102,8 +106,7 @@ def build_pool(
 
     engine, complete = plan.engine, complete_plan(plan)
     ranks = column(complete.dp)
-    mean = workload.traffic.prompt + workload.traffic.output
-    memory = jax.device_get(fit(system, model, plan, context=mean))
+    memory = jax.device_get(fit(system, model, plan, context=workload.mean_context))
     block = column(engine.block)
     pages = np.floor(np.maximum(column(memory.kv_tokens), 0) / block)
     limit = lambda x: np.where(column(x) > 0, column(x) * ranks, _UNLIMITED)  # noqa: E731
@@ -117,14 +120,11 @@ def build_pool(
     )
     traffic = replace(workload.traffic, batch=ranks if shape else float(ranks[0]))
     tables, error = make_checked_tables(system, model, traffic, plan, grid, knobs=knobs)
-    moves = column(swap_seconds(system, model, plan, workload))
+    moves = column(swap_seconds(system, memory))
     if np.any((column(engine.swaps) > 0.5) & (moves == 0)):
         raise ValueError("the engine swaps preempted requests to host memory, but the chip has no host tier")
     features = design_features(system, traffic, plan, knobs)
     point = evaluate_point(system, model, traffic, plan, prices, knobs, features, 1.0)
-    kernels = system.chip.efficiency.kernels
-    overheads = EngineOverheads() if kernels is None else kernels.engine
-    launch = column(overheads.eager_launch_floor) * column(layer_count(model))
     return Pool(
         replicas=replicas,
         grid=grid,
@@ -140,7 +140,7 @@ def build_pool(
         swap_seconds=moves,
         drafts=column(plan.draft_length),
         acceptance=column(_acceptance(plan)),
-        frontend=column(overheads.frontend_latency) + launch,
+        frontend=column(point.frontend),
         chips=column(complete.tp * complete.pp * complete.cp * complete.dp),
         bill=jax.tree.map(column, jax.device_get(point.bill)),
     )
@@ -151,12 +151,10 @@ def _by_design(table: Any, batched: bool, count: int) -> np.ndarray:
     return table if batched else np.repeat(table[..., None], count, -1)
 
 
-def swap_seconds(system: System, model: Model, plan: Plan, workload: Workload) -> Scalar:
+def swap_seconds(system: System, memory: MemoryFit) -> Scalar:
     """Return the seconds to move a token's cache on a chip to or from host memory; 0 where a chip has no such tier."""
     bandwidth = jnp.asarray(system.chip.host.bandwidth)
-    mean = workload.traffic.prompt + workload.traffic.output
-    memory = fit(system, model, plan, context=mean)
-    return smooth.safe_div(memory.request_bytes / mean, bandwidth)
+    return smooth.safe_div(memory.request_bytes / memory.context, bandwidth)
 
 
 def _acceptance(plan: Plan) -> Any:

@@ -34,7 +34,7 @@ from jaxcost.explore.replay.engine_state import Recording
 from jaxcost.explore.replay.pools import Workload, swap_seconds
 from jaxcost.explore.replay.results import Replay
 from jaxcost.explore.replay.step_tables import Grid, StepTables, interpolate, make_tables
-from jaxcost.explore.serve import transfer_seconds
+from jaxcost.explore.serve import fit, transfer_seconds
 from jaxcost.physics.compute.shards import complete_plan
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -234,7 +234,8 @@ def _shifts(
     flat = [jnp.asarray(x.reshape(len(x), lanes), dtype) for x in (*pool.recording, pool.durations)]
     recording, durations = Recording(*flat[:-1]), flat[-1]
     cost = _step_costs(recording, jax.tree.map(by_lane, tables), pool.grid)
-    swap = by_lane(jnp.broadcast_to(swap_seconds(system, model, plan, pool.workload), (designs,) * batched))
+    memory = fit(system, model, plan, context=pool.workload.mean_context)
+    swap = by_lane(jnp.broadcast_to(swap_seconds(system, memory), (designs,) * batched))
     load = jnp.asarray(np.tile(np.broadcast_to(pool.load_seconds, (designs,)), lanes // designs), dtype)
     seconds = cost[0] + recording.swapped * swap + recording.loaded * load
     done = recording.steps > 0
