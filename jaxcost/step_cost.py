@@ -29,9 +29,9 @@ from jaxcost.spec.prices import Knobs
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["StepCost", "StepMix", "step_cost"]
+__all__ = ["StepCost", "StepMix", "launch_floor", "step_cost"]
 
-_TOGETHER = 400.0  # mean tokens of other prompts in a step that prefills one, as in `closed_loop`
+_TOGETHER = 400.0  # mean tokens of other prompts in a step that prefills one
 _FLOOR = 0.2  # softness of the eager launch floor
 
 
@@ -113,8 +113,8 @@ def _step_cost(
     prompts = jnp.maximum(mixed - where(mix.sequences > 0, decode, 0), 0)
     kernels = system.chip.efficiency.kernels
     engine = EngineOverheads() if kernels is None else kernels.engine
-    floor = engine.eager_launch_floor * layer_count(model) / (1 + _TOGETHER / jnp.maximum(mix.tokens, 1))
-    prompts = where(floor > 0, smooth.maximum(prompts, floor, _FLOOR), prompts)
+    slowed = launch_floor(engine, prompts, jnp.maximum(mix.tokens, 1), layer_count(model))
+    prompts = where(engine.eager_launch_floor > 0, slowed, prompts)
     interval = jnp.maximum(parts, plan.pp) * shards.stage_share
     decoding = where(mix.sequences > 0, decode, 0)
     spent, decoded = row(results.joules.dynamic, 0), row(results.joules.dynamic, 1)
@@ -126,6 +126,15 @@ def _step_cost(
         decode_joules=chips * parts * decoded,
     )
     return spread(cost, shape)
+
+
+def launch_floor(engine: EngineOverheads, seconds: Scalar, tokens: Scalar, layers: Scalar) -> Scalar:
+    """Return the time that prompts add to a step: at least that of its launches, which no graph has captured.
+
+    S(seconds, eager_launch_floor L / (1 + 400 / tokens), 0.2),   S `smooth.maximum`
+    """
+    floor = engine.eager_launch_floor * layers / (1 + _TOGETHER / tokens)
+    return smooth.maximum(seconds, floor, _FLOOR)
 
 
 def _groups(plan: Plan, mix: StepMix, parts: Scalar) -> Steps:

@@ -41,12 +41,12 @@ from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
+from jaxcost.step_cost import launch_floor
 
 __all__ = ["ClosedLoop", "LoopSteps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
 
-_TOGETHER = 400.0  # mean tokens of other prompts in a step that prefills one
 _FULL = 0.03  # softness of the memory limit at a variation of 1 and above, since slots differ in size
-_FLOOR = 0.2  # softness of the eager launch floor and of the burst size
+_BURST = 0.2  # softness of the burst size
 
 
 @pytree
@@ -253,7 +253,7 @@ def loop_times(
         equal: probability that users who start together return together: 1 where requests have equal lengths.
     """
     batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps, prompt)
-    burst = 1 + equal * (smooth.minimum(batch, engine.burst_size, _FLOOR) - 1)
+    burst = 1 + equal * (smooth.minimum(batch, engine.burst_size, _BURST) - 1)
     ahead = (1 - first) * (burst + 1) / 2 + first * (batch + 1) / 2
     tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / jnp.maximum(output, 1)
     served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
@@ -267,8 +267,7 @@ def _decode(engine: EngineOverheads, steps: LoopSteps) -> Scalar:
 
 
 def _prefill(engine: EngineOverheads, steps: LoopSteps, prompt: Scalar) -> Scalar:
-    floor = engine.eager_launch_floor * steps.layers / (1 + _TOGETHER / prompt)
-    return smooth.maximum(steps.prefill, floor, _FLOOR)
+    return launch_floor(engine, steps.prefill, prompt, steps.layers)
 
 
 def _without_overheads(system: System) -> System:
