@@ -25,7 +25,7 @@ from jaxcost.core.arrays import (
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, replace
 from jaxcost.margins import check_margins
-from jaxcost.physics.compute.load import StepLoad, step_load
+from jaxcost.physics.compute.load import StepLoad, of_prompts, step_load
 from jaxcost.physics.compute.operators import matmul_work, step_table
 from jaxcost.physics.compute.precision import MATH_CLASSES
 from jaxcost.physics.compute.roofline import Rates, StepTimes, op_times, rates, report_times
@@ -36,7 +36,7 @@ from jaxcost.physics.economics.energy import Energy, StepEnergy, energy_parts, s
 from jaxcost.physics.economics.power import Clock, clock_of
 from jaxcost.physics.economics.tco import cost_per_token, metered_energy, supplied_power, water_per_token
 from jaxcost.physics.economics.thermal import Heat, heat_of
-from jaxcost.physics.kernels.collective import collective_backend
+from jaxcost.physics.kernels.collective import collective_backend, shares_bus
 from jaxcost.physics.kernels.matmul import Machine
 from jaxcost.physics.kernels.rows import kernel_rows
 from jaxcost.physics.memory.allocation import buffered_tokens, engine_features
@@ -174,7 +174,7 @@ def _evaluate(
     chip_build = build(system.chip, system.fabric, auxiliary, prices.since)
     as_built, system = system.chip, replace(system, chip=placed.chip)
     load = materialize_once(step_load(model, (steps.main, steps.mixed)))
-    messages, waiting_ranks = time_messages(system, model, plan, shards, load, placed.unit, knobs.tau)
+    messages, waiting_ranks = time_messages(system, model, plan, shards, steps, load, placed.unit, knobs.tau)
     results = run_steps(
         system, model, traffic, plan, shards, steps, load, placed, messages, knobs.tau, features
     )
@@ -291,14 +291,30 @@ def place_data(
 
 
 def time_messages(
-    system: System, model: Model, plan: Plan, shards: Shards, load: StepLoad, unit: Rates, tau: Scalar
+    system: System,
+    model: Model,
+    plan: Plan,
+    shards: Shards,
+    steps: Steps,
+    load: StepLoad,
+    unit: Rates,
+    tau: Scalar,
 ) -> tuple[Messages, Scalar]:
     """Time the messages of the steps, and count the ranks that wait for each other per token."""
     chip, fabric = system.chip, system.fabric
     levels = system_levels(system)
     levels, groups = materialize_once((levels, plan_groups(plan, shards, fabric, levels)))
-    backend = collective_backend(unit.kernels, unit.seconds_per_byte, chip.compute.cores)
-    messages = step_messages(model, plan, shards, load, levels, groups, tau, backend)
+    backend = collective_backend(
+        unit.kernels,
+        unit.seconds_per_byte,
+        chip.compute.cores,
+        shared_bus=shares_bus(fabric),
+        clock=chip.compute.clock,
+    )
+    mixed = of_prompts(steps.mixed) & jnp.greater(steps.mixed.sequences, 0)
+    messages = step_messages(
+        model, plan, shards, load, levels, groups, tau, backend, prompts=of_prompts(steps.main) | mixed
+    )
     messages = materialize_once(messages)
     return messages, collectives_per_token(model, plan, shards, groups)
 

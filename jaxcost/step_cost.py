@@ -14,7 +14,6 @@ of its microbatches. Data-parallel ranks run in lockstep, with equal shares of s
 
 import jax.numpy as jnp
 
-from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, materialize_once, row, spread, stack, where
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
@@ -29,10 +28,9 @@ from jaxcost.spec.prices import Knobs
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
 
-__all__ = ["StepCost", "StepMix", "launch_floor", "step_cost"]
+__all__ = ["StepCost", "StepMix", "is_narrow", "prompt_seconds", "step_cost"]
 
-_TOGETHER = 400.0  # mean tokens of other prompts in a step that prefills one
-_FLOOR = 0.2  # softness of the eager launch floor
+_NARROW = 8.0  # bits of activations
 
 
 @pytree
@@ -104,7 +102,7 @@ def _step_cost(
     steps = _groups(plan, mix, parts)
     system = replace(system, chip=placed.chip)
     load = materialize_once(step_load(model, (steps.main, steps.mixed)))
-    messages, _ = time_messages(system, model, plan, shards, load, placed.unit, knobs.tau)
+    messages, _ = time_messages(system, model, plan, shards, steps, load, placed.unit, knobs.tau)
     results = run_steps(
         system, model, traffic, plan, shards, steps, load, placed, messages, knobs.tau, features
     )
@@ -113,8 +111,7 @@ def _step_cost(
     prompts = jnp.maximum(mixed - where(mix.sequences > 0, decode, 0), 0)
     kernels = system.chip.efficiency.kernels
     engine = EngineOverheads() if kernels is None else kernels.engine
-    slowed = launch_floor(engine, prompts, jnp.maximum(mix.tokens, 1), layer_count(model))
-    prompts = where(engine.eager_launch_floor > 0, slowed, prompts)
+    prompts = prompt_seconds(engine, prompts, layer_count(model), is_narrow(plan))
     interval = jnp.maximum(parts, plan.pp) * shards.stage_share
     decoding = where(mix.sequences > 0, decode, 0)
     spent, decoded = row(results.joules.dynamic, 0), row(results.joules.dynamic, 1)
@@ -128,13 +125,23 @@ def _step_cost(
     return spread(cost, shape)
 
 
-def launch_floor(engine: EngineOverheads, seconds: Scalar, tokens: Scalar, layers: Scalar) -> Scalar:
-    """Return the time that prompts add to a step: at least that of its launches, which no graph has captured.
+def prompt_seconds(engine: EngineOverheads, seconds: Scalar, layers: Scalar, narrow: Scalar) -> Scalar:
+    """Return the time that prompts add to a step: their kernels, and launches that no graph has captured.
 
-    S(seconds, eager_launch_floor L / (1 + 400 / tokens), 0.2),   S `smooth.maximum`
+        s seconds + eager_launch_floor L,   s = narrow_prefill where narrow is 1, else 1
+
+    Args:
+        engine: constants of the engine.
+        seconds: time of the kernels, s.
+        layers: layers L of the model.
+        narrow: 1 where prompts are computed in 8 bits or fewer, else 0.
     """
-    floor = engine.eager_launch_floor * layers / (1 + _TOGETHER / tokens)
-    return smooth.maximum(seconds, floor, _FLOOR)
+    return seconds * (1 + narrow * (engine.narrow_prefill - 1)) + engine.eager_launch_floor * layers
+
+
+def is_narrow(plan: Plan) -> Scalar:
+    """Return 1 where a plan computes prompts in 8 bits or fewer, else 0."""
+    return where(plan.activation_bits <= _NARROW, 1.0, 0.0)
 
 
 def _groups(plan: Plan, mix: StepMix, parts: Scalar) -> Steps:

@@ -23,6 +23,7 @@ class Compute:
     cores: Scalar = field(
         "1", "cores that take tiles of work; 0 where unknown: waves are then not counted", default=0.0
     )
+    clock: Scalar = field("1/s", "highest clock of the cores; 0 where unknown", default=0.0)
 
 
 @pytree

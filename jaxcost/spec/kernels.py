@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 UNLIMITED = 1e9  # a rate or a count so large that it never limits anything
+_ANY_RATE = 1e15  # bytes per cycle that never bind, though every query may read all keys again
 
 _SERIAL = (
     "how memory and compute time combine: 0 for the longer of the two, 1 for their sum, by `smooth.maximum`"
@@ -51,10 +52,24 @@ class MatmulKernel:
     depth: Scalar = field(
         "s", "time per element of the inner dimension k, which each core loops over", default=0.0
     )
+    steps: Scalar = field(
+        "1", "clock cycles per element of the inner dimension, in addition to `depth`", default=0.0
+    )
     memory: Scalar = field("1", "achieved share of the memory bandwidth", default=1.0)
+    cache: Scalar = field(
+        "B",
+        "bytes that the last-level cache delivers per cycle and core, to repeated runs",
+        default=UNLIMITED,
+    )
+    resident: Scalar = field(
+        "1", "share of the last-level cache that keeps weights between repeated runs", default=1e-9
+    )
     matmul: Scalar = field("1", "achieved share of the matmul peak", default=1.0)
     serial: Scalar = field("1", _SERIAL, default=0.0)
     rows: Scalar = field("1", "rows of the smallest tile; fewer rows cost as many", default=0.0)
+    ends: Scalar = field(
+        "1", "overhead of starting and ending a tile, in elements of the inner dimension", default=0.0
+    )
     waves: Scalar = field(
         "1",
         "exponent of wave quantization: 0 ignores the partly filled last wave of tiles, 1 counts it as full",
@@ -62,6 +77,15 @@ class MatmulKernel:
     )
     quantise: Scalar = field(
         "1", "passes over memory that convert activations to 8 bits or fewer", default=0.0
+    )
+    quantise_launch: Scalar = field(
+        "s", "time of the kernels that convert activations, without their passes", default=0.0
+    )
+    quantise_share: Scalar = field(
+        "1",
+        "share of the conversion that serving runs as kernels of its own: 0 where the kernel before a matmul does it, "
+        "1 as in a benchmark of the matmul alone",
+        default=1.0,
     )
 
 
@@ -82,10 +106,11 @@ class AttentionKernel:
     capacity: Scalar = field(
         "1", "share of the last-level cache that keeps its content between repeated runs", default=1e-9
     )
-    core: Scalar = field(
-        "1",
-        "bandwidth that one core reaches, over the memory bandwidth divided by the cores",
-        default=UNLIMITED,
+    core: Scalar = field("B", "bytes of keys and values that a task streams per cycle", default=_ANY_RATE)
+    convert: Scalar = field(
+        "B",
+        "bytes of keys and values per cycle and core that another kernel converts to 16 bits before",
+        default=_ANY_RATE,
     )
     fill: Scalar = field("1", "tasks per core that splitting aims at", default=UNLIMITED)
     packed: Scalar = field(
@@ -134,6 +159,17 @@ class MixtureKernel:
         "how rows and padding combine: 0 for the larger of rows and padded tiles, 1 for their sum",
         default=0.0,
     )
+    adapt: Scalar = field(
+        "1",
+        "exponent by which tiles shrink with the slots per local expert, from `rows` to 16: 0 for tiles of one height",
+        default=0.0,
+    )
+    untuned_memory: Scalar = field(
+        "1",
+        "share of `memory` that is left where tile sizes are not tuned to the shape; served models count as tuned",
+        default=1.0,
+    )
+    untuned_matmul: Scalar = field("1", "share of `matmul` that is left there", default=1.0)
     depth: Scalar = field(
         "1", "overhead of starting and ending a tile, in elements of the inner dimension", default=0.0
     )
@@ -149,7 +185,11 @@ class MixtureKernel:
 
 @pytree
 class CollectiveKernel:
-    """Ring collectives of a communication library."""
+    """Ring collectives of a communication library.
+
+    `launch` and `round` are those of cores at 1.98 GHz, the highest clock of an H100: they are mostly instructions and
+    take as many cycles on other chips.
+    """
 
     launch: Scalar = field("s", "time of starting a collective", default=0.0)
     round: Scalar = field("s", "time of one message without its hops", default=0.0)
@@ -207,31 +247,62 @@ class AllToAllKernel:
     copies: Scalar = field(
         "1", "1 where a token is sent once per expert, 0 where it is sent once per rank", default=0.0
     )
+    internode_round: Scalar = field(
+        "s", "time that every doubling of the nodes adds, beyond the latency of the network", default=0.0
+    )
+    internode_share: Scalar = field(
+        "1", "achieved share of the bandwidth of the network between nodes", default=1.0
+    )
+    forwarding: Scalar = field(
+        "1",
+        "bytes on links of the domain that a byte to another node takes the time of, as cores forward it there",
+        default=0.0,
+    )
 
 
 @pytree
 class MatmulKernels:
-    """Matmul kernels, by the bits of the wider operand."""
+    """Matmul kernels, by the bits of their operands."""
 
-    bits_16: MatmulKernel = field(doc="16 bits", default=MatmulKernel)
-    bits_8: MatmulKernel = field(doc="8 bits or fewer", default=MatmulKernel)
+    bits_16: MatmulKernel = field(doc="16-bit weights and inputs", default=MatmulKernel)
+    bits_8: MatmulKernel = field(
+        doc="inputs of 8 bits or fewer, weights of as many or fewer", default=MatmulKernel
+    )
+    bits_8_block: MatmulKernel = field(
+        doc="8-bit inputs and weights, a scale per block: 8 to 8.3 bits a weight", default=MatmulKernel
+    )
+    weights_8: MatmulKernel = field(doc="8-bit weights, 16-bit inputs", default=MatmulKernel)
+    weights_4: MatmulKernel = field(doc="weights of 5 bits or fewer, 16-bit inputs", default=MatmulKernel)
+    bits_4: MatmulKernel = field(doc="weights and inputs of 5 bits or fewer", default=MatmulKernel)
 
 
 @pytree
 class AttentionKernels:
-    """Attention kernels, by the bits of a cached element."""
+    """Attention kernels, by the bits of a cached element and of the arithmetic."""
 
     bits_16: AttentionKernel = field(doc="16 bits", default=AttentionKernel)
-    bits_8: AttentionKernel = field(doc="8 bits or fewer", default=AttentionKernel)
+    bits_8: AttentionKernel = field(
+        doc="8 bits or fewer in the cache, 16-bit arithmetic", default=AttentionKernel
+    )
+    compute_8: AttentionKernel = field(
+        doc="8 bits or fewer in the cache and in the arithmetic", default=AttentionKernel
+    )
 
 
 @pytree
 class MixtureKernels:
-    """Kernels of routed experts, by the bits of their weights."""
+    """Kernels of routed experts, by the bits of their weights, scales included."""
 
-    bits_16: MixtureKernel = field(doc="16 bits", default=MixtureKernel)
-    bits_8: MixtureKernel = field(doc="8 bits", default=MixtureKernel)
-    bits_4: MixtureKernel = field(doc="4 bits", default=MixtureKernel)
+    bits_16: MixtureKernel = field(doc="above 10 bits", default=MixtureKernel)
+    bits_8: MixtureKernel = field(doc="above 5 bits: 8 bits with few scales", default=MixtureKernel)
+    bits_8_block: MixtureKernel = field(
+        doc="above 8 and up to 8.3 bits: 8 bits with a scale per block",
+        default=MixtureKernel,
+    )
+    bits_4: MixtureKernel = field(doc="above 4.2 bits: MXFP4, NVFP4", default=MixtureKernel)
+    bits_4_group: MixtureKernel = field(
+        doc="up to 4.2 bits: integers with a scale per group of weights", default=MixtureKernel
+    )
 
 
 @pytree
@@ -248,9 +319,15 @@ class EngineOverheads:
     )
     eager_launch_floor: Scalar = field(
         "s",
-        "least time of a layer in a step with prompts, whose launches no CUDA graph has captured",
+        "least time that a prompt adds to a step, per layer, before its kernels: no CUDA graph has its launches",
         default=0.0,
         formerly="eager",
+    )
+    narrow_prefill: Scalar = field(
+        "1",
+        "time of prompts computed in 8 bits or fewer over that of their kernels, which are measured one at a time: a "
+        "chip at its power limit clocks lower, and conversions are not fused",
+        default=1.0,
     )
     frontend_latency: Scalar = field(
         "s", "time that a request spends outside steps before its first token", default=0.0, formerly="front"
@@ -283,13 +360,35 @@ class Kernels:
         doc="collectives within a scale-up domain; None for the fastest algorithm at the latencies of the links",
         default=None,
     )
+    collective_shared_bus: CollectiveKernel | None = field(
+        doc="`collective` where the chips of a domain share the bus of a host; None for the same",
+        default=None,
+    )
     all_reduce: CustomAllReduceKernel | None = field(
         doc="the library's own all-reduce; None where it has none", default=None
     )
+    all_reduce_shared_bus: CustomAllReduceKernel | None = field(
+        doc="`all_reduce` where the chips of a domain share the bus of a host; None for the same",
+        default=None,
+    )
+    all_reduce_eager: CustomAllReduceKernel | None = field(
+        doc="`all_reduce` launched by the host outside of graphs, for scores of measurements; steps do not use it, as "
+        "`engine` has the host's time",
+        default=None,
+    )
+    all_reduce_eager_shared_bus: CustomAllReduceKernel | None = field(
+        doc="the same on the shared bus of a host", default=None
+    )
     dispatch: AllToAllKernel | None = field(
-        doc="dispatch of tokens within a domain; None for the closed form", default=None
+        doc="dispatch of tokens to experts; None for the closed form", default=None
     )
     combine: AllToAllKernel | None = field(doc="combine of the experts' results; None as above", default=None)
+    dispatch_low_latency: AllToAllKernel | None = field(
+        doc="`dispatch` of steps without prompts; None for the same", default=None
+    )
+    combine_low_latency: AllToAllKernel | None = field(
+        doc="`combine` of steps without prompts; None for the same", default=None
+    )
     internode: InternodeKernel | None = field(
         doc="messages between scale-up domains; None for the latencies and the bandwidth of the link",
         default=None,

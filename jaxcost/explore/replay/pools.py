@@ -123,7 +123,7 @@ def build_pool(
     moves = column(swap_seconds(system, memory))
     if np.any((column(engine.swaps) > 0.5) & (moves == 0)):
         raise ValueError("the engine swaps preempted requests to host memory, but the chip has no host tier")
-    features = design_features(system, traffic, plan, knobs)
+    features, kernels = design_features(system, traffic, plan, knobs), system.chip.efficiency.kernels
     point = evaluate_point(system, model, traffic, plan, prices, knobs, features, 1.0)
     return Pool(
         replicas=replicas,
@@ -140,7 +140,8 @@ def build_pool(
         swap_seconds=moves,
         drafts=column(plan.draft_length),
         acceptance=column(_acceptance(plan)),
-        frontend=column(point.frontend),
+        # Launches of prompts are part of the tables.
+        frontend=column(0.0 if kernels is None else kernels.engine.frontend_latency),
         chips=column(complete.tp * complete.pp * complete.cp * complete.dp),
         bill=jax.tree.map(column, jax.device_get(point.bill)),
     )

@@ -7,12 +7,15 @@ lifetime of a request every other user's prompt is prefilled once: m prompts, it
 and the others while it decodes. Work is therefore conserved, whichever of prefill and decode the engine runs first:
 
     b = min(c, slots),   slots = pool of the engine / (cache and state of a sequence of n + (1 + r) o / 2)
-    P = S(mixed steps - decode steps, eager_launch_floor L / (1 + 400 / n), 0.2)
-    m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   k = 1 + e (min(b, burst_size) - 1)
+    P = s (mixed steps - decode steps) + eager_launch_floor L,   s = narrow_prefill for prompts in 8 bits, else 1
+    m = (1 - first) (k + q(k)) / 2 + first (b + q(b)) / 2,   k = 1 + e (min(b, burst_size) - 1)
+    q(k) = min(k, max(budget / n, 1))
     TPOT = d + (b - m) P / o
-    TTFT = frontend_latency + eager_launch_floor L + d + m P + (c / b - 1) (TTFT of a user in the batch + (o - 1) TPOT)
+    TTFT = frontend_latency + d + m P + (c / b - 1) (TTFT of a user in the batch + (o - 1) TPOT)
 
-S is `smooth.maximum`. A prompt takes ceil(n / budget) mixed steps. `first` is the share of requests that clients send
+A prompt takes ceil(n / budget) mixed steps, and q of k prompts that come together share a step:
+all of its users wait for all of it, so that the prompts of the steps i = 1 ... k / q take i q P, on average (k + q) P /
+2. `first` is the share of requests that clients send
 all at once at the start: 1/10 where each user sends ten requests, 0 in steady state. Users whose requests have equal
 lengths stay in lockstep, and k of them return in the same step. Lengths of variation v break the lockstep: two answers
 of about o tokens, independent and normally distributed, end in the same step with probability e = 1 / sqrt(1 + 4 pi v
@@ -28,22 +31,29 @@ import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from jaxcost.core import smooth
-from jaxcost.core.arrays import align, batch_shape, spread
+from jaxcost.core.arrays import align, batch_shape, spread, where
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, canonical, field, pytree, replace
 from jaxcost.evaluation import design_features, evaluate
 from jaxcost.explore.serve.memory_fit import fill_requests
 from jaxcost.physics.compute.shards import complete_plan, layer_count, microbatches
 from jaxcost.schedule import context_tokens
-from jaxcost.spec.kernels import EngineOverheads
+from jaxcost.spec.kernels import UNLIMITED, EngineOverheads
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.prices import Knobs
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
-from jaxcost.step_cost import launch_floor
+from jaxcost.step_cost import is_narrow, prompt_seconds
 
-__all__ = ["ClosedLoop", "LoopSteps", "closed_loop", "closed_loop_steps", "in_batch", "loop_times"]
+__all__ = [
+    "ClosedLoop",
+    "LoopSteps",
+    "closed_loop",
+    "closed_loop_steps",
+    "in_batch",
+    "loop_times",
+]
 
 _FULL = 0.03  # softness of the memory limit at a variation of 1 and above, since slots differ in size
 _BURST = 0.2  # softness of the burst size
@@ -63,6 +73,8 @@ class LoopSteps:
     memory: Scalar = field("1", "margin of memory with one user", default=1.0)
     tokens: Scalar = field("token", "tokens that a sequence gains per decode step", default=1.0)
     interval: Scalar = field("1", "time between two steps of a sequence, in steps", default=1.0)
+    together: Scalar = field("1", "prompts that the token budget of a step holds, at least one", default=1.0)
+    narrow: Scalar = field("1", "1 where prompts are computed in 8 bits or fewer, else 0", default=0.0)
 
 
 @pytree
@@ -137,7 +149,6 @@ def _closed_loop(
         engine,
         steps,
         users=each,
-        prompt=computed_tokens(traffic),
         output=traffic.output,
         first=first,
         equal=_lockstep(traffic),
@@ -153,7 +164,7 @@ def _closed_loop(
         memory=steps.memory,
         decode=_decode(engine, steps),
         decode_tpot=_decode(engine, steps) / steps.tokens,
-        prefill=_prefill(engine, steps, computed_tokens(traffic)),
+        prefill=_prefill(engine, steps),
     )
     return spread(loop, batch_shape((system, model, traffic, plan, knobs, users, first)))
 
@@ -226,6 +237,8 @@ def closed_loop_steps(
         layers=layer_count(model),
         tokens=s.tokens_per_step,
         interval=s.interval,
+        together=jnp.maximum(where(budget > 0, budget / computed, UNLIMITED), 1),
+        narrow=is_narrow(plan),
     )
 
 
@@ -234,29 +247,28 @@ def loop_times(
     steps: LoopSteps,
     *,
     users: Scalar,
-    prompt: Scalar,
     output: Scalar,
     first: Scalar,
     equal: Scalar,
 ) -> tuple[Scalar, Scalar]:
     """Return mean TPOT and TTFT, s, of one group of users.
 
-        m = (1 - first) (k + 1) / 2 + first (b + 1) / 2,   TPOT = d + (b - m) P / o
+        m = (1 - first) (k + q(k)) / 2 + first (b + q(b)) / 2,   TPOT = d + (b - m) P / o
 
     Args:
         engine: constants of the engine.
         steps: steps of the group.
         users: concurrent users of the group.
-        prompt: prompt tokens that are computed.
         output: output tokens.
         first: share of requests that are sent all at once at the start.
         equal: probability that users who start together return together: 1 where requests have equal lengths.
     """
-    batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps, prompt)
-    burst = 1 + equal * (smooth.minimum(batch, engine.burst_size, _BURST) - 1)
-    ahead = (1 - first) * (burst + 1) / 2 + first * (batch + 1) / 2
+    batch, step, prefill = steps.batch, _decode(engine, steps), _prefill(engine, steps)
+    burst = 1 + equal * jnp.maximum(smooth.minimum(batch, engine.burst_size, _BURST) - 1, 0)
+    mean = lambda count: (count + jnp.minimum(count, steps.together)) / 2  # noqa: E731
+    ahead = (1 - first) * mean(burst) + first * mean(batch)
     tpot = step / steps.tokens + jnp.maximum(batch - ahead, 0) * prefill / jnp.maximum(output, 1)
-    served = engine.frontend_latency + engine.eager_launch_floor * steps.layers + step + ahead * prefill
+    served = engine.frontend_latency + step + ahead * prefill
     held = served + jnp.maximum(output - 1, 0) * tpot  # time that a request holds its memory
     waiting = jnp.maximum(smooth.safe_div(users, batch, 1.0) - 1, 0) * held
     return tpot, served + waiting
@@ -266,8 +278,8 @@ def _decode(engine: EngineOverheads, steps: LoopSteps) -> Scalar:
     return steps.interval * (steps.decode + engine.layer * steps.layers + engine.sequence * steps.batch)
 
 
-def _prefill(engine: EngineOverheads, steps: LoopSteps, prompt: Scalar) -> Scalar:
-    return launch_floor(engine, steps.prefill, prompt, steps.layers)
+def _prefill(engine: EngineOverheads, steps: LoopSteps) -> Scalar:
+    return prompt_seconds(engine, steps.prefill, steps.layers, steps.narrow)
 
 
 def _without_overheads(system: System) -> System:

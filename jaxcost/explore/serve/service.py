@@ -264,7 +264,7 @@ def _service(
     billed = billed_tokens(traffic)
     chips, tokens = _chips(plan), operating.rate * billed
     bills = [(point.bill, operating.replicas * chips / tokens, point.decode_joules / billed)]
-    prefill_joules, pool_replicas, pool_chips = (
+    prefill_joules, pool_replicas, pool_selections = (
         point.prefill_joules,
         jnp.zeros_like(chips),
         jnp.zeros_like(chips),
@@ -272,7 +272,7 @@ def _service(
     if pool is None:
         bills = [(point.bill, bills[0][1], bills[0][2] + prefill_joules / billed)]
     else:
-        pool_replicas, pool_chips = _pool_replicas(pool, operating, tau), pool.chips
+        pool_replicas, pool_selections = _pool_replicas(pool, operating, tau), pool.chips
         servers = pool_replicas * pool.servers
         wait = queue(operating.rate, pool.point.service, servers, traffic.variation)
         waits = [wait, load.slot_wait]
@@ -303,7 +303,7 @@ def _service(
         replicas=operating.replicas,
         replica_chips=chips,
         prefill_replicas=pool_replicas,
-        prefill_replica_chips=pool_chips,
+        prefill_replica_chips=pool_selections,
         in_flight=operating.replica_rate * load.residence,
         slots=replica.slots,
         prefill_busy=prefill_busy,

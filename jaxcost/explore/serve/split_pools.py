@@ -20,7 +20,6 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcost.core import smooth
 from jaxcost.core.arrays import align, batch_shape, spread
 from jaxcost.core.program import program
 from jaxcost.core.pytree import Scalar, field, pytree, replace
@@ -36,10 +35,10 @@ from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
 from jaxcost.spec.system import System
 from jaxcost.spec.traffic import Traffic
+from jaxcost.step_cost import is_narrow, prompt_seconds
 
 __all__ = ["Pool", "PoolPairs", "PrefillStep", "evaluate_prefill", "match_pools"]
 
-_FLOOR = 0.2  # softness of the eager launch floor, as in `closed_loops.py`
 _ROUNDING = 1e-6  # relative: a number of replicas this much above a whole one is that
 
 
@@ -113,8 +112,7 @@ def evaluate_prefill(
     loaded = replace(traffic, batch=plan.dp * prompts, output=jnp.ones_like(traffic.output))
     report = evaluate(system, model, loaded, alone, features=features)
     s = report.schedule
-    floor = engine.eager_launch_floor * layer_count(model)
-    step = smooth.maximum(report.prefill.total, floor, _FLOOR)
+    step = prompt_seconds(engine, report.prefill.total, layer_count(model), is_narrow(plan))
     pool = system, plan
     computed = computed_tokens(traffic)
     _, slots = fill_requests(

@@ -171,7 +171,7 @@ def evaluate_point(
 
 
 def _frontend(system: System, model: Model) -> Scalar:
-    """Return the time of a request outside of the engine's steps: as in `closed_loop`, 0 without calibrated kernels."""
+    """Return the time of a request outside of the kernels of its steps: of the front end, and of eager launches."""
     kernels = system.chip.efficiency.kernels
     if kernels is None:
         return jnp.zeros_like(system.chips)

@@ -18,8 +18,18 @@ from jaxcost.core.pytree import Scalar, field, pytree
 from jaxcost.physics.compute.attention import SHAPES
 from jaxcost.spec.model import Model
 
-__all__ = ["Group", "Reach", "StepLoad", "attention_pairs", "reaches", "step_load", "window_pairs"]
+__all__ = [
+    "Group",
+    "Reach",
+    "StepLoad",
+    "attention_pairs",
+    "of_prompts",
+    "reaches",
+    "step_load",
+    "window_pairs",
+]
 
+_FEW = 16.0  # new tokens per sequence up to which a step decodes, so that it covers drafts
 _ALL = 1e12  # tokens, more than any context has
 
 
@@ -74,6 +84,11 @@ class StepLoad:
     def draft_pass_tokens(self) -> jax.Array:
         """Tokens of a pass of the draft, the mean where prompts are computed along with decode steps."""
         return smooth.safe_div(self.draft_tokens, self.draft_passes)
+
+
+def of_prompts(group: Group) -> jax.Array:
+    """Return true where the new tokens of a group are those of prompts, not of decoding or of drafts."""
+    return jnp.greater(group.new, _FEW)
 
 
 def attention_pairs(group: Group, bidirectional: Scalar) -> jax.Array:

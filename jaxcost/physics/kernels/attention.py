@@ -6,12 +6,14 @@ wave of tasks, one per slot of every core.
 
     tiles    of `rows` queries, the h / g heads of a key head packed into one tile or not
     splits   = max(1, min(fill c / tasks, most, keys / block)):  enough to fill the cores
-    stream   = rounds x (prologue + keys of a task x bytes of a key / (core x bandwidth / c))
+    stream   = rounds x (prologue + keys of a task x bytes of a key / (core x clock))
     math     = pairs (padded to tiles) x (2 (d_k + d_v) / (peak matmul) + 1 / exponentials), in whole rounds
-    seconds  = launch + reduce (if split) + S(bytes / bandwidth, stream + math)
+    convert  = bytes of all keys / (convert x c x clock): a kernel before, which widens the cache to 16 bits
+    seconds  = launch + reduce (if split) + convert + S(bytes / bandwidth, stream + math)
 
-The exponent `waves` blends between a fractional (0) and a whole (1) number of rounds. With an ideal kernel this is
-max(bytes / bandwidth, FLOPs / peak).
+The clock is that of the special function units, of which a core has 16. A task streams a few bytes per cycle, as many
+as it has in flight over the latency of memory, whatever the bandwidth of the chip. The exponent `waves` blends between
+a fractional (0) and a whole (1) number of rounds. With an ideal kernel this is max(bytes / bandwidth, FLOPs / peak).
 """
 
 from typing import Any
@@ -75,7 +77,8 @@ def attention_timing(machine: Machine, kernel: AttentionKernel, work: AttentionW
     splits = jnp.maximum(1, splits)
     tasks = tasks * splits
 
-    key_seconds = work.row_bytes * machine.cores / (machine.bandwidth * kernel.core)
+    cycles = machine.exponentials / _UNITS  # of all cores, per second
+    key_seconds = work.row_bytes * machine.cores / (kernel.core * cycles)
     first = kernel.prologue + longest / splits * key_seconds
     each = kernel.prologue + pairs / q / splits * key_seconds
     stream = jnp.maximum(
@@ -93,9 +96,10 @@ def attention_timing(machine: Machine, kernel: AttentionKernel, work: AttentionW
     cached, ends = _bytes(work, kernel.pad)
     moved = cached * kernel.traffic + ends * kernel.traffic_ends
     kept = work.replayed * cached_share(moved, kernel.capacity * machine.cache, _SHARPNESS)
-    in_cache = machine.exponentials / _UNITS * kernel.cache / machine.bandwidth
+    in_cache = cycles * kernel.cache / machine.bandwidth
+    converting = _bytes(work)[0] / (kernel.convert * cycles)
     return KernelTiming(
-        fixed=kernel.launch + kernel.reduce * jnp.minimum(splits - 1, 1),
+        fixed=kernel.launch + kernel.reduce * jnp.minimum(splits - 1, 1) + converting,
         bandwidth_overhead=moved
         / (_bytes(work)[0] + ends)
         * ((1 - kept) / kernel.memory + kept / jnp.maximum(kernel.memory, in_cache)),

@@ -18,7 +18,7 @@ from jaxcost.core import smooth
 from jaxcost.core.arrays import row, stack, total, unstack, where
 from jaxcost.core.pytree import Scalar, field, pytree, replace
 from jaxcost.physics.compute.attention import AttentionShards
-from jaxcost.physics.compute.load import Group, StepLoad
+from jaxcost.physics.compute.load import Group, StepLoad, of_prompts
 from jaxcost.physics.compute.operators import (
     ATTENTION_OPERATORS,
     MATH,
@@ -38,8 +38,8 @@ from jaxcost.spec.plan import Plan
 
 __all__ = ["KernelRuns", "Legs", "kernel_rows", "kernel_seconds"]
 
-_FEW = 16.0  # new tokens per sequence up to which decode attention is used, so that it covers drafts
 _UNQUANTIZED = ("router",)
+_BLOCK = (8.0, 8.3)  # bits of an 8-bit weight with its share of the scale of its block
 Shape = tuple[Scalar, Scalar, Scalar]
 
 
@@ -142,8 +142,8 @@ def kernel_rows(
         for k, name in enumerate(ATTENTION_OPERATORS)
     }
     latents = {"latent_attention": [_latent_work(model, each, shards, group) for group in groups]}
-    prompts = [jnp.greater(group.new, _FEW) for group in groups]
-    bits, like = plan.kv_bits, jnp.asarray(m)
+    prompts = [of_prompts(group) for group in groups]
+    bits, like = (plan.kv_bits, each.attention), jnp.asarray(m)
     parts = (
         _matmuls(matmuls, each, kernels.matmul, machine, like),
         _attend(
@@ -196,7 +196,7 @@ def _matmuls(
     )
     chip = machine("weights")
     chip = replace(chip, rate=stack([machine(c).rate for c in classes], np.ndim(like)))
-    kernel = _by_bits(kernels, jnp.maximum(weight_bits, activation_bits))
+    kernel = _matmul_kernel(kernels, weight_bits, activation_bits)
     works = m * n * k > 0
     work = MatmulWork(
         rows=where(works, m, 1),
@@ -214,19 +214,39 @@ def _matmuls(
     )
 
 
+def _matmul_kernel(kernels: MatmulKernels, weight_bits: Scalar, activation_bits: Scalar) -> Any:
+    """Select the kernel by the bits of weights and inputs; only the wider operand's bits set the matmul rate."""
+    block = (weight_bits > _BLOCK[0]) & (weight_bits <= _BLOCK[1])
+
+    def select(
+        both_16: Scalar, both_8: Scalar, blocks: Scalar, w_8: Scalar, w_4: Scalar, both_4: Scalar
+    ) -> Any:
+        narrow = where(block, blocks, where((weight_bits <= 5) & (activation_bits <= 5), both_4, both_8))
+        weights = where(weight_bits <= 5, w_4, w_8)
+        return where(weight_bits > 10, both_16, where(activation_bits > 10, weights, narrow))
+
+    each = (
+        getattr(kernels, f) for f in ("bits_16", "bits_8", "bits_8_block", "weights_8", "weights_4", "bits_4")
+    )
+    return jax.tree.map(select, *each)
+
+
 def _attend(
     rows: dict[str, list[AttentionWork]],
     prompts: list[jax.Array],
     kernels: tuple[AttentionKernels, AttentionKernels],
-    bits: Scalar,
+    bits: tuple[Scalar, Scalar],
     machine: Callable[[str], Machine],
 ) -> KernelRuns:
-    """Time all attention. `prompts` is true where a group's queries are those of a prompt."""
+    """Time all attention.
+
+    `prompts` is true where a group's queries are those of a prompt; `bits` are of the cache and of the arithmetic.
+    """
     works = [work for group in rows.values() for work in group]
     rank = max(np.ndim(x) for x in jax.tree.leaves(works))
     runs = stack([work.sequences for work in works], rank) > 0
     work = jax.tree.map(lambda *x: where(runs, stack(x, rank), 1), *works)
-    many, few = (_by_bits(kernel, bits) for kernel in kernels)
+    many, few = (_attention_kernel(kernel, *bits) for kernel in kernels)
     prompt = stack(prompts, rank)
     kernel = jax.tree.map(lambda a, b: where(prompt, a, b), many, few)
     chip = machine("cache")
@@ -302,13 +322,7 @@ def _mix(
         matrices=x.matrices,
     )
     work = jax.tree.map(lambda value: where(there, value, 1), work)
-    bits = plan.expert_bits
-    kernel = jax.tree.map(
-        lambda wide, middle, narrow: where(bits > 10, wide, where(bits > 5, middle, narrow)),
-        kernels.bits_16,
-        kernels.bits_8,
-        kernels.bits_4,
-    )
+    kernel = _mixture_kernel(kernels, plan.expert_bits)
     run = KernelRuns(
         timing=mixture_timing(machine, kernel, work),
         memory=mixture_bytes(work) / machine.bandwidth,
@@ -319,6 +333,26 @@ def _mix(
     return jax.tree.map(lambda x: stack([x], np.ndim(tokens)), run)
 
 
-def _by_bits(kernels: MatmulKernels | AttentionKernels, bits: Scalar) -> Any:
-    """Select the kernel by the bits of its operands: 16 bits above 10, else 8 bits."""
-    return jax.tree.map(lambda wide, narrow: where(bits > 10, wide, narrow), kernels.bits_16, kernels.bits_8)
+def _mixture_kernel(kernels: MixtureKernels, bits: Scalar) -> Any:
+    """Select the kernel of routed experts by the bits of a weight, scales included.
+
+    The bits of the inputs set only the matmul rate of `machine("experts")`: 4-bit integers with 8-bit inputs have no
+    kernel of their own and take that of 4-bit integers with 16-bit inputs.
+    """
+
+    def chosen(wide: Any, middle: Any, blocks: Any, narrow: Any, integers: Any) -> Any:
+        eight = where((bits > _BLOCK[0]) & (bits <= _BLOCK[1]), blocks, middle)
+        four = where(bits > 4.2, narrow, integers)
+        return where(bits > 10, wide, where(bits > 5, eight, four))
+
+    k = kernels
+    return jax.tree.map(chosen, k.bits_16, k.bits_8, k.bits_8_block, k.bits_4, k.bits_4_group)
+
+
+def _attention_kernel(kernels: AttentionKernels, bits: Scalar, arithmetic: Scalar) -> Any:
+    """Select the kernel of attention by the bits of a cached element and those of queries and scores."""
+
+    def chosen(wide: Any, narrow: Any, computed: Any) -> Any:
+        return where(bits > 10, wide, where(arithmetic > 10, narrow, computed))
+
+    return jax.tree.map(chosen, kernels.bits_16, kernels.bits_8, kernels.compute_8)

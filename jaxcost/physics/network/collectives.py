@@ -3,8 +3,8 @@
 A group that spans levels (package, domain, across domains) either reduce-scatters and all-gathers on the inner levels
 around an all-reduce of the shard on the outermost level, or all-reduces the whole vector on every level (by doubling,
 in one shot or in the network); the faster is used. Within a domain calibrated kernels replace the closed forms; between
-domains the closed forms stay, with the library's round and share of `InternodeKernel`, and without exchanges of every
-pair at once.
+domains the closed forms of collectives stay, with the library's round and share of `InternodeKernel`, and without
+exchanges of every pair at once. Kernels that exchange tokens of experts span both levels.
 
 Symbols: groups, sizes and messages have any axes before those of the batch, `[..., *batch]`; numbers that differ by
 level have the levels in between, `[..., levels, *batch]`.
@@ -25,6 +25,7 @@ from jaxcost.physics.kernels.collective import (
     Exchange,
     all_reduce_seconds,
     exchange_seconds,
+    ring_exchange_seconds,
 )
 from jaxcost.physics.network.algorithms import (
     INDIVISIBLE,
@@ -40,6 +41,7 @@ from jaxcost.physics.network.algorithms import (
 )
 from jaxcost.physics.network.levels import (
     DOMAIN,
+    NETWORK,
     Level,
     level_axis,
     shift_levels,
@@ -49,6 +51,7 @@ from jaxcost.physics.network.levels import (
 )
 from jaxcost.physics.network.reliability import straggler_wait
 from jaxcost.spec.fabric import Fabric
+from jaxcost.spec.kernels import CollectiveKernel
 
 __all__ = [
     "Communicator",
@@ -61,6 +64,8 @@ __all__ = [
     "gather",
     "point_to_point",
 ]
+
+_SENT = ("hops", "load")
 
 
 @pytree
@@ -217,12 +222,22 @@ def domain_launch(group: Communicator, levels: Level) -> jax.Array:
 
 def in_domain(x: Scalar, levels: Level) -> jax.Array:
     """Take the level of the domain from a table `[..., levels, *batch]`."""
-    return lax.index_in_dim(jnp.asarray(x), DOMAIN, level_axis(x, levels), keepdims=False)
+    return at_level(x, levels, DOMAIN)
+
+
+def at_level(x: Scalar, levels: Level, place: int) -> jax.Array:
+    """Take one level from a table `[..., levels, *batch]`."""
+    return lax.index_in_dim(jnp.asarray(x), place, level_axis(x, levels), keepdims=False)
 
 
 def put_in_domain(table: jax.Array, x: jax.Array, levels: Level) -> jax.Array:
     """Replace the level of the domain in a table `[..., levels, *batch]` by x `[..., *batch]`."""
-    here = arrays.column([k == DOMAIN for k in range(3)], levels.hop) > 0
+    return put_at_level(table, x, levels, DOMAIN)
+
+
+def put_at_level(table: jax.Array, x: jax.Array, levels: Level, place: int) -> jax.Array:
+    """Replace one level in a table `[..., levels, *batch]` by x `[..., *batch]`."""
+    here = arrays.column([k == place for k in range(3)], levels.hop) > 0
     return arrays.where(here, with_level_axis(x, levels), table)
 
 
@@ -253,27 +268,74 @@ def all_to_all(
     """
     busiest = sizes * with_level_axis(peak, levels)
     met = group.counts > 1
-    times, start = duration(costs.exchange, levels, busiest) * met, group.start
+    times, starts = duration(costs.exchange, levels, busiest) * met, group.start
     if any(exchanges):
-        domain, cost = take_level(levels, DOMAIN), costs.exchange
-        hops, load, ranks = (in_domain(x, levels) for x in (cost.hops, cost.load, group.counts))
-        seconds = list(in_domain(times, levels))
-        calibrated = [exchange is not None for exchange in exchanges]
+        rows = list(times)
+        starts = [group.start] * len(rows)
         for k, exchange in enumerate(exchanges):
             if exchange is not None:
-                fitted = exchange_seconds(
-                    exchange,
-                    in_domain(busiest, levels)[k],
-                    load[0] * domain.per_byte,
-                    hops[0] * domain.hop,
-                    ranks=group.ranks,
-                    domain_ranks=ranks,
-                    peak=peak,
-                )
-                seconds[k] = jnp.where(ranks > 1, fitted, 0)
-        times = put_in_domain(times, arrays.stack(seconds), levels)
-        start = start - arrays.column(calibrated, times[..., 0]) * domain_launch(group, levels)
-    return Message(seconds=start + sum_over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
+                rows[k], starts[k] = _by_kernel(rows[k], busiest[k], exchange, group, levels, costs, peak)
+        times, starts = arrays.stack(rows), arrays.stack(starts)
+    return Message(seconds=starts + sum_over_levels(times, levels), level_bytes=sizes * costs.mean_hops)
+
+
+def _by_kernel(
+    times: jax.Array,
+    sizes: jax.Array,
+    exchange: Exchange,
+    group: Communicator,
+    levels: Level,
+    costs: AlgorithmCosts,
+    peak: Scalar,
+) -> tuple[jax.Array, jax.Array]:
+    """Replace the closed form of one exchange by its kernel, whose time includes the launch.
+
+    Exchange kernels span the domain and the network; those of rings only the domain.
+
+    Args:
+        times: seconds of the closed form, `[groups, ..., levels, *batch]`.
+        sizes: bytes that the busiest rank sends, likewise.
+        exchange: the exchange.
+        group: the group, `[groups, ...]`.
+        levels: the levels of the fabric.
+        costs: `algorithm_costs` of the counts.
+        peak: bytes that the busiest rank receives over the average.
+
+    Returns:
+        Seconds like `times`, and of the start, `[groups, ..., *batch]`.
+    """
+    places = (DOMAIN,) if isinstance(exchange.kernel, CollectiveKernel) else (DOMAIN, NETWORK)
+    tables = [take_level(levels, place) for place in places]
+    sums = [
+        CollectiveCost(
+            rounds=1.0, **{x: at_level(getattr(costs.exchange, x), levels, place)[0] for x in _SENT}
+        )
+        for place in places
+    ]
+    sent = [at_level(sizes, levels, place) for place in places]
+    counts = [at_level(group.counts, levels, place) for place in places]
+    if isinstance(exchange.kernel, CollectiveKernel):
+        (domain,), (cost,), (size,) = tables, sums, sent
+        fitted = ring_exchange_seconds(
+            exchange.kernel,
+            exchange.seconds_per_byte,
+            size,
+            size * cost.load * domain.per_byte,
+            cost.hops * domain.hop,
+            counts[0],
+        )
+        apart = counts[0] > 1
+    else:
+        fitted = exchange_seconds(
+            exchange, (tables[0], tables[1]), (sums[0], sums[1]), (sent[0], sent[1]),
+            ranks=group.ranks, nodes=counts[1], peak=peak,
+        )  # fmt: skip
+        apart = (counts[0] > 1) | (counts[1] > 1)
+        times = put_at_level(times, jnp.zeros_like(sent[1]), levels, NETWORK)
+    launches = sum(
+        ((count > 1) * table.launch for count, table in zip(counts, tables, strict=True)), start=jnp.zeros(())
+    )
+    return put_at_level(times, jnp.where(apart, fitted, 0), levels, DOMAIN), group.start - launches
 
 
 def broadcast(size: Scalar, group: Communicator, levels: Level, tau: Scalar) -> Message:

@@ -18,6 +18,7 @@ from jaxcost.spec.system import System
 
 __all__ = [
     "DOMAIN",
+    "NETWORK",
     "Level",
     "domain_chips",
     "fabric_levels",
@@ -30,7 +31,7 @@ __all__ = [
     "with_level_axis",
 ]
 
-DOMAIN = 1  # place of the scale-up domain among the levels
+DOMAIN, NETWORK = 1, 2  # places of the scale-up domain and of the scale-out network among the levels
 _BUSIEST = 0.999  # upper bound of the share of a link that other traffic takes
 _UNLIMITED = 1e30  # chips
 _USED = "bandwidth latency overhead launch topology dimensions radix taper in_network sram_landing background".split()

@@ -28,11 +28,9 @@ from jaxcost.physics.network.collectives import (
     all_reduce,
     all_to_all,
     communicator,
-    in_domain,
     point_to_point,
-    put_in_domain,
 )
-from jaxcost.physics.network.levels import Level, level_axis, with_level_axis
+from jaxcost.physics.network.levels import Level, level_axis, shift_levels, with_level_axis
 from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.model import Model
 from jaxcost.spec.plan import Plan
@@ -121,6 +119,8 @@ def step_messages(
     groups: Communicator,
     tau: Scalar,
     backend: CollectiveBackend | None = None,
+    *,
+    prompts: Scalar = True,
 ) -> Messages:
     """Return the messages of the steps of a load, `[steps, *batch]` or `[*batch]`.
 
@@ -143,6 +143,7 @@ def step_messages(
         tau: softness.
         backend: calibrated kernels within a domain; None for closed forms. Kernels that send a token once per expert
             send more bytes.
+        prompts: true for the steps with prompts, which use other exchanges than those that only decode.
     """
     element, tokens = shards.precision.messages / 8, load.tokens
     stream = tokens * (model.hidden * element)
@@ -167,7 +168,9 @@ def step_messages(
         costs=_take(costs, rank, (0, 3)),
         backends=() if backend is None else (backend, without_all_reduce(backend), backend),
     )
-    exchanges = _exchanges(model, plan, shards, tokens, levels, routed, _take(costs, rank, (3, 4)), backend)
+    exchanges = _exchanges(
+        model, plan, shards, tokens, levels, routed, _take(costs, rank, (3, 4)), backend, prompts
+    )
     pipeline = point_to_point(stream, plan.tp * plan.cp * plan.pp, levels)
     return Messages(
         counts=arrays.stack(_counts(model, plan, shards, load.draft_passes)),
@@ -204,6 +207,7 @@ def _exchanges(
     group: Communicator,
     costs: AlgorithmCosts,
     backend: CollectiveBackend | None,
+    prompts: Scalar,
 ) -> Message:
     """Time dispatch and combine, `[phases, steps, *batch]`, in the expert-parallel group, `[1, ...]`."""
     x, n = model.experts, group.counts
@@ -214,7 +218,7 @@ def _exchanges(
     exchanges: list[Exchange | None] = []
     if backend is not None:
         exchanges = [
-            exchange_of(backend, phase, tokens / plan.tp, x.top_k, x.experts, row[k])
+            exchange_of(backend, phase, tokens / plan.tp, x.top_k, x.experts, row[k], prompts)
             for k, phase in enumerate(("dispatch", "combine"))
         ]
         copies = _copies_sent(copies, exchanges, x.top_k, group, levels)
@@ -234,13 +238,13 @@ def _exchanges(
 def _copies_sent(
     copies: jax.Array, exchanges: list[Exchange | None], top_k: Scalar, group: Communicator, levels: Level
 ) -> jax.Array:
-    """Return the copies of a token that leave a rank, `[phases, ...]`: within the domain one per expert or per rank."""
-    n, once_per_rank = in_domain(group.counts, levels), in_domain(copies, levels)
+    """Return the copies of a token that leave a rank, `[phases, ...]`: on every level one per expert or per rank."""
+    there = (group.within - shift_levels(group.within, levels, 1.0)) / with_level_axis(group.ranks, levels)
+    direct = with_level_axis(top_k, levels) * there
     sent = []
     for exchange in exchanges:
-        every = 0.0 if exchange is None else exchange.every_expert
-        within = arrays.where(every > 0.5, top_k * (1 - 1 / n), once_per_rank)
-        sent.append(put_in_domain(copies, within, levels))
+        every = with_level_axis(0.0 if exchange is None else exchange.every_expert, levels)
+        sent.append(arrays.where(every > 0.5, direct, copies))
     return arrays.stack(sent)
 
 
