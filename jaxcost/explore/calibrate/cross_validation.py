@@ -14,7 +14,16 @@ import numpy as np
 
 from jaxcost.explore.calibrate.fit import Bounds, Columns, Fit, fit, folds, predict
 
-__all__ = ["Calibration", "Form", "LeftOut", "calibrate_rows", "labelled", "leave_out", "scores"]
+__all__ = [
+    "Calibration",
+    "Form",
+    "LeftOut",
+    "calibrate_rows",
+    "interval_of",
+    "labelled",
+    "leave_out",
+    "scores",
+]
 
 FOLDS = 6
 _TAIL = 0.1  # on either side of an 80% interval
@@ -153,17 +162,17 @@ def calibrate_rows(
     for i in range(many if many > 2 else 0):
         # The interval for fold i is made of errors of other folds j, each by the fit without i and j.
         others = np.concatenate([each[min(i, j), max(i, j)][part == j] for j in range(many) if j != i])
-        low, high = _interval(others)
+        low, high = interval_of(others)
         at = part == i
         covered[at] = (-held[at] >= low) & (-held[at] <= high)
     names = fits.names
     return Calibration(
         values=fits.parameters(0),
-        low=dict(zip(names, fits.low[0].tolist(), strict=True)),
-        high=dict(zip(names, fits.high[0].tolist(), strict=True)),
+        low=dict(zip(names, fits.low[0, 0].tolist(), strict=True)),
+        high=dict(zip(names, fits.high[0, 0].tolist(), strict=True)),
         inside=each[()],
         held=held,
-        interval=_interval(held),
+        interval=interval_of(held),
         covered=covered,
         folds=many,
     )
@@ -175,7 +184,7 @@ def scores(errors: np.ndarray) -> tuple[float, float]:
     return float(np.median(size)), float(np.quantile(size, 0.9))
 
 
-def _interval(errors: np.ndarray) -> tuple[float, float]:
+def interval_of(errors: np.ndarray) -> tuple[float, float]:
     """Return the ends (low, high) of ln(measured / predicted) between which 80% of the errors lie."""
     return float(np.quantile(-errors, _TAIL)), float(np.quantile(-errors, 1 - _TAIL))
 

@@ -1,13 +1,14 @@
 """The calibrated families of kernels: their rows, form, held-out axis, and fields in `spec/kernels.py`."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcost.explore.calibrate import (
-    kernel_forms as forms,
+    attention_form as attention,
+    matmul_form as matmul,
     message_forms as messages,
     mixture_form as mixture,
 )
@@ -25,7 +26,7 @@ from jaxcost.spec.kernels import (
 from jaxcost.spec.measurement import Measurements, concatenate
 from jaxcost.spec.system import System
 
-__all__ = ["FAMILIES", "KernelFamily", "Selection", "across_chips", "selections"]
+__all__ = ["FAMILIES", "KernelFamily", "Selection", "join_chips", "selections"]
 
 _FEWEST = 24  # rows, below which a selection is not fitted
 
@@ -51,6 +52,9 @@ class KernelFamily:
         axis_name: the axis in words.
         place: function of labels that returns the field of `Kernels` and the field of its precision ("" without one);
             None for kernels that no field holds.
+        marks: function of a system of the rows' chip that returns further labels, by which places may differ.
+        unplaced: function of labels without a place that returns the reason.
+        refine: function of the form and labels that returns the form of one selection.
     """
 
     name: str
@@ -64,6 +68,9 @@ class KernelFamily:
     axis: Keys
     axis_name: str
     place: Callable[[Mapping[str, str]], tuple[str, str] | None]
+    marks: Callable[[System], Mapping[str, str]] = lambda system: {}
+    unplaced: Callable[[Mapping[str, str]], str] = lambda labels: "a kernel that no plan uses on this chip"
+    refine: Callable[[Form, Mapping[str, str]], Form] = lambda form, labels: form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Selection:
         axis: value of every row on the held-out axis, [R].
         axis_name: the axis in words.
         slowness: median ratio of measured seconds to the ideal roofline.
+        place: the field of `Kernels` and the field of its precision that the rows tell of; None where there is none.
     """
 
     family: KernelFamily
@@ -89,6 +97,7 @@ class Selection:
     axis: np.ndarray
     axis_name: str
     slowness: float
+    place: tuple[str, str] | None = None
 
 
 def selections(
@@ -115,40 +124,50 @@ def selections(
     for key in np.unique(keys):
         some = rows.where(keys == key)
         if len(some) >= fewest:
-            form = family.form(systems[str(some.labels["chip"][0])])
             labels = {name: str(some.labels[name][0]) for name in family.by}
+            labels |= family.marks(systems[labels["chip"]])
+            form = family.refine(family.form(systems[str(some.labels["chip"][0])]), labels)
             columns = family.columns(some, systems)
             slowness = _slowness(form, columns, some.seconds)
             out.append(
-                Selection(family, form, labels, some, columns, family.axis(some), family.axis_name, slowness)
+                Selection(
+                    family,
+                    form,
+                    labels,
+                    some,
+                    columns,
+                    family.axis(some),
+                    family.axis_name,
+                    slowness,
+                    family.place(labels),
+                )
             )
     return out
 
 
-def across_chips(parts: Sequence[Selection]) -> list[Selection]:
-    """Join the selections of one library and precision on several chips; the held-out axis is the chip.
+def join_chips(parts: Iterable[Selection]) -> list[Selection]:
+    """Join the selections of one library and place on all its chips; those without a place are left out.
 
     Of several kernels on a chip, the one closest to the roofline is used.
     """
-    apart = ("chip", "version", "kernel")
     keyed: dict[tuple[str, ...], dict[str, Selection]] = {}
     for part in parts:
-        key = (part.family.name, *(v for k, v in part.labels.items() if k not in apart))
-        of, chip = keyed.setdefault(key, {}), part.labels["chip"]
-        if chip not in of or part.slowness < of[chip].slowness:
-            of[chip] = part
+        if part.place is not None:
+            of, chip = keyed.setdefault((part.labels["library"], *part.place), {}), part.labels["chip"]
+            if chip not in of or part.slowness < of[chip].slowness:
+                of[chip] = part
     out = []
     for of in keyed.values():
-        if len(of) < 2:
-            continue
         some, rows = next(iter(of.values())), concatenate([part.rows for part in of.values()])
         columns = {
             name: np.concatenate([part.columns[name] for part in of.values()]) for name in some.columns
         }
-        axis = rows.labels["chip"].astype(str)
-        labels = {k: v for k, v in some.labels.items() if k not in apart}
+        axis = np.concatenate([part.axis for part in of.values()])
+        labels = {k: v for k, v in some.labels.items() if k not in ("chip", "version", "kernel")}
         slowness = _slowness(some.form, columns, rows.seconds)
-        out.append(Selection(some.family, some.form, labels, rows, columns, axis, "chip", slowness))
+        out.append(
+            dataclasses.replace(some, labels=labels, rows=rows, columns=columns, axis=axis, slowness=slowness)
+        )
     return out
 
 
@@ -160,45 +179,23 @@ def _bits(word: str) -> str:
     return "bits_8" if "8" in word else "bits_16"
 
 
-def _wide(word: str) -> bool:
-    return word in ("bfloat16", "float16")
-
-
 def _matmul_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-    precision = labels["precision"]
-    # Weight-only quantization and block scales use other kernels than the ones that a plan selects by its bits.
-    return ("matmul", _bits(precision)) if _wide(precision) or precision == "fp8" else None
+    place = matmul.PLACES.get(labels["precision"])
+    return ("matmul", place) if place else None
 
 
 def _attention_place(name: str) -> Callable[[Mapping[str, str]], tuple[str, str] | None]:
     def place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-        if labels["precision"] not in ("bfloat16", "default", "float16"):
+        other = (labels["library"], labels.get("kernel", "")) in _OTHER_BACKENDS.get(name, ())
+        # A module is a block with its projections, which have kernels of their own.
+        if other or labels.get("kind", "").endswith("module"):
             return None
-        return name, _bits(labels.get("kv_precision", ""))
+        cached = _bits(labels.get("kv_precision", ""))
+        if labels["precision"] in ("bfloat16", "default", "float16"):
+            return name, cached
+        return (name, "compute_8") if labels["precision"] == "fp8" and cached == "bits_8" else None
 
     return place
-
-
-def _mixture_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-    words = {"bfloat16": "bits_16", "fp8": "bits_8", "fp8_block": "bits_8"}
-    precision = labels["precision"]
-    return ("mixture", words.get(precision, "bits_4")) if precision != "w4afp8" else None
-
-
-def _exchange_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-    # The exchanges of a plan send a token once per rank.
-    return None if labels.get("kernel", "") in messages.EVERY_EXPERT else (labels["phase"], "")
-
-
-def _message_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
-    if labels["library"] == "nccl":
-        return "collective", ""
-    # Kernels launched outside CUDA graphs wait for the host; serving replays graphs.
-    return (
-        None
-        if labels["library"] == "nccl-torch" or "eager" in labels.get("kernel", "")
-        else ("all_reduce", "")
-    )
 
 
 def _one_query(rows: Measurements) -> np.ndarray:
@@ -207,11 +204,6 @@ def _one_query(rows: Measurements) -> np.ndarray:
 
 def _several_queries(rows: Measurements) -> np.ndarray:
     return rows.work["queries"] > 1
-
-
-def _core(rows: Measurements) -> np.ndarray:
-    """The kernel alone, without the projections around it."""
-    return rows.work["module"] == 0
 
 
 def _labels(*names: str) -> Keys:
@@ -239,6 +231,7 @@ def _always(form: Form) -> Callable[[System], Form]:
 
 
 _ATTENTION = ("chip", "library", "version", "kernel", "precision", "kv_precision")
+_LATENT = (*_ATTENTION, "kind", "projection_precision")
 _HEADS = _values("heads", "kv_heads", "head_dim", "window")
 _MATMUL = ("chip", "library", "version", "precision")
 _MESSAGE = ("chip", "library", "version", "kernel")
@@ -258,6 +251,7 @@ def _clear(left_out: Keys) -> Keys:
 def _attention(
     name: str, form: Form, source: str, wanted: Keys, columns: Any, axis: Keys, words: str
 ) -> KernelFamily:
+    by = _LATENT if source == "latent_attention" else _ATTENTION
     return KernelFamily(
         name=name,
         kernel=AttentionKernel,
@@ -265,18 +259,21 @@ def _attention(
         source=source,
         wanted=wanted,
         columns=_of_chips(columns),
-        keys=_labels(*_ATTENTION),
-        by=_ATTENTION,
+        keys=_labels(*by),
+        by=by,
         axis=axis,
         axis_name=words,
         place=_attention_place(name),
     )
 
 
-def _latent(phase: Keys) -> Keys:
-    return lambda rows: phase(rows) & _core(rows)
-
-
+# Kernels that a library has but does not select by itself on the chips they were measured on: SGLang runs
+# FlashAttention 3 (fa3) on Hopper and FlashInfer on Ampere and Ada
+# (https://docs.sglang.io/advanced_features/attention_backend.html).
+_OTHER_BACKENDS = {
+    name: (("sglang", "triton"), ("sglang", "flash_attention"))
+    for name in ("attention_decode", "attention_prefill")
+}
 _ON_CHIP, _SHAPE = "heads on a chip", "head configuration"
 FAMILIES: dict[str, KernelFamily] = {
     family.name: family
@@ -284,49 +281,50 @@ FAMILIES: dict[str, KernelFamily] = {
         KernelFamily(
             name="matmul",
             kernel=MatmulKernel,
-            form=_always(forms.MATMUL),
+            form=_always(matmul.MATMUL),
             source="matmul",
             wanted=lambda rows: ~np.char.startswith(rows.labels["source"].astype(str), "vidur"),
-            columns=_of_chips(forms.matmul_columns),
+            columns=_of_chips(matmul.matmul_columns),
             keys=_labels(*_MATMUL),
             by=_MATMUL,
             axis=_values("columns", "inner"),
             axis_name="shape of the weights (n, k)",
             place=_matmul_place,
+            refine=matmul.matmul_form,
         ),
         _attention(
             "attention_decode",
-            forms.ATTENTION_DECODE,
+            attention.ATTENTION_DECODE,
             "attention",
             _one_query,
-            forms.attention_columns,
+            attention.attention_columns,
             _HEADS,
             _SHAPE,
         ),
         _attention(
             "attention_prefill",
-            forms.ATTENTION_PREFILL,
+            attention.ATTENTION_PREFILL,
             "attention",
             _several_queries,
-            forms.attention_columns,
+            attention.attention_columns,
             _HEADS,
             _SHAPE,
         ),
         _attention(
             "latent_decode",
-            forms.LATENT_DECODE,
+            attention.LATENT_DECODE,
             "latent_attention",
-            _latent(_one_query),
-            forms.latent_columns,
+            _one_query,
+            attention.latent_columns,
             _values("heads"),
             _ON_CHIP,
         ),
         _attention(
             "latent_prefill",
-            forms.LATENT_PREFILL,
+            attention.LATENT_PREFILL,
             "latent_attention",
-            _latent(_several_queries),
-            forms.latent_columns,
+            _several_queries,
+            attention.latent_columns,
             _values("heads"),
             _ON_CHIP,
         ),
@@ -337,11 +335,11 @@ FAMILIES: dict[str, KernelFamily] = {
             source="mixture",
             wanted=_clear(mixture.left_out),
             columns=_of_chips(mixture.columns),
-            keys=mixture.groups,
+            keys=_labels("chip", "library", "precision"),
             by=("chip", "library", "precision"),
             axis=mixture.axis,
             axis_name="model, or cut of the one there is",
-            place=_mixture_place,
+            place=mixture.place,
         ),
         KernelFamily(
             name="collective",
@@ -354,7 +352,9 @@ FAMILIES: dict[str, KernelFamily] = {
             by=("chip", "library", "version"),
             axis=_values("op", "ranks"),
             axis_name="collective and ranks",
-            place=_message_place,
+            place=messages.collective_place,
+            unplaced=messages.not_placed,
+            marks=lambda system: messages.bus(system.fabric),
         ),
         KernelFamily(
             name="all_reduce",
@@ -367,20 +367,23 @@ FAMILIES: dict[str, KernelFamily] = {
             by=_MESSAGE,
             axis=_values("ranks"),
             axis_name="ranks",
-            place=_message_place,
+            place=messages.collective_place,
+            unplaced=messages.not_placed,
+            marks=lambda system: messages.bus(system.fabric),
         ),
         KernelFamily(
             name="all_to_all",
             kernel=AllToAllKernel,
             form=_always(messages.ALL_TO_ALL),
             source="all_to_all",
-            wanted=lambda rows: rows.seconds > 0,
+            wanted=_clear(messages.left_out),
             columns=_of_links(messages.all_to_all_columns),
             keys=messages.groups,
-            by=("chip", "library", "version", "kernel", "phase", "precision"),
+            by=("chip", "library", "version", "kernel", "phase"),
             axis=messages.all_to_all_axis,
-            axis_name="hidden width, experts and top k",
-            place=_exchange_place,
+            axis_name="hidden width, experts, top k and nodes",
+            place=messages.exchange_place,
+            unplaced=messages.not_placed,
         ),
     )
 }

@@ -16,16 +16,19 @@ from jaxcost.physics.kernels.collective import (
     AllToAllWork,
     CollectiveWork,
     all_to_all_seconds,
+    at_clock,
     collective_seconds,
     custom_all_reduce_seconds,
+    network_delay,
     ring_work,
+    shares_bus,
     shot_works,
 )
 from jaxcost.physics.network.algorithms import CollectiveCost, algorithm_costs
-from jaxcost.physics.network.levels import DOMAIN, Level, fabric_levels, take_level
+from jaxcost.physics.network.levels import DOMAIN, NETWORK, Level, fabric_levels, take_level
 from jaxcost.physics.network.messages import touched_groups
 from jaxcost.spec.chip import Chip
-from jaxcost.spec.fabric import Fabric, topology_id
+from jaxcost.spec.fabric import Fabric
 from jaxcost.spec.kernels import AllToAllKernel, CollectiveKernel, CustomAllReduceKernel
 from jaxcost.spec.measurement import Measurements
 
@@ -37,19 +40,67 @@ __all__ = [
     "all_to_all_axis",
     "all_to_all_columns",
     "all_to_all_kernel",
+    "bus",
     "collective_columns",
     "collective_form",
+    "collective_place",
+    "exchange_place",
     "groups",
     "is_collective",
     "left_out",
+    "not_placed",
 ]
 
-OUTSIDE = "ranks in several nodes, whose network is not recorded"
+OUTSIDE = (
+    "ranks in several nodes, over a network that is not recorded: 8 GB/s for two ranks on two nodes, where the "
+    "InfiniBand of a DGX A100 has 25"
+)
+HALVED = (
+    "dispatch and combine of prompts over 8 nodes, at 21 GB/s between nodes: half of what 4 nodes reach, and of the "
+    "51 GB/s of 64 ranks in docs/legacy.md of DeepEP"
+)
+NARROW = "NVFP4 tokens on a chip that does not compute in NVFP4: twice the time that their bits tell"
 UNNAMED = 16.0  # bits on the wire where a row does not record them
 _WORK = ("ranks", "rounds", "hops", "link", "own", "whole")
+SHARED_BUS = "shared"
 _RINGS = ("nccl", "nccl-torch")  # libraries whose collectives are rings
 # Kernels that send a token once for every expert.
 EVERY_EXPERT = ("deepep_ll", "trtllm_deepep_ll", "deepep_v2_generation")
+# The exchanges that a library runs unless told otherwise: 20 multiprocessors are the default of DeepEP.
+_PROMPTS = {"sglang": "deepep_normal_sms20", "trtllm": "trtllm_deepep_ht", "vllm": "deepep_ht"}
+_DECODING = {"sglang": "deepep_ll", "trtllm": "trtllm_deepep_ll", "vllm": "deepep_ll"}
+_TORCH = "NCCL through PyTorch, on one chip: it repeats what rows of NCCL itself tell"
+_OTHER = "not the library's default: DeepEP with another number of multiprocessors, or its second version"
+
+
+def exchange_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the field of `Kernels` of a dispatch or combine; None for kernels that are not a library's default."""
+    library, kernel, phase = labels["library"], labels["kernel"], labels["phase"]
+    if kernel == _PROMPTS.get(library):
+        return phase, ""
+    return (f"{phase}_low_latency", "") if kernel == _DECODING.get(library) else None
+
+
+def collective_place(labels: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the place of collectives and of all-reduces.
+
+    All-reduces that the host launches one by one, outside CUDA graphs, have a place that no step uses: their time is
+    that of the host, which steps with prompts pay by `EngineOverheads.eager_launch_floor`.
+    """
+    end = "_shared_bus" if labels.get("bus") == SHARED_BUS else ""
+    if labels["library"] == "nccl":
+        return f"collective{end}", ""
+    if labels["library"] == "nccl-torch":
+        return None
+    return f"{'all_reduce_eager' if 'eager' in labels.get('kernel', '') else 'all_reduce'}{end}", ""
+
+
+def not_placed(labels: Mapping[str, str]) -> str:
+    """Return the reason why fitted rows have no place among a library's kernels; "" where they have one."""
+    place = exchange_place if "phase" in labels else collective_place
+    if place(labels) is not None:
+        return ""
+    return _OTHER if "phase" in labels else _TORCH
 
 
 def is_collective(measured: Measurements) -> np.ndarray:
@@ -60,6 +111,10 @@ def is_collective(measured: Measurements) -> np.ndarray:
 def left_out(measured: Measurements) -> np.ndarray:
     """Return the reason why a row is excluded from the fit, [R]; "" where it is fitted."""
     out = np.full(len(measured), "", object)
+    if measured.family == "all_to_all":
+        labels = measured.labels
+        out[(_nodes(measured) == 8) & ~np.isin(labels["kernel"].astype(str), EVERY_EXPERT)] = HALVED
+        out[labels["precision"] == "nvfp4"] = NARROW
     if measured.family != "collective":
         return out
     for row, kernel in enumerate(measured.labels["kernel"]):
@@ -73,27 +128,35 @@ def groups(measured: Measurements) -> np.ndarray:
     """Return the key of the rows that share parameters, [R].
 
     Ring collectives share chip and library; custom all-reduces also the kernel; all-to-alls chip, library, kernel,
-    phase and precision.
+    and phase: the bits of a row are a column.
     """
     labels = measured.labels
     if measured.family == "collective":
         kernel = np.where(is_collective(measured), "ring", labels["kernel"].astype(str))
         return labelled([labels["chip"], labels["library"], kernel])
-    return labelled([labels[name] for name in ("chip", "library", "kernel", "phase", "precision")])
+    return labelled([labels[name] for name in ("chip", "library", "kernel", "phase")])
+
+
+def _nodes(measured: Measurements) -> np.ndarray:
+    """Return the nodes of every row, float [R]; 1 where the file does not tell."""
+    return measured.labels.get("nodes", np.ones(len(measured))).astype(float)
 
 
 def all_to_all_axis(measured: Measurements) -> np.ndarray:
-    """Return the value of the held-out axis of all-to-alls, [R]: the shape of a model's experts."""
-    return labelled([measured.work[name].astype(int) for name in ("hidden", "top_k", "experts")])
+    """Return the value of the held-out axis of all-to-alls, [R]: the shape of a model's experts, and the nodes."""
+    shape = [measured.work[name].astype(int) for name in ("hidden", "top_k", "experts")]
+    return labelled([*shape, _nodes(measured)])
 
 
 def _each(
     measured: Measurements,
+    chips: Mapping[str, Chip],
     fabrics: Mapping[str, Fabric],
     describe: Callable[[np.ndarray, str, Level, float], Mapping[str, Any]],
 ) -> dict[str, np.ndarray]:
     """Fill the columns with `describe(rows, chip, domain, ranks)`, for every chip and number of ranks."""
-    out: dict[str, np.ndarray] = {}
+    clocks = {name: float(chips[name].compute.clock) for name in measured.values("chip")}
+    out = {"clock": np.asarray([clocks[name] for name in measured.labels["chip"].tolist()])}
     for name in measured.values("chip"):
         fabric = fabrics[name]
         domain = take_level(fabric_levels(fabric, fabric.domain), DOMAIN)
@@ -138,7 +201,7 @@ def collective_columns(
             for column in _WORK
         }
 
-    return _each(measured, fabrics, describe)
+    return _each(measured, chips, fabrics, describe)
 
 
 def _full(values: Any, like: Any) -> np.ndarray:
@@ -158,61 +221,104 @@ def all_reduce_columns(
         size, per_byte = jnp.asarray(measured.work["bytes"][at]), 1 / float(chips[name].memory.bandwidth)
         ring = ring_work(costs.gather["ring"], domain, size, ranks, per_byte, 2.0)
         shots = shot_works(costs.all_reduce["one-shot"], domain, size, ranks, per_byte)
-        out = {"bytes": size, "ring": collective_seconds(rings[name], ring)}
+        out = {
+            "bytes": size,
+            "ring": collective_seconds(at_clock(rings[name], chips[name].compute.clock), ring),
+        }
         for number, shot in enumerate(shots):
             out |= {f"{column}_{number}": _full(getattr(shot, column), size) for column in _WORK}
         return out
 
-    return _each(measured, fabrics, describe)
+    return _each(measured, chips, fabrics, describe)
 
 
 def all_to_all_columns(
     measured: Measurements, chips: Mapping[str, Chip], fabrics: Mapping[str, Fabric]
 ) -> dict[str, np.ndarray]:
-    """Return the columns of dispatches and combines, [R] each."""
-    work = measured.work
+    """Return the columns of dispatches and combines within a node and over several, [R] each."""
+    work, nodes = measured.work, _nodes(measured)
     every = np.isin(measured.labels["kernel"].astype(str), EVERY_EXPERT)
     row = work["hidden"] * np.nan_to_num(work["bits"], nan=UNNAMED) / 8
-
-    def describe(at: np.ndarray, name: str, domain: Level, ranks: float) -> Mapping[str, Any]:
-        exchange, chip = algorithm_costs(domain, jnp.asarray(ranks)).exchange, chips[name]
-        top_k, experts = work["top_k"][at], work["experts"][at]
-        copies = np.where(
-            every[at], top_k, np.asarray(touched_groups(ranks, jnp.asarray(experts), jnp.asarray(top_k)))
+    places = list(zip(measured.labels["chip"].tolist(), work["ranks"].tolist(), nodes.tolist(), strict=True))
+    out: dict[str, np.ndarray] = {}
+    for place in dict.fromkeys(places):
+        name, ranks, many = place
+        at, chip = np.flatnonzero([other == place for other in places]), chips[name]
+        levels = fabric_levels(fabrics[name], ranks, memory=chip.memory)
+        (here, near), (outside, far) = (
+            (
+                take_level(levels, level),
+                algorithm_costs(take_level(levels, level), jnp.asarray(group)).exchange,
+            )
+            for level, group in ((DOMAIN, ranks / many), (NETWORK, many))
         )
-        sent = work["tokens"][at] * copies * (ranks - 1) / ranks * row[at]
-        return {
-            "ranks": _full(ranks, sent),
-            "tokens": work["tokens"][at],
+        top_k, experts, tokens = work["top_k"][at], work["experts"][at], work["tokens"][at]
+        # Copies that leave a rank for others of its node, and for other nodes.
+        away, beyond = (
+            np.where(
+                every[at],
+                top_k * direct,
+                np.asarray(touched_groups(groups, jnp.asarray(experts), jnp.asarray(top_k))) * others,
+            )
+            for groups, others, direct in (
+                (ranks, 1 - many / ranks, (ranks / many - 1) / ranks),
+                (many, 1 - 1 / many, 1 - 1 / many),
+            )
+        )
+        columns = {
+            "ranks": ranks,
+            "nodes": many,
+            "tokens": tokens,
             "top_k": top_k,
             "experts": experts,
             "row": row[at] * float(chip.compute.cores) / float(chip.memory.bandwidth),
-            "link": sent * float(exchange.load * domain.per_byte),
-            "hops": _full(exchange.hops * domain.hop, sent),
+            "link": tokens * away * row[at] * float(near.load * here.per_byte),
+            "hops": float(near.hops * here.hop),
+            "far": tokens * beyond * row[at] * float(far.load * outside.per_byte),
+            "delay": float(network_delay(outside, far, many)),
+            "forwarded": tokens * beyond * ~every[at] * row[at] * float(near.load * here.per_byte),
         }
-
-    return _each(measured, fabrics, describe)
+        for column, values in columns.items():
+            out.setdefault(column, np.zeros(len(measured)))[at] = np.asarray(values, np.float64)
+    return out
 
 
 def _ring_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     work = CollectiveWork(**{name: columns[name] for name in _WORK})
-    return collective_seconds(CollectiveKernel(**parameters), work)
+    return collective_seconds(at_clock(CollectiveKernel(**parameters), columns["clock"]), work)
 
 
 def _custom_all_reduce_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
     one, two = (CollectiveWork(**{name: columns[f"{name}_{i}"] for name in _WORK}) for i in range(2))
     return custom_all_reduce_seconds(
-        CustomAllReduceKernel(**parameters), one, two, columns["bytes"], columns["ring"]
+        at_clock(CustomAllReduceKernel(**parameters), columns["clock"]),
+        one,
+        two,
+        columns["bytes"],
+        columns["ring"],
     )
 
 
 def _all_to_all_seconds(columns: Columns, parameters: Mapping[str, Any]) -> Any:
-    names = ("ranks", "tokens", "top_k", "experts", "row", "link", "hops")
+    names = (
+        "far",
+        "delay",
+        "forwarded",
+        "ranks",
+        "nodes",
+        "tokens",
+        "top_k",
+        "experts",
+        "row",
+        "link",
+        "hops",
+    )
     work = AllToAllWork(**{name: columns[name] for name in names})
     return all_to_all_seconds(AllToAllKernel(**parameters), work)
 
 
-_CONTENTION = {"contention_exponent": Bounds(0, 3, 1)}
+# Rings of NCCL on PCIe start from where they end, 2: bytes go through the memory of the host.
+_CONTENTION = {"contention_exponent": Bounds(0, 3, 2)}
 _RING = {
     "launch": Bounds(1e-6, 2e-4, 6e-6),
     "round": Bounds(0, 5e-5, 1e-6),
@@ -236,8 +342,12 @@ _FORMS = {
 
 
 def _shared(fabric: Fabric) -> bool:
-    """Return whether ranks share PCIe bridges of a host, as in a tree; a switch gives each pair its own path."""
-    return bool(fabric.scale_up.topology == topology_id("tree"))
+    return bool(shares_bus(fabric))
+
+
+def bus(fabric: Fabric) -> dict[str, str]:
+    """Return the label of a fabric's domain: whether its chips share the bus of a host."""
+    return {"bus": SHARED_BUS if _shared(fabric) else ""}
 
 
 def collective_form(fabric: Fabric) -> Form:
@@ -265,5 +375,8 @@ ALL_TO_ALL = Form(
         "share": Bounds(0.02, 1.2, 0.6),
         "receiver": Bounds(0, 10, 0.5),
         "protocol_switch": Bounds(0.05, 4, 1),
+        "internode_round": Bounds(0, 1e-4, 9e-6),
+        "internode_share": Bounds(0.1, 1.0, 0.85),
+        "forwarding": Bounds(0, 20, 3),
     },
 )

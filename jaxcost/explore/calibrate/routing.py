@@ -84,6 +84,7 @@ def routing(measured: Measurements) -> dict[str, np.ndarray]:
 
     `reached` counts the distinct experts of all alternating batches. With expert parallelism, SGLang up to 0.5.10
     multiplied all k rows of a token with an expert on the rank, those of remote experts with one more local expert.
+    vLLM passes all tokens of the group to the kernels of every rank, so that all T k are slots.
     """
     work = measured.work
     names = ("tokens", "experts", "top_k", "expert_parallel")
@@ -97,6 +98,7 @@ def routing(measured: Measurements) -> dict[str, np.ndarray]:
     everything = everything.astype(bool) & (work["expert_parallel"] > 1)
     rows = np.maximum(np.where(everything, tokens * work["top_k"], rows), _LEAST)
     experts = np.maximum(np.where(everything, np.minimum(experts + 1, held), experts), _LEAST)
+    tokens = np.where((measured.labels["library"] == "vllm").astype(bool), work["tokens"], tokens)
     return {
         "rows": rows,
         "experts": experts,
