@@ -70,7 +70,11 @@ from .explore.analysis import (
 )
 from .explore.calibrate import (
     Fitted as Fitted,
+    HeldOut as HeldOut,
+    Pooled as Pooled,
     calibrate as calibrate,
+    held_out as held_out,
+    pool_chips as pool_chips,
 )
 from .explore.codesign import (
     Along as Along,

@@ -1,4 +1,4 @@
-"""The files of configs/efficiency that calibrations write: a library's kernels on a chip, and what they rest on."""
+"""The files of configs/efficiency that calibrations write: a library's kernels, and what they rest on."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,23 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from jaxcost.core.pytree import leaf_fields
 from jaxcost.edge.io.write import write_atomically
-from jaxcost.explore.calibrate import Fitted, fastest, scores
+from jaxcost.explore.calibrate import (
+    CIRCUMSTANCES,
+    FOLDS,
+    LIBRARY,
+    Bounds,
+    Fitted,
+    HeldOut,
+    Pooled,
+    ServingInterval,
+    fastest,
+    held_out,
+    interval_of,
+    scores,
+)
 from jaxcost.spec.kernels import EngineOverheads, Kernels
 
-__all__ = ["document", "write_efficiency", "write_engine"]
+__all__ = ["document", "inline", "listed", "ordered", "pair", "quantity", "write_efficiency", "write_engine"]
 
 _TOP: dict[str, tuple[Any, Any, Any, str]] = {
     "matmul": (1.0, 1.0, 1.0, "the kernels below have shares of their own"),
@@ -54,23 +67,26 @@ _INTERNODE = {
 }
 
 
+Measured = Fitted | Pooled
+
+
 def document(
-    title: str, note: str, fits: Sequence[Fitted], others: Sequence[Fitted], *, date: str
+    title: str, note: str, fits: Sequence[Measured], others: Sequence[Measured], *, date: str
 ) -> CommentedMap:
     """Return what a file says: shares of the peaks, kernels with intervals, and the fits they are of.
 
     Args:
         title: of the file.
         note: a sentence for whoever reads it.
-        fits: of the library on the chip.
-        others: of other libraries on the chip, for what the library has no fit of.
+        fits: of the library, on one chip or pooled over several.
+        others: of other libraries on the same chips, for what the library has no fit of.
         date: of the fit.
     """
-    own = fastest(fits)
-    chosen = fastest(others) | own
+    own = _widest(fits)
+    chosen = _widest(others) | own
     libraries = {one.selection.labels["library"] for one in fits}
     chips = {str(chip) for one in chosen.values() for chip in one.selection.rows.labels["chip"]}
-    out = CommentedMap(title=title, note=note, library=", ".join(sorted(libraries)), chips=_listed(chips))
+    out = CommentedMap(title=title, note=note, library=", ".join(sorted(libraries)), chips=listed(chips))
     top = dict(_TOP)
     if ("collective", "") in chosen:
         top["link"] = (1.0, 1.0, 1.0, "the kernels below have shares of their own")
@@ -86,7 +102,10 @@ def document(
     if ("collective", "") in chosen:
         kernels["internode"] = _estimates(_INTERNODE, date)
     out["kernels"] = kernels
-    out["fits"] = [_fit(place, one, date) for place, one in sorted(chosen.items())]
+    every = [one for one in (*fits, *others) if isinstance(one, Pooled)]
+    out["fits"] = [
+        _fit(place, one, every, date) for place, one in sorted(chosen.items(), key=lambda at: at[0])
+    ]
     return out
 
 
@@ -107,6 +126,7 @@ def write_engine(
     source: str,
     *,
     date: str,
+    serving: Mapping[str, ServingInterval] | None = None,
 ) -> None:
     """Put what serving tells into a file that has kernels.
 
@@ -116,6 +136,7 @@ def write_engine(
         sustained: share of the kernels' matmul rate that serving keeps, (value, low, high).
         source: of both.
         date: of the fit.
+        serving: errors of served times of models that were left out, by metric ("tpot", "ttft").
     """
     yaml = YAML()
     yaml.width = 4096
@@ -126,11 +147,23 @@ def write_engine(
     )
     content["kernels"]["engine"] = CommentedMap(
         {
-            name: _entry(*(_quantity(x, units[name]) for x in ends), source, date, "measured")  # type: ignore[misc]
+            name: _entry(*(quantity(x, units[name]) for x in ends), source, date, "measured")  # type: ignore[misc]
             for name, ends in constants.items()
         }
     )
+    if serving:
+        content["serving"] = [_serving(metric, one, source) for metric, one in serving.items()]
     write_efficiency(path, content)
+
+
+def _serving(metric: str, one: ServingInterval, source: str) -> CommentedMap:
+    numbers = {name: getattr(one, name) for name in ("low", "high", "median", "ninth", "covered")}
+    counts = {name: int(getattr(one, name)) for name in ("rows", "models")}
+    # Nothing is covered where there are too few models to leave out.
+    rounded = {name: round(float(x), 4) if np.isfinite(x) else None for name, x in numbers.items()}
+    out = CommentedMap(metric=metric, **rounded, **counts, source=source)
+    out.fa.set_flow_style()
+    return out
 
 
 def _estimates(entries: Mapping[str, tuple[Any, Any, Any, str]], date: str) -> CommentedMap:
@@ -139,7 +172,65 @@ def _estimates(entries: Mapping[str, tuple[Any, Any, Any, str]], date: str) -> C
     )
 
 
-def _section(one: Fitted, date: str) -> CommentedMap:
+def _widest(fits: Sequence[Measured]) -> dict[tuple[str, str], Any]:
+    """Choose for every place the fit of most generations and chips; of several, the kernel closest to the roofline."""
+
+    def reach(one: Measured) -> tuple[int, int]:
+        chips = one.generations if isinstance(one, Pooled) else {}
+        return len(set(chips.values())), len(chips)
+
+    out: dict[tuple[str, str], Any] = {}
+    for size in sorted({reach(one) for one in fits}):
+        out |= fastest(one for one in fits if reach(one) == size)  # type: ignore[misc]
+    return out
+
+
+def _section(one: Measured, date: str) -> CommentedMap:
+    return _pooled_section(one, date) if isinstance(one, Pooled) else _fitted_section(one, date)
+
+
+def _pooled_section(one: Pooled, date: str) -> CommentedMap:
+    form, rows = one.selection.form, one.selection.rows
+    units = {f.name: f.metadata["unit"] for f in leaf_fields(one.selection.family.kernel)}
+    source = f"fit to {len(rows)} rows of {rows.source}"
+    fitted = {name: form.tied.get(name, name) for name in units if form.tied.get(name, name) in form.bounds}
+    out = CommentedMap()
+    for name, unit in units.items():
+        if name in fitted:
+            by = {
+                key: [quantity(x, unit) for x in ordered(*values[fitted[name]])]
+                for key, values in one.values.items()
+            }
+            value, low, high = by.pop(LIBRARY)
+            out[name] = _entry(value, low, high, source, date, "measured")
+            out[name]["by"] = inline(by)
+        elif name in form.constants:
+            out[name] = _constant_entry(form.constants[name], unit, date)
+    return out
+
+
+def ordered(value: float, low: float, high: float) -> tuple[float, float, float]:
+    """Return (value, low, high) with low <= value <= high."""
+    return value, min(low, value), max(high, value)
+
+
+def inline(by: Mapping[str, Any]) -> CommentedMap:
+    """Return numbers by chip and architecture that are written on one line."""
+    out = CommentedMap()
+    for key, three in by.items():
+        out[key] = CommentedSeq(three) if isinstance(three, list) else three
+        if isinstance(three, list):
+            out[key].fa.set_flow_style()
+    out.fa.set_flow_style()
+    return out
+
+
+def _constant_entry(bounds: Bounds, unit: str, date: str) -> CommentedMap:
+    value, low, high = (quantity(x, unit) for x in ordered(bounds.start, bounds.low, bounds.high))
+    return _entry(value, low, high, "constant of the form, not fitted", date, "estimate")
+
+
+def _fitted_section(one: Fitted, date: str) -> CommentedMap:
     form, made = one.selection.form, one.calibration
     units = {f.name: f.metadata["unit"] for f in leaf_fields(one.selection.family.kernel)}
     rows = len(one.selection.rows)
@@ -150,14 +241,16 @@ def _section(one: Fitted, date: str) -> CommentedMap:
         if fitted in made.values:
             low, high, kind, why = made.low[fitted], made.high[fitted], "measured", source
         else:
-            bounds = form.constants[name]
-            low, high, kind, why = bounds.low, bounds.high, "estimate", "constant of the form, not fitted"
-        at, least, most = (_quantity(x, units[name]) for x in (value, min(low, value), max(high, value)))
+            given[name] = _constant_entry(form.constants[name], units[name], date)
+            continue
+        at, least, most = (quantity(x, units[name]) for x in ordered(value, low, high))
         given[name] = _entry(at, least, most, why, date, kind)
     return CommentedMap({name: given[name] for name in units if name in given})
 
 
-def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
+def _fit(place: tuple[str, str], one: Measured, every: Sequence[Pooled], date: str) -> CommentedMap:
+    if isinstance(one, Pooled):
+        return _pooled_fit(place, one, every, date)
     made, labels = one.calibration, one.selection.labels
     median, ninth = scores(made.held)
     ranks = one.selection.rows.work.get("ranks")
@@ -174,7 +267,7 @@ def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
         low=round(made.interval[0], 4),
         high=round(made.interval[1], 4),
         covered=round(float(np.mean(made.covered)), 3) if made.folds > 2 else None,
-        **({} if ranks is None else {"ranks": _listed({int(n) for n in ranks})}),
+        **({} if ranks is None else {"ranks": listed({int(n) for n in ranks})}),
         source=one.selection.rows.source,
         date=date,
     )
@@ -182,13 +275,70 @@ def _fit(place: tuple[str, str], one: Fitted, date: str) -> CommentedMap:
     return out
 
 
-def _listed(values: Iterable[Any]) -> CommentedSeq:
+def _pooled_fit(place: tuple[str, str], one: Pooled, every: Sequence[Pooled], date: str) -> CommentedMap:
+    """Describe a pooled fit: its rows and chips, and its errors in every circumstance that was held out.
+
+    The interval of another chip or generation is that of all fits of the family, since each was left out few times.
+    """
+    rows = one.selection.rows
+    family = [other for other in every if other.selection.family.name == one.selection.family.name]
+    own = {name: found for name in CIRCUMSTANCES if (found := held_out([one], name)) is not None}
+    wide: dict[str, HeldOut] = {
+        name: found
+        for name in CIRCUMSTANCES
+        if (found := own.get(name) if name == "shapes" else held_out(family, name)) is not None
+    }
+    # Without any rows held out, the errors are those of the fit itself.
+    first = next(iter(own.values()), None)
+    median, ninth = scores(one.inside) if first is None else (first.median, first.ninth)
+    versions = dict.fromkeys(str(x) for x in rows.labels.get("version", ()) if x)
+    kernels = dict.fromkeys(str(x) for x in rows.labels.get("kernel", ()) if x)
+    ends = {name: pair((of.low, of.high)) for name, of in wide.items()} or {
+        "shapes": pair(interval_of(one.inside))
+    }
+    ranks = rows.work.get("ranks")
+    out = CommentedMap(
+        kernels=place[0],
+        bits=place[1],
+        library=" ".join([one.selection.labels["library"], *versions]),
+        kernel=", ".join(kernels),
+        rows=len(rows),
+        held_out=f"{one.selection.axis_name}; chips; generations",
+        folds=FOLDS,
+        median=round(median, 4),
+        ninth=round(ninth, 4),
+        chips=listed(one.generations),
+        generations=listed(set(one.generations.values())),
+        **ends,
+        medians=CommentedMap({name: round(of.median, 4) for name, of in wide.items()}),
+        ninths=CommentedMap({name: round(of.ninth, 4) for name, of in wide.items()}),
+        covers=CommentedMap(
+            {name: round(of.covered, 3) for name, of in wide.items() if of.covered is not None}
+        ),
+        **({} if ranks is None else {"ranks": listed({int(n) for n in ranks})}),
+        source=rows.source,
+        date=date,
+    )
+    out.fa.set_flow_style()
+    return out
+
+
+def pair(ends: tuple[float, float]) -> CommentedSeq:
+    """Return (low, high) rounded, written on one line."""
+    out = CommentedSeq(round(end, 4) for end in ends)
+    out.fa.set_flow_style()
+    return out
+
+
+def listed(values: Iterable[Any]) -> CommentedSeq:
+    """Return sorted values that are written on one line."""
     out = CommentedSeq(sorted(values))
     out.fa.set_flow_style()
     return out
 
 
-def _quantity(value: float, unit: str) -> Any:
+def quantity(value: float, unit: str) -> Any:
+    """Return a number to four digits, with its unit where it has one."""
     digits = float(f"{value:.4g}")
     return digits if unit == "1" else f"{digits:g} {unit}"
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxcost.core.pytree import replace
-from jaxcost.edge.catalog.kernels import kernels_of
+from jaxcost.edge.catalog.kernels import check_keys, kernels_of
 from jaxcost.edge.catalog.parts import (
     KINDS,
     LONGEST_NAME,
     aliases,
+    architecture_of,
+    architectures,
+    chip_keys,
+    chip_of_system,
     expanded,
     find,
     known,
@@ -21,6 +25,7 @@ from jaxcost.edge.catalog.parts import (
     looks_like_path,
     provenance,
     read_part,
+    scope_of_library,
     title,
 )
 from jaxcost.edge.catalog.reading import (
@@ -47,6 +52,8 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "aliases",
+    "architecture_of",
+    "chip_of_system",
     "configs_root",
     "find_model",
     "grid_leaves",
@@ -68,10 +75,27 @@ __all__ = [
 _PRECISIONS = ("flops_16", "flops_8", "flops_6", "flops_4")  # each falls back on the one before it
 
 
-def load_efficiency(name: str = "ideal") -> Efficiency:
-    """Load achieved shares of the peaks: "ideal", "typical", a calibrated library on a chip, or a YAML path."""
+def load_efficiency(name: str = "ideal", chip: str | None = None) -> Efficiency:
+    """Load achieved shares of the peaks: "ideal", "typical", a calibrated library, or a YAML path.
+
+    A library has numbers of the chips that were measured, of their architectures, and of neither. `h100-sxm-vllm` is
+    the library `vllm` as on that chip, whatever the chip in use; `gpu-vllm` is another name of `vllm`.
+
+    Args:
+        name: of the file, as in `jaxcost list efficiency`.
+        chip: catalogue name or path of the chip in use; None for the numbers of a chip of another architecture than
+            the measured ones.
+
+    Raises:
+        InputError: no such name, or a broken file.
+    """
     part, path = load_part("efficiency", name)
-    kernels = None if part.kernels is None else kernels_of(part.kernels, path)
+    kernels = None
+    if part.kernels is not None:
+        here = () if chip is None else chip_keys(chip)
+        check_keys(part.kernels, [*known("chips"), *architectures(), *part.chips, *here], shown(path))
+        scope = scope_of_library(name)
+        kernels = kernels_of(part.kernels, path, here if scope is None else scope)
     return canonical(Efficiency(**quantities(part, path), kernels=kernels))
 
 
@@ -107,7 +131,7 @@ def _chip(name: str, efficiency: str) -> tuple[Chip, Any, Path]:
         compute=Compute(**compute),
         # Idle power of the memory is part of that of the package.
         memory=replace(kind, **{"stacks": 0.0, "idle_power": 0.0} | memory | free),
-        efficiency=load_efficiency(efficiency),
+        efficiency=load_efficiency(efficiency, name),
         **energy,
     )
     # Numbers of the chip itself come with its sections; those of its silicon need its area.
@@ -160,7 +184,7 @@ def load_system(name: str, *, efficiency: str = "ideal") -> System:
         chip, chip_part, chip_path = within(shown(path), "chip", _chip, part.chip, "ideal")
         wanted = part.efficiency or efficiency
         where = "efficiency" if part.efficiency else ""
-        chip = replace(chip, efficiency=within(shown(path), where, load_efficiency, wanted))
+        chip = replace(chip, efficiency=within(shown(path), where, load_efficiency, wanted, part.chip))
         chip = with_sections(chip, part, path, part.near, "near")
         chips = part.chips
     else:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from jaxcost.edge.catalog import schema
+from jaxcost.edge.catalog.kernel_entry import listed_entries
 from jaxcost.edge.catalog.kernels import EfficiencyFile
 from jaxcost.edge.catalog.reading import configs_root, shown
 from jaxcost.edge.catalog.schema import Entry, quantity_of
@@ -17,19 +18,26 @@ from jaxcost.edge.io.errors import InputError, nearest
 from jaxcost.edge.io.validation import validate
 
 __all__ = [
+    "GENERAL",
     "KINDS",
     "LONGEST_NAME",
     "aliases",
+    "architecture_of",
+    "architectures",
+    "chip_keys",
     "chip_of_alias",
+    "chip_of_system",
     "expanded",
     "find",
     "known",
+    "libraries",
     "list_names",
     "load_part",
     "looks_like_path",
     "model_of_alias",
     "provenance",
     "read_part",
+    "scope_of_library",
     "title",
 ]
 
@@ -51,8 +59,11 @@ KINDS: dict[str, type[BaseModel] | None] = {
     "spaces": None,
     "studies": None,
 }
+GENERAL = "gpu"  # first word of the names of efficiency files for any chip
 LONGEST_NAME = 200  # longer ones a file system may refuse
 _ALIASES = re.compile(r"^aliases: *\[([^\]]*)\]", re.MULTILINE)
+_ARCHITECTURE = re.compile(r"^architecture: *[\"']?([^\s\"'#]+)", re.MULTILINE)
+_LIBRARY = re.compile(r"^library: *\S", re.MULTILINE)
 
 
 def list_names(kind: str) -> list[str]:
@@ -89,6 +100,8 @@ def find(kind: str, name: str) -> Path:
     path = folder / f"{name}.yaml"
     if kind in ("chips", "engines") and len(name) <= LONGEST_NAME and not path.exists():
         path = folder / f"{_aliases(folder).get(name, name)}.yaml"
+    if kind == "efficiency" and len(name) <= LONGEST_NAME and not path.exists():
+        path = folder / f"{(_library_alias(name) or ('', name))[1]}.yaml"
     if len(name) > LONGEST_NAME or not path.exists():
         raise InputError(
             f"a name listed by `jaxcost list {kind}`, or a path",
@@ -101,6 +114,8 @@ def find(kind: str, name: str) -> Path:
 def known(kind: str) -> list[str]:
     """List the names of one kind and their aliases."""
     own = list_names(kind)
+    if kind == "efficiency":
+        return own + [f"{scope}-{library}" for library in libraries() for scope in _scopes()]
     return own + list(_aliases(configs_root() / kind)) if kind in ("chips", "engines", "models") else own
 
 
@@ -120,6 +135,82 @@ def looks_like_path(name: str) -> bool:
 def chip_of_alias(name: str) -> str:
     """Return the name of the chip that has this other name; a name that is no alias as it is."""
     return _aliases(configs_root() / "chips").get(name, name)
+
+
+def chip_of_system(name: str) -> str:
+    """Return the catalogue name, or the path, of the chip of a system."""
+    if looks_like_path(name) or name in list_names("systems"):
+        return chip_of_alias(load_part("systems", name)[0].chip)
+    return chip_of_alias(re.sub(r"-x\d+$", "", name))
+
+
+def architecture_of(chip: str) -> str:
+    """Return the architecture of a chip by its catalogue name, alias or path, "" where its file names none."""
+    return str(read_part(find("chips", chip)).get("architecture") or "")
+
+
+def architectures() -> list[str]:
+    """List the architectures of the chips of the catalogue, in order."""
+    return sorted(set(_architectures(configs_root() / "chips")))
+
+
+def chip_keys(chip: str) -> tuple[str, ...]:
+    """Return the keys by which a file holds numbers of a chip, the nearest first: the chip, and its architecture.
+
+    The key of a chip of a user's own file is the stem of that file.
+    """
+    return tuple(key for key in (find("chips", chip).stem, architecture_of(chip)) if key)
+
+
+def libraries() -> list[str]:
+    """List the calibrated files of the catalogue that are of a library, not of one chip or of `GENERAL` chips."""
+    scopes = tuple(f"{scope}-" for scope in _scopes())
+    return [name for name in _calibrated(configs_root() / "efficiency") if not name.startswith(scopes)]
+
+
+def scope_of_library(name: str) -> tuple[str, ...] | None:
+    """Return the keys of the chip that an alias such as `h100-sxm-vllm` or `hopper-vllm` names.
+
+    None for `gpu-vllm`, for the name of a file and for a path, whose numbers are those of the system's chip.
+    """
+    folder = configs_root() / "efficiency"
+    if looks_like_path(name) or (folder / f"{name}.yaml").exists():
+        return None
+    alias = _library_alias(name)
+    if alias is None or alias[0] == GENERAL:
+        return None
+    scope = alias[0]
+    return chip_keys(scope) if scope in known("chips") else (scope,)
+
+
+def _library_alias(name: str) -> tuple[str, str] | None:
+    """Return the scope and the library of `<chip, architecture or gpu>-<library>`, None for another name."""
+    for library in libraries():
+        scope = name.removesuffix(f"-{library}")
+        if scope != name and scope in _scopes():
+            return scope, library
+    return None
+
+
+def _scopes() -> list[str]:
+    return [GENERAL, *known("chips"), *architectures()]
+
+
+@functools.cache
+def _architectures(folder: Path) -> list[str]:
+    texts = (p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.yaml")))
+    return [found[1] for found in map(_ARCHITECTURE.search, texts) if found]
+
+
+def _calibrated(folder: Path) -> list[str]:
+    """List the efficiency files that name a library, without parsing them."""
+    return [p.stem for p in sorted(folder.glob("*.yaml")) if _names_library(p, p.stat().st_mtime_ns)]
+
+
+@functools.lru_cache(maxsize=256)
+def _names_library(path: Path, modified: int) -> bool:
+    with path.open(encoding="utf-8") as file:
+        return bool(_LIBRARY.search(file.read(4096)))
 
 
 def model_of_alias(name: str) -> str | None:
@@ -164,34 +255,38 @@ def title(kind: str, name: str) -> str:
 
 
 def provenance(kind: str, name: str) -> list[tuple[str, Any, str, str, str, str, Any, Any]]:
-    """List (path, value, unit, source, date, kind, low, high) of every number of a part."""
+    """List (path, value, unit, source, date, kind, low, high) of every number of a part.
+
+    A library's numbers on chips and architectures follow its own; `h100-sxm-vllm` has those of that chip alone.
+    """
     if kind in {"models", "spaces", "studies"}:
         data = read_part(find(kind, name))
         source, date, basis = (str(data.get(key, "")) for key in ("source", "date", "kind"))
         config = data.get("config", {})
         return [(f"config.{k}", v, "1", source, date, basis, None, None) for k, v in config.items()]
     part, _ = load_part(kind, name)
-    return list(_entries(part, ""))
+    return list(_entries(part, "", scope_of_library(name) if kind == "efficiency" else None))
 
 
-def _entries(part: BaseModel, prefix: str) -> Any:
+def _entries(part: BaseModel, prefix: str, keys: tuple[str, ...] | None = None) -> Any:
     for field in type(part).model_fields:
         value = getattr(part, field)
         if isinstance(value, Entry):
             quantity = quantity_of(type(part), field)
             unit = "" if quantity is None else quantity.unit
-            yield (
-                f"{prefix}{field}",
-                value.value,
-                unit,
-                value.source,
-                str(value.date),
-                value.kind,
-                value.low,
-                value.high,
-            )
+            for path, entry in listed_entries(value, f"{prefix}{field}", keys):
+                yield (
+                    path,
+                    entry.value,
+                    unit,
+                    entry.source,
+                    str(entry.date),
+                    entry.kind,
+                    entry.low,
+                    entry.high,
+                )
         elif isinstance(value, BaseModel):
-            yield from _entries(value, f"{prefix}{field}.")
+            yield from _entries(value, f"{prefix}{field}.", keys)
         elif isinstance(value, dict):
             for name, section in value.items():
                 if isinstance(section, BaseModel):

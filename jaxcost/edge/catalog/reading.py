@@ -6,7 +6,7 @@ value for its entry: this is where the loaders ask for the value.
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from jaxcost.core import pytree
+from jaxcost.edge.catalog.kernel_entry import entry_at
 from jaxcost.edge.catalog.schema import Entry, quantity_of
 from jaxcost.edge.io.errors import InputError
 from jaxcost.edge.io.quantity import parse_quantity
@@ -118,8 +119,14 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float]:
+def quantities(part: BaseModel, file: Path, prefix: str = "", keys: Sequence[str] = ()) -> dict[str, float]:
     """Read every entry of a section in SI units, by the name of its leaf; absent ones are left out.
+
+    Args:
+        part: the section.
+        file: where it stands.
+        prefix: its dotted path, with a dot at the end.
+        keys: a chip and its architecture, whose numbers are read where an entry has some.
 
     Raises:
         InputError: no quantity of its unit, or one out of its bounds.
@@ -128,7 +135,7 @@ def quantities(part: BaseModel, file: Path, prefix: str = "") -> dict[str, float
     for field in type(part).model_fields:
         entry, quantity = getattr(part, field), quantity_of(type(part), field)
         if isinstance(entry, Entry) and quantity is not None:
-            path = f"{prefix}{field}"
+            entry, path = entry_at(entry, f"{prefix}{field}", keys)
             value = value_of(entry, quantity.unit, file, name, path)
             if not quantity.bounds.admit(value):
                 raise InputError(str(quantity.bounds), file=name, path=path, given=value)

@@ -232,6 +232,7 @@ class ChipFile(
     """configs/chips: one accelerator."""
 
     year: int
+    architecture: str = ""  # generation of its cores, whose kernels a chip that was not measured takes
     aliases: list[str] = Field(default_factory=list)
     compute: ComputeSection
     memory: MemorySection

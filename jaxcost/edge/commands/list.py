@@ -146,8 +146,9 @@ def _overview(kind: str, name: str) -> dict[str, Any]:
     return entry | _other_names(kind, name)
 
 
-def _other_names(kind: str, name: str) -> dict[str, list[str]]:
-    return {"aliases": catalog.aliases(kind, name)} if kind in ("chips", "engines", "models") else {}
+def _other_names(kind: str, name: str) -> dict[str, Any]:
+    named = {"aliases": catalog.aliases(kind, name)} if kind in ("chips", "engines", "models") else {}
+    return named | ({"architecture": catalog.architecture_of(name)} if kind == "chips" else {})
 
 
 def _figure(value: Any, unit: str, text: str = "") -> dict[str, Any]:
@@ -282,10 +283,11 @@ def _part_table(document: dict[str, Any]) -> list[Any]:
     table = tables.plain_table("", columns, rows)
     for column in table.columns[3:]:
         column.justify = "left"
-    aliases = document.get("aliases")
+    aliases, architecture = document.get("aliases"), document.get("architecture")
     return [
         Text(f"{document['title']} ({document['kind']} {document['name']})", "bold"),
         *([Text(f"Also named {', '.join(aliases)}")] if aliases else []),
+        *([Text(f"Architecture {architecture}")] if architecture else []),
         Text(""),
         table,
         *(Text(f"[{i}] {source}") for i, source in enumerate(sources, start=1)),

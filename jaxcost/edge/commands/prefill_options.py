@@ -44,7 +44,7 @@ def read_prefill_pool(args: argparse.Namespace, request: Request) -> tuple[Syste
         for degree, value in degrees_set.items():
             raise InputError("--prefill-system as well", path=f"--prefill-{degree}", given=value)
         return None
-    system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency)
+    system = with_efficiency(catalog.load_system(args.prefill_system), args.efficiency, args.prefill_system)
     plan = replace(request.plan, **(dict.fromkeys(DEGREES, 1.0) | degrees_set), chunk=0.0)
     plan = set_engine(plan, request.engine, args.prefill_system)
     check_traffic(request.traffic, request.model)

@@ -16,9 +16,9 @@ from rich.text import Text
 from jaxcost.core.pytree import replace
 from jaxcost.core.units import engineering
 from jaxcost.edge.catalog.check import check_plan, check_traffic
+from jaxcost.edge.catalog.parts import chip_of_system
 from jaxcost.edge.catalog.set_option import with_settings
 from jaxcost.edge.commands.efficiency_text import (
-    chip_of_system,
     efficiency_document,
     efficiency_lines,
     efficiency_notes,

@@ -305,14 +305,15 @@ def build_system(name: str, efficiency: str | None, request: Request) -> System:
     # --by-parts prices the chip of the catalogue; tiers of --tier are added afterwards.
     system = with_costs(catalog.load_system(name), name, power_cap=request.power_cap, parts=request.by_parts)
     system = with_memories(system, request.tiers, request.near)
-    return with_settings("system", with_efficiency(system, efficiency), request.settings)
+    return with_settings("system", with_efficiency(system, efficiency, name), request.settings)
 
 
-def with_efficiency(system: System, name: str | None) -> System:
-    """Replace the efficiency of a system by a named one; None keeps it."""
+def with_efficiency(system: System, name: str | None, system_name: str) -> System:
+    """Replace the efficiency of a system by a named one on its chip; None keeps it."""
     if name is None:
         return system
-    return replace(system, chip=replace(system.chip, efficiency=catalog.load_efficiency(name)))
+    efficiency = catalog.load_efficiency(name, catalog.chip_of_system(system_name))
+    return replace(system, chip=replace(system.chip, efficiency=efficiency))
 
 
 def _planned(system: System, request: Request) -> Request:

@@ -171,7 +171,7 @@ class AxisReader:
         by_name = isinstance(values, list) and section.scale is None
         if path in choosable_paths() and (by_name or path not in self.units):
             listed = values if isinstance(values, list) else list(values.numbers)
-            return read_choice(path, listed, where, self.file)
+            return read_choice(path, listed, where, self.file, self.names.get("system", ()))
         unit, relative = self._unit(path, where), section.scale is not None
         numbers = parse_values(values, "1" if relative else unit, where, self.file)
         return Axis(path=path, values=jnp.asarray(numbers, jnp.result_type(float)), relative=relative)

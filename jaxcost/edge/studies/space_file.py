@@ -77,7 +77,7 @@ def build_space(sections: SpaceSections, file: str) -> Space:
         InputError: as `read_space`.
     """
     efficiency = sections.efficiency
-    within(file, "efficiency", load_efficiency, efficiency)
+    within(file, "efficiency", load_efficiency, efficiency)  # its errors name the key of the space
     systems = [within(file, "systems", load_system, name, efficiency=efficiency) for name in sections.systems]
     base = Design(
         system=stack([by_parts(system) for system in systems] if sections.by_parts else systems),
