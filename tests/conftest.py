@@ -43,7 +43,6 @@ SLOW_FILES = (
     "test_gradients",
     "test_kernels",
     "test_codesign_command",
-    "test_residual",
     "test_space",
 )
 

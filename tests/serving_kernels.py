@@ -59,7 +59,7 @@ def kernels(library, **engine):
     )
     return Kernels(
         elementwise=ElementwiseKernel(launch=2e-6, memory=0.8),
-        matmul=MatmulKernels(bits_16=wide, bits_8=narrow),
+        matmul=MatmulKernels(bits_16=wide, bits_8=narrow, weights_8=wide),
         attention_prefill=AttentionKernels(bits_16=PREFILL, bits_8=PREFILL),
         attention_decode=AttentionKernels(bits_16=DECODE, bits_8=DECODE),
         engine=EngineOverheads(**engine),

@@ -42,9 +42,9 @@ def test_chip_leaves(name):
     values = {path: float(x) for path, _, x in rows(chip)}
     assert all(math.isfinite(v) for v in values.values())
     assert {path for path, v in values.items() if v < 0} <= {"memory.price_trend"}
-    # Cores are not known of every chip, and then not counted.
+    # Cores and clock are not known of every chip, and then not counted.
     positive = [
-        replace(chip.compute, cores=1.0),
+        replace(chip.compute, cores=1.0, clock=1.0),
         chip.memory.capacity,
         chip.memory.bandwidth,
         chip.tdp,

@@ -79,13 +79,19 @@ def simulate(users, prompt, output, decode, prefill, *, budget, waves=10, togeth
     return np.mean(first - start), np.mean((last - first) / np.maximum(outputs - 1, 1))
 
 
-def closed_form(users, prompt, output, decode, prefill, *, burst_size, equal=1.0):
-    steps = LoopSteps(decode=decode, prefill=prefill, batch=float(users), slots=UNLIMITED, layers=32.0)
+def closed_form(users, prompt, output, decode, prefill, *, burst_size, equal=1.0, budget=0.0):
+    steps = LoopSteps(
+        decode=decode,
+        prefill=prefill,
+        batch=float(users),
+        slots=UNLIMITED,
+        layers=32.0,
+        together=max(budget / prompt, 1.0),
+    )
     tpot, ttft = loop_times(
         EngineOverheads(burst_size=burst_size),
         steps,
         users=float(users),
-        prompt=prompt,
         output=output,
         first=0.1,
         equal=equal,
@@ -99,6 +105,26 @@ def test_prompts_before_decoding_agree_with_a_simulation(users):
     ttft, tpot = simulate(*given, budget=1024, together=True)
     ours = closed_form(*given, burst_size=UNLIMITED)
     assert ours == pytest.approx((ttft, tpot), rel=0.1)
+
+
+@pytest.mark.parametrize("users", [16, 32, 64])
+@pytest.mark.parametrize("prompt", [512, 1024, 2048])
+def test_users_whose_prompts_share_a_step_wait_for_all_of_it(users, prompt):
+    given = (users, float(prompt), 256.0, 0.015, 0.05)
+    ttft, tpot = simulate(*given, budget=8192, together=True)
+    ours = closed_form(*given, burst_size=UNLIMITED, budget=8192)
+    assert ours == pytest.approx((ttft, tpot), rel=0.1)
+    alone = closed_form(*given, burst_size=UNLIMITED)
+    assert alone[0] < ours[0]
+
+
+def test_prompts_in_eight_bits_are_slower_than_their_kernels():
+    narrow = jc.replace(PLAN, weight_bits=8.0, activation_bits=8.0)
+    for plan, ratio in ((PLAN, 1.0), (narrow, 1.5)):
+        quick, slow = (
+            run(system=system(link=1.0, narrow_prefill=share), plan=plan).prefill for share in (1.0, 1.5)
+        )
+        assert slow == pytest.approx(ratio * quick, rel=1e-4)
 
 
 @pytest.mark.parametrize("users", [8, 32, 128])
@@ -125,7 +151,6 @@ def test_work_is_conserved():
             EngineOverheads(burst_size=burst_size),
             steps,
             users=32.0,
-            prompt=1e9,
             output=256.0,
             first=0.0,
             equal=1.0,

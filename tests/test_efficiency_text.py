@@ -7,12 +7,8 @@ import pytest
 
 import jaxcost as jc
 from jaxcost.edge.catalog.parts import list_names, load_part
-from jaxcost.edge.commands.efficiency_text import (
-    _groups,
-    calibrated_files,
-    efficiency_notes,
-    efficiency_of_system,
-)
+from jaxcost.edge.commands.efficiency_text import calibrated_files, efficiency_notes, efficiency_of_system
+from jaxcost.edge.commands.extrapolation_text import _groups
 from jaxcost.edge.commands.request import with_efficiency
 from jaxcost.physics.compute.shards import shard
 from jaxcost.physics.network.levels import DOMAIN, fabric_levels
@@ -22,18 +18,19 @@ ROOT = Path(jc.__file__).parents[1]
 
 
 def notes(system, efficiency=None, model="llama-3.1-8b", **plan):
-    tree = with_efficiency(jc.load_system(system), efficiency)
+    tree = with_efficiency(jc.load_system(system), efficiency, system)
     return efficiency_notes(system, efficiency, tree, jc.load_model(model), jc.Plan(**plan))
 
 
 def test_ideal_names_the_files_of_the_chip():
-    assert calibrated_files("h100-sxm") == ["h100-sxm-sglang", "h100-sxm-trtllm", "h100-sxm-vllm"]
+    assert calibrated_files("h100-sxm") == ["sglang", "trtllm", "vllm"]
     (line,) = notes("h100-sxm-x8", tp=8)
     assert line.startswith("ideal peaks:")
-    assert "--efficiency h100-sxm-vllm (or h100-sxm-sglang, h100-sxm-trtllm)" in line
-    assert "no file is fitted to h20; --efficiency gpu-vllm" in notes("h20-x8")[0]
+    assert "--efficiency vllm (or sglang, trtllm)" in line
+    assert re.search("no file is fitted to h20; .* is fitted to other hopper chips", notes("h20-x8")[0])
+    assert re.search("no file is fitted to b200; .*vllm is fitted to other GPUs", notes("b200-x8")[0])
     assert "no file is fitted to tpu-v5p; --efficiency typical" in notes("tpu-v5p-x4")[0]
-    assert "a100-80gb-sxm-vllm" in notes("a100-80gb-sxm-x4", "typical")[0]
+    assert "--efficiency vllm (or sglang" in notes("a100-80gb-sxm-x4", "typical")[0]
 
 
 def test_the_range_in_words_is_that_of_the_validation():
@@ -52,7 +49,8 @@ def test_the_range_in_words_is_that_of_the_validation():
 
 def test_nothing_is_extrapolated_within_the_fit():
     (line,) = notes("h100-sxm-x8", "h100-sxm-vllm", "llama-3.1-70b", tp=4)
-    assert line.startswith("h100-sxm-vllm: kernels of vllm fitted to measurements on h100-sxm")
+    assert line.startswith("h100-sxm-vllm: kernels of vllm fitted to measurements on a100-80gb-sxm, h100-sxm")
+    assert "h100-sxm was measured: held-out shapes are" in line
 
 
 @pytest.mark.parametrize(
@@ -63,31 +61,41 @@ def test_nothing_is_extrapolated_within_the_fit():
         (("h20-x8", "h100-sxm-vllm"), {}, ["used on h20; far outside .* 37 FLOP per byte .* against 295"]),
         (("h20-x8", "gpu-sglang"), {}, ["used on h20; far outside .* against 153-419"]),
         (("mi300x-x8", "gpu-vllm"), {}, ["used on mi300x; far outside .*: a chip of another maker"]),
-        (("h100-sxm-x8", "h100-sxm-vllm"), {"tp": 8}, ["tp 8: messages of 8 ranks .* fitted to 2 and 4"]),
+        (("h100-sxm-x8", "h100-sxm-vllm"), {"tp": 8}, []),
         (
             ("h100-sxm-x16", "h100-sxm-vllm"),
             {"tp": 16},
-            ["messages of 8 ranks", "tp 16 spans 2 nodes: .* default latencies, not fitted: 9 us a round"],
+            ["tp 16 spans 2 nodes: .* default latencies, not fitted: 9 us a round"],
         ),
         (("h100-sxm-x16", "h100-sxm-vllm"), {"tp": 4, "pp": 4}, ["pp 4 spans 2 nodes"]),
         (
             ("h100-sxm-x8", "h100-sxm-trtllm", "qwen3-235b-a22b"),
             {"tp": 4, "expert_bits": 4},
-            ["experts at 4 bits: fitted to rows of vllm, none of trtllm"],
+            ["experts at 4 bits: fitted to rows of sglang, none of trtllm"],
         ),
         (
             ("h100-sxm-x16", "h100-sxm-vllm", "deepseek-v3"),
             {"tp": 1, "ep": 16, "dp": 16},
             [
-                "latent attention with KV at 16 bits: fitted to rows of trtllm and sglang, none of vllm",
-                "ep 16 spans 2 nodes",
+                "latent attention with KV at 16 bits: fitted to rows of trtllm, none of vllm",
+                "ep 16: messages between nodes fitted to 8 ranks",
             ],
         ),
-        (("h100-sxm", "h100-sxm-vllm"), {"kv_bits": 4}, ["KV at 4 bits: fitted at 8 and 16 bits only"]),
+        (
+            ("h100-sxm", "h100-sxm-vllm"),
+            {"kv_bits": 4},
+            [
+                "KV at 4 bits: fitted at 8 bits in 8-bit arithmetic, 8 bits and 16 bits only; the kernel of 8 bits",
+                "KV at 4 bits: fitted at 8 bits and 16 bits only; the kernel of 8 bits is used",
+            ],
+        ),
         (
             ("h100-sxm", "h100-sxm-vllm"),
             {"weight_bits": 4},
-            ["4-bit weights with 16-bit inputs: fitted at equal bits"],
+            [
+                "4-bit weights with 16-bit inputs: fitted to rows of trtllm, none of vllm",
+                "4-bit weights with 16-bit inputs: measured on a100-80gb-sxm only",
+            ],
         ),
     ],
 )

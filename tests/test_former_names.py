@@ -75,7 +75,7 @@ def test_axes_of_a_space(tmp_path):
 
 
 def test_keys_of_an_efficiency_file(tmp_path):
-    text = (configs_root() / "efficiency" / "h100-sxm-vllm.yaml").read_text()
+    text = (configs_root() / "efficiency" / "vllm.yaml").read_text()
     for _, old, new in FIELDS[1:]:
         text = re.sub(rf"(?m)^(\s+){new}:", rf"\1{old}:", text)
     path = tmp_path / "mine.yaml"
@@ -85,7 +85,7 @@ def test_keys_of_an_efficiency_file(tmp_path):
         old = jc.load_efficiency(str(path))
     said = {str(warning.message) for warning in caught}
     assert {"EngineOverheads.bunch is now burst_size", "MixtureKernel.foreign is now remote_fraction"} <= said
-    assert jc.rows(old) == jc.rows(jc.load_efficiency("h100-sxm-vllm"))
+    assert jc.rows(old) == jc.rows(jc.load_efficiency("vllm"))
 
 
 def test_calibrate():

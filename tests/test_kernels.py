@@ -9,6 +9,7 @@ from jaxcost.core.program import program
 from jaxcost.core.pytree import canonical, leaf_fields
 from jaxcost.physics.kernels.attention import AttentionWork, attention_bytes, attention_timing
 from jaxcost.physics.kernels.matmul import Machine, MatmulWork, matmul_bytes, matmul_timing, timing_seconds
+from jaxcost.physics.kernels.rows import _matmul_kernel
 from jaxcost.spec.kernels import (
     AttentionKernel,
     ElementwiseKernel,
@@ -19,8 +20,9 @@ from jaxcost.spec.kernels import (
 
 MACHINE = {"rate": 989e12, "bandwidth": 3.35e12, "cores": 132.0, "cache": 50e6, "exponentials": 3.9e12}
 MATMUL = MatmulKernel(
-    launch=3e-6, depth=3e-10, memory=0.85, matmul=0.8, serial=0.1, rows=64.0, waves=0.3, quantise=2.0
-)
+    launch=3e-6, depth=1e-10, steps=0.5, memory=0.85, cache=40.0, resident=0.8, matmul=0.8, serial=0.1, rows=64.0,
+    ends=100.0, waves=0.3, quantise=2.0, quantise_launch=8e-6, quantise_share=0.25,
+)  # fmt: skip
 DECODE = AttentionKernel(
     launch=8e-6, reduce=2e-6, memory=0.9, cache=25.0, capacity=0.9, fill=1.2, slots=1.2, splits=60.0,
     block=200.0, prologue=2e-6, serial=0.25, matmul=0.7, aware=0.9, pad=60.0, packed_window=0.9, waves=0.5, rows=64.0,
@@ -31,9 +33,10 @@ PREFILL = AttentionKernel(
 )  # fmt: skip
 
 
-def matmul(m, n, k, kernel, bits=16.0, **machine):
+def matmul(m, n, k, kernel, bits=16.0, inputs=None, replayed=0.0, **machine):
     on = Machine(**MACHINE | machine)
-    work = MatmulWork(rows=m, columns=n, inner=k, weight_bits=bits, activation_bits=bits)
+    narrow = {"weight_bits": bits, "activation_bits": bits if inputs is None else inputs}
+    work = MatmulWork(rows=m, columns=n, inner=k, **narrow, replayed=replayed)
     return timing_seconds(matmul_timing(on, kernel, work), matmul_bytes(work) / on.bandwidth)
 
 
@@ -92,12 +95,62 @@ def test_better_kernels_and_chips_are_faster():
     assert float(attention(8.0, 1.0, 32768.0, jc.replace(DECODE, memory=0.5))[0]) > one
 
 
-def test_narrow_inputs_cost_their_narrowing_and_only_theirs():
-    for bits, more in ((16.0, 0.0), (8.0, 2.0 * 4096 * 7168 * 3 / 3.35e12)):
-        plain = float(matmul(4096.0, 512.0, 7168.0, jc.replace(MATMUL, quantise=0.0), bits))
-        assert float(matmul(4096.0, 512.0, 7168.0, MATMUL, bits)) - plain == pytest.approx(
-            more, rel=1e-3, abs=1e-12
-        )
+@pytest.mark.parametrize("replayed, share", [(0.0, 0.25), (6.0, 1.0)])
+def test_narrow_inputs_cost_their_conversion_and_a_model_only_its_share(replayed, share):
+    shape, free = (4096.0, 512.0, 7168.0), jc.replace(MATMUL, quantise=0.0, quantise_launch=0.0)
+    moved = 2.0 * 4096 * 7168 * 3 / 3.35e12
+    for bits, inputs, more in ((16.0, 16.0, 0.0), (4.25, 16.0, 0.0), (8.0, 8.0, share * (8e-6 + moved))):
+        one, plain = (float(matmul(*shape, x, bits, inputs, replayed)) for x in (MATMUL, free))
+        assert one - plain == pytest.approx(more, rel=1e-3, abs=1e-12)
+
+
+def test_small_weights_stay_cached_in_benchmarks_only():
+    fast = jc.replace(MATMUL, rows=0.0)
+    small, large = (1.0, 1024.0, 1024.0), (1.0, 65536.0, 16384.0)
+    assert float(matmul(*small, fast, replayed=6.0)) < 0.9 * float(matmul(*small, fast))
+    assert float(matmul(*large, fast, replayed=6.0)) == pytest.approx(float(matmul(*large, fast)), rel=1e-3)
+    # Without a cache, or a clock by which it delivers, nothing is faster and every slope is finite.
+    for nothing in ({"cache": 0.0}, {"cores": 0.0}, {"exponentials": 0.0}):
+        one = float(matmul(*small, fast, replayed=6.0, **nothing))
+        assert one == pytest.approx(float(matmul(*small, fast, **nothing)), rel=1e-6)
+        slopes = jax.grad(lambda on: matmul(*small, fast, replayed=6.0, **on))(MACHINE | nothing)
+        assert all(np.isfinite(x) for x in slopes.values())
+
+
+def test_steps_follow_the_clock_and_ends_the_peak():
+    plain = jc.replace(MATMUL, steps=0.0)
+    clock = 3.9e12 / (16 * 132)
+    more = float(matmul(1.0, 128.0, 7168.0, MATMUL)) - float(matmul(1.0, 128.0, 7168.0, plain))
+    assert more == pytest.approx(0.5 * 7168 / clock, rel=1e-3)
+    busy = lambda k, kernel: float(matmul(16384.0, 16384.0, k, kernel)) - 3e-6  # noqa: E731
+    ideal = MatmulKernel(launch=3e-6)
+    assert busy(1024.0, jc.replace(ideal, ends=1024.0)) == pytest.approx(2 * busy(1024.0, ideal), rel=1e-3)
+
+
+def test_every_pair_of_bits_has_its_kernel():
+    kernels = MatmulKernels(
+        **{f.name: MatmulKernel(launch=i) for i, f in enumerate(leaf_fields(MatmulKernels))}
+    )
+    names = [f.name for f in leaf_fields(MatmulKernels)]
+    pairs = {
+        (16.0, 16.0): "bits_16",
+        (16.0, 8.0): "bits_16",
+        (8.0, 16.0): "weights_8",
+        (8.002, 16.0): "weights_8",
+        (6.0, 16.0): "weights_8",
+        (4.25, 16.0): "weights_4",
+        (8.0, 8.0): "bits_8",
+        (6.25, 8.0): "bits_8",
+        (4.5, 8.0): "bits_8",
+        (8.002, 8.0): "bits_8_block",
+        (8.25, 8.25): "bits_8_block",
+        (8.5, 8.0): "bits_8",
+        (4.5, 4.5): "bits_4",
+        (4.25, 4.25): "bits_4",
+    }
+    weights, inputs = (np.asarray(x, np.float32) for x in zip(*pairs, strict=True))
+    chosen = jax.jit(_matmul_kernel)(kernels, weights, inputs).launch
+    assert [names[int(i)] for i in chosen] == list(pairs.values())
 
 
 @pytest.mark.parametrize("precision", [np.float32, np.float64])
@@ -111,6 +164,10 @@ def test_gradients_are_finite_and_right(precision):
                 attention_timing(machine, kernel, work), attention_bytes(work) / machine.bandwidth
             )
 
+        for replayed in (0.0, 6.0):
+            matmul_slopes = jax.grad(lambda x, r=replayed: matmul(300.0, 640.0, 700.0, x, 8.0, replayed=r))
+            for leaf in jax.tree.leaves(matmul_slopes(canonical(MATMUL, precision))):
+                assert np.isfinite(leaf) and leaf.dtype == precision
         for kernel, b, q, length, window in (
             (DECODE, 3.0, 1.0, 700.5, 128.0),
             (PREFILL, 1.0, 300.0, 900.0, 0.0),
@@ -132,6 +189,15 @@ def test_gradients_are_finite_and_right(precision):
                 )
                 slope = float(getattr(slopes[1], name))
                 assert slope == pytest.approx(float(up - down) / (2 * h), rel=2e-3, abs=1e-12)
+
+
+def test_matmuls_in_a_batch_are_those_alone():
+    sizes = np.asarray([1.0, 37.0, 4096.0])
+    with jax.enable_x64(True):
+        bits = np.asarray([16.0, 8.0, 8.0])
+        many = jax.vmap(lambda m, b: matmul(m, 2560.0, 8192.0, MATMUL, b, b, 6.0))(sizes, bits)
+        each = [float(matmul(m, 2560.0, 8192.0, MATMUL, b, b, 6.0)) for m, b in zip(sizes, bits, strict=True)]
+    np.testing.assert_allclose(many, each, rtol=1e-12)
 
 
 def with_kernels(system, kernels):

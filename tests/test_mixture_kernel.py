@@ -58,6 +58,9 @@ KERNEL = MixtureKernel(
     resident=0.8,
     matmul=0.6,
     rows=32.0,
+    adapt=0.6,
+    untuned_memory=0.8,
+    untuned_matmul=0.5,
     padding=0.5,
     depth=100.0,
     serial=0.3,
@@ -99,10 +102,75 @@ def test_experts_take_longer_the_more_there_is_to_do(column, replayed):
     wide["slots"] = jnp.maximum(wide["slots"], wide["rows"])
     for _ in range(20):
         scale = lambda value: float(value * np.exp(0.5 * rng.normal()))  # noqa: E731
-        kernel = jax.tree.map(scale, KERNEL)
+        # The same rows on more local experts have shorter tiles.
+        kernel = jax.tree.map(scale, jc.replace(KERNEL, adapt=0.0 if column == "held" else KERNEL.adapt))
         seconds = np.asarray(mixture_seconds(kernel, **wide, replayed=replayed * wide["experts"] / 30))
         assert (np.diff(seconds) > -1e-6 * seconds[1:]).all()
         assert seconds[-1] > seconds[0]
+
+
+def test_tiles_shrink_with_the_slots_of_a_local_expert_down_to_sixteen_rows():
+    few = {"rows": 32.0, "experts": 32.0, "held": 32.0, "even": 1.0}  # a row for each of 32 experts
+    kernel = MixtureKernel(matmul=1e-3, rows=128.0, padding=0.5)  # padded tiles take the time
+
+    def tile(adapt, slots):
+        one = mixture_seconds(jc.replace(kernel, rows=1.0), **few, slots=32.0)
+        return float(mixture_seconds(jc.replace(kernel, adapt=adapt), **few, slots=slots) / one)
+
+    assert tile(0.0, 32.0) == pytest.approx(128, rel=1e-4)
+    assert tile(1.0, 32.0) == pytest.approx(16, rel=1e-4)
+    assert tile(0.5, 32.0) == pytest.approx((128 * 16) ** 0.5, rel=1e-4)
+    assert tile(1.0, 64.0 * 32) == pytest.approx(64, rel=1e-4)
+    assert tile(1.0, 512.0 * 32) == pytest.approx(128, rel=1e-4)
+
+
+def test_tiles_are_full_where_all_experts_have_equally_many_rows():
+    kernel = MixtureKernel(matmul=1e-3, rows=128.0, padding=0.5)
+    full = {"rows": 128.0 * 30, "experts": 30.0}
+    ideal = float(mixture_seconds(MixtureKernel(matmul=1e-3), **full))
+    assert float(mixture_seconds(kernel, **full, even=1.0)) == pytest.approx(ideal, rel=1e-5)
+    assert float(mixture_seconds(kernel, **full, even=0.0)) == pytest.approx(1.5 * ideal, rel=1e-5)
+
+
+def test_tile_sizes_that_are_not_tuned_cost_bandwidth_and_matmul_rate():
+    kernel = MixtureKernel(untuned_memory=0.8, untuned_matmul=0.5)
+    for rows, share in ((1.0, 0.8), (1e5, 0.5)):
+        tuned, untuned = (float(mixture_seconds(kernel, rows=rows, untuned=x)) for x in (0.0, 1.0))
+        assert tuned == pytest.approx(share * untuned, rel=1e-5)
+        assert tuned == pytest.approx(float(mixture_seconds(MixtureKernel(), rows=rows)), rel=1e-6)
+
+
+def test_a_batch_of_works_is_timed_as_one_by_one_in_both_precisions():
+    rows = np.geomspace(1, 1e5, 16)
+    with jax.enable_x64(True):
+        exact = [float(mixture_seconds(KERNEL, rows=jnp.asarray(x, jnp.float64))) for x in rows]
+    wide = jnp.asarray(rows, jnp.float32)
+    batched = mixture_seconds(KERNEL, rows=wide)
+    assert batched.dtype == jnp.float32
+    np.testing.assert_allclose(batched, exact, rtol=2e-6)
+    np.testing.assert_allclose(jax.vmap(lambda x: mixture_seconds(KERNEL, rows=x))(wide), exact, rtol=2e-6)
+
+
+def test_gradients_of_a_kernel_are_those_of_differences():
+    with jax.enable_x64(True):
+        kernel = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), KERNEL)
+        run = lambda k: mixture_seconds(k, slots=30.0 * 64, untuned=1.0, replayed=40.0)  # noqa: E731
+        slopes = jax.grad(run)(kernel)
+        for name in (
+            "launch",
+            "memory",
+            "matmul",
+            "rows",
+            "adapt",
+            "untuned_memory",
+            "untuned_matmul",
+            "depth",
+        ):
+            at = getattr(kernel, name)
+            step = 1e-5 * at
+            up, down = (run(jc.replace(kernel, **{name: at + sign * step})) for sign in (1, -1))
+            expected = float((up - down) / (2 * step))
+            assert float(getattr(slopes, name)) == pytest.approx(expected, rel=1e-5, abs=1e-15), name
 
 
 def test_only_replayed_weights_stay_in_the_cache():
@@ -151,19 +219,35 @@ def test_gradients_are_finite_at_the_edges(name, new):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((value, slopes)))
     assert (float(value) > 0) == (name != "llama-3.1-8b")
     assert (float(slopes[0].mixture.bits_16.memory) < 0) == (name != "llama-3.1-8b")
-    assert float(slopes[0].mixture.bits_8.launch) == float(slopes[0].mixture.bits_4.launch) == 0
+    assert all(float(getattr(slopes[0].mixture, place).launch) == 0 for place in PLACES[1:])
 
 
-@pytest.mark.parametrize(("bits", "launch"), [(16.0, 1e-3), (8.0, 2e-3), (6.0, 2e-3), (4.25, 3e-3)])
-def test_the_kernel_is_that_of_the_width_of_the_weights(bits, launch):
-    kernels = MixtureKernels(
-        bits_16=MixtureKernel(launch=1e-3),
-        bits_8=MixtureKernel(launch=2e-3),
-        bits_4=MixtureKernel(launch=3e-3),
-    )
-    model, plan = jc.canonical((jc.load_model("mixtral-8x7b"), jc.Plan(expert_bits=bits)))
+PLACES = ("bits_16", "bits_8", "bits_8_block", "bits_4", "bits_4_group")
+
+
+@pytest.mark.parametrize(
+    ("bits", "name"),
+    [
+        (16.0, "bits_16"),
+        (8.5, "bits_8"),
+        (8.25, "bits_8_block"),
+        (8 + 32 / 128**2, "bits_8_block"),
+        (8.0, "bits_8"),
+        (6.0, "bits_8"),
+        (4.5, "bits_4"),
+        (4.25, "bits_4"),
+        (4.125, "bits_4_group"),
+        (4.0, "bits_4_group"),
+    ],
+)
+@pytest.mark.parametrize("inputs", [16.0, 8.0])
+def test_the_kernel_is_that_of_the_bits_of_the_weights(bits, name, inputs):
+    launches = {place: 1e-3 * (1 + i) for i, place in enumerate(PLACES)}
+    kernels = MixtureKernels(**{place: MixtureKernel(launch=x) for place, x in launches.items()})
+    plan = jc.Plan(expert_bits=bits, matmul_bits=inputs)
+    model, plan = jc.canonical((jc.load_model("mixtral-8x7b"), plan))
     row = own_row(model, plan, jc.canonical(Kernels(mixture=kernels)))
-    assert float(row.timing.fixed[0]) == pytest.approx(launch, rel=1e-6)
+    assert float(row.timing.fixed[0]) == pytest.approx(launches[name], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -337,6 +421,33 @@ def test_routing_of_libraries_that_multiply_every_slot():
     assert new["rows"] == 64
     assert old["rows"] == old["slots"] == new["slots"] > new["rows"]
     assert old["experts"] == new["experts"]  # all are reached
+    kind["library"] = "vllm"
+    every = mixture_form.columns(experts_measured([1e-4], version="0.24.0", **kind), chips())
+    assert every["slots"] == 64 * 8
+    assert every["rows"] == 64
+
+
+def test_only_shapes_without_tuned_tile_sizes_of_sglang_are_untuned():
+    kind = {"library": "sglang", "version": "0.5.14", "tokens": [128.0, 256.0]}
+    both = experts_measured([1e-4, 1e-4], chip="l40s", **kind)
+    assert mixture_form.columns(both, chips())["untuned"].tolist() == [
+        0,
+        1,
+    ]  # beyond as many tokens as experts
+    for changes in (
+        {"chip": "h100-sxm"},
+        {"chip": "l40s", "library": "vllm"},
+        {"chip": "l40s", "precision": "fp8"},
+    ):
+        rows = experts_measured([1e-4, 1e-4], **kind | changes)
+        assert mixture_form.columns(rows, chips())["untuned"].tolist() == [0, 0]
+
+
+def test_precisions_have_places_of_their_own():
+    words = ("bfloat16", "fp8", "fp8_block", "w4a16_mxfp4", "int4_wo")
+    found = [mixture_form.place({"precision": word}) for word in words]
+    assert found == [("mixture", place) for place in PLACES]
+    assert mixture_form.place({"precision": "w4afp8"}) is None
 
 
 def test_rows_that_are_left_out_are_told_with_the_reason():
@@ -344,6 +455,19 @@ def test_rows_that_are_left_out_are_told_with_the_reason():
     assert mixture_form.left_out(late).tolist() == [mixture_form.UNROUTED, ""]
     blocks = experts_measured([1e-4], model="DeepSeek-V3/R1", precision="fp8_block", library="vllm")
     assert mixture_form.left_out(blocks).tolist() == [mixture_form.GROUPED]
+    slow = {"model": "Llama-4-Scout", "expert_parallel": 4.0, "skew": 1.2}
+    cases = (
+        ({**slow, "chip": "h200-sxm"}, mixture_form.SLOW),
+        ({**slow, "chip": "l40s"}, ""),
+        ({"library": "vllm", "precision": "fp8", "kernel": "a_flashinfer_cutlass_b"}, mixture_form.UNTUNED),
+        ({"library": "vllm", "precision": "fp8_block", "kernel": "a_flashinfer_cutlass_b"}, ""),
+        ({"library": "vllm", "precision": "int4_wo", "version": "0.19.0"}, mixture_form.OLD),
+        ({"library": "vllm", "precision": "int4_wo", "version": "0.24.0"}, ""),
+        ({"library": "sglang", "precision": "w4a16_mxfp4"}, mixture_form.WIDENED),
+        ({"precision": "w4afp8"}, mixture_form.FEW),
+    )
+    for labels, reason in cases:
+        assert mixture_form.left_out(experts_measured([1e-4], **labels)).tolist() == [reason]
     rows = collectives(np.array([1e4, 1e4, 1e4]), [2.0, 2.0, 4.0], kernel="nccl;devices_per_node=2")
     assert message_forms.left_out(rows).tolist() == ["", "", message_forms.OUTSIDE]
 
@@ -379,7 +503,11 @@ def test_a_fit_finds_the_kernel_of_experts():
         "expert": 1e-7,
         "memory": 0.7,
         "matmul": 0.5,
+        "resident": 0.8,
         "rows": 16.0,
+        "adapt": 0.3,
+        "untuned_memory": 0.9,
+        "untuned_matmul": 0.9,
         "depth": 150.0,
         "serial": 0.4,
         "passes": 2.0,

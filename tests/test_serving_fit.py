@@ -12,6 +12,7 @@ from jaxcost.core.pytree import replace_at
 from jaxcost.edge.measured.files import read_measured
 from jaxcost.explore.calibrate.serving_fit import (
     ServingPoints,
+    choose_fit,
     choose_split,
     choose_within,
     fit_engines,
@@ -19,8 +20,8 @@ from jaxcost.explore.calibrate.serving_fit import (
     serving_points,
     serving_steps,
 )
-from jaxcost.spec.kernels import UNLIMITED
-from tests.serving_kernels import system
+from jaxcost.explore.calibrate.serving_points import with_skew
+from jaxcost.spec.kernels import UNLIMITED, EngineOverheads
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "measured" / "e2e.csv"
 ENGINES = {
@@ -105,16 +106,48 @@ def synthetic(noise=0.0):
 
 def test_constants_are_found_again():
     points, columns = synthetic()
-    found = fit_engines(points, columns)
+    # Libraries differ freely and models of a library do not.
+    found = fit_engines(points, columns, widths=(3.0, 0.02))
     for library, engine in ENGINES.items():
         for name, value in engine.items():
             assert found.engines[library][name] == pytest.approx(value, rel=0.15), (library, name)
+            low, high = found.ends[library][name]
+            assert low <= found.engines[library][name] <= high
     errors = np.abs(np.log(found.held / points.measured))
     assert np.median(errors[points.library != "sglang"]) < 0.01
     # The only model of a library is predicted by the others' constants.
     alone = errors[points.library == "sglang"]
     assert 0.001 < np.median(alone) < 0.5
     assert found.models["vllm"] == ["large", "small"]
+
+
+def test_constants_are_pooled():
+    points, columns = synthetic()
+    found = fit_engines(points, columns)
+    assert np.median(np.abs(np.log(found.inside / points.measured))) < 0.01
+    # A library of one model takes part of what sets it apart for the model's.
+    others = np.mean([np.log(found.engines[n]["frontend_latency"]) for n in ("trtllm", "vllm")])
+    assert others < np.log(found.engines["sglang"]["frontend_latency"]) < np.log(0.2)
+    # With two models no point is left without two of them, and no interval can be tested.
+    assert np.all(np.isnan(found.covered))
+    made = found.intervals["sglang"]["ttft"]
+    assert made.low < 0 < made.high and made.rows == 60 and made.models == 1
+
+
+@pytest.mark.slow
+def test_the_better_assumption_is_chosen_without_the_model_it_predicts():
+    points, columns = synthetic(noise=0.02)
+    third = np.where(points.users == 16, "third", points.model)
+    points = dataclasses.replace(points, model=third)
+    slower = columns | {"decode": 1.5 * columns["decode"]}
+    tried = {name: fit_engines(points, c) for name, c in (("measured", columns), ("slower", slower))}
+    made, chosen = choose_fit(points, tried)
+    assert set(chosen) == {None, "large", "small", "third"}
+    assert set(chosen.values()) == {"measured"}
+    assert np.array_equal(made.held, tried["measured"].held)
+    # Intervals that have seen neither the model nor its errors.
+    assert np.all(np.isfinite(made.covered))
+    assert made.intervals["vllm"]["tpot"].models == 3
 
 
 def test_points_without_weight_do_not_count():
@@ -160,7 +193,7 @@ def test_pairs_of_rows_make_points(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.exists(), reason="the measurements are not part of the project")
 def test_h100_is_predicted_a_model_at_a_time():
-    """With kernels set by hand: fitted ones are to be better."""
+    """With the kernels of the catalogue; constants are fitted without the model."""
     read = read_measured(DATA, ["h100-sxm"])[0]["serving"][0]
     points = serving_points(read.select(source=["nvidia_aic_silicon", "inferencex_via_aiconfigurator"]))
     # Concurrencies that cannot be right (512 users faster than memory allows), points out of line with both
@@ -177,10 +210,16 @@ def test_h100_is_predicted_a_model_at_a_time():
         "meta-llama/Llama-3.1-8B-Instruct": "llama-3.1-8b",
         "openai/gpt-oss-120b": "gpt-oss-120b",
     }
-    models = {name: jc.load_model(ours) for name, ours in names.items()}
+    models = {name: with_skew(jc.load_model(ours)) for name, ours in names.items()}
     # Benchmarks of single kernels run at a higher clock than a chip that serves.
     systems = {
-        library: replace_at(system(library=library), "chip.efficiency.matmul", jnp.asarray(0.9))
+        library: replace_at(
+            replace_at(
+                jc.load_system("h100-sxm-x8", efficiency=library), "chip.efficiency.matmul", jnp.asarray(0.9)
+            ),
+            "chip.efficiency.kernels.engine",
+            EngineOverheads(),
+        )
         for library in ENGINES
     }
     engines = {library: jc.load_engine(library, "h100-sxm") for library in ENGINES}
