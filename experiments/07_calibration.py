@@ -1,8 +1,8 @@
 """Errors of calibrated kernels and serving engines on held-out measurements.
 
-`python experiments/07_calibration.py --measured DIR` fits the kernels of A100, H100 and L40S to a folder of
-measurements (docs/measurements.md). It holds out whole axes, and leaves out every chip and every served model in
-turn. This takes about 15 minutes. `experiments/validation_page.py` writes docs/validation.md from the result.
+`python experiments/07_calibration.py --measured DIR` fits the kernels of A100, H100, H200 and L40S together to a folder
+of measurements (docs/measurements.md). It leaves out shapes, every chip, every generation and every served model in
+turn. `experiments/validation_page.py` writes docs/validation.md from the result.
 """
 
 import dataclasses
@@ -18,12 +18,21 @@ import numpy as np
 
 import jaxcost as jc
 from jaxcost.core.pytree import replace_at
+from jaxcost.edge.catalog.parts import architecture_of
 from jaxcost.edge.measured.files import read_measured
-from jaxcost.explore.calibrate import find_outliers
-from jaxcost.explore.calibrate.calibration import calibrate
-from jaxcost.explore.calibrate.cross_validation import scores
+from jaxcost.explore.calibrate import (
+    CIRCUMSTANCES,
+    FAMILIES,
+    Pooled,
+    find_outliers,
+    held_out,
+    pool_selections,
+    scores,
+    selections,
+)
 from jaxcost.explore.calibrate.fit import predict
 from jaxcost.explore.calibrate.serving_fit import (
+    choose_fit,
     choose_split,
     choose_within,
     fit_engines,
@@ -33,7 +42,7 @@ from jaxcost.explore.calibrate.serving_fit import (
 from jaxcost.spec.kernels import EngineOverheads, Kernels
 from study import Study, Table, run
 
-CHIPS = ("a100-80gb-sxm", "h100-sxm", "l40s")
+CHIPS = ("a100-80gb-sxm", "l40s", "h100-sxm", "h200-sxm")
 MODELS = {
     "Qwen/Qwen3-32B": "qwen3-32b",
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
@@ -61,39 +70,51 @@ WRONG = {
 }
 
 
-def name_of(fit) -> str:
-    """The line of the tables that a fit belongs to."""
-    family, precision = fit.selection.family.name, fit.selection.labels.get("precision", "")
-    if family != "matmul":
-        return family
-    words = {"bfloat16": "BF16", "fp8": "FP8", "fp8_block": "FP8 in blocks"}
-    return f"matmul, {words.get(precision, 'narrow weights or INT8')}"
+WORDS = {
+    "bits_16": "16 bits",
+    "bits_8": "8 bits",
+    "bits_8_block": "8 bits, block scales",
+    "bits_4": "4 bits, micro-scaled",
+    "bits_4_group": "4 bits, group scales",
+    "weights_8": "8-bit weights",
+    "weights_4": "4-bit weights",
+    "compute_8": "8-bit arithmetic",
+}
 
 
-def pooled(fits, chip=None) -> dict:
-    """Errors of the rows of several fits together."""
-    held, inside, covered, tested, plain, thumb = [], [], [], [], [], []
-    for fit in fits:
-        part, made = fit.selection, fit.calibration
-        at = np.ones(len(part.rows), bool) if chip is None else part.rows.labels["chip"] == chip
-        held.append(made.held[at])
-        inside.append(made.inside[at])
-        if made.folds > 2:
-            covered.append(made.covered[at])
-        ideal = predict(part.form.run, part.columns, {})
-        plain.append(np.log(ideal / part.rows.seconds)[at])
-        thumb.append(np.log((ideal / 0.8 + 3e-6) / part.rows.seconds)[at])
-        tested.append(int(at.sum()))
-    held, inside, plain, thumb = (np.concatenate(x) for x in (held, inside, plain, thumb))
-    return {
-        "rows": int(sum(tested)),
+def name_of(one: Pooled) -> str:
+    """The line of the tables that a fit belongs to: its kernels and their precision."""
+    field, bits = one.place or (one.selection.family.name, "")
+    return ", ".join(word for word in (field.replace("_", " "), WORDS.get(bits, bits)) if word)
+
+
+def errors_of(fits: list[Pooled]) -> dict:
+    """Errors of several fits together, on their own rows and in every circumstance, beside rooflines."""
+    inside = np.concatenate([one.inside for one in fits])
+    ideal = [
+        predict(one.selection.form.run, one.selection.columns, {}) / one.selection.rows.seconds
+        for one in fits
+    ]
+    plain = np.concatenate(ideal)
+    thumb = np.concatenate(
+        [part / 0.8 + 3e-6 / one.selection.rows.seconds for part, one in zip(ideal, fits, strict=True)]
+    )
+    out: dict = {
+        "rows": len(inside),
         "fitted": scores(inside)[0],
-        "median": scores(held)[0],
-        "ninth": scores(held)[1],
-        "covered": float(np.concatenate(covered).mean()) if covered else None,
-        "roofline": scores(plain)[0],
-        "thumb": scores(thumb)[0],
+        "roofline": scores(np.log(plain))[0],
+        "thumb": scores(np.log(thumb))[0],
     }
+    for circumstance in CIRCUMSTANCES:
+        found = held_out(fits, circumstance)
+        if found is None:
+            continue
+        chip = np.concatenate([one.selection.rows.labels["chip"].astype(str) for one in fits])
+        errors = np.concatenate([one.held[circumstance] for one in fits])
+        known = np.isfinite(errors)
+        by = {c: scores(errors[known & (chip == c)]) for c in CHIPS if (known & (chip == c)).any()}
+        out[circumstance] = {**dataclasses.asdict(found), "by": by}
+    return out
 
 
 def repeated(found) -> list[dict]:
@@ -153,7 +174,7 @@ def served(found) -> tuple[dict, list[dict]]:
         }
         columns = serving_steps(systems, uneven, points, engines)
         tried[skew, share] = fit_engines(points, columns, weights=(~wrong).astype(float))
-    made, chosen = nested(points, tried)
+    made, chosen = choose_fit(points, tried, (~wrong).astype(float))
     clear = points.where(~wrong)
 
     def errors(times, at):
@@ -189,12 +210,12 @@ def served(found) -> tuple[dict, list[dict]]:
         "chosen": {MODELS[m]: list(c) for m, c in chosen.items() if m is not None},
         "engines": made.engines,
         "ends": {
-            n: {
-                k: [float(f.values[0, i]), float(f.low[0, i]), float(f.high[0, i])]
-                for i, k in enumerate(f.names)
-            }
-            for n, f in made.fits.items()
+            n: {k: [value, *made.ends[n][k]] for k, value in one.items()} for n, one in made.engines.items()
         },
+        "intervals": {
+            n: {m: dataclasses.asdict(x) for m, x in one.items()} for n, one in made.intervals.items()
+        },
+        "covered": dict(zip(("tpot", "ttft"), np.nanmean(made.covered[~wrong], 0).tolist(), strict=True)),
         "choice": {
             "held": choices(made.held),
             "roofline": choices(plain),
@@ -217,39 +238,24 @@ def served(found) -> tuple[dict, list[dict]]:
     return out, rows
 
 
-def nested(points, tried):
-    """Choose what was tried for each model by what the others say, and for all of them together.
-
-    The cost of a training set is that of its own rows: those of the model left out have no part in the choice.
-    """
-
-    def cost(made, out):
-        sets = {n: 0 if out not in made.models[n] else 1 + made.models[n].index(out) for n in made.fits}
-        # A library of the one model that is left out has nothing to say.
-        return sum(made.fits[n].cost[at] for n, at in sets.items() if made.models[n] != [out])
-
-    chosen = {
-        out: min(tried, key=lambda at: cost(tried[at], out))
-        for out in (None, *sorted(set(points.model.tolist())))
-    }
-    best = tried[chosen[None]]
-    held = best.held.copy()
-    for out, at in chosen.items():
-        if out is not None:
-            held[points.model == out] = tried[at].held[points.model == out]
-    return dataclasses.replace(best, held=held), chosen
-
-
 def study(small: bool, folder: Path) -> Study:
     """Fit everything; there is no coarser version."""
     found, refused = read_measured(folder, chips=CHIPS)
     systems = {name: jc.load_system(name) for name in CHIPS}
     told = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    fits = calibrate(found, systems, on_progress=told)
-    across = calibrate(found, systems, across=True, on_progress=told)
+    parts = [
+        p for family in FAMILIES.values() for p in selections(family, found.get(family.source, ()), systems)
+    ]
+    fits = pool_selections(parts, {name: architecture_of(name) for name in CHIPS}, on_progress=told)
     serving, points = served(found)
-    data = fitted(fits) | carried(across)
-    data |= {
+    names = list(dict.fromkeys(map(name_of, fits)))
+    families = list(dict.fromkeys(one.selection.family.name for one in fits))
+    data = {
+        "kernels": {n: errors_of([f for f in fits if name_of(f) == n]) for n in names},
+        "families": {n: errors_of([f for f in fits if f.selection.family.name == n]) for n in families},
+        "all": errors_of(fits),
+        "axis": {name_of(f): f.selection.axis_name for f in fits},
+        "unplaced": unplaced(found, parts, fits),
         "manifest": {"jax": jax.__version__, "python": platform.python_version()},
         "named": CHIPS,
         "repeated": repeated(found),
@@ -264,8 +270,9 @@ def study(small: bool, folder: Path) -> Study:
         {
             "kernel": name,
             "rows": one["rows"],
-            "median": one["median"],
-            "ninth": one["ninth"],
+            "shapes": one["shapes"]["median"],
+            "chip": one.get("chip", {}).get("median"),
+            "generation": one.get("generation", {}).get("median"),
             "roofline": one["roofline"],
         }
         for name, one in data["kernels"].items()
@@ -273,21 +280,20 @@ def study(small: bool, folder: Path) -> Study:
     return Study(
         title="Calibrated kernels and served models against measurements that no fit has seen",
         findings=(
-            "Median error of kernels on axes held out, as |ln(predicted / measured)|: "
-            + ", ".join(f"{e['kernel'].replace('_', ' ')} {e['median']:.3f}" for e in errors)
-            + ".",
+            "Median error of all placed kernels, as |ln(predicted / measured)|: "
+            f"{data['all']['shapes']['median']:.3f} on shapes left out, {data['all']['chip']['median']:.3f} on a chip left "
+            f"out of a measured generation, {data['all']['generation']['median']:.3f} on a generation left out.",
             f"TPOT of served models that the fit has not seen is off by {held['tpot']:.1%} in the median, TTFT by "
             f"{held['ttft']:.1%}; a plain roofline by {serving['roofline']['tpot']:.0%} and {serving['roofline']['ttft']:.0%}.",
         ),
         assumptions=(
-            "Rows of A100, H100 and L40S; docs/validation.md says which axis is held out for each kernel, and which rows are "
-            "left out and why.",
+            "Rows of A100, L40S, H100 and H200; docs/validation.md says what is held out, and which rows are left out and why.",
         ),
         sources=("docs/measurements.md", "docs/validation.md"),
         tables={
             "errors": Table(
-                "one kernel: |ln(predicted / measured)| of rows held out",
-                {"kernel": "", "rows": "1", "median": "1", "ninth": "1", "roofline": "1"},
+                "one kernel: median |ln(predicted / measured)| of rows held out by shape, chip and generation",
+                {"kernel": "", "rows": "1", "shapes": "1", "chip": "1", "generation": "1", "roofline": "1"},
                 errors,
             ),
             "kernels": Table(
@@ -305,65 +311,33 @@ def study(small: bool, folder: Path) -> Study:
     )
 
 
-def kernel_rows(fits) -> Iterator[dict]:
-    """Every row of every fit: measured, predicted where it was held out, and at the peaks of the chip."""
+def kernel_rows(fits: list[Pooled]) -> Iterator[dict]:
+    """Every row of every fit: measured, predicted where its shape was left out, and at the peaks of the chip."""
     for fit in fits:
         part, seconds = fit.selection, fit.selection.rows.seconds
         ideal = predict(part.form.run, part.columns, {})
         chips = part.rows.labels["chip"].astype(str).tolist()
-        for chip, true, held, plain in zip(chips, seconds, fit.calibration.held, ideal, strict=True):
-            yield {
-                "kernel": part.family.name,
-                "chip": chip,
-                "measured": true,
-                "held": true * np.exp(held),
-                "roofline": plain,
-            }
+        for chip, true, held, plain in zip(chips, seconds, fit.held["shapes"], ideal, strict=True):
+            if np.isfinite(held):
+                yield {
+                    "kernel": part.family.name,
+                    "chip": chip,
+                    "measured": true,
+                    "held": true * np.exp(held),
+                    "roofline": plain,
+                }
 
 
-def fitted(fits) -> dict:
-    """Errors of what is fitted chip by chip."""
-    names = list(dict.fromkeys(map(name_of, fits)))
-    of = {name: [f for f in fits if name_of(f) == name] for name in names}
-    return {
-        "kernels": {n: pooled(of[n]) for n in names},
-        "chips": {
-            n: {
-                c: pooled(some, c)
-                for c in CHIPS
-                if (some := [f for f in of[n] if f.selection.labels["chip"] == c])
-            }
-            for n in names
-        },
-        "axis": {name_of(f): f.selection.axis_name for f in fits},
-        "fits": [
-            {
-                "name": name_of(f),
-                **f.selection.labels,
-                "rows": len(f.selection.rows),
-                "fitted": scores(f.calibration.inside)[0],
-                "median": scores(f.calibration.held)[0],
-                "ninth": scores(f.calibration.held)[1],
-            }
-            for f in fits
-        ],
-    }
-
-
-def carried(across) -> dict:
-    """Errors of what is fitted to the other chips."""
-    of = {name: [f for f in across if name_of(f) == name] for name in dict.fromkeys(map(name_of, across))}
-    return {
-        "across": {n: pooled(some) for n, some in of.items()},
-        "across_chips": {
-            n: {
-                c: pooled(some, c)
-                for c in CHIPS
-                if any((f.selection.rows.labels["chip"] == c).any() for f in some)
-            }
-            for n, some in of.items()
-        },
-    }
+def unplaced(found, parts, fits) -> dict[str, int]:
+    """Rows of kernels that no field of `Kernels` holds, by kernel."""
+    used = sum(len(one.selection.rows) for one in fits)
+    out: dict[str, int] = {}
+    for part in parts:
+        if part.place is None:
+            words = " ".join(v for k, v in part.labels.items() if v and k != "version")
+            out[f"{part.family.name} {words}"] = len(part.rows)
+    others = sum(len(p.rows) for p in parts) - used - sum(out.values())
+    return out | ({"a kernel of a library that has a faster one in its place": others} if others else {})
 
 
 def doubts(found, systems) -> list[dict]:
@@ -384,7 +358,10 @@ def left_out(found) -> list[dict]:
     from jaxcost.explore.calibrate import message_forms, mixture_form
 
     out: dict[str, list[int]] = {}
-    for family, reasons in (("mixture", mixture_form.left_out), ("collective", message_forms.left_out)):
+    for family, reasons in (
+        ("mixture", mixture_form.left_out),
+        *((name, message_forms.left_out) for name in ("collective", "all_to_all")),
+    ):
         for part in found[family]:
             for line, reason in zip(part.line.tolist(), reasons(part).tolist(), strict=True):
                 if reason:
