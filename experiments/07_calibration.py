@@ -242,11 +242,11 @@ def study(small: bool, folder: Path) -> Study:
     """Fit everything; there is no coarser version."""
     found, refused = read_measured(folder, chips=CHIPS)
     systems = {name: jc.load_system(name) for name in CHIPS}
-    told = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    progress = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     parts = [
         p for family in FAMILIES.values() for p in selections(family, found.get(family.source, ()), systems)
     ]
-    fits = pool_selections(parts, {name: architecture_of(name) for name in CHIPS}, on_progress=told)
+    fits = pool_selections(parts, {name: architecture_of(name) for name in CHIPS}, on_progress=progress)
     serving, points = served(found)
     names = list(dict.fromkeys(map(name_of, fits)))
     families = list(dict.fromkeys(one.selection.family.name for one in fits))

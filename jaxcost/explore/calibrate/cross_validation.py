@@ -112,7 +112,6 @@ def leave_out(
     axis: np.ndarray,
     *,
     most_folds: int = FOLDS,
-    even: bool = False,
     seed: int = 0,
 ) -> LeftOut:
     """Fit a form without each fold of an axis and without each pair of folds; arguments as for `calibrate_rows`."""
@@ -120,9 +119,7 @@ def leave_out(
     many = int(part.max()) + 1
     pairs = [(i, j) for i in range(many) for j in range(i + 1, many)]
     left_out = [(), *((i,) for i in range(many)), *pairs]
-    # With `even`, every fold has the same total weight: chips differ in their number of rows.
-    share = np.bincount(part).mean() / np.bincount(part) if even else np.ones(many)
-    weights = np.stack([~np.isin(part, out) * share[part] for out in left_out])
+    weights = np.stack([~np.isin(part, out) for out in left_out]).astype(float)
     groups = np.unique(axis, return_inverse=True)[1]
     fits = fit(form.seconds, form.bounds, columns, measured, weights, groups, seed=seed)
     errors = {
@@ -139,7 +136,6 @@ def calibrate_rows(
     axis: np.ndarray,
     *,
     most_folds: int = FOLDS,
-    even: bool = False,
     seed: int = 0,
 ) -> Calibration:
     """Fit one set of parameters to rows, and cross-validate it on the folds of an axis.
@@ -150,10 +146,9 @@ def calibrate_rows(
         measured: seconds [R].
         axis: value of the held-out axis for every row [R].
         most_folds: maximum number of folds.
-        even: whether all folds have the same total weight, however many rows they have.
         seed: seed of the folds and of the starting points.
     """
-    parts = leave_out(form, columns, measured, axis, most_folds=most_folds, even=even, seed=seed)
+    parts = leave_out(form, columns, measured, axis, most_folds=most_folds, seed=seed)
     part, many, fits, each = parts.part, parts.folds, parts.fits, parts.errors
     held = (
         np.select([part == i for i in range(many)], [each[i,] for i in range(many)]) if many > 1 else each[()]

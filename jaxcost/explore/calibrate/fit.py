@@ -302,6 +302,7 @@ def _soft_of(
     seconds: Any,
     names: Any,
 ) -> jax.Array:
+    """Return sqrt(rho) of every row with the sign of its residual, [R], from u [R, P]."""
     values = _values(u, low, high)
     z = (jnp.log(seconds(columns, dict(zip(names, values.T, strict=True)))) - measured) / SCALE
     # sqrt(rho) with the sign of z, in a form that is smooth at 0.
@@ -319,19 +320,7 @@ def _with_x64(run: Any) -> Any:
     return wrapped
 
 
-@_with_x64
-def _soft(
-    columns: Columns,
-    measured: jax.Array,
-    low: jax.Array,
-    high: jax.Array,
-    u: jax.Array,
-    *,
-    seconds: Any,
-    names: Any,
-) -> jax.Array:
-    """Return sqrt(rho) of every row with the sign of its residual, [R], from u [R, P]."""
-    return _soft_of(columns, measured, low, high, u, seconds, names)
+_soft = _with_x64(_soft_of)
 
 
 @_with_x64
